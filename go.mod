@@ -1,0 +1,3 @@
+module github.com/palisade-host/palisade
+
+go 1.26
