@@ -1,0 +1,130 @@
+// Command palisade-probe is the attacker and the witness of the tests: it runs as root on a host whose image was built
+// with it, takes commands over the virtio serial port `palisade.probe` and answers with what happened. No image that a
+// user builds contains it; the tests build their own, signed like any other.
+//
+// Requests and answers are JSON, one object per line.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"time"
+)
+
+const defaultPort = "/dev/virtio-ports/palisade.probe"
+
+// request asks for one program run or one file to be read.
+type request struct {
+	ID int `json:"id"`
+	// Program and arguments; no shell is involved.
+	Command []string `json:"command,omitempty"`
+	Stdin   string   `json:"stdin,omitempty"`
+	// Alternatively: the path of a file whose content is wanted.
+	Read string `json:"read,omitempty"`
+	// Alternatively: the path of a file to write Stdin to, mode 0755.
+	Write string `json:"write,omitempty"`
+}
+
+// response tells what came of it. Error is set when nothing could be run, with the system's words.
+type response struct {
+	ID       int    `json:"id"`
+	ExitCode int    `json:"exitCode"`
+	Stdout   string `json:"stdout"`
+	Stderr   string `json:"stderr"`
+	Error    string `json:"error,omitempty"`
+}
+
+const commandTimeout = 60 * time.Second
+
+func handle(r request) response {
+	answer := response{ID: r.ID}
+	switch {
+	case r.Read != "":
+		content, err := os.ReadFile(r.Read)
+		answer.Stdout = string(content)
+		if err != nil {
+			answer.ExitCode, answer.Error = -1, err.Error()
+		}
+	case r.Write != "":
+		if err := os.WriteFile(r.Write, []byte(r.Stdin), 0o755); err != nil {
+			answer.ExitCode, answer.Error = -1, err.Error()
+		}
+	case len(r.Command) > 0:
+		run(r, &answer)
+	default:
+		answer.ExitCode, answer.Error = -1, "the request names no command, read or write"
+	}
+	return answer
+}
+
+func run(r request, answer *response) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command(r.Command[0], r.Command[1:]...)
+	cmd.Stdin = bytes.NewBufferString(r.Stdin)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		answer.ExitCode, answer.Error = -1, err.Error()
+		return
+	}
+	timer := time.AfterFunc(commandTimeout, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	err := cmd.Wait()
+	answer.Stdout, answer.Stderr = stdout.String(), stderr.String()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		answer.ExitCode = exit.ExitCode()
+	case err != nil:
+		answer.ExitCode, answer.Error = -1, err.Error()
+	}
+}
+
+// serve answers every line of in on out until in ends.
+func serve(in io.Reader, out io.Writer) error {
+	lines := bufio.NewReader(in)
+	encoder := json.NewEncoder(out)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(bytes.TrimSpace(line)) > 0 {
+			var r request
+			answer := response{ExitCode: -1}
+			if jsonErr := json.Unmarshal(line, &r); jsonErr != nil {
+				answer.Error = fmt.Sprintf("not a request: %v", jsonErr)
+			} else {
+				answer = handle(r)
+			}
+			if err := encoder.Encode(answer); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func main() {
+	port := defaultPort
+	if len(os.Args) > 1 {
+		port = os.Args[1]
+	}
+	for {
+		device, err := os.OpenFile(port, os.O_RDWR, 0)
+		if err == nil {
+			err = serve(device, device)
+			_ = device.Close()
+		}
+		if !errors.Is(err, io.EOF) {
+			slog.Warn("probe port", "error", err)
+		}
+		// Nobody is connected on the hypervisor's side.
+		time.Sleep(200 * time.Millisecond)
+	}
+}
