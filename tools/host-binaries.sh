@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# What the host image takes from this clone and from pinned modules, into build/host/: the agent, the initrd's program,
+# containerd, the CNI plugins, the pause image. All static; a file is replaced only when its content changes, since
+# the image is built anew for changed content.
+source "$(dirname "$0")/lib.sh"
+
+# place FILE TARGET: TARGET gets FILE's content, at once or not at all.
+place() {
+  cmp -s "$1" "$2" && return
+  mkdir -p "$(dirname "$2")"
+  cp "$1" "$2.new"
+  mv "$2.new" "$2"
+}
+
+own_programs() {
+  local new=build/host/.new
+  rm -rf "$new"
+  mkdir -p "$new"
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o "$new/palisade-agent" ./hosts/agent
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o "$new/palisade-initrd" ./hosts/initrd
+  place "$new/palisade-agent" build/host/palisade-agent
+  place "$new/palisade-initrd" build/host/palisade-initrd
+  rm -rf "$new"
+}
+
+from_module() {
+  local folder program
+  folder=$(tools/go-tool.sh "$1")
+  for program in "$folder"/*; do
+    place "$program" "build/host/$2${program##*/}"
+  done
+  sed -n 's/.*ersion=\(v[0-9.]*\).*/\1/p' "tools/$1/build.flags" >&3
+}
+
+pause_image() {
+  hosts/pause/build.sh build/host/.pause.oci.tar
+  place build/host/.pause.oci.tar build/host/pause.oci.tar
+  rm -f build/host/.pause.oci.tar
+}
+
+steps() {
+  step "containerd" from_module containerd ""
+  step "CNI plugins" from_module cni cni/
+  step "agent and initrd program" own_programs
+  step "pause image" pause_image
+}
+echo "Building the host's programs"
+with_lock build/.host.lock steps

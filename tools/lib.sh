@@ -1,0 +1,91 @@
+# shellcheck shell=bash
+# What every script of this folder shares: strict mode, the directories, steps with their times.
+# Sourced, never run.
+set -euo pipefail
+
+# A script that sources this file works in the root of the clone.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
+
+# Builds that may be thrown away: tools, downloaded packages, images.
+export PALISADE_CACHE="${PALISADE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/palisade}"
+# What only the operator has: keys, passphrase, state of the stacks.
+export PALISADE_HOME="${PALISADE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/palisade}"
+# What runs on this machine: images, virtual machines, disks, registries.
+export PALISADE_STATE="${PALISADE_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/palisade}"
+
+# The tools of this clone go before the machine's; outer_path is the machine's alone, to look for suitable tools.
+outer_path=":$PATH:"
+outer_path="${outer_path//:$root\/build\/bin:/:}"
+outer_path="${outer_path#:}"
+outer_path="${outer_path%:}"
+export PATH="$root/build/bin:$outer_path"
+
+# fail MESSAGE...: one line for each argument, then the end.
+fail() {
+  printf 'palisade: %s\n' "$@" >&2
+  exit 1
+}
+
+# seconds_since START: with START from $EPOCHREALTIME.
+seconds_since() {
+  awk -v start="${1/,/.}" -v now="${EPOCHREALTIME/,/.}" 'BEGIN { printf "%.1f", now - start }'
+}
+
+# step TITLE COMMAND...: runs COMMAND with its output in build/logs and prints one line with the time it took. The
+# command may write what it found to file descriptor 3; that is shown behind the time. VERBOSE=1 shows the output.
+step() {
+  local title=$1 log status started=$EPOCHREALTIME note_file note
+  shift
+  mkdir -p build/logs
+  log="build/logs/${title//[^a-zA-Z0-9]/-}.log"
+  note_file=$(mktemp)
+  printf '  %-34s' "$title"
+  # Not `if command`: inside a condition the command would lose its `set -e`.
+  set +e
+  if [[ -n ${VERBOSE:-} ]]; then
+    printf '\n'
+    (set -e; "$@") 3>"$note_file"
+  else
+    (set -e; "$@") >"$log" 2>&1 3>"$note_file"
+  fi
+  status=$?
+  set -e
+  note=$(<"$note_file")
+  rm -f "$note_file"
+  if ((status != 0)); then
+    printf ' failed after %s s\n' "$(seconds_since "$started")"
+    if [[ -z ${VERBOSE:-} ]]; then
+      tail -n 30 "$log" >&2
+      printf 'palisade: %s failed; all of its output is in %s\n' "$title" "$root/$log" >&2
+    fi
+    exit "$status"
+  fi
+  printf '%8s s  %s\n' "$(seconds_since "$started")" "$note"
+}
+
+# with_lock FILE COMMAND...: one at a time among all processes of this machine; the lock ends with the process.
+# The lock's descriptor is not handed down, so that what COMMAND leaves running does not keep it.
+with_lock() {
+  local file=$1 descriptor
+  shift
+  mkdir -p "$(dirname "$file")"
+  exec {descriptor}>>"$file"
+  flock "$descriptor"
+  # Not in a condition: COMMAND would lose its `set -e`.
+  "$@" {descriptor}>&-
+  exec {descriptor}>&-
+}
+
+# content_hash FILE...: one hash over names and contents, the content coming from standard input as well.
+content_hash() {
+  { cat; sha256sum -- "$@"; } | sha256sum | cut -c1-16
+}
+
+# link_tool NAME TARGET: TARGET becomes build/bin/NAME.
+link_tool() {
+  mkdir -p build/bin
+  [[ $(readlink "build/bin/$1" || true) == "$2" ]] && return
+  ln -s "$2" "build/bin/.$1.$$"
+  mv -T "build/bin/.$1.$$" "build/bin/$1"
+}
