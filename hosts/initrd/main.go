@@ -1,0 +1,192 @@
+// Command palisade-initrd is the whole userland of the initrd: it runs as /init, checks that firmware and kernel are in
+// exactly the state that the image was signed for, opens the root file system through dm-verity with a signature that the
+// kernel checks, activates the IPE policy and hands over to systemd.
+//
+// There is no shell and no fallback here. Whatever differs from the expected state powers the machine off, after a line
+// on the console that names it: a host that does not prove its integrity must not run.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// Kept in the initrd, hence covered by the signature of the unified kernel image.
+	commandLineFile = "/etc/palisade/command-line"
+	policyFile      = "/etc/palisade/ipe-policy.p7b"
+
+	newRoot = "/sysroot"
+	// How long to wait for the disk that carries the root file system. Emulated machines are slow to probe.
+	diskTimeout = 60 * time.Second
+)
+
+// Modules that are needed before the root file system is there. Those built into the kernel are skipped.
+var modules = []string{"efivarfs", "virtio_pci", "virtio_blk", "dm_mod", "dm_verity", "erofs"}
+
+func main() {
+	// The keyring that carries the signature belongs to one thread.
+	runtime.LockOSThread()
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "palisade-initrd runs as the init process of the initrd only")
+		os.Exit(2)
+	}
+	err := boot()
+	say("HALT: %v", err)
+	// Give the serial line time to drain: this is the only place where the reason can be read.
+	time.Sleep(500 * time.Millisecond)
+	unix.Sync()
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	select {}
+}
+
+// say writes one line to the console.
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "palisade-initrd: "+format+"\n", args...)
+}
+
+// boot only returns when it failed.
+func boot() error {
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{
+		{"mount kernel file systems", mountKernelFileSystems},
+		{"load modules", loadModules},
+		{"check firmware and kernel", checkFacts},
+		{"open the root file system", openRoot},
+		{"activate the integrity policy", activatePolicy},
+	} {
+		if err := step.run(); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	say("integrity of firmware, kernel, root and policy as expected; starting systemd")
+	return switchRoot(newRoot, "/usr/lib/systemd/systemd")
+}
+
+func mountKernelFileSystems() error {
+	for _, m := range []struct {
+		source, target, kind string
+		flags                uintptr
+		data                 string
+	}{
+		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=755"},
+		{"securityfs", "/sys/kernel/security", "securityfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	} {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data)
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("mount %s on %s: %w", m.kind, m.target, err)
+		}
+	}
+	return nil
+}
+
+func loadModules() error {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return err
+	}
+	folder := filepath.Join("/usr/lib/modules", unix.ByteSliceToString(name.Release[:]))
+	index, err := readModuleIndex(folder)
+	if err != nil {
+		return err
+	}
+	commandLine, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	loader := moduleLoader{folder: folder, index: index, commandLine: string(commandLine), loaded: map[string]bool{}}
+	for _, module := range modules {
+		if err := loader.load(module); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func openRoot() error {
+	commandLine, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	hash, err := rootHash(string(commandLine))
+	if err != nil {
+		return err
+	}
+	parts, err := waitForRoot(hash, diskTimeout)
+	if err != nil {
+		return err
+	}
+	superblock, err := readSuperblock(parts.hash.path)
+	if err != nil {
+		return err
+	}
+	signature, err := readSignature(parts.signature.path, hash)
+	if err != nil {
+		return err
+	}
+	table := superblock.table(parts.data.number, parts.hash.number, hash, signatureKey)
+	if err := createVerityDevice("root", superblock.deviceUUID("root"), superblock.sectors(), table, signature); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(newRoot, 0o755); err != nil {
+		return err
+	}
+	if err := waitForFile("/dev/dm-0", 5*time.Second); err != nil {
+		return err
+	}
+	if err := unix.Mount("/dev/dm-0", newRoot, "erofs", unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount the root file system: %w", err)
+	}
+	say("root %s… opened, signature checked by the kernel", hash[:16])
+	return nil
+}
+
+func activatePolicy() error {
+	policy, err := os.ReadFile(policyFile)
+	if err != nil {
+		return err
+	}
+	name, err := loadPolicy("/sys/kernel/security/ipe", policy)
+	if err != nil {
+		return err
+	}
+	commandLine, err := os.ReadFile(commandLineFile)
+	if err != nil {
+		return err
+	}
+	enforce := commandLineValue(string(commandLine), "ipe.enforce")
+	state, err := os.ReadFile("/sys/kernel/security/ipe/enforce")
+	if err != nil {
+		return err
+	}
+	if got := strings.TrimSpace(string(state)); got != enforce {
+		return fmt.Errorf("ipe/enforce is %s, the signed command line says %s", got, enforce)
+	}
+	say("integrity policy %s active, enforce=%s", name, enforce)
+	return nil
+}
+
+func waitForFile(path string, timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
+	for {
+		_, err := os.Stat(path)
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
