@@ -1,0 +1,454 @@
+/** The provider's backends on a World: same contract as the real ones, no machine, and faults where a test wants them. */
+import { createHash, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { create, fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
+import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import {
+  ForeignHostError,
+  UnreachableHostError,
+  type AgentClient,
+  type Agents,
+  type Backends,
+  type DebianImageObserved,
+  type DebianImageSpec,
+  type HostConnection,
+  type HostImageBuildSpec,
+  type HostImageObserved,
+  type HostImageStore,
+  type Hypervisor,
+  type ImageBuilder,
+  type IntegrityFacts,
+  type Operation,
+  type RegistryAccess,
+  type RegistryObserved,
+  type RegistryService,
+  type RegistrySpec,
+  type StateDiskObserved,
+  type StateDiskSpec,
+  type VirtualMachineObserved,
+  type VirtualMachineSpec,
+} from "../../components/provider/backends.js";
+import { World, type Kind, type Thing } from "./world.js";
+
+const digestOf = (value: unknown): string =>
+  `sha256:${createHash("sha256").update(JSON.stringify(value)).digest("hex")}`;
+
+/** Makes or finishes the owner's thing: marker first, then the checkpoints, then done. */
+async function make<T>(
+  world: World,
+  kind: Kind,
+  prefix: string,
+  op: Operation,
+  spec: T,
+  checkpoints: string[],
+): Promise<Thing<T>> {
+  const thing: Thing<T> = world.ownedBy<T>(kind, op.owner) ?? {
+    id: world.newId(prefix),
+    owner: op.owner,
+    finished: false,
+    spec,
+    observed: {},
+  };
+  thing.spec = spec;
+  world.put(kind, thing);
+  for (const checkpoint of ["marker-written", ...checkpoints]) {
+    op.status(checkpoint);
+    await op.checkpoint(checkpoint);
+    await world.reach(checkpoint, op.signal);
+  }
+  const done = { ...thing, finished: true };
+  world.put(kind, done);
+  return done;
+}
+
+function existing<T>(world: World, kind: Kind, id: string): Thing<T> {
+  const thing = world.get<T>(kind, id);
+  if (!thing) throw new Error(`${id}: there is no such thing among ${kind}`);
+  return thing;
+}
+
+const facts: IntegrityFacts = {
+  secureBoot: true,
+  lockdown: "integrity",
+  rootHash: "00".repeat(32),
+  rootHashSignatureVerified: true,
+  verityMount: "/",
+  ipePolicy: "palisade",
+  ipeEnforcing: false,
+  selinux: "permissive",
+  kernelVersion: "6.12.0-fake",
+};
+
+class FakeHypervisor implements Hypervisor {
+  constructor(private readonly world: World) {}
+
+  async createStateDisk(op: Operation, spec: StateDiskSpec): Promise<StateDiskObserved> {
+    const thing = await make(this.world, "state-disks", "disk", op, spec, ["disk-created"]);
+    if (!thing.observed["hostId"]) {
+      thing.observed["hostId"] = randomBytes(8).toString("hex");
+      this.world.put("state-disks", thing);
+    }
+    return this.disk(thing);
+  }
+
+  async readStateDisk(id: string): Promise<StateDiskObserved | undefined> {
+    const thing = this.world.get<StateDiskSpec>("state-disks", id);
+    return thing && this.disk(thing);
+  }
+
+  async resizeStateDisk(_op: Operation, id: string, sizeGiB: number): Promise<StateDiskObserved> {
+    const thing = existing<StateDiskSpec>(this.world, "state-disks", id);
+    thing.spec.sizeGiB = sizeGiB;
+    this.world.put("state-disks", thing);
+    return this.disk(thing);
+  }
+
+  async deleteStateDisk(_op: Operation, id: string): Promise<void> {
+    const user = this.world
+      .list<VirtualMachineSpec>("virtual-machines")
+      .find((machine) => machine.spec.stateDiskId === id);
+    if (user) throw new Error(`${id}: the disk is attached to ${user.id}`);
+    this.world.remove("state-disks", id);
+  }
+
+  async createVirtualMachine(op: Operation, spec: VirtualMachineSpec): Promise<VirtualMachineObserved> {
+    const thing = await make(this.world, "virtual-machines", "vm", op, this.withPorts(spec), [
+      "tpm-started",
+      "qemu-started",
+      "booted",
+      "enrolled",
+    ]);
+    return this.machine(thing);
+  }
+
+  async readVirtualMachine(id: string): Promise<VirtualMachineObserved | undefined> {
+    const thing = this.world.get<VirtualMachineSpec>("virtual-machines", id);
+    if (!thing) return undefined;
+    this.reachable(thing);
+    return this.machine(thing);
+  }
+
+  async updateVirtualMachine(op: Operation, id: string, spec: VirtualMachineSpec): Promise<VirtualMachineObserved> {
+    const thing = existing<VirtualMachineSpec>(this.world, "virtual-machines", id);
+    await this.world.reach("machine-updated", op.signal);
+    thing.spec = this.withPorts(spec);
+    thing.observed = {};
+    this.world.put("virtual-machines", thing);
+    return this.machine(thing);
+  }
+
+  async deleteVirtualMachine(op: Operation, id: string, force: boolean): Promise<void> {
+    const thing = this.world.get<VirtualMachineSpec>("virtual-machines", id);
+    if (!thing) return;
+    if (!force) this.reachable(thing);
+    await this.world.reach("machine-deleted", op.signal);
+    this.world.remove("virtual-machines", id);
+  }
+
+  private reachable(thing: Thing<VirtualMachineSpec>): void {
+    if (thing.observed["unreachable"]) throw new UnreachableHostError(`${thing.id}: its agent does not answer`);
+    if (thing.observed["foreign"]) throw new ForeignHostError(`${thing.id}: another host answers`);
+  }
+
+  private withPorts(spec: VirtualMachineSpec): VirtualMachineSpec {
+    return {
+      ...spec,
+      publishedPorts: spec.publishedPorts.map((port) => ({ ...port, hostPort: port.hostPort || 30000 + port.port })),
+    };
+  }
+
+  private disk(thing: Thing<StateDiskSpec>): StateDiskObserved {
+    return { id: thing.id, sizeGiB: thing.spec.sizeGiB, path: `/fake/${thing.id}.qcow2` };
+  }
+
+  private machine(thing: Thing<VirtualMachineSpec>): VirtualMachineObserved {
+    const stopped = (thing.observed["powerState"] ?? thing.spec.powerState) === "stopped";
+    const disk = this.world.get<StateDiskSpec>("state-disks", thing.spec.stateDiskId);
+    const connection: HostConnection = {
+      hostId: String(disk?.observed["hostId"] ?? thing.spec.stateDiskId),
+      endpoint: `https://127.0.0.1:8443/${thing.id}`,
+      certificateAuthority: "-----BEGIN CERTIFICATE-----\nfake\n-----END CERTIFICATE-----\n",
+      clientCertificateFile: thing.spec.clientIdentity.certificateFile,
+      clientKeyFile: thing.spec.clientIdentity.keyFile,
+      loopbackAddress: "10.0.2.2",
+      publishedPorts: thing.spec.publishedPorts.map(({ port, protocol, hostAddress, hostPort }) => ({
+        port,
+        protocol,
+        address: `${hostAddress}:${hostPort}`,
+      })),
+    };
+    return {
+      ...thing.spec,
+      id: thing.id,
+      powerState: stopped ? "stopped" : "running",
+      accelerator: "tcg",
+      serialLog: `/fake/${thing.id}/serial.log`,
+      bootSeconds: 1,
+      connection,
+      ...(stopped ? {} : { integrity: facts }),
+    };
+  }
+}
+
+class FakeRegistries implements RegistryService {
+  constructor(private readonly world: World) {}
+
+  async createRegistry(op: Operation, spec: RegistrySpec): Promise<RegistryObserved> {
+    const thing = await make(this.world, "registries", "registry", op, spec, ["registry-started"]);
+    thing.observed["password"] ??= randomBytes(12).toString("hex");
+    this.world.put("registries", thing);
+    return this.registry(thing);
+  }
+
+  async readRegistry(id: string): Promise<RegistryObserved | undefined> {
+    const thing = this.world.get<RegistrySpec>("registries", id);
+    return thing && this.registry(thing);
+  }
+
+  async updateRegistry(_op: Operation, id: string, spec: RegistrySpec): Promise<RegistryObserved> {
+    const thing = existing<RegistrySpec>(this.world, "registries", id);
+    thing.spec = spec;
+    delete thing.observed["powerState"];
+    this.world.put("registries", thing);
+    return this.registry(thing);
+  }
+
+  async deleteRegistry(_op: Operation, id: string): Promise<void> {
+    this.world.remove("registries", id);
+  }
+
+  private registry(thing: Thing<RegistrySpec>): RegistryObserved {
+    const port = thing.spec.port || 5000;
+    return {
+      id: thing.id,
+      port: thing.spec.port,
+      server: `127.0.0.1:${port}`,
+      username: "palisade",
+      password: String(thing.observed["password"]),
+      ca: "-----BEGIN CERTIFICATE-----\nfake registry\n-----END CERTIFICATE-----\n",
+      powerState: thing.observed["powerState"] === "stopped" ? "stopped" : "running",
+    };
+  }
+}
+
+class FakeImages implements ImageBuilder {
+  constructor(private readonly world: World) {}
+
+  async buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved> {
+    const content = { ...spec, registry: spec.registry.server };
+    await make(this.world, "images", "image", op, content, ["image-built", "image-pushed"]);
+    return this.image(spec.registry, spec.repository, digestOf(content));
+  }
+
+  async readImage(
+    registry: RegistryAccess,
+    repository: string,
+    digest: string,
+  ): Promise<DebianImageObserved | undefined> {
+    const there = this.world
+      .list<Record<string, unknown>>("images")
+      .some((thing) => digestOf(thing.spec) === digest && thing.spec["repository"] === repository);
+    return there ? this.image(registry, repository, digest) : undefined;
+  }
+
+  async inputsHash(): Promise<string> {
+    return "fake-builder-1";
+  }
+
+  private image(registry: RegistryAccess, repository: string, digest: string): DebianImageObserved {
+    return { digest, reference: `${registry.server}/${repository}@${digest}` };
+  }
+}
+
+class FakeHostImages implements HostImageStore {
+  constructor(private readonly world: World) {}
+
+  async inputsHash(spec: HostImageBuildSpec): Promise<string> {
+    return digestOf(spec).slice("sha256:".length);
+  }
+
+  async build(op: Operation, spec: HostImageBuildSpec): Promise<HostImageObserved> {
+    await make(this.world, "host-images", "host-image", op, spec, ["image-built"]);
+    return this.image(spec);
+  }
+
+  async read(digest: string): Promise<HostImageObserved | undefined> {
+    return this.world
+      .list<HostImageBuildSpec>("host-images")
+      .map((thing) => this.image(thing.spec))
+      .find((image) => image.digest === digest);
+  }
+
+  async release(): Promise<void> {}
+
+  private image(spec: HostImageBuildSpec): HostImageObserved {
+    const digest = digestOf(spec);
+    return {
+      digest,
+      directory: `/fake/images/${digest}`,
+      rootHash: facts.rootHash,
+      ipePolicy: "palisade 0.0.1",
+      mode: "audit",
+      trustedCertificates: ["11".repeat(32)],
+    };
+  }
+}
+
+interface StoredGroup {
+  spec: JsonValue;
+  generation: number;
+}
+
+class FakeAgent implements AgentClient {
+  constructor(
+    private readonly world: World,
+    private readonly connection: HostConnection,
+  ) {
+    readFileSync(connection.clientKeyFile);
+  }
+
+  private reach(): void {
+    for (const machine of this.world.list<VirtualMachineSpec>("virtual-machines")) {
+      if (!this.connection.endpoint.endsWith(machine.id)) continue;
+      if (machine.observed["foreign"]) throw new ForeignHostError(`${this.connection.hostId}: another host answers`);
+      if (machine.observed["unreachable"] || machine.observed["powerState"] === "stopped") break;
+      return;
+    }
+    throw new UnreachableHostError(
+      `${this.connection.hostId}: the agent at ${this.connection.endpoint} does not answer`,
+    );
+  }
+
+  private id(name: string): string {
+    return `${this.connection.hostId}/${name}`;
+  }
+
+  private stored(name: string): Thing<StoredGroup> | undefined {
+    return this.world.get<StoredGroup>("groups", this.id(name));
+  }
+
+  async getHost(): Promise<agentv1.GetHostResponse> {
+    this.reach();
+    return create(agentv1.GetHostResponseSchema, { hostId: this.connection.hostId, ready: true });
+  }
+
+  async getIntegrity(): Promise<agentv1.GetIntegrityResponse> {
+    this.reach();
+    return create(agentv1.GetIntegrityResponseSchema, { secureBoot: true, lockdown: "integrity" });
+  }
+
+  async applyGroup(spec: agentv1.GroupSpec, dryRun = false): Promise<agentv1.Group> {
+    this.reach();
+    const taken = this.world
+      .list<StoredGroup>("groups")
+      .filter((thing) => thing.id.startsWith(`${this.connection.hostId}/`) && thing.id !== this.id(spec.name))
+      .flatMap((thing) => fromJson(agentv1.GroupSpecSchema, thing.spec.spec).ports.map((port) => port.port));
+    const clash = spec.ports.find((port) => taken.includes(port.port));
+    if (clash) throw new Error(`ports: port ${clash.port} is published by another group of this host`);
+    // Secret values do not reach the disk of the real host's status either.
+    const kept = structuredClone(spec);
+    for (const container of kept.containers) {
+      for (const variable of container.environment) if (variable.secure) variable.secureValue = "";
+    }
+    for (const registry of kept.imageRegistries) registry.password = "";
+    const json = toJson(agentv1.GroupSpecSchema, kept);
+    const before = this.stored(spec.name);
+    const generation = (before?.spec.generation ?? 0) + 1;
+    const unchanged = before && JSON.stringify(before.spec.spec) === JSON.stringify(json);
+    if (!dryRun) {
+      this.world.put<StoredGroup>("groups", {
+        id: this.id(spec.name),
+        owner: { backend: "", project: "", stack: "", urn: "" },
+        finished: true,
+        spec: unchanged ? before.spec : { spec: json, generation },
+        observed: {},
+      });
+    }
+    return this.group(spec.name) ?? create(agentv1.GroupSchema, { spec: kept });
+  }
+
+  private group(name: string): agentv1.Group | undefined {
+    const thing = this.stored(name);
+    if (!thing) return undefined;
+    const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
+    const crashing = thing.observed["crashing"] === true || spec.containers.some((c) => c.command[0] === "/crash");
+    const stopped = thing.observed["stopped"] === true || crashing;
+    return create(agentv1.GroupSchema, {
+      spec,
+      generation: BigInt(thing.spec.generation),
+      status: {
+        observedGeneration: BigInt(thing.spec.generation),
+        phase: stopped ? agentv1.GroupPhase.PENDING : agentv1.GroupPhase.RUNNING,
+        address: "10.88.0.2",
+        containers: spec.containers.map((container) => ({
+          name: container.name,
+          phase: stopped ? agentv1.ContainerPhase.TERMINATED : agentv1.ContainerPhase.RUNNING,
+          containerId: "fake",
+          imageDigest: container.image,
+          reason: crashing ? "CrashLoopBackOff" : "",
+          exitCode: crashing ? 1 : 0,
+          restartCount: crashing ? 3 : 0,
+        })),
+      },
+    });
+  }
+
+  async getGroup(name: string): Promise<agentv1.Group | undefined> {
+    this.reach();
+    return this.group(name);
+  }
+
+  async deleteGroup(name: string): Promise<void> {
+    this.reach();
+    this.world.remove("groups", this.id(name));
+  }
+
+  async *watchGroup(name: string, signal: AbortSignal): AsyncIterable<agentv1.Group> {
+    for (;;) {
+      this.reach();
+      await this.world.reach("group-applied", signal);
+      const group = this.group(name);
+      if (!group) throw new Error(`${name}: there is no such group`);
+      yield group;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      if (signal.aborted) return;
+    }
+  }
+
+  async getLogs(group: string, container: string): Promise<string> {
+    return `fake log of ${group}/${container}: cannot open configuration\n`;
+  }
+
+  close(): void {}
+}
+
+class FakeAgents implements Agents {
+  constructor(
+    private readonly world: World,
+    private readonly hypervisor: FakeHypervisor,
+  ) {}
+
+  connect(connection: HostConnection): AgentClient {
+    return new FakeAgent(this.world, connection);
+  }
+
+  async find(hostId: string): Promise<HostConnection | undefined> {
+    for (const machine of this.world.list<VirtualMachineSpec>("virtual-machines")) {
+      const observed = await this.hypervisor.readVirtualMachine(machine.id);
+      if (observed?.connection?.hostId === hostId) return observed.connection;
+    }
+    return undefined;
+  }
+}
+
+/** Backends over a world; every uri that the resources let through leads to the same hypervisor. */
+export function createFakeBackends(world: World): Backends {
+  const hypervisor = new FakeHypervisor(world);
+  return {
+    hypervisor: () => hypervisor,
+    registries: new FakeRegistries(world),
+    images: new FakeImages(world),
+    hostImages: new FakeHostImages(world),
+    agents: new FakeAgents(world, hypervisor),
+  };
+}
