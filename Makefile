@@ -29,7 +29,7 @@ up: build ## The local environment: a container group that serves on a hardened 
 	@tools/show.sh
 
 .PHONY: down
-down: build ## Removes what `up` made, and only that; keys and passphrase stay
+down: ## Removes what `up` made, and only that; keys and passphrase stay
 	@tools/down.sh
 
 .PHONY: generate

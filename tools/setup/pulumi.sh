@@ -11,6 +11,18 @@ if [[ -n $machine && -x $(dirname "$machine")/pulumi-language-nodejs ]] &&
   echo "$wanted of this machine" >&3
   exit 0
 fi
-link_tool pulumi "$(tools/go-tool.sh pulumi)/pulumi"
-link_tool pulumi-language-nodejs "$(tools/go-tool.sh pulumi-language-nodejs)/pulumi-language-nodejs"
+# Pulumi wants its language host beside itself and warns about one that it finds on PATH, so both get one folder.
+cli=$(tools/go-tool.sh pulumi)
+language_host=$(tools/go-tool.sh pulumi-language-nodejs)
+bundle="$PALISADE_CACHE/tools/pulumi-bundle/${cli##*/}-${language_host##*/}"
+assemble() {
+  [[ -d $bundle ]] && return
+  rm -rf "$bundle.new"
+  mkdir -p "$bundle.new"
+  ln "$cli/pulumi" "$language_host/pulumi-language-nodejs" "$bundle.new"
+  mv -T "$bundle.new" "$bundle"
+}
+[[ -d $bundle ]] || with_lock "$bundle.lock" assemble
+link_tool pulumi "$bundle/pulumi"
+link_tool pulumi-language-nodejs "$bundle/pulumi-language-nodejs"
 echo "$wanted" >&3

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Every check that needs no machine: formatters, linters, types, contracts, generated code. All of them run; the result
+# says which failed.
+source "$(dirname "$0")/lib.sh"
+
+failed=()
+# check TITLE COMMAND...: like step, but the next check runs in any case.
+check() {
+  (step "$@") || failed+=("$1")
+}
+
+prettier_check() {
+  node node_modules/prettier/bin/prettier.cjs --check --log-level warn .
+}
+
+eslint_check() {
+  node --max-old-space-size=4096 node_modules/eslint/bin/eslint.js --max-warnings 0 .
+}
+
+types_check() {
+  node node_modules/typescript/bin/tsc --project tsconfig.json --noEmit
+}
+
+gofmt_check() {
+  local files
+  files=$(git ls-files -co --exclude-standard -- '*.go' | xargs -r gofmt -l)
+  [[ -z $files ]] || { printf 'not formatted: %s\n' $files; return 1; }
+}
+
+go_lint() {
+  go vet ./...
+  local machine linter wanted
+  wanted=$(sed -n 's/.*golangci-lint\/v2 v\([0-9.]*\).*/\1/p' tools/golangci-lint/go.mod)
+  machine=$(PATH=$outer_path command -v golangci-lint || true)
+  if [[ -n $machine && $("$machine" version --short 2>/dev/null) == "$wanted" ]]; then
+    linter=$machine
+  else
+    linter=$(tools/go-tool.sh golangci-lint)/golangci-lint
+  fi
+  "$linter" run --concurrency 2 ./...
+}
+
+shell_check() {
+  if ! command -v shellcheck >/dev/null; then
+    echo "skipped: shellcheck is not installed (sudo apt-get install shellcheck)" >&3
+    return
+  fi
+  git ls-files -co --exclude-standard -- tools .ci hosts bin | while read -r file; do
+    [[ -f $file ]] && head -n 1 "$file" | grep -qE '^#!/(usr/)?bin/(env )?(ba)?sh$|^# shellcheck shell=bash$' && echo "$file"
+  done | xargs -r shellcheck --external-sources --source-path=SCRIPTDIR
+}
+
+protobuf_lint() {
+  node_modules/.bin/buf lint
+}
+
+# Against the last release where there is one, otherwise against what the branch started from.
+protobuf_breaking() {
+  local base
+  base=$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || git merge-base HEAD origin/main 2>/dev/null || true)
+  if [[ -z $base || -z $(git ls-tree "$base" -- hosts/api) ]]; then
+    echo "skipped: no release and no origin/main to compare with" >&3
+    return
+  fi
+  node_modules/.bin/buf breaking --against ".git#ref=$(git rev-parse "$base^{commit}")"
+  echo "against ${base:0:12}" >&3
+}
+
+echo "Checking"
+check "prettier" prettier_check
+check "eslint" eslint_check
+check "TypeScript types" types_check
+check "gofmt" gofmt_check
+check "go vet and golangci-lint" go_lint
+check "shellcheck" shell_check
+check "buf lint" protobuf_lint
+check "buf breaking" protobuf_breaking
+check "generated code" tools/generate.sh --check
+
+if ((${#failed[@]} > 0)); then
+  fail "failed: $(printf '%s; ' "${failed[@]}")" "make format repairs formatting, make generate the generated code"
+fi

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Formats everything that a formatter knows.
+source "$(dirname "$0")/lib.sh"
+
+node node_modules/prettier/bin/prettier.cjs --write --log-level warn .
+git ls-files -co --exclude-standard -- '*.go' | xargs -r gofmt -w

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# `pulumi up` of the stack. What it needs of the operator (keys, passphrase, backend) is made when it is not there.
+source "$(dirname "$0")/lib.sh"
+source tools/stack-environment.sh
+
+make_home
+bin/palisade keys init
+clear_stale_locks
+create_stack
+write_stack_config
+
+# exec: signals reach Pulumi itself, which then ends what it does in order.
+exec pulumi up --stack "$STACK" --config-file "$stack_config" --yes --skip-preview --non-interactive \
+  --suppress-outputs </dev/null
