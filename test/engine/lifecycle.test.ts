@@ -1,0 +1,166 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { EngineProject } from "./project.js";
+
+const urnEnd = (urn: string): string => urn.slice(urn.lastIndexOf("::") + 2);
+
+describe("a stack's life on the real engine", () => {
+  const project = new EngineProject("stack");
+  beforeAll(async () => {
+    await project.init({ secret: "secret:canary-environment", password: "secret:canary-password" });
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+  });
+  afterAll(() => project.remove());
+
+  it("makes one of each thing", async () => {
+    expect(project.world.list("virtual-machines")).toHaveLength(1);
+    expect(project.world.list("state-disks")).toHaveLength(1);
+    expect(project.world.list("registries")).toHaveLength(1);
+    expect(project.world.list("groups")).toHaveLength(1);
+  });
+
+  it("changes nothing the second time", async () => {
+    expect((await project.changes()).map((step) => step.urn)).toEqual([]);
+  });
+
+  it("shows a stopped machine as drift, and up repairs it", async () => {
+    project.world.disturb("virtual-machines", { powerState: "stopped" });
+    const refreshed = await project.run(["refresh", "--yes", "--skip-preview", "--stack", project.stack]);
+    // The group's host does not answer: that is an error, never the group's absence.
+    expect(refreshed.exitCode, refreshed.output).not.toBe(0);
+    const machine = (await project.changes("--target", urnOf(await project.state(), "machine")))[0];
+    expect(Object.keys(machine?.detailedDiff ?? {})).toContain("powerState");
+    const up = await project.run(["up", "--yes", "--skip-preview", "--stack", project.stack]);
+    expect(up.exitCode, up.output).toBe(0);
+    expect(project.world.list("virtual-machines")[0]?.observed["powerState"]).toBeUndefined();
+    expect(project.world.list("virtual-machines")).toHaveLength(1);
+  });
+
+  it("names property and value when a container was stopped by hand, and up repairs it", async () => {
+    project.world.disturb("groups", { stopped: true });
+    const preview = await project.run(["preview", "--diff", "--stack", project.stack]);
+    expect(preview.output).toMatch(/observedContainers/);
+    expect(preview.output).toMatch(/Terminated/);
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+    expect(await project.changes()).toEqual([]);
+  });
+
+  it("restarts the machine for memory, and says so in preview", async () => {
+    await project.configure({ memory: "4096" });
+    const preview = await project.run(["preview", "--diff", "--stack", project.stack]);
+    expect(preview.output).toMatch(/memoryMiB/);
+    expect(preview.output).toMatch(/restart/);
+    expect(preview.output).not.toMatch(/replac/);
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+  });
+
+  it("refuses to shrink the disk, before anything changes", async () => {
+    await project.configure({ diskSize: "4" });
+    const preview = await project.run(["preview", "--stack", project.stack]);
+    expect(preview.exitCode).not.toBe(0);
+    expect(preview.output).toMatch(/sizeGiB/);
+    await project.configure({ diskSize: "8" });
+  });
+
+  it("tells unreachable and foreign hosts apart, and keeps both in the state", async () => {
+    project.world.disturb("virtual-machines", { unreachable: true });
+    const unreachable = await project.run(["refresh", "--yes", "--skip-preview", "--stack", project.stack]);
+    expect(unreachable.exitCode).not.toBe(0);
+    expect(unreachable.output).toMatch(/does not answer/);
+    project.world.disturb("virtual-machines", { unreachable: false, foreign: true });
+    const foreign = await project.run(["refresh", "--yes", "--skip-preview", "--stack", project.stack]);
+    expect(foreign.exitCode).not.toBe(0);
+    expect(foreign.output).toMatch(/another host answers/);
+    project.world.disturb("virtual-machines", { foreign: false });
+    expect((await project.state()).map((resource) => urnEnd(resource.urn))).toEqual(
+      expect.arrayContaining(["machine", "group"]),
+    );
+  });
+
+  it("keeps every secret out of state, history, plans and files", async () => {
+    await project.run(["preview", "--diff", "--stack", project.stack, "-v=9", "--logtostderr"]);
+    const exported = await project.expectSuccess(["stack", "export", "--stack", project.stack]);
+    const log = await project.run([
+      "up",
+      "--yes",
+      "--skip-preview",
+      "--logflow",
+      "-v=9",
+      "--logtostderr",
+      "--stack",
+      project.stack,
+    ]);
+    const registryPassword = String(project.world.list("registries")[0]?.observed["password"]);
+    for (const canary of ["canary-environment", "canary-password", registryPassword]) {
+      expect(exported.stdout).not.toContain(canary);
+      expect(log.output).not.toContain(canary);
+      for (const [file, content] of project.files()) {
+        // The world stands for the machine, which has to know its own registry's password.
+        if (file.startsWith(project.world.directory) && canary === registryPassword) continue;
+        expect(content.includes(canary), `${canary} in ${file}`).toBe(false);
+      }
+    }
+  });
+
+  it("imports each resource into an empty stack, and the next preview shows no change", async () => {
+    const state = await project.state();
+    const other = new EngineProject("stack", "test", { world: project.world, keys: project.keys });
+    try {
+      await other.init({ secret: "secret:canary-environment", password: "secret:canary-password", memory: "4096" });
+      for (const resource of state.filter((one) => one.custom && one.type.startsWith("palisade:"))) {
+        const imported = await other.run([
+          "import",
+          resource.type,
+          urnEnd(resource.urn),
+          resource.id ?? "",
+          "--yes",
+          "--skip-preview",
+          "--generate-code=false",
+          "--protect=false",
+          "--stack",
+          other.stack,
+        ]);
+        expect(imported.exitCode, `${resource.type}: ${imported.output}`).toBe(0);
+      }
+      const changes = await other.changes();
+      expect(changes.map((step) => [step.op, urnEnd(step.urn), step.detailedDiff])).toEqual([]);
+    } finally {
+      other.remove();
+    }
+  });
+
+  it("does not destroy a protected disk", async () => {
+    await project.configure({ protect: "true" });
+    expect((await project.up()).exitCode).toBe(0);
+    const destroyed = await project.destroy();
+    expect(destroyed.exitCode).not.toBe(0);
+    expect(destroyed.output).toMatch(/protect/);
+    expect(project.world.list("state-disks")).toHaveLength(1);
+    await project.configure({ protect: "false" });
+    expect((await project.up()).exitCode).toBe(0);
+  });
+
+  it("destroys an unreachable host only by force", async () => {
+    project.world.disturb("virtual-machines", { unreachable: true });
+    const refused = await project.destroy("--refresh=false");
+    expect(refused.exitCode).not.toBe(0);
+    expect(refused.output).toMatch(/forceDestroy/);
+    project.world.disturb("virtual-machines", { unreachable: false });
+    await project.configure({ force: "true" });
+    expect((await project.up()).exitCode).toBe(0);
+    project.world.disturb("virtual-machines", { unreachable: true });
+    const destroyed = await project.destroy("--refresh=false");
+    expect(destroyed.exitCode, destroyed.output).toBe(0);
+    for (const kind of ["virtual-machines", "state-disks", "registries"] as const) {
+      expect(project.world.list(kind)).toEqual([]);
+    }
+  });
+});
+
+function urnOf(state: { urn: string }[], name: string): string {
+  const found = state.find((resource) => urnEnd(resource.urn) === name);
+  if (!found) throw new Error(`no ${name} in the state`);
+  return found.urn;
+}

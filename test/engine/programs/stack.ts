@@ -1,0 +1,75 @@
+/**
+ * One of each resource, wired as the components wire them, driven by configuration so that a test can change one thing at a
+ * time: `keys` (folder), `protect`, `memory`, `imageTag`, `command`, `secret`, `password`, `force`.
+ */
+import path from "node:path";
+import * as pulumi from "@pulumi/pulumi";
+import * as palisade from "../../../components/sdk/index.js";
+
+const config = new pulumi.Config();
+const keys = config.require("keys");
+const pair = (name: string) => ({
+  certificateFile: path.join(keys, "hosts", `${name}.crt`),
+  keyFile: path.join(keys, "hosts", `${name}.key`),
+});
+
+const registry = new palisade.Registry("registry");
+const image = new palisade.DebianImage("image", {
+  registry: { server: registry.server, username: registry.username, password: registry.password, ca: registry.ca },
+  repository: "web/nginx",
+  tag: config.get("imageTag") ?? "1",
+  packages: ["nginx-light"],
+  entrypoint: ["/usr/sbin/nginx"],
+});
+const hostImage = new palisade.HostImage("host-image", { build: { keysDirectory: keys } });
+const disk = new palisade.StateDisk(
+  "disk",
+  { sizeGiB: config.getNumber("diskSize") ?? 8 },
+  { protect: config.getBoolean("protect") ?? false },
+);
+const machine = new palisade.VirtualMachine(
+  "machine",
+  {
+    imageDigest: hostImage.imageDigest,
+    stateDiskId: disk.id,
+    memoryMiB: config.getNumber("memory") ?? 2048,
+    publishedPorts: [{ port: 80 }],
+    certificateAuthority: pair("ca"),
+    clientIdentity: pair("client"),
+    forceDestroy: config.getBoolean("force") ?? false,
+  },
+  { customTimeouts: { create: "2m" } },
+);
+const secret = config.getSecret("secret");
+const password = config.getSecret("password");
+const group = new palisade.GroupDeployment(
+  "group",
+  {
+    host: machine.connection,
+    name: "web",
+    containers: [
+      {
+        name: "nginx",
+        image: image.reference,
+        command: config.getObject<string[]>("command"),
+        ports: [{ port: 80 }],
+        environmentVariables: secret ? [{ name: "TOKEN", secureValue: secret }] : [],
+        resources: { requests: { cpu: 0.5, memoryInGB: 0.25 } },
+      },
+    ],
+    ports: [{ port: 80 }],
+    imageRegistryCredentials: [
+      {
+        server: registry.server,
+        username: registry.username,
+        password: password ?? registry.password,
+        ca: registry.ca,
+      },
+    ],
+  },
+  { deletedWith: machine, customTimeouts: { create: "20s", update: "20s" } },
+);
+
+export const hostId = machine.hostId;
+export const endpoints = group.endpoints;
+export const powerState = machine.powerState;
