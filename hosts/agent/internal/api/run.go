@@ -1,0 +1,133 @@
+// Package api is the role that is reachable from the network: TLS, authorization, the host's identity. It holds no privilege;
+// everything else is asked of the other roles over unix sockets.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/enrollment"
+	"github.com/palisade-host/palisade/hosts/agent/internal/identity"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+)
+
+// maximumRequest bounds what one call may send, in bytes.
+const maximumRequest = 4 << 20
+
+// Options of the role.
+type Options struct {
+	Version         string
+	DataDirectory   string
+	EnrollmentPort  func() (enrollment.Port, error)
+	GroupsSocket    string
+	IntegritySocket string
+	PowerDirectory  string
+	Now             func() time.Time
+	Logger          *slog.Logger
+}
+
+// Run parses the flags and serves until ctx ends.
+func Run(ctx context.Context, version string, arguments []string, logger *slog.Logger) error {
+	flags := flag.NewFlagSet("api", flag.ContinueOnError)
+	listen := flags.String("listen", ":8443", "address of the agent's port")
+	data := flags.String("data", "/var/lib/palisade/agent/api", "folder of the host's identity")
+	port := flags.String("enrollment-port", "/dev/virtio-ports/palisade.enrollment", "virtio serial port for the first contact")
+	groups := flags.String("groups-socket", "/run/palisade/groups.sock", "socket of the role groups")
+	integrity := flags.String("integrity-socket", "/run/palisade/integrity.sock", "socket of the role integrity")
+	power := flags.String("power-directory", "/run/palisade/power", "folder watched by the service manager for files named poweroff and reboot")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", *listen)
+	if err != nil {
+		return err
+	}
+	return Serve(ctx, listener, Options{
+		Version: version, DataDirectory: *data, EnrollmentPort: enrollment.OpenDevice(*port),
+		GroupsSocket: *groups, IntegritySocket: *integrity, PowerDirectory: *power, Now: time.Now, Logger: logger,
+	})
+}
+
+// Serve serves on listener until ctx ends.
+func Serve(ctx context.Context, listener net.Listener, options Options) error {
+	host, err := identity.Open(options.DataDirectory, identity.NewClock(options.Now))
+	if err != nil {
+		return err
+	}
+	options.Logger.Info("serving", "host", host.HostID(), "address", listener.Addr().String(), "needs", host.Need())
+
+	enrolling := make(chan struct{})
+	loop := &enrollment.Loop{Identity: host, Open: options.EnrollmentPort, Logger: options.Logger}
+	go func() {
+		defer close(enrolling)
+		loop.Run(ctx)
+	}()
+	defer func() { <-enrolling }()
+
+	server := &http.Server{
+		Handler:           handler(host, options),
+		TLSConfig:         tlsConfiguration(host),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       5 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(options.Logger.Handler(), slog.LevelWarn),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	server.Protocols = protocols
+	service.Notify("READY=1")
+	return service.Serve(ctx, server, func() error { return server.ServeTLS(listener, "", "") })
+}
+
+func handler(host *identity.Identity, options Options) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(agentv1connect.NewHostServiceHandler(&hostService{
+		identity:       host,
+		version:        options.Version,
+		facts:          readSystemFacts(),
+		groups:         roleClient(options.GroupsSocket),
+		integrity:      roleClient(options.IntegritySocket),
+		powerDirectory: options.PowerDirectory,
+	}, connect.WithReadMaxBytes(maximumRequest)))
+	mux.Handle("/"+agentv1connect.GroupServiceName+"/", groupProxy(options.GroupsSocket, options.Logger))
+	return http.MaxBytesHandler(mux, maximumRequest)
+}
+
+func roleClient(socket string) agentv1connect.HostServiceClient {
+	return agentv1connect.NewHostServiceClient(&http.Client{Transport: service.UnixTransport(socket)}, "http://role")
+}
+
+// groupProxy hands calls to the role groups as they are; streams are passed on without delay.
+func groupProxy(socket string, logger *slog.Logger) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(request *httputil.ProxyRequest) {
+			request.SetURL(&url.URL{Scheme: "http", Host: "role"})
+		},
+		Transport:     service.UnixTransport(socket),
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorHandler: func(writer http.ResponseWriter, request *http.Request, err error) {
+			if request.Context().Err() != nil {
+				return
+			}
+			writer.Header().Set("Content-Type", "application/json")
+			writer.WriteHeader(http.StatusServiceUnavailable)
+			// The Connect protocol's error for unary calls; streams and gRPC map the HTTP status to the same code.
+			json.NewEncoder(writer).Encode(map[string]string{
+				"code":    connect.CodeUnavailable.String(),
+				"message": "role groups does not answer: " + err.Error(),
+			})
+		},
+	}
+}

@@ -1,0 +1,56 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/containerd/containerd/api/services/introspection/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// RuntimeVersion names the OCI runtime behind containerd's shim, e.g. "crun 1.21"; empty when the shim does not tell. The shim
+// asks the runtime for its features (OCI runtime-spec features.md), whose annotations hold the version.
+func RuntimeVersion(ctx context.Context, connection grpc.ClientConnInterface) string {
+	ctx = withNamespace(ctx)
+	settings, err := anypb.New(&options.Options{BinaryName: "crun"})
+	if err != nil {
+		return ""
+	}
+	// containerd knows its messages by their bare names.
+	settings.TypeUrl = strings.TrimPrefix(settings.TypeUrl, "type.googleapis.com/")
+	request, err := anypb.New(&types.RuntimeRequest{RuntimePath: "io.containerd.runc.v2", Options: settings})
+	if err != nil {
+		return ""
+	}
+	request.TypeUrl = strings.TrimPrefix(request.TypeUrl, "type.googleapis.com/")
+	response, err := introspection.NewIntrospectionClient(connection).PluginInfo(ctx, &introspection.PluginInfoRequest{
+		Type: "io.containerd.runtime.v2", ID: "task", Options: request,
+	})
+	if err != nil {
+		return ""
+	}
+	var info types.RuntimeInfo
+	if response.GetExtra() == nil || response.GetExtra().GetTypeUrl() == "" {
+		return ""
+	}
+	if err := unmarshal(response.GetExtra().GetValue(), &info); err != nil {
+		return ""
+	}
+	var features struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	if json.Unmarshal(info.GetFeatures().GetValue(), &features) != nil {
+		return ""
+	}
+	if version := features.Annotations["run.oci.crun.version"]; version != "" {
+		return "crun " + version
+	}
+	if version := features.Annotations["org.opencontainers.runc.version"]; version != "" {
+		return "runc " + version
+	}
+	return ""
+}

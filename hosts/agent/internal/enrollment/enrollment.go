@@ -1,0 +1,208 @@
+// Package enrollment speaks the first-contact protocol of enrollment.proto over the virtio serial port that only the
+// hypervisor can open.
+package enrollment
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/identity"
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+// Interval between two requests.
+const Interval = 2 * time.Second
+
+// maximumLine is the longest answer that is read.
+const maximumLine = 256 << 10
+
+// Port is a serial port with deadlines; *os.File and net.Conn are.
+type Port interface {
+	io.ReadWriteCloser
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// OpenDevice opens a virtio serial port. It is not blocking, as a write to a port without a listener would never return.
+func OpenDevice(path string) func() (Port, error) {
+	return func() (Port, error) {
+		return os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	}
+}
+
+// Loop asks for certificates whenever the identity needs one, until ctx ends.
+type Loop struct {
+	Identity *identity.Identity
+	Open     func() (Port, error)
+	Logger   *slog.Logger
+	// Interval between requests; 0 means the default.
+	Interval time.Duration
+	// Enrolled is called after each certificate that was taken; may be nil.
+	Enrolled func()
+
+	lastError string
+}
+
+// Run returns when ctx ends. Trouble with the port is reported once per kind and tried again.
+func (l *Loop) Run(ctx context.Context) {
+	interval := l.Interval
+	if interval == 0 {
+		interval = Interval
+	}
+	for ctx.Err() == nil {
+		if l.Identity.Need() != "" {
+			l.report(l.converse(ctx, interval))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(interval):
+		}
+	}
+}
+
+// report logs an error when it differs from the last one: an absent listener is normal and lasts.
+func (l *Loop) report(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != l.lastError {
+		l.Logger.Warn("enrollment waits", "error", text)
+	}
+	l.lastError = text
+}
+
+// converse keeps the port open and asks until a certificate is there.
+func (l *Loop) converse(ctx context.Context, interval time.Duration) error {
+	port, err := l.Open()
+	if err != nil {
+		return err
+	}
+	defer port.Close()
+
+	var pending []byte
+	broken := false
+	for ctx.Err() == nil {
+		reason := l.Identity.Need()
+		if reason == "" {
+			return nil
+		}
+		line, err := l.request(reason)
+		if err != nil {
+			return err
+		}
+		next := time.Now().Add(interval)
+		if broken {
+			// Ends what is left of a request that went out in part.
+			line = append([]byte{'\n'}, line...)
+		}
+		if err := port.SetWriteDeadline(next); err != nil {
+			return err
+		}
+		written, err := port.Write(line)
+		broken = written != 0 && written != len(line)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if pending, err = l.listen(ctx, port, pending, next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Loop) request(reason string) ([]byte, error) {
+	request, err := l.Identity.CertificateRequest()
+	if err != nil {
+		return nil, err
+	}
+	line, err := protojson.Marshal(&agentv1.EnrollmentRequest{
+		HostId:             l.Identity.HostID(),
+		CertificateRequest: request,
+		Reason:             reason,
+		HostTime:           timestamppb.New(l.Identity.Clock().System()),
+	})
+	return append(line, '\n'), err
+}
+
+// listen reads answers until the time of the next request, or until one of them was good.
+func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time.Time) ([]byte, error) {
+	buffer := make([]byte, 16<<10)
+	for ctx.Err() == nil {
+		now := time.Now()
+		if !now.Before(until) {
+			return pending, nil
+		}
+		// Short, so that the end of ctx is noticed.
+		slice := now.Add(250 * time.Millisecond)
+		if slice.After(until) {
+			slice = until
+		}
+		if err := port.SetReadDeadline(slice); err != nil {
+			return pending, err
+		}
+		count, err := port.Read(buffer)
+		pending = append(pending, buffer[:count]...)
+		for {
+			end := bytes.IndexByte(pending, '\n')
+			if end < 0 {
+				break
+			}
+			line := bytes.TrimSpace(pending[:end])
+			pending = pending[end+1:]
+			if len(line) > 0 && l.answer(line) {
+				return nil, nil
+			}
+		}
+		if len(pending) > maximumLine {
+			l.Logger.Warn("enrollment answer refused", "error", "line too long", "bytes", len(pending))
+			pending = nil
+		}
+		switch {
+		case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, io.EOF):
+			// Nobody has the other end open. Half an answer will not be completed.
+			pending = nil
+			time.Sleep(time.Until(slice))
+		default:
+			return pending, err
+		}
+	}
+	return pending, nil
+}
+
+// answer takes one line; true when it gave a certificate.
+func (l *Loop) answer(line []byte) bool {
+	var response agentv1.EnrollmentResponse
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(line, &response); err != nil {
+		l.Logger.Warn("enrollment answer refused", "error", "not an EnrollmentResponse")
+		return false
+	}
+	if response.GetError() != "" {
+		l.Logger.Warn("enrollment refused by the signer", "error", response.GetError())
+		return false
+	}
+	if response.GetSignerTime() == nil {
+		l.Logger.Warn("enrollment answer refused", "error", "signer_time: missing")
+		return false
+	}
+	notAfter, err := l.Identity.Enroll(response.GetCertificateChain(), response.GetCertificateAuthority(), response.GetSignerTime().AsTime())
+	if err != nil {
+		l.Logger.Warn("enrollment answer refused", "error", err)
+		return false
+	}
+	l.Logger.Info("enrolled", "host", l.Identity.HostID(), "notAfter", notAfter.Format(time.RFC3339))
+	if l.Enrolled != nil {
+		l.Enrolled()
+	}
+	return true
+}

@@ -1,0 +1,79 @@
+package groups
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+// Capacity is what groups may use together.
+type Capacity struct {
+	CPUs        float64
+	MemoryBytes uint64
+}
+
+// HostCapacity is all CPUs, and the memory beside what the host itself needs.
+func HostCapacity(reservedMemory uint64) (Capacity, error) {
+	content, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return Capacity{}, err
+	}
+	for line := range strings.Lines(string(content)) {
+		var kibibytes uint64
+		if count, _ := fmt.Sscanf(line, "MemTotal: %d kB", &kibibytes); count == 1 {
+			total := kibibytes << 10
+			if total <= reservedMemory {
+				return Capacity{}, fmt.Errorf("the host has %d bytes of memory, %d are reserved for itself", total, reservedMemory)
+			}
+			return Capacity{CPUs: float64(runtime.NumCPU()), MemoryBytes: total - reservedMemory}, nil
+		}
+	}
+	return Capacity{}, errors.New("/proc/meminfo: no MemTotal")
+}
+
+// demand sums requests; limits that stand alone count as nothing.
+func demand(spec *agentv1.GroupSpec) (cpus float64, memory uint64) {
+	for _, container := range spec.GetContainers() {
+		cpus += container.GetResources().GetCpuRequest()
+		memory += container.GetResources().GetMemoryRequestBytes()
+	}
+	return cpus, memory
+}
+
+// admit refuses a group that the host has no room for beside the others.
+func (c Capacity) admit(spec *agentv1.GroupSpec, others []*agentv1.GroupSpec) error {
+	for index, container := range spec.GetContainers() {
+		at := fmt.Sprintf("containers[%d].resources", index)
+		if limit := container.GetResources().GetCpuLimit(); limit > c.CPUs {
+			return fmt.Errorf("%s.cpuLimit: %v cores exceed the host's %v", at, limit, c.CPUs)
+		}
+		if limit := container.GetResources().GetMemoryLimitBytes(); limit > c.MemoryBytes {
+			return fmt.Errorf("%s.memoryLimitBytes: %d bytes exceed the %d that the host has for groups", at, limit, c.MemoryBytes)
+		}
+	}
+	wantedCPUs, wantedMemory := demand(spec)
+	var takenCPUs float64
+	var takenMemory uint64
+	for _, other := range others {
+		cpus, memory := demand(other)
+		takenCPUs += cpus
+		takenMemory += memory
+	}
+	// Sums of hundredths are not exact.
+	const rounding = 1e-6
+	if wantedCPUs+takenCPUs > c.CPUs+rounding {
+		return fmt.Errorf("containers: requests of %v cores exceed the %v that other groups leave of the host's %v", wantedCPUs, max(0, c.CPUs-takenCPUs), c.CPUs)
+	}
+	if wantedMemory+takenMemory > c.MemoryBytes {
+		free := uint64(0)
+		if takenMemory < c.MemoryBytes {
+			free = c.MemoryBytes - takenMemory
+		}
+		return fmt.Errorf("containers: memory requests of %d bytes exceed the %d that other groups leave of the host's %d", wantedMemory, free, c.MemoryBytes)
+	}
+	return nil
+}

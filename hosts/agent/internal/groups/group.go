@@ -1,0 +1,252 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+// group is one declared group: its record, what was last seen of it, and the goroutine that brings the two together. Only that
+// goroutine calls containerd for the group.
+type group struct {
+	manager *Manager
+	name    string
+	logger  *slog.Logger
+
+	mutex sync.Mutex
+	// record is the wish; replaced, never changed in place, by apply.
+	record *record
+	status *agentv1.GroupStatus
+	events eventRing
+	// changed is closed and replaced at every change that watchers see.
+	changed        chan struct{}
+	suspendedUntil time.Time
+	observedAt     time.Time
+	observeError   error
+	// observedGeneration is the generation that was brought about.
+	observedGeneration uint64
+	// interrupt ends the pass in flight, as it works for an old wish.
+	interrupt context.CancelFunc
+
+	wake chan struct{}
+	// gone is closed when nothing is left of a deleted group.
+	gone chan struct{}
+	// seen is closed after the first pass that looked at containerd.
+	seen     chan struct{}
+	seenOnce sync.Once
+
+	// The rest belongs to the goroutine.
+	pulls   map[string]*pullState
+	waiting map[string]waitingReason
+	cgroups map[string]string
+}
+
+type waitingReason struct {
+	reason  string
+	message string
+}
+
+func newGroup(manager *Manager, r *record) *group {
+	g := &group{
+		manager: manager,
+		name:    r.spec.GetName(),
+		logger:  manager.options.Logger.With("group", r.spec.GetName()),
+		record:  r,
+		changed: make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+		gone:    make(chan struct{}),
+		seen:    make(chan struct{}),
+		pulls:   map[string]*pullState{},
+		waiting: map[string]waitingReason{},
+		cgroups: map[string]string{},
+	}
+	g.status = &agentv1.GroupStatus{Phase: agentv1.GroupPhase_GROUP_PHASE_PENDING}
+	if r.Deleting {
+		g.status.Phase = agentv1.GroupPhase_GROUP_PHASE_DELETING
+	}
+	for _, container := range r.spec.GetContainers() {
+		g.status.Containers = append(g.status.Containers, &agentv1.ContainerStatus{
+			Name: container.GetName(), Phase: agentv1.ContainerPhase_CONTAINER_PHASE_WAITING, Reason: reasonPending,
+		})
+	}
+	return g
+}
+
+// run reconciles at every wake-up and every poll interval, until ctx ends or the group is gone.
+func (g *group) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.gone:
+			return
+		case <-g.wake:
+		case <-timer.C:
+		}
+		pass, cancel := context.WithCancel(ctx)
+		g.mutex.Lock()
+		g.interrupt = cancel
+		g.mutex.Unlock()
+		err := g.reconcile(pass)
+		cancel()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+			g.logger.Warn("reconcile", "error", g.clean(err.Error()))
+		}
+		timer.Reset(g.manager.options.PollInterval)
+	}
+}
+
+func (g *group) poke() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// replace stores a new wish made from the present one and ends work for the old one. A nil result of change leaves all as it is.
+func (g *group) replace(change func(*record) (*record, error)) error {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	changed, err := change(g.record)
+	if err != nil || changed == nil {
+		return err
+	}
+	if err := g.manager.store.save(changed); err != nil {
+		return err
+	}
+	g.record = changed
+	if g.interrupt != nil {
+		g.interrupt()
+	}
+	g.notify()
+	g.poke()
+	return nil
+}
+
+// wish returns the record; it must not be changed.
+func (g *group) wish() *record {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	return g.record
+}
+
+// remember stores what happened to a container, unless the wish has changed meanwhile.
+func (g *group) remember(wish *record, change func(*record)) (*record, error) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	if g.record != wish {
+		return nil, errWishChanged
+	}
+	changed := wish.clone()
+	change(changed)
+	if err := g.manager.store.save(changed); err != nil {
+		return nil, err
+	}
+	g.record = changed
+	return changed, nil
+}
+
+var errWishChanged = fmt.Errorf("the group was declared anew: %w", context.Canceled)
+
+func (g *group) notify() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// event records and logs what happened; messages are freed of the group's secrets.
+func (g *group) event(kind, reason, message, container string) {
+	message = g.clean(message)
+	g.mutex.Lock()
+	added := g.events.add(g.manager.options.Now(), kind, reason, message, container)
+	if added {
+		g.notify()
+	}
+	g.mutex.Unlock()
+	if added {
+		level := slog.LevelInfo
+		if kind == eventWarning {
+			level = slog.LevelWarn
+		}
+		g.logger.Log(context.Background(), level, reason, "container", container, "message", message)
+	}
+}
+
+func (g *group) clean(message string) string {
+	message = redactor(g.wish().spec).Replace(message)
+	return strings.TrimPrefix(message, "rpc error: ")
+}
+
+// publish makes a status visible and wakes watchers when it differs from the last one.
+func (g *group) publish(status *agentv1.GroupStatus) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	g.observedAt, g.observeError = g.manager.options.Now(), nil
+	if !proto.Equal(g.status, status) {
+		g.status = status
+		g.notify()
+	}
+}
+
+func (g *group) observationFailed(err error) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	if g.observeError == nil {
+		g.observeError = err
+	}
+}
+
+func (g *group) markSeen() {
+	g.seenOnce.Do(func() { close(g.seen) })
+}
+
+// view returns the group for callers, without secrets, and a channel that is closed at the next change.
+func (g *group) view() (*agentv1.Group, <-chan struct{}) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	status := proto.CloneOf(g.status)
+	status.Events = g.events.snapshot()
+	status.ReconcileSuspended = g.suspendedLocked()
+	status.ObservedGeneration = g.observedGeneration
+	if g.record.Deleting {
+		status.Phase = agentv1.GroupPhase_GROUP_PHASE_DELETING
+	}
+	return &agentv1.Group{Spec: redacted(g.record.spec), Generation: g.record.Generation, Status: status}, g.changed
+}
+
+// stale is the error of a group that containerd has not shown for some time: its status would be a guess.
+func (g *group) stale() error {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	if g.observeError != nil && g.manager.options.Now().Sub(g.observedAt) > 5*g.manager.options.PollInterval {
+		return g.observeError
+	}
+	return nil
+}
+
+func (g *group) suspend(until time.Time) {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	g.suspendedUntil = until
+	g.notify()
+	g.poke()
+}
+
+func (g *group) suspended() bool {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	return g.suspendedLocked()
+}
+
+func (g *group) suspendedLocked() bool {
+	return g.manager.options.Now().Before(g.suspendedUntil)
+}

@@ -1,0 +1,117 @@
+package groups
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+// record is what the host keeps of a group: the wish, and what has to outlive the agent and reboots.
+type record struct {
+	spec *agentv1.GroupSpec
+	recordFields
+}
+
+type recordFields struct {
+	// UID tells a group from an earlier one of the same name.
+	UID        string `json:"uid"`
+	Generation uint64 `json:"generation"`
+	// Salt keeps the spec hash, which containerd stores as a label, from giving away what is in the spec.
+	Salt     []byte `json:"salt"`
+	Deleting bool   `json:"deleting,omitempty"`
+	// SandboxAttempt makes the names of sandboxes unique in containerd.
+	SandboxAttempt uint32                    `json:"sandboxAttempt"`
+	Containers     map[string]containerState `json:"containers,omitempty"`
+}
+
+// containerState is the history of one container of the present generation.
+type containerState struct {
+	// Attempt of the newest CRI container.
+	Attempt      uint32 `json:"attempt"`
+	RestartCount uint32 `json:"restartCount"`
+	// ContainerID of the newest CRI container; empty before the first.
+	ContainerID string `json:"containerId,omitempty"`
+	// Restarts since the back-off was reset.
+	Restarts uint32 `json:"restarts,omitempty"`
+	// RestartAt is when the next container is made after an end; zero when none is due.
+	RestartAt time.Time     `json:"restartAt,omitzero"`
+	BackOff   time.Duration `json:"backOff,omitempty"`
+	// Exit is the last end that was seen.
+	Exit *exit `json:"exit,omitempty"`
+	// Done: by the restart policy it is not started again.
+	Done bool `json:"done,omitempty"`
+}
+
+type exit struct {
+	ContainerID string    `json:"containerId"`
+	Code        int32     `json:"code"`
+	Reason      string    `json:"reason"`
+	Message     string    `json:"message,omitempty"`
+	StartedAt   time.Time `json:"startedAt,omitzero"`
+	FinishedAt  time.Time `json:"finishedAt,omitzero"`
+	ImageDigest string    `json:"imageDigest,omitempty"`
+}
+
+func newRecord(spec *agentv1.GroupSpec) *record {
+	uid, salt := make([]byte, 8), make([]byte, 16)
+	rand.Read(uid)
+	rand.Read(salt)
+	return &record{spec: spec, recordFields: recordFields{UID: hex.EncodeToString(uid), Salt: salt, Generation: 1}}
+}
+
+// specHash identifies what the running containers were made from. Labels, the owner's digest and the way to registries can
+// change without a restart.
+func (r *record) specHash() string {
+	spec := proto.CloneOf(r.spec)
+	spec.Labels, spec.SecretDigest, spec.ImageRegistries = nil, "", nil
+	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
+	if err != nil {
+		// Only an invalid UTF-8 string fails, and the transport has refused those.
+		panic(err)
+	}
+	hash := hmac.New(sha256.New, r.Salt)
+	hash.Write(content)
+	return hex.EncodeToString(hash.Sum(nil)[:16])
+}
+
+func (r *record) clone() *record {
+	copied := &record{spec: proto.CloneOf(r.spec), recordFields: r.recordFields}
+	copied.Containers = make(map[string]containerState, len(r.Containers))
+	for name, state := range r.Containers {
+		copied.Containers[name] = state
+	}
+	return copied
+}
+
+// MarshalJSON writes the spec, secrets included: the file is the host's own, mode 0600.
+func (r *record) MarshalJSON() ([]byte, error) {
+	spec, err := protojson.Marshal(r.spec)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(struct {
+		Spec json.RawMessage `json:"spec"`
+		recordFields
+	}{spec, r.recordFields})
+}
+
+func (r *record) UnmarshalJSON(content []byte) error {
+	var parsed struct {
+		Spec json.RawMessage `json:"spec"`
+		recordFields
+	}
+	if err := json.Unmarshal(content, &parsed); err != nil {
+		return err
+	}
+	r.spec, r.recordFields = &agentv1.GroupSpec{}, parsed.recordFields
+	// A newer agent's fields do not keep an older one, after a roll-back, from serving.
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(parsed.Spec, r.spec)
+}

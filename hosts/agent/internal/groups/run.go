@@ -1,0 +1,110 @@
+// Package groups is the role that keeps container groups as they were declared: the wish lies on the host's disk, a loop per
+// group compares it with what containerd shows over CRI and makes the difference good.
+package groups
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/containerd"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+)
+
+// maximumRequest bounds what one call may send, in bytes.
+const maximumRequest = 4 << 20
+
+// Run parses the flags and serves until ctx ends. Containers outlive it.
+func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger) error {
+	flags := flag.NewFlagSet("groups", flag.ContinueOnError)
+	socket := flags.String("socket", "/run/palisade/groups.sock", "unix socket the role api asks")
+	socketGroup := flags.String("socket-group", "palisade-api", "group that may connect")
+	data := flags.String("data", "/var/lib/palisade/agent/groups", "folder of the declared groups")
+	logs := flags.String("logs", "", "folder of the containers' logs (default <data>/logs)")
+	certificates := flags.String("certificates", "/run/palisade/certs.d", "containerd's config_path of registries")
+	address := flags.String("containerd", "/run/containerd/containerd.sock", "containerd's socket")
+	pauseArchive := flags.String("pause-archive", "/usr/share/palisade/pause.oci.tar", "OCI archive of the pause image, imported when it is absent")
+	pauseReference := flags.String("pause-reference", "palisade.internal/pause:1", "name of the pause image")
+	cgroupParent := flags.String("cgroup-parent", "/palisade", "cgroup of all containers (cgroupfs driver)")
+	reserved := flags.Uint64("reserved-memory", 384<<20, "bytes of memory that groups cannot request")
+	poll := flags.Duration("poll-interval", 2*time.Second, "time between two looks at containerd")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	if *logs == "" {
+		*logs = filepath.Join(*data, "logs")
+	}
+	capacity, err := HostCapacity(*reserved)
+	if err != nil {
+		return err
+	}
+	connection, err := grpc.NewClient("unix://"+*address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+
+	runtimeVersion := &cached{}
+	manager, err := NewManager(Options{
+		DataDirectory: *data, LogDirectory: *logs, CertificatesDirectory: *certificates,
+		CgroupParent: *cgroupParent, CgroupRoot: "/sys/fs/cgroup", MaximumLogSize: maximumLogSize,
+		PollInterval: *poll, Capacity: capacity, ReservedPorts: []uint32{8443}, Now: time.Now, Logger: logger,
+		Prepare: func(ctx context.Context) error {
+			runtimeVersion.set(containerd.RuntimeVersion(ctx, connection))
+			return containerd.EnsureImage(ctx, connection, *pauseArchive, *pauseReference, logger)
+		},
+	}, runtimev1.NewRuntimeServiceClient(connection), runtimev1.NewImageServiceClient(connection))
+	if err != nil {
+		return err
+	}
+	listener, err := service.Listen(*socket, *socketGroup)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	limit := connect.WithReadMaxBytes(maximumRequest)
+	mux.Handle(agentv1connect.NewGroupServiceHandler(&groupService{manager}, limit))
+	mux.Handle(agentv1connect.NewHostServiceHandler(&hostService{manager: manager, runtime: runtimeVersion.get}, limit))
+
+	reconciling := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { reconciling <- manager.Run(ctx) }()
+	logger.Info("serving", "socket", *socket, "cpus", capacity.CPUs, "memory", capacity.MemoryBytes)
+	service.Notify("READY=1")
+	err = service.ServeUnix(ctx, listener, mux)
+	cancel()
+	if failure := <-reconciling; err == nil {
+		err = failure
+	}
+	return err
+}
+
+// cached is a text that one goroutine learns and others read.
+type cached struct {
+	mutex sync.Mutex
+	text  string
+}
+
+func (c *cached) set(text string) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.text = text
+}
+
+func (c *cached) get() string {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return c.text
+}

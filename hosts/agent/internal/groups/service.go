@@ -1,0 +1,157 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+)
+
+// maximumSuspension of the reconcile loop.
+const maximumSuspension = time.Hour
+
+// hostService serves this role's part of HostService to the role api.
+type hostService struct {
+	agentv1connect.UnimplementedHostServiceHandler
+	manager *Manager
+	runtime func() string
+}
+
+// GetHost answers from memory.
+func (s *hostService) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
+	ready, message, containerd := s.manager.Ready()
+	return connect.NewResponse(&agentv1.GetHostResponse{
+		ContainerdVersion: containerd,
+		RuntimeVersion:    s.runtime(),
+		Cpus:              s.manager.options.Capacity.CPUs,
+		MemoryBytes:       s.manager.options.Capacity.MemoryBytes,
+		Ready:             ready,
+		ReadyMessage:      message,
+	}), nil
+}
+
+// groupService serves GroupService over a Manager.
+type groupService struct {
+	manager *Manager
+}
+
+func (s *groupService) ApplyGroup(_ context.Context, request *connect.Request[agentv1.ApplyGroupRequest]) (*connect.Response[agentv1.ApplyGroupResponse], error) {
+	group, err := s.manager.Apply(request.Msg.GetSpec(), request.Msg.GetDryRun())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&agentv1.ApplyGroupResponse{Group: group}), nil
+}
+
+func (s *groupService) GetGroup(_ context.Context, request *connect.Request[agentv1.GetGroupRequest]) (*connect.Response[agentv1.GetGroupResponse], error) {
+	g, err := s.manager.find(request.Msg.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if err := g.stale(); err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q cannot be observed: %w", g.name, err))
+	}
+	view, _ := g.view()
+	return connect.NewResponse(&agentv1.GetGroupResponse{Group: view}), nil
+}
+
+func (s *groupService) ListGroups(context.Context, *connect.Request[agentv1.ListGroupsRequest]) (*connect.Response[agentv1.ListGroupsResponse], error) {
+	response := &agentv1.ListGroupsResponse{}
+	for _, g := range s.manager.all() {
+		view, _ := g.view()
+		response.Groups = append(response.Groups, view)
+	}
+	return connect.NewResponse(response), nil
+}
+
+func (s *groupService) DeleteGroup(ctx context.Context, request *connect.Request[agentv1.DeleteGroupRequest]) (*connect.Response[agentv1.DeleteGroupResponse], error) {
+	if err := s.manager.Delete(ctx, request.Msg.GetName()); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&agentv1.DeleteGroupResponse{}), nil
+}
+
+func (s *groupService) WatchGroup(ctx context.Context, request *connect.Request[agentv1.WatchGroupRequest], stream *connect.ServerStream[agentv1.WatchGroupResponse]) error {
+	g, err := s.manager.find(request.Msg.GetName())
+	if err != nil {
+		return err
+	}
+	for {
+		view, changed := g.view()
+		if err := stream.Send(&agentv1.WatchGroupResponse{Group: view}); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-g.gone:
+			return connect.NewError(connect.CodeNotFound, fmt.Errorf("group %q was deleted", g.name))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *groupService) GetLogs(ctx context.Context, request *connect.Request[agentv1.GetLogsRequest], stream *connect.ServerStream[agentv1.GetLogsResponse]) error {
+	g, err := s.manager.find(request.Msg.GetGroup())
+	if err != nil {
+		return err
+	}
+	name := request.Msg.GetContainer()
+	containers := g.wish().spec.GetContainers()
+	if !slices.ContainsFunc(containers, func(c *agentv1.Container) bool { return c.GetName() == name }) {
+		return connect.NewError(connect.CodeNotFound, fmt.Errorf("group %q has no container %q", g.name, name))
+	}
+	options := logOptions{
+		follow: request.Msg.GetFollow(),
+		tail:   int(request.Msg.GetTailLines()),
+		finished: func() bool {
+			select {
+			case <-g.gone:
+				return true
+			default:
+				return g.wish().Containers[name].Done
+			}
+		},
+	}
+	if since := request.Msg.GetSince(); since != nil {
+		options.since = since.AsTime()
+	}
+	// Headers go out at once, so that a follower of a silent container knows that it is connected.
+	if err := stream.Send(nil); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return streamLog(ctx, filepath.Join(g.logDirectory(), logFile(name)), options, func(line logLine) error {
+		data := append(line.content, '\n')
+		if request.Msg.GetTimestamps() {
+			data = append([]byte(line.time.UTC().Format(time.RFC3339Nano)+" "), data...)
+		}
+		return stream.Send(&agentv1.GetLogsResponse{Data: data, Stream: line.stream})
+	})
+}
+
+func (s *groupService) SuspendReconcile(_ context.Context, request *connect.Request[agentv1.SuspendReconcileRequest]) (*connect.Response[agentv1.SuspendReconcileResponse], error) {
+	duration := request.Msg.GetDuration().AsDuration()
+	if duration < 0 || duration > maximumSuspension {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("duration: %s is not between 0 and %s", duration, maximumSuspension))
+	}
+	groups := s.manager.all()
+	if name := request.Msg.GetGroup(); name != "" {
+		g, err := s.manager.find(name)
+		if err != nil {
+			return nil, err
+		}
+		groups = []*group{g}
+	}
+	until := s.manager.options.Now().Add(duration)
+	for _, g := range groups {
+		g.suspend(until)
+	}
+	return connect.NewResponse(&agentv1.SuspendReconcileResponse{}), nil
+}

@@ -1,0 +1,52 @@
+package identity
+
+import (
+	"sync"
+	"time"
+)
+
+// tolerance is the difference to the signer's time below which the system's clock is believed.
+const tolerance = time.Minute
+
+// Clock tells the time that certificates are checked against. It follows the system's clock until a signer, whose answer was
+// verified, shows that clock to be wrong; from then on it counts from the signer's time.
+type Clock struct {
+	mutex  sync.Mutex
+	system func() time.Time
+	signed time.Time
+	at     time.Time
+}
+
+// NewClock returns a clock over system, usually time.Now.
+func NewClock(system func() time.Time) *Clock {
+	return &Clock{system: system}
+}
+
+// Now returns the time by this clock.
+func (c *Clock) Now() time.Time {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	now := c.system()
+	if c.signed.IsZero() {
+		return now
+	}
+	// Differences of time.Now values are monotonic: a later correction of the system's clock is not counted twice.
+	return c.signed.Add(now.Sub(c.at))
+}
+
+// System returns the system's own time.
+func (c *Clock) System() time.Time {
+	return c.system()
+}
+
+// Learn takes over a verified signer's time.
+func (c *Clock) Learn(signer time.Time) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	now := c.system()
+	if difference := signer.Sub(now); difference < tolerance && difference > -tolerance {
+		c.signed, c.at = time.Time{}, time.Time{}
+		return
+	}
+	c.signed, c.at = signer, now
+}

@@ -1,0 +1,345 @@
+// Package identity keeps who the host is: its id, its key, which never leaves the host, its certificate, and the CA it met
+// first.
+package identity
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+)
+
+// DomainSuffix follows the host id in the DNS name of its certificate.
+const DomainSuffix = ".host.palisade.internal"
+
+const (
+	hostIDFile      = "host-id"
+	keyFile         = "key.pem"
+	certificateFile = "certificate.pem"
+	authorityFile   = "certificate-authority.pem"
+)
+
+var hostIDPattern = regexp.MustCompile(`^host-[0-9a-f]{16}$`)
+
+// Identity is safe for concurrent use.
+type Identity struct {
+	directory string
+	clock     *Clock
+	hostID    string
+	key       *ecdsa.PrivateKey
+
+	mutex       sync.RWMutex
+	authority   *x509.Certificate
+	certificate *tls.Certificate
+}
+
+// Open reads the identity kept in directory, or makes it there: folder 0700, files 0600. A certificate that does not belong to
+// the key is left aside as if it were absent.
+func Open(directory string, clock *Clock) (*Identity, error) {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(directory, 0o700); err != nil {
+		return nil, err
+	}
+	identity := &Identity{directory: directory, clock: clock}
+	if err := identity.openHostID(); err != nil {
+		return nil, err
+	}
+	if err := identity.openKey(); err != nil {
+		return nil, err
+	}
+	if err := identity.openAuthority(); err != nil {
+		return nil, err
+	}
+	identity.openCertificate()
+	return identity, nil
+}
+
+func (i *Identity) path(name string) string {
+	return filepath.Join(i.directory, name)
+}
+
+func (i *Identity) openHostID() error {
+	content, err := os.ReadFile(i.path(hostIDFile))
+	if errors.Is(err, os.ErrNotExist) {
+		random := make([]byte, 8)
+		rand.Read(random)
+		i.hostID = "host-" + hex.EncodeToString(random)
+		return service.WriteFile(i.path(hostIDFile), []byte(i.hostID+"\n"), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	i.hostID = strings.TrimSpace(string(content))
+	if !hostIDPattern.MatchString(i.hostID) {
+		return fmt.Errorf("%s: %q is not a host id", i.path(hostIDFile), i.hostID)
+	}
+	return nil
+}
+
+func (i *Identity) openKey() error {
+	content, err := os.ReadFile(i.path(keyFile))
+	if errors.Is(err, os.ErrNotExist) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return err
+		}
+		i.key = key
+		return service.WriteFile(i.path(keyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	block, _ := pem.Decode(content)
+	if block == nil {
+		return fmt.Errorf("%s: not a PEM file", i.path(keyFile))
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return fmt.Errorf("%s: %w", i.path(keyFile), err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return fmt.Errorf("%s: not an EC key", i.path(keyFile))
+	}
+	i.key = key
+	return nil
+}
+
+func (i *Identity) openAuthority() error {
+	content, err := os.ReadFile(i.path(authorityFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	i.authority, err = parseAuthority(string(content))
+	if err != nil {
+		return fmt.Errorf("%s: %w", i.path(authorityFile), err)
+	}
+	return nil
+}
+
+func (i *Identity) openCertificate() {
+	content, err := os.ReadFile(i.path(certificateFile))
+	if err != nil || i.authority == nil {
+		return
+	}
+	chain, err := parseChain(string(content))
+	if err != nil || !i.key.PublicKey.Equal(chain[0].PublicKey) {
+		return
+	}
+	i.certificate = i.tlsCertificate(chain)
+}
+
+// HostID is stable over reboots.
+func (i *Identity) HostID() string {
+	return i.hostID
+}
+
+// DNSName is the name in the host's certificate.
+func (i *Identity) DNSName() string {
+	return i.hostID + DomainSuffix
+}
+
+// Clock is the time certificates are checked against.
+func (i *Identity) Clock() *Clock {
+	return i.clock
+}
+
+// Certificate returns the certificate to serve with and the CA that clients are checked against; nil before the first contact.
+func (i *Identity) Certificate() (*tls.Certificate, *x509.Certificate) {
+	i.mutex.RLock()
+	defer i.mutex.RUnlock()
+	return i.certificate, i.authority
+}
+
+// CertificateRequest returns a PKCS#10 request for the host's key and name, PEM.
+func (i *Identity) CertificateRequest() (string, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject:  pkix.Name{CommonName: i.hostID},
+		DNSNames: []string{i.DNSName()},
+	}, i.key)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
+}
+
+// Reasons a host asks for a certificate, as in EnrollmentRequest.reason.
+const (
+	ReasonInitial     = "initial"
+	ReasonExpired     = "expired"
+	ReasonNotYetValid = "not-yet-valid"
+	ReasonRenewal     = "renewal"
+)
+
+// Need tells why a new certificate is wanted; empty when none is. Renewal begins with the last tenth of the certificate's life.
+func (i *Identity) Need() string {
+	certificate, _ := i.Certificate()
+	if certificate == nil {
+		return ReasonInitial
+	}
+	leaf, now := certificate.Leaf, i.clock.Now()
+	switch {
+	case now.Before(leaf.NotBefore):
+		return ReasonNotYetValid
+	case now.After(leaf.NotAfter):
+		return ReasonExpired
+	case leaf.NotAfter.Sub(now) < leaf.NotAfter.Sub(leaf.NotBefore)/10:
+		return ReasonRenewal
+	}
+	return ""
+}
+
+// Enroll takes a signer's answer: checks it, keeps the CA if it is the first, the certificate, and the signer's time. An answer
+// with another CA than the kept one is refused.
+func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time.Time, error) {
+	authority, err := parseAuthority(authorityPEM)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("certificate_authority: %w", err)
+	}
+	i.mutex.Lock()
+	defer i.mutex.Unlock()
+	if i.authority != nil && !bytes.Equal(i.authority.Raw, authority.Raw) {
+		return time.Time{}, fmt.Errorf("certificate_authority: %q is not the CA of the first contact (%q)",
+			authority.Subject.CommonName, i.authority.Subject.CommonName)
+	}
+	chain, err := i.check(chainPEM, authority, signer)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("certificate_chain: %w", err)
+	}
+	if i.authority == nil {
+		content := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw})
+		if err := service.WriteFile(i.path(authorityFile), content, 0o600); err != nil {
+			return time.Time{}, err
+		}
+		i.authority = authority
+	}
+	if err := i.keep(chain); err != nil {
+		return time.Time{}, err
+	}
+	i.clock.Learn(signer)
+	return chain[0].NotAfter, nil
+}
+
+// Install takes a certificate for the host's key and name that the kept CA signed and that is valid now.
+func (i *Identity) Install(chainPEM string) (time.Time, error) {
+	i.mutex.Lock()
+	defer i.mutex.Unlock()
+	if i.authority == nil {
+		return time.Time{}, errors.New("the host has not met its CA yet")
+	}
+	chain, err := i.check(chainPEM, i.authority, i.clock.Now())
+	if err != nil {
+		return time.Time{}, err
+	}
+	if err := i.keep(chain); err != nil {
+		return time.Time{}, err
+	}
+	return chain[0].NotAfter, nil
+}
+
+func (i *Identity) check(chainPEM string, authority *x509.Certificate, at time.Time) ([]*x509.Certificate, error) {
+	chain, err := parseChain(chainPEM)
+	if err != nil {
+		return nil, err
+	}
+	if !i.key.PublicKey.Equal(chain[0].PublicKey) {
+		return nil, errors.New("the certificate is for another key")
+	}
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(authority)
+	for _, certificate := range chain[1:] {
+		intermediates.AddCert(certificate)
+	}
+	_, err = chain[0].Verify(x509.VerifyOptions{
+		DNSName:       i.DNSName(),
+		Roots:         roots,
+		Intermediates: intermediates,
+		CurrentTime:   at,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	return chain, err
+}
+
+func (i *Identity) keep(chain []*x509.Certificate) error {
+	var content bytes.Buffer
+	for _, certificate := range chain {
+		if err := pem.Encode(&content, &pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}); err != nil {
+			return err
+		}
+	}
+	if err := service.WriteFile(i.path(certificateFile), content.Bytes(), 0o600); err != nil {
+		return err
+	}
+	i.certificate = i.tlsCertificate(chain)
+	return nil
+}
+
+func (i *Identity) tlsCertificate(chain []*x509.Certificate) *tls.Certificate {
+	certificate := &tls.Certificate{PrivateKey: i.key, Leaf: chain[0]}
+	for _, link := range chain {
+		certificate.Certificate = append(certificate.Certificate, link.Raw)
+	}
+	return certificate
+}
+
+func parseAuthority(content string) (*x509.Certificate, error) {
+	chain, err := parseChain(content)
+	if err != nil {
+		return nil, err
+	}
+	if len(chain) != 1 {
+		return nil, fmt.Errorf("%d certificates, expected 1", len(chain))
+	}
+	if !chain[0].BasicConstraintsValid || !chain[0].IsCA {
+		return nil, fmt.Errorf("%q is not a CA", chain[0].Subject.CommonName)
+	}
+	return chain[0], nil
+}
+
+func parseChain(content string) ([]*x509.Certificate, error) {
+	var chain []*x509.Certificate
+	rest := []byte(content)
+	for {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %q, expected CERTIFICATE", block.Type)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		chain = append(chain, certificate)
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("no PEM certificate")
+	}
+	return chain, nil
+}

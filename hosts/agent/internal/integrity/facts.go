@@ -1,0 +1,147 @@
+package integrity
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+// efiGlobal is the vendor of the variables that the UEFI specification defines.
+const efiGlobal = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+// Reader reads facts below Root, which is / but in tests.
+type Reader struct {
+	Root string
+}
+
+func (r Reader) path(name string) string {
+	return filepath.Join(r.Root, name)
+}
+
+// text returns a file's content without white space around it; empty when it cannot be read.
+func (r Reader) text(name string) string {
+	content, err := os.ReadFile(r.path(name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(content))
+}
+
+// Read returns what the kernel reports. What cannot be read stays empty, which claims nothing.
+func (r Reader) Read() *agentv1.GetIntegrityResponse {
+	return &agentv1.GetIntegrityResponse{
+		SecureBoot:          r.efiFlag("SecureBoot"),
+		SetupMode:           r.efiFlag("SetupMode"),
+		Lockdown:            selected(r.text("sys/kernel/security/lockdown")),
+		Lsms:                strings.FieldsFunc(r.text("sys/kernel/security/lsm"), func(character rune) bool { return character == ',' }),
+		Root:                r.verity(),
+		Ipe:                 r.ipe(),
+		Selinux:             r.selinux(),
+		KeyringCertificates: keyringCertificates(r.text("proc/keys")),
+		KernelCommandLine:   r.text("proc/cmdline"),
+		Pcrs:                r.pcrs(),
+	}
+}
+
+// efiFlag reads a one-byte EFI variable; efivarfs puts four bytes of attributes before the value.
+func (r Reader) efiFlag(name string) bool {
+	content, err := os.ReadFile(r.path("sys/firmware/efi/efivars/" + name + "-" + efiGlobal))
+	return err == nil && len(content) == 5 && content[4] == 1
+}
+
+// selected returns the choice in brackets of "none [integrity] confidentiality".
+func selected(choices string) string {
+	for choice := range strings.FieldsSeq(choices) {
+		if name, found := strings.CutPrefix(choice, "["); found {
+			return strings.TrimSuffix(name, "]")
+		}
+	}
+	return ""
+}
+
+// ipe reads securityfs as described in the kernel's admin-guide/LSM/ipe.
+func (r Reader) ipe() *agentv1.IpeStatus {
+	const base = "sys/kernel/security/ipe"
+	status := &agentv1.IpeStatus{Enforcing: r.text(base+"/enforce") == "1"}
+	policies, err := os.ReadDir(r.path(base + "/policies"))
+	if err != nil {
+		return status
+	}
+	for _, policy := range policies {
+		directory := base + "/policies/" + policy.Name()
+		if r.text(directory+"/active") == "1" {
+			status.ActivePolicy = r.text(directory + "/name")
+			if status.ActivePolicy == "" {
+				status.ActivePolicy = policy.Name()
+			}
+			status.PolicyVersion = r.text(directory + "/version")
+		}
+	}
+	return status
+}
+
+func (r Reader) selinux() *agentv1.SelinuxStatus {
+	status := &agentv1.SelinuxStatus{}
+	enforce := r.text("sys/fs/selinux/enforce")
+	if enforce == "" {
+		return status
+	}
+	// The file system is there from boot; a policy only once one was loaded.
+	status.Enabled = r.text("sys/fs/selinux/policyvers") != "" && !isDirectoryEmpty(r.path("sys/fs/selinux/class"))
+	status.Enforcing = enforce == "1"
+	for line := range strings.Lines(r.text("etc/selinux/config")) {
+		if value, found := strings.CutPrefix(strings.TrimSpace(line), "SELINUXTYPE="); found {
+			status.Policy = value
+		}
+	}
+	return status
+}
+
+func isDirectoryEmpty(path string) bool {
+	entries, err := os.ReadDir(path)
+	return err != nil || len(entries) == 0
+}
+
+// pcrs reads the SHA-256 bank, which the kernel reads from the TPM at each access.
+func (r Reader) pcrs() map[uint32]string {
+	entries, err := os.ReadDir(r.path("sys/class/tpm/tpm0/pcr-sha256"))
+	if err != nil {
+		return nil
+	}
+	values := map[uint32]string{}
+	for _, entry := range entries {
+		index, err := strconv.ParseUint(entry.Name(), 10, 32)
+		if err != nil {
+			continue
+		}
+		if value := r.text("sys/class/tpm/tpm0/pcr-sha256/" + entry.Name()); value != "" {
+			values[uint32(index)] = strings.ToLower(value)
+		}
+	}
+	return values
+}
+
+// verity describes the verity device that carries the running system.
+func (r Reader) verity() *agentv1.VerityDevice {
+	device := &agentv1.VerityDevice{SignaturesRequired: isTrue(r.text("sys/module/dm_verity/parameters/require_signatures"))}
+	targets, err := verityTargets(r.path("dev/mapper/control"))
+	if err != nil {
+		slog.Warn("device mapper cannot be asked", "error", err)
+		return device
+	}
+	if found, mountPoint := systemDevice(targets, mountPoints(r.text("proc/self/mountinfo"))); found != nil {
+		device.Name = found.name
+		device.MountPoint = mountPoint
+		device.Table = found.table
+		device.RootHash, device.SignatureVerified = parseVerityTable(found.parameters)
+	}
+	return device
+}
+
+func isTrue(value string) bool {
+	return value == "Y" || value == "1"
+}

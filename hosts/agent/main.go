@@ -1,0 +1,83 @@
+// palisade-agent is the program a Palisade host is operated by. It has no shell and starts no other program. Each role is a
+// process of its own with its own user: `api` (the only open port), `groups` (container groups through containerd's CRI) and
+// `integrity` (read-only facts of the kernel).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/api"
+	"github.com/palisade-host/palisade/hosts/agent/internal/groups"
+	"github.com/palisade-host/palisade/hosts/agent/internal/integrity"
+)
+
+// version is set at link time: -X main.version=….
+var version = "0.1.0"
+
+const usage = `usage: palisade-agent <role> [flags]
+
+roles:
+  api        serves the agent's contract on :8443 with mutual TLS, enrols the host
+  groups     keeps container groups as declared, through containerd
+  integrity  reports the kernel's integrity facts
+  version    prints the version
+
+palisade-agent <role> -help lists the role's flags.
+`
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(os.Stderr, usage)
+		return 2
+	}
+	role, rest := args[0], args[1:]
+	// The journal adds the time of each line.
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
+		Level: slog.LevelInfo,
+		ReplaceAttr: func(groups []string, attribute slog.Attr) slog.Attr {
+			if len(groups) == 0 && attribute.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return attribute
+		},
+	})).With("role", role)
+	slog.SetDefault(logger)
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	var err error
+	switch role {
+	case "api":
+		err = api.Run(ctx, version, rest, logger)
+	case "groups":
+		err = groups.Run(ctx, version, rest, logger)
+	case "integrity":
+		err = integrity.Run(ctx, rest, logger)
+	case "version", "-version", "--version":
+		fmt.Println(version)
+		return 0
+	default:
+		fmt.Fprintf(os.Stderr, "unknown role %q\n\n%s", role, usage)
+		return 2
+	}
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		logger.Error("stopped", "error", err)
+		return 1
+	}
+	return 0
+}
