@@ -5,10 +5,7 @@ import tseslint from "typescript-eslint";
 /** Forbids imports whose path matches, with the reason as the message. */
 function boundary(...patterns) {
   return {
-    "no-restricted-imports": [
-      "error",
-      { patterns: patterns.map(([regex, message]) => ({ regex, message })) },
-    ],
+    "no-restricted-imports": ["error", { patterns: patterns.map(([regex, message]) => ({ regex, message })) }],
   };
 }
 
@@ -41,6 +38,11 @@ export default tseslint.config(
     },
   },
   {
+    files: ["**/*.mjs"],
+    extends: [tseslint.configs.recommended],
+    rules: { eqeqeq: ["error", "always", { null: "ignore" }] },
+  },
+  {
     files: ["components/**/*.ts"],
     ignores: ["components/provider/**", "components/cli/**"],
     rules: boundary(
@@ -53,7 +55,10 @@ export default tseslint.config(
     files: ["components/provider/**/*.ts"],
     rules: boundary(
       [`${folder("components")}`, "The provider imports nothing above itself."],
-      ["^(\\.\\./)+(index|host|group|image|registry|internal|cli)(/|\\.js$)", "The provider does not import components."],
+      [
+        "^(\\.\\./)+(index|host|group|image|registry|internal|cli)(/|\\.js$)",
+        "The provider does not import components.",
+      ],
       noStacks,
       noTests,
     ),
@@ -76,6 +81,7 @@ export default tseslint.config(
       "@typescript-eslint/no-unsafe-call": "off",
       "@typescript-eslint/no-unsafe-return": "off",
       "@typescript-eslint/unbound-method": "off",
+      "@typescript-eslint/no-base-to-string": "off",
     },
   },
 );

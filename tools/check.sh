@@ -6,7 +6,13 @@ source "$(dirname "$0")/lib.sh"
 failed=()
 # check TITLE COMMAND...: like step, but the next check runs in any case.
 check() {
-  (step "$@") || failed+=("$1")
+  local status
+  # Not `step || ...`: inside a condition the checks would lose their `set -e`.
+  set +e
+  (set -e; step "$@")
+  status=$?
+  set -e
+  ((status == 0)) || failed+=("$1")
 }
 
 prettier_check() {
@@ -24,7 +30,10 @@ types_check() {
 gofmt_check() {
   local files
   files=$(git ls-files -co --exclude-standard -- '*.go' | xargs -r gofmt -l)
-  [[ -z $files ]] || { printf 'not formatted: %s\n' $files; return 1; }
+  [[ -z $files ]] || {
+    printf 'not formatted:\n%s\n' "$files"
+    return 1
+  }
 }
 
 go_lint() {

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154  # root comes from lib.sh
 # The environment in which Pulumi runs: a file backend and a passphrase of the operator's own, no account, no question,
 # no plugin download, no update check. Sourced after lib.sh.
 

@@ -30,7 +30,13 @@ export default defineConfig({
           hookTimeout: 20_000,
         },
       },
-      { test: { name: "tools", include: ["test/tools/**/*.test.ts", "test/acceptance/**/*.test.ts"], testTimeout: 60_000 } },
+      {
+        test: {
+          name: "tools",
+          include: ["test/tools/**/*.test.mjs", "test/acceptance/**/*.test.ts"],
+          testTimeout: 60_000,
+        },
+      },
       serial("engine", ["test/engine/**/*.test.ts"], 5 * minutes),
       serial("contract", ["test/contract/**/*.test.ts"], 20 * minutes),
       serial("consumer", ["test/consumer/**/*.test.ts"], 15 * minutes),

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs layers of tests in the order given and ends with one line: N passed, N failed. A layer that fails does not keep
+# the next from running. Usage: test.sh LAYER..., with LAYER go or a project of vitest.config.mts
+source "$(dirname "$0")/lib.sh"
+reports=build/reports/tests
+rm -rf "$reports"
+mkdir -p "$reports"
+
+# run LAYER COMMAND...: keeps the exit code for the sum.
+run() {
+  local layer=$1 status started=$EPOCHREALTIME
+  shift
+  printf '\n== %s\n' "$layer"
+  set +e
+  "$@" </dev/null
+  status=$?
+  set -e
+  printf '{"exitCode":%d,"seconds":%s}\n' "$status" "$(seconds_since "$started")" >"$reports/$layer.result"
+  return 0
+}
+
+go_tests() {
+  go test -json ./... >"$reports/go.json"
+}
+
+vitest() {
+  node node_modules/vitest/vitest.mjs run --project "$1" --passWithNoTests \
+    --reporter=default --reporter=json --outputFile.json="$reports/$1.json"
+}
+
+run setup tools/setup.sh
+if grep -q '"exitCode":0' "$reports/setup.result"; then
+  run host-binaries tools/host-binaries.sh
+  run build tools/build.sh
+  for layer in "$@"; do
+    if [[ $layer == go ]]; then run go go_tests; else run "$layer" vitest "$layer"; fi
+  done
+  if grep -q '"exitCode":0' "$reports/build.result"; then
+    node dist/test/acceptance/tables.js
+  fi
+fi
+printf '\n'
+node tools/test-summary.mjs "$reports"
