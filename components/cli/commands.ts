@@ -1,0 +1,34 @@
+/** What `palisade` understands, and how its arguments are read. */
+import { keysCommand } from "./keys-command.js";
+
+/** One command: its arguments as the user writes them, a line of help, and what it does; returns the exit code. */
+export interface Command {
+  usage: string;
+  help: string;
+  run(args: string[]): Promise<number>;
+}
+
+const commands: Record<string, Command> = {
+  keys: keysCommand,
+};
+
+/** Runs `palisade ARGS`; returns the exit code: 0 done, 1 failed, 2 not understood. */
+export async function run(args: string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === "help" || name === "--help" || name === "-h") {
+    process.stdout.write(usage());
+    return name === undefined ? 2 : 0;
+  }
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (!command) {
+    process.stderr.write(`palisade: '${name}' is no command.\n\n${usage()}`);
+    return 2;
+  }
+  return command.run(rest);
+}
+
+function usage(): string {
+  const width = Math.max(...Object.values(commands).map(({ usage }) => usage.length));
+  const lines = Object.values(commands).map(({ usage, help }) => `  palisade ${usage.padEnd(width)}  ${help}`);
+  return `Usage:\n${lines.join("\n")}\n`;
+}
