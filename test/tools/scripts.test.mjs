@@ -1,0 +1,260 @@
+// The shell scripts of tools/, each in a copy of the folder so that nothing of this clone is touched.
+import { spawn, spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+
+let folder;
+let variables;
+beforeEach(() => {
+  folder = mkdtempSync(path.join(tmpdir(), "palisade-tools-"));
+  cpSync("tools", path.join(folder, "tools"), { recursive: true });
+  variables = {
+    ...process.env,
+    PALISADE_CACHE: path.join(folder, "cache"),
+    PALISADE_HOME: path.join(folder, "home"),
+    PALISADE_STATE: path.join(folder, "state"),
+  };
+  delete variables.VERBOSE;
+  delete variables.STACK;
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const write = (name, text, mode = 0o644) => {
+  const file = path.join(folder, name);
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(file, text);
+  chmodSync(file, mode);
+};
+const bash = (script, extra = {}) =>
+  spawnSync("bash", ["-c", script], { cwd: folder, env: { ...variables, ...extra }, encoding: "utf8" });
+const withLibrary = (script, extra) => bash(`source tools/lib.sh; ${script}`, extra);
+const mode = (name) => (statSync(path.join(folder, name)).mode & 0o777).toString(8);
+
+describe("step", () => {
+  it("prints the title, the time and the note; the output goes to the log", () => {
+    const { stdout, status } = withLibrary('work() { echo detail; echo found >&3; }; step "A step" work');
+    expect(stdout).toMatch(/^ {2}A step +\d+\.\d s {2}found\n$/);
+    expect(status).toBe(0);
+    expect(readFileSync(path.join(folder, "build/logs/A-step.log"), "utf8")).toBe("detail\n");
+  });
+
+  it("ends with the command's exit code and the end of its output", () => {
+    const { stdout, stderr, status } = withLibrary(
+      "work() { echo because; false; echo never; }; step bad work; echo on",
+    );
+    expect(status).toBe(1);
+    expect(stdout).toMatch(/^ {2}bad +failed after \d+\.\d s\n$/);
+    expect(stderr).toContain("because");
+    expect(stderr).not.toContain("never");
+    expect(stderr).toContain("build/logs/bad.log");
+  });
+});
+
+describe("with_lock", () => {
+  it("keeps strict mode inside", () => {
+    const { stdout, status } = withLibrary("work() { false; echo never; }; with_lock build/lock work; echo never");
+    expect(stdout).toBe("");
+    expect(status).toBe(1);
+  });
+
+  it("is not kept by what the command leaves running", () => {
+    const { stdout, status } = withLibrary(
+      "with_lock build/lock bash -c 'sleep 20 >/dev/null 2>&1 & echo $!'; flock --nonblock build/lock echo free",
+    );
+    const [pid, free] = stdout.trim().split("\n");
+    process.kill(Number(pid));
+    expect(free).toBe("free");
+    expect(status).toBe(0);
+  });
+});
+
+describe("go-tool.sh", () => {
+  // A compiler that counts its runs and takes a moment.
+  beforeEach(() => {
+    write(
+      "bin/go",
+      `#!/usr/bin/env bash
+case $1 in
+version) echo "go version \${FAKE_GO_VERSION:-go1.26}" ;;
+env) echo amd64 ;;
+build)
+  echo run >>"${folder}/runs"
+  while [[ $1 != -o ]]; do shift; done
+  echo half >"$2/tool"
+  sleep 0.3
+  [[ -z \${FAKE_GO_FAILS:-} ]] || exit 1
+  echo whole >"$2/tool"
+  ;;
+esac
+`,
+      0o755,
+    );
+    for (const name of ["go.mod", "go.sum"]) write(`tools/example/${name}`, name);
+    variables.PATH = `${folder}/bin:${process.env.PATH}`;
+  });
+  const runs = () =>
+    existsSync(path.join(folder, "runs")) ? readFileSync(path.join(folder, "runs"), "utf8").length / 4 : 0;
+  const tool = (extra) => bash("tools/go-tool.sh example", extra);
+
+  it("builds once for one content", () => {
+    const first = tool().stdout;
+    expect(readFileSync(path.join(first.trim(), "tool"), "utf8")).toBe("whole\n");
+    expect(tool().stdout).toBe(first);
+    expect(runs()).toBe(1);
+  });
+
+  it.each([
+    ["go.mod", () => write("tools/example/go.mod", "other"), {}],
+    ["go.sum", () => write("tools/example/go.sum", "other"), {}],
+    ["flags", () => write("tools/example/build.flags", "-tags=x\n"), {}],
+    ["compiler", () => undefined, { FAKE_GO_VERSION: "go1.27" }],
+  ])("builds anew for other content: %s", (_name, change, extra) => {
+    const first = tool().stdout;
+    change();
+    const second = tool(extra).stdout;
+    expect(second).not.toBe(first);
+    expect(runs()).toBe(2);
+  });
+
+  it("builds once for clones that ask at the same time", async () => {
+    const ask = () =>
+      new Promise((resolve) => {
+        let text = "";
+        const child = spawn("tools/go-tool.sh", ["example"], { cwd: folder, env: variables });
+        child.stdout.on("data", (data) => (text += data));
+        child.once("close", () => resolve(text));
+      });
+    const answers = await Promise.all([ask(), ask(), ask()]);
+    expect(new Set(answers).size).toBe(1);
+    expect(runs()).toBe(1);
+  });
+
+  it("leaves nothing half after a failed build, and repeats it", () => {
+    const failed = tool({ FAKE_GO_FAILS: "1" });
+    expect(failed.status).not.toBe(0);
+    expect(failed.stdout).toBe("");
+    const answer = tool().stdout.trim();
+    expect(readFileSync(path.join(answer, "tool"), "utf8")).toBe("whole\n");
+  });
+});
+
+describe("packages.sh", () => {
+  const asNobody = (script) =>
+    process.getuid() === 0
+      ? spawnSync("setpriv", ["--reuid", "65534", "--regid", "65534", "--clear-groups", "bash", "-c", script], {
+          cwd: folder,
+          env: variables,
+          encoding: "utf8",
+        })
+      : bash(script);
+
+  it("is silent when nothing is missing", () => {
+    write("tools/setup/packages.txt", "bash | bash | running this\nbase | /etc/passwd | users\n");
+    expect(bash("tools/setup/packages.sh")).toMatchObject({ stdout: "", status: 0 });
+  });
+
+  it("tells a user without root what is missing, why, and the one command", () => {
+    chmodSync(folder, 0o755);
+    write("tools/setup/packages.txt", "bash | bash | running this\nqqq | no-such-command-qqq | a reason\n");
+    const { stdout, stderr, status } = asNobody("tools/setup/packages.sh");
+    expect(status).toBe(1);
+    expect(stdout).toMatch(/Root is needed.*\n {2}qqq: a reason\n/);
+    expect(stderr).toContain(`sudo ${folder}/tools/setup/packages.sh install`);
+  });
+});
+
+describe("stack-environment.sh", () => {
+  beforeEach(() => {
+    write("Pulumi.yaml", "name: palisade\nruntime: nodejs\n");
+    write("Pulumi.local.yaml", "config:\n  palisade:environment: local\n");
+  });
+  const environment = (script, extra) => withLibrary(`source tools/stack-environment.sh; ${script}`, extra);
+
+  it("makes a home that only its owner can read, and never a second passphrase", () => {
+    expect(environment("make_home").status).toBe(0);
+    const passphrase = readFileSync(path.join(folder, "home/passphrase"), "utf8");
+    expect(passphrase.trim()).toMatch(/^[A-Za-z0-9+/]{43}=$/);
+    expect([mode("home"), mode("home/passphrase"), mode("home/backend")]).toEqual(["700", "600", "700"]);
+    expect(environment("make_home").status).toBe(0);
+    expect(readFileSync(path.join(folder, "home/passphrase"), "utf8")).toBe(passphrase);
+    expect(readdirSync(path.join(folder, "home")).filter((name) => name.startsWith("."))).toEqual([]);
+  });
+
+  it("refuses a lost passphrase while stacks exist", () => {
+    write("home/backend/.pulumi/stacks/palisade/local.json", "{}");
+    const { status, stderr } = environment("make_home");
+    expect(status).toBe(1);
+    expect(stderr).toContain("home/passphrase is missing");
+  });
+
+  it("does not let a passphrase of the caller through", () => {
+    expect(environment('echo "${PULUMI_CONFIG_PASSPHRASE-unset}"', { PULUMI_CONFIG_PASSPHRASE: "other" }).stdout).toBe(
+      "unset\n",
+    );
+  });
+
+  it.each(["../x", " ", "a/b"])("refuses the stack name %j", (name) => {
+    expect(environment("true", { STACK: name }).stderr).toContain("is no stack name");
+  });
+
+  it("keeps the salt outside the clone, and the committed configuration up to date", () => {
+    const file = "home/stacks/palisade.local.yaml";
+    environment("make_home; write_stack_config");
+    write(file, `${readFileSync(path.join(folder, file), "utf8")}encryptionsalt: v1:abc\n`);
+    write("Pulumi.local.yaml", "config:\n  palisade:environment: metal\n");
+    expect(environment("write_stack_config; echo $stack_config").stdout.trim()).toBe(path.join(folder, file));
+    expect(readFileSync(path.join(folder, file), "utf8")).toBe(
+      "config:\n  palisade:environment: metal\nencryptionsalt: v1:abc\n",
+    );
+    expect(readFileSync(path.join(folder, "Pulumi.local.yaml"), "utf8")).not.toContain("encryptionsalt");
+  });
+
+  it("uses a configuration with secrets of its own as it is", () => {
+    write("Pulumi.local.yaml", "encryptionsalt: v1:own\nconfig: {}\n");
+    expect(environment("make_home; write_stack_config; echo $stack_config").stdout.trim()).toBe(
+      path.join(folder, "Pulumi.local.yaml"),
+    );
+  });
+
+  it("separates stacks", () => {
+    write("home/backend/.pulumi/stacks/palisade/local.json", "{}");
+    expect(environment("stack_exists && echo yes").stdout).toBe("yes\n");
+    expect(environment("stack_exists || echo no", { STACK: "other" }).stdout).toBe("no\n");
+  });
+});
+
+describe("npm-installed.mjs", () => {
+  const installed = (locked, record) => {
+    write("package-lock.json", JSON.stringify({ packages: { "": {}, ...locked } }));
+    if (record) {
+      write("node_modules/.package-lock.json", JSON.stringify({ packages: record }));
+      for (const name of Object.keys(record)) mkdirSync(path.join(folder, name), { recursive: true });
+    }
+    return bash("node tools/setup/npm-installed.mjs").status;
+  };
+  const a = { "node_modules/a": { version: "1.0.0", integrity: "sha512-x" } };
+  const otherPlatform = { "node_modules/b": { version: "1.0.0", optional: true } };
+
+  it.each([
+    ["as locked", a, a, 0],
+    ["not installed", a, undefined, 1],
+    ["a package less", { ...a, "node_modules/c": { version: "1.0.0" } }, a, 1],
+    ["one for another platform less", { ...a, ...otherPlatform }, a, 0],
+    ["a package more", a, { ...a, "node_modules/c": { version: "1.0.0" } }, 1],
+    ["another version", a, { "node_modules/a": { version: "1.0.1", integrity: "sha512-x" } }, 1],
+    ["other content", a, { "node_modules/a": { version: "1.0.0", integrity: "sha512-y" } }, 1],
+  ])("%s", (_name, locked, record, status) => expect(installed(locked, record)).toBe(status));
+});
