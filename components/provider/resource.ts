@@ -1,0 +1,106 @@
+/**
+ * The one shape of all resources. The server (`server/`) knows the engine's protocol and nothing of any resource; a resource
+ * (`resources/`) knows its backends and nothing of the protocol.
+ *
+ * Values: plain JavaScript. Secrets have been unwrapped; the server marks outputs secret again at every path that was secret
+ * in the inputs and at every property that the schema calls secret. A value that is not known yet, in preview, is `unknown`.
+ */
+import type { Backends, Operation } from "./backends.js";
+
+/** Stands for a value that is not known yet. */
+export const unknown = Object.freeze({ unknown: true as const });
+export type Unknown = typeof unknown;
+
+export type Value = null | boolean | number | string | Unknown | Value[] | { [name: string]: Value };
+export type Properties = { [name: string]: Value };
+
+export function isUnknown(value: unknown): value is Unknown {
+  return value === unknown;
+}
+
+/** A wrong input: the property's path (`containers[0].resources.limits.cpu`) and what is wrong with it, with the value. */
+export interface CheckFailure {
+  property: string;
+  reason: string;
+}
+
+export interface PropertyDiff {
+  /** Path of the property, e.g. `observedContainers[0].state`. */
+  path: string;
+  kind: "add" | "update" | "delete" | "add-replace" | "update-replace" | "delete-replace";
+  /** True: old and new inputs differ; false: the observed state differs from the wanted one. */
+  inputDiff: boolean;
+}
+
+export interface Context {
+  backends: Backends;
+}
+
+export interface CreateResult {
+  id: string;
+  outputs: Properties;
+}
+export interface ReadResult {
+  id: string;
+  inputs: Properties;
+  outputs: Properties;
+}
+
+/**
+ * Thrown by create and update when the thing exists but is not as it should be: the engine keeps id and outputs, shows the
+ * reasons, and the next `up` calls update.
+ */
+export class PartialFailure extends Error {
+  override readonly name = "PartialFailure";
+  constructor(
+    readonly id: string,
+    readonly outputs: Properties,
+    readonly reasons: string[],
+  ) {
+    super(reasons.join("\n"));
+  }
+}
+
+/** Thrown where a run-time condition that belongs to one property is found after Check, e.g. a port that is in use. */
+export class PropertyError extends Error {
+  override readonly name = "PropertyError";
+  constructor(readonly failures: CheckFailure[]) {
+    super(failures.map((failure) => `${failure.property}: ${failure.reason}`).join("\n"));
+  }
+}
+
+export interface Resource {
+  /** Token, e.g. `palisade:index:VirtualMachine`. */
+  readonly type: string;
+  /** Seconds, when the program sets no customTimeouts. */
+  readonly defaultTimeouts: { create: number; update: number; delete: number };
+  /** Pure and complete: validates, fills in defaults and normalises. Reads no more than local files that are inputs. */
+  check(
+    context: Context,
+    request: { inputs: Properties; oldInputs: Properties | undefined },
+  ): Promise<{ inputs: Properties; failures: CheckFailure[] }>;
+  /** What differs, in detail; an empty list means no change. Everything that replaces deletes first. */
+  diff(request: { id: string; oldInputs: Properties; oldOutputs: Properties; inputs: Properties }): PropertyDiff[];
+  /** In preview the outputs hold what can be known and `unknown` elsewhere; the id is empty. */
+  create(context: Context, request: { inputs: Properties; preview: boolean; op: Operation }): Promise<CreateResult>;
+  /** Inputs and outputs are absent when the resource is imported. `undefined`: proven absent. */
+  read(
+    context: Context,
+    request: { id: string; inputs: Properties | undefined; outputs: Properties | undefined; op: Operation },
+  ): Promise<ReadResult | undefined>;
+  update(
+    context: Context,
+    request: {
+      id: string;
+      oldInputs: Properties;
+      oldOutputs: Properties;
+      inputs: Properties;
+      preview: boolean;
+      op: Operation;
+    },
+  ): Promise<Properties>;
+  delete(
+    context: Context,
+    request: { id: string; inputs: Properties; outputs: Properties; op: Operation },
+  ): Promise<void>;
+}
