@@ -12,15 +12,13 @@ place() {
   mv "$2.new" "$2"
 }
 
+# Go links into a folder of its own and skips what is up to date there.
 own_programs() {
-  local new=build/host/.new
-  rm -rf "$new"
-  mkdir -p "$new"
-  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o "$new/palisade-agent" ./hosts/agent
-  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o "$new/palisade-initrd" ./hosts/initrd
-  place "$new/palisade-agent" build/host/palisade-agent
-  place "$new/palisade-initrd" build/host/palisade-initrd
-  rm -rf "$new"
+  mkdir -p build/go
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o build/go/palisade-agent ./hosts/agent
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o build/go/palisade-initrd ./hosts/initrd
+  place build/go/palisade-agent build/host/palisade-agent
+  place build/go/palisade-initrd build/host/palisade-initrd
 }
 
 from_module() {
