@@ -2,6 +2,9 @@ module github.com/palisade-host/palisade
 
 go 1.26.0
 
+// npm packages may hold Go code.
+ignore ./node_modules
+
 require (
 	connectrpc.com/connect v1.21.1
 	github.com/containerd/containerd/api v1.12.0
