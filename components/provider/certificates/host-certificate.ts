@@ -1,0 +1,82 @@
+/** The certificate by which a host is known: for its own key, in its own name, for 30 days. */
+import type { Authority } from "./authority.js";
+import { day, serialNumber, x509 } from "./x509.js";
+
+/** Life of a host's certificate, days. */
+export const hostCertificateDays = 30;
+
+/** DNS name in the certificate of a host; the client demands it. */
+export function hostName(hostId: string): string {
+  return `${hostId}.host.palisade.internal`;
+}
+
+/** Host id of a name made by `hostName`; undefined for any other name. */
+export function hostIdOf(name: string): string | undefined {
+  return /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)\.host\.palisade\.internal$/.exec(name)?.[1];
+}
+
+/** A certificate request that is not signed. The message says why. */
+export class CertificateRefusedError extends Error {
+  override readonly name = "CertificateRefusedError";
+}
+
+/**
+ * Checks a PKCS#10 request and signs the host's certificate.
+ *
+ * @param hostId who asks; common name and, when the request has them, alternative names must say the same.
+ * @returns PEM, the leaf only: the CA signs it directly.
+ * @throws CertificateRefusedError when possession of the key is not proven or a name differs.
+ */
+export async function signHostCertificate(
+  authority: Authority,
+  hostId: string,
+  requestPem: string,
+  now = new Date(),
+): Promise<string> {
+  const name = hostName(hostId);
+  if (hostIdOf(name) !== hostId) throw new CertificateRefusedError(`${JSON.stringify(hostId)} is no host id`);
+  let request: x509.Pkcs10CertificateRequest;
+  try {
+    request = new x509.Pkcs10CertificateRequest(requestPem);
+  } catch (error) {
+    throw new CertificateRefusedError(`the certificate request cannot be read: ${(error as Error).message}`);
+  }
+  if (!(await request.verify().catch(() => false))) {
+    throw new CertificateRefusedError("the certificate request is not signed by the key it is for");
+  }
+  const commonNames = request.subjectName.getField("CN");
+  if (commonNames.length !== 1 || (commonNames[0] !== hostId && commonNames[0] !== name)) {
+    throw new CertificateRefusedError(`the common name is ${JSON.stringify(commonNames.join(", "))}, not ${hostId}`);
+  }
+  const alternative = request.extensions.find((extension) => extension instanceof x509.SubjectAlternativeNameExtension);
+  for (const entry of alternative?.names.items ?? []) {
+    if (entry.type !== "dns" || entry.value !== name) {
+      throw new CertificateRefusedError(`the alternative name ${entry.type}:${entry.value} is not ${name}`);
+    }
+  }
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: serialNumber(),
+    subject: `CN=${hostId}`,
+    issuer: authority.parsed.subject,
+    // A host whose clock is a little behind shall be able to use it.
+    notBefore: new Date(now.getTime() - 10 * 60 * 1000),
+    notAfter: new Date(now.getTime() + hostCertificateDays * day),
+    publicKey: request.publicKey,
+    signingKey: authority.key,
+    signingAlgorithm: authority.algorithm,
+    extensions: [
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+      new x509.SubjectAlternativeNameExtension([{ type: "dns", value: name }]),
+      await x509.SubjectKeyIdentifierExtension.create(request.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(authority.parsed.publicKey),
+    ],
+  });
+  return certificate.toString("pem") + "\n";
+}
+
+/** Whether less than a third of a certificate's life is left. */
+export function isRenewalDue(notAfter: Date, now = new Date()): boolean {
+  return notAfter.getTime() - now.getTime() < (hostCertificateDays * day) / 3;
+}

@@ -1,0 +1,77 @@
+/** QEMU's arguments for a host. Paths of the machine's own files are relative to its folder, where QEMU runs. */
+import { createHash } from "node:crypto";
+import type { PublishedPort } from "../../backends.js";
+import { machineArguments, type Accelerator } from "./accelerator.js";
+import { forwardRule, networkId } from "./forwards.js";
+import { tpmSocket } from "./tpm.js";
+
+/** Files in the machine's folder. */
+export const machineFiles = {
+  firmwareVariables: "OVMF_VARS.fd",
+  monitor: "qmp.sock",
+  enrollment: "enrollment.sock",
+  serialLog: "serial.log",
+  qemuLog: "qemu.log",
+} as const;
+
+/** Block node of the state disk, for QMP. */
+export const stateDiskNode = "state";
+
+export interface MachineDefinition {
+  id: string;
+  accelerator: Accelerator;
+  cpus: number;
+  memoryMiB: number;
+  /** OVMF built for Secure Boot, read-only and shared. */
+  firmware: string;
+  /** The image's disk.raw, read-only and shared by all machines of the image. */
+  imageDisk: string;
+  stateDisk: string;
+  forwards: PublishedPort[];
+}
+
+/** A stable address of the locally administered range QEMU uses; each machine has its own network, so it needs no more. */
+export function macAddress(id: string): string {
+  const hash = createHash("sha256").update(id).digest("hex");
+  return `52:54:00:${hash.slice(0, 2)}:${hash.slice(2, 4)}:${hash.slice(4, 6)}`;
+}
+
+/** QEMU's option syntax doubles commas within values. */
+const escape = (value: string) => value.replaceAll(",", ",,");
+
+export function commandLine(machine: MachineDefinition): string[] {
+  const forwards = machine.forwards.map((port) => `,hostfwd=${forwardRule(port)}`).join("");
+  return [
+    ...["-name", machine.id, ...machineArguments(machine.accelerator)],
+    ...["-smp", String(machine.cpus), "-m", String(machine.memoryMiB), "-rtc", "base=utc"],
+    ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+
+    // Secure Boot needs flash that only system management mode may write, and no way around it by resuming from S3.
+    ...["-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"],
+    ...["-drive", `if=pflash,unit=0,format=raw,readonly=on,file=${escape(machine.firmware)}`],
+    ...["-drive", `if=pflash,unit=1,format=raw,file=${machineFiles.firmwareVariables}`],
+
+    ...["-chardev", `socket,id=tpm,path=${tpmSocket}`, "-tpmdev", "emulator,id=tpm0,chardev=tpm"],
+    ...["-device", "tpm-crb,tpmdev=tpm0"],
+
+    ...["-blockdev", blockNode("image", "raw", machine.imageDisk, "read-only=on,")],
+    ...["-device", "virtio-blk-pci,drive=image,serial=palisade-image,bootindex=1"],
+    ...["-blockdev", blockNode(stateDiskNode, "qcow2", machine.stateDisk, "discard=unmap,")],
+    ...["-device", "virtio-blk-pci,drive=state,serial=palisade-state"],
+
+    ...["-netdev", `user,id=${networkId}${forwards}`],
+    ...["-device", `virtio-net-pci,netdev=${networkId},mac=${macAddress(machine.id)},romfile=`],
+    ...["-device", "virtio-rng-pci"],
+
+    ...["-chardev", `file,id=console,path=${machineFiles.serialLog},append=on`, "-serial", "chardev:console"],
+    ...["-device", "virtio-serial-pci"],
+    ...["-chardev", `socket,id=enrollment,path=${machineFiles.enrollment},server=on,wait=off`],
+    ...["-device", "virtserialport,chardev=enrollment,name=palisade.enrollment"],
+    ...["-chardev", `socket,id=monitor,path=${machineFiles.monitor},server=on,wait=off`],
+    ...["-mon", "chardev=monitor,mode=control"],
+  ];
+}
+
+function blockNode(name: string, driver: string, file: string, options: string): string {
+  return `node-name=${name},driver=${driver},${options}file.driver=file,file.filename=${escape(file)}`;
+}

@@ -1,0 +1,20 @@
+/** qcow2 files, by qemu-img. */
+import { run } from "../../ownership/command.js";
+
+const gibibyte = 1024 ** 3;
+
+/** Makes an empty disk; space is taken as it is written. */
+export async function createDisk(path: string, sizeGiB: number, signal?: AbortSignal): Promise<void> {
+  await run("qemu-img", ["create", "-q", "-f", "qcow2", path, `${sizeGiB}G`], { signal });
+}
+
+/** Grows a disk that no machine uses. */
+export async function resizeDisk(path: string, sizeGiB: number, signal?: AbortSignal): Promise<void> {
+  await run("qemu-img", ["resize", "-q", "-f", "qcow2", path, `${sizeGiB}G`], { signal });
+}
+
+/** Size of a disk as its guest sees it, also while a machine uses it. */
+export async function diskSizeGiB(path: string): Promise<number> {
+  const information = await run("qemu-img", ["info", "--force-share", "--output=json", "-f", "qcow2", path]);
+  return (JSON.parse(information) as { "virtual-size": number })["virtual-size"] / gibibyte;
+}

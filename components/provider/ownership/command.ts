@@ -1,0 +1,94 @@
+/** Short-lived programs: run without a shell, bounded, cancellable, their last words kept for the error. */
+import { spawn } from "node:child_process";
+import { createWriteStream } from "node:fs";
+import { createInterface } from "node:readline";
+
+export interface CommandOptions {
+  signal?: AbortSignal;
+  directory?: string;
+  /** Added to PATH, HOME and locale; nothing else is inherited. */
+  environment?: Record<string, string>;
+  /** Called with each line of standard output and error. */
+  onLine?: (line: string) => void;
+  /** Gets standard output and error. */
+  logFile?: string;
+}
+
+/** A program ended with an exit code other than 0. */
+export class CommandError extends Error {
+  override readonly name = "CommandError";
+  constructor(
+    message: string,
+    /** The last lines of its output. */
+    readonly lastLines: string[],
+  ) {
+    super(message);
+  }
+}
+
+const keptLines = 20;
+
+/**
+ * Runs a program and returns its standard output.
+ *
+ * When the signal is aborted, the program's whole process group gets SIGTERM, after 5 s SIGKILL, and the call rejects with
+ * the signal's reason once it is gone.
+ *
+ * @throws CommandError with the last lines of its output and where the rest is.
+ */
+export async function run(file: string, args: string[], options: CommandOptions = {}): Promise<string> {
+  options.signal?.throwIfAborted();
+  const log = options.logFile === undefined ? undefined : createWriteStream(options.logFile, { mode: 0o600 });
+  const child = spawn(file, args, {
+    cwd: options.directory,
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: {
+      PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/usr/bin:/sbin:/bin`,
+      HOME: process.env["HOME"] ?? "/",
+      LANG: "C.UTF-8",
+      ...options.environment,
+    },
+  });
+  const toGroup = (signal: NodeJS.Signals) => {
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, signal);
+    } catch {
+      // The group is gone already.
+    }
+  };
+  let kill: NodeJS.Timeout | undefined;
+  const aborted = () => {
+    toGroup("SIGTERM");
+    kill = setTimeout(() => toGroup("SIGKILL"), 5000);
+  };
+  options.signal?.addEventListener("abort", aborted, { once: true });
+
+  let output = "";
+  const lastLines: string[] = [];
+  child.stdout.on("data", (data: Buffer) => (output += data.toString()));
+  for (const stream of [child.stdout, child.stderr]) {
+    if (log) stream.on("data", (data: Buffer) => log.write(data));
+    createInterface({ input: stream }).on("line", (line) => {
+      lastLines.push(line);
+      if (lastLines.length > keptLines) lastLines.shift();
+      options.onLine?.(line);
+    });
+  }
+  try {
+    const ended = await new Promise<string | undefined>((resolve, reject) => {
+      child.once("error", (error) => reject(new Error(`${file} cannot be run: ${error.message}; is it installed?`)));
+      child.once("close", (code, signal) =>
+        resolve(code === 0 ? undefined : signal === null ? `exit code ${code}` : `signal ${signal}`),
+      );
+    });
+    options.signal?.throwIfAborted();
+    if (ended === undefined) return output;
+    const rest = options.logFile === undefined ? "" : `\nThe whole log: ${options.logFile}`;
+    throw new CommandError(`${file} ended with ${ended}; its last lines:\n${lastLines.join("\n")}${rest}`, lastLines);
+  } finally {
+    clearTimeout(kill);
+    options.signal?.removeEventListener("abort", aborted);
+    log?.end();
+  }
+}
