@@ -44,9 +44,12 @@ type group struct {
 	seenOnce sync.Once
 
 	// The rest belongs to the goroutine.
-	pulls   map[string]*pullState
-	waiting map[string]waitingReason
-	cgroups map[string]string
+	pulls     map[string]*pullState
+	sandboxes sandboxFailures
+	waiting   map[string]waitingReason
+	cgroups   map[string]string
+	// lastFailure is what ended the last pass.
+	lastFailure string
 }
 
 type waitingReason struct {
@@ -99,11 +102,24 @@ func (g *group) run(ctx context.Context) {
 		g.mutex.Unlock()
 		err := g.reconcile(pass)
 		cancel()
-		if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
-			g.logger.Warn("reconcile", "error", g.clean(err.Error()))
-		}
+		g.logFailure(ctx, err)
 		timer.Reset(g.manager.options.PollInterval)
 	}
+}
+
+// logFailure logs what ended a pass, once for as long as it stays the same.
+func (g *group) logFailure(ctx context.Context, err error) {
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	text := ""
+	if err != nil {
+		text = g.clean(err.Error())
+	}
+	if text != "" && text != g.lastFailure {
+		g.logger.Warn("reconcile", "error", text)
+	}
+	g.lastFailure = text
 }
 
 func (g *group) poke() {

@@ -199,6 +199,18 @@ func turnedOver(file *os.File, path string) bool {
 	return err == nil && !os.SameFile(opened, current)
 }
 
+// createLog makes a container's log file before containerd opens it, so that it belongs to this role and not to root.
+func (g *group) createLog(container string) error {
+	if err := os.MkdirAll(g.logDirectory(), 0o700); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(filepath.Join(g.logDirectory(), logFile(container)), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
 // rotateLogs turns over files that have grown too large and tells containerd to open new ones.
 func (g *group) rotateLogs(ctx context.Context, wish *record, seen *observation) {
 	for _, container := range wish.spec.GetContainers() {
@@ -215,7 +227,11 @@ func (g *group) rotateLogs(ctx context.Context, wish *record, seen *observation)
 			g.logger.Warn("log is not turned over", "container", container.GetName(), "error", err)
 			continue
 		}
-		if _, err := g.manager.runtime.ReopenContainerLog(ctx, &runtimev1.ReopenContainerLogRequest{ContainerId: status.Id}); err != nil {
+		err = g.createLog(container.GetName())
+		if err == nil {
+			_, err = g.manager.runtime.ReopenContainerLog(ctx, &runtimev1.ReopenContainerLogRequest{ContainerId: status.Id})
+		}
+		if err != nil {
 			g.logger.Warn("log is not turned over", "container", container.GetName(), "error", g.clean(err.Error()))
 			// Otherwise containerd would go on writing into the file that the next turn replaces.
 			_ = os.Rename(path+rotatedSuffix, path)

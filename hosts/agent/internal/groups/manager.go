@@ -68,7 +68,7 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(options.LogDirectory, 0o750); err != nil {
+	if err := os.MkdirAll(options.LogDirectory, 0o700); err != nil {
 		return nil, err
 	}
 	records, err := store.load()

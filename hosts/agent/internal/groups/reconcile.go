@@ -18,6 +18,17 @@ import (
 // stopTimeout is what a container has between SIGTERM and SIGKILL.
 const stopTimeout = 10 * time.Second
 
+// sandboxBackOffMaximum bounds the wait after a sandbox that could not be made; it starts at 2 s and doubles.
+const sandboxBackOffMaximum = 30 * time.Second
+
+// sandboxFailures is the history of making a sandbox of one spec.
+type sandboxFailures struct {
+	hash  string
+	count uint
+	next  time.Time
+	err   error
+}
+
 // Reasons beside those of the runtime (Completed, Error, OOMKilled).
 const (
 	reasonPending         = "Pending"
@@ -298,10 +309,17 @@ func (g *group) advance(ctx context.Context, wish *record, seen *observation) er
 }
 
 func (g *group) createSandbox(ctx context.Context, wish *record, seen *observation) (*record, error) {
+	hash := wish.specHash()
+	if g.sandboxes.hash != hash {
+		g.sandboxes = sandboxFailures{hash: hash}
+	}
+	if g.manager.options.Now().Before(g.sandboxes.next) {
+		return nil, g.sandboxes.err
+	}
 	for _, container := range wish.spec.GetContainers() {
 		g.waiting[container.GetName()] = waitingReason{reason: reasonCreating}
 	}
-	if err := os.MkdirAll(g.logDirectory(), 0o750); err != nil {
+	if err := os.MkdirAll(g.logDirectory(), 0o700); err != nil {
 		return nil, err
 	}
 	// The number is taken before use: a name in containerd must not be used twice, not even after a failure.
@@ -317,8 +335,12 @@ func (g *group) createSandbox(ctx context.Context, wish *record, seen *observati
 			g.waiting[container.GetName()] = waitingReason{reasonSandboxFailed, g.clean(err.Error())}
 		}
 		g.event(eventWarning, "Failed", err.Error(), "")
+		g.sandboxes.count++
+		g.sandboxes.err = err
+		g.sandboxes.next = g.manager.options.Now().Add(min(sandboxBackOffMaximum, time.Second<<min(g.sandboxes.count, 10)))
 		return nil, err
 	}
+	g.sandboxes = sandboxFailures{}
 	g.event(eventNormal, "SandboxCreated", "sandbox "+short(response.PodSandboxId), "")
 	seen.sandbox = &runtimev1.PodSandbox{Id: response.PodSandboxId, Labels: config.Labels}
 	seen.containers = map[string]*runtimev1.ContainerStatus{}
@@ -366,6 +388,9 @@ func (g *group) ensureContainer(ctx context.Context, wish *record, seen *observa
 		return nil, err
 	}
 	g.waiting[name] = waitingReason{reason: reasonCreating}
+	if err := g.createLog(name); err != nil {
+		return wish, err
+	}
 	created, err := g.manager.runtime.CreateContainer(ctx, &runtimev1.CreateContainerRequest{
 		PodSandboxId: seen.sandbox.Id, Config: g.containerConfig(wish, container, attempt), SandboxConfig: g.sandboxConfig(wish),
 	})

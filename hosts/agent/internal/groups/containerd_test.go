@@ -1,0 +1,503 @@
+package groups
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/containerd"
+	"github.com/palisade-host/palisade/hosts/agent/internal/containerd/testimage"
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+// binariesVariable names a folder with containerd, its shim and cni/, as `make host-binaries` leaves them in build/host.
+const binariesVariable = "PALISADE_HOST_BINARIES"
+
+// TestContainerd runs groups on a real containerd with crun, the CNI bridge and portmap. Needs root.
+func TestContainerd(t *testing.T) {
+	binaries := os.Getenv(binariesVariable)
+	if binaries == "" {
+		t.Skipf("%s is not set: it names the folder of containerd and its plugins", binariesVariable)
+	}
+	if os.Getuid() != 0 {
+		t.Skip("containers need root")
+	}
+	if _, err := exec.LookPath("crun"); err != nil {
+		t.Skip("crun is not installed")
+	}
+	h := startContainerd(t, binaries)
+
+	served := t.Run("serves a published port, by a digest from a registry with a CA and credentials", func(t *testing.T) {
+		group := h.apply(t, h.web("tester"))
+		if group.GetGeneration() != 1 {
+			t.Fatalf("generation %d", group.GetGeneration())
+		}
+		h.waitFor(t, "web", func(g *agentv1.Group) bool {
+			return g.GetStatus().GetPhase() == agentv1.GroupPhase_GROUP_PHASE_RUNNING && g.GetStatus().GetObservedGeneration() == 1
+		})
+		if body := h.get(t, 18080); body != "hello tester from /work" {
+			t.Fatalf("body %q", body)
+		}
+		status := h.group(t, "web").GetStatus()
+		if digest := status.GetContainers()[0].GetImageDigest(); digest != h.image.Manifest.Digest.String() {
+			t.Errorf("digest %s, expected %s", digest, h.image.Manifest.Digest)
+		}
+		t.Logf("status: %v", status)
+	})
+	if !served {
+		return
+	}
+	t.Run("restores a container that was stopped behind its back", func(t *testing.T) {
+		before := h.group(t, "web").GetStatus().GetContainers()[0].GetContainerId()
+		started := time.Now()
+		if _, err := h.manager.runtime.StopContainer(h.ctx, &runtimev1.StopContainerRequest{ContainerId: before, Timeout: 1}); err != nil {
+			t.Fatal(err)
+		}
+		h.waitFor(t, "web", func(g *agentv1.Group) bool {
+			c := g.GetStatus().GetContainers()[0]
+			return c.GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING && c.GetContainerId() != before
+		})
+		h.get(t, 18080)
+		t.Logf("restored after %s", time.Since(started))
+	})
+	t.Run("restores a sandbox that was removed behind its back", func(t *testing.T) {
+		sandboxes, err := h.manager.runtime.ListPodSandbox(h.ctx, &runtimev1.ListPodSandboxRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		for _, sandbox := range sandboxes.Items {
+			if _, err := h.manager.runtime.StopPodSandbox(h.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: sandbox.Id}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.manager.runtime.RemovePodSandbox(h.ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: sandbox.Id}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.waitFor(t, "web", func(g *agentv1.Group) bool {
+			return g.GetStatus().GetContainers()[0].GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING && g.GetStatus().GetContainers()[0].GetRestartCount() >= 2
+		})
+		h.get(t, 18080)
+		t.Logf("restored after %s", time.Since(started))
+	})
+	t.Run("an agent that starts anew leaves containers alone", func(t *testing.T) {
+		before := h.group(t, "web").GetStatus().GetContainers()[0]
+		h.restartManager(t)
+		h.waitFor(t, "web", func(g *agentv1.Group) bool { return g.GetStatus().GetObservedGeneration() == 1 })
+		after := h.group(t, "web").GetStatus().GetContainers()[0]
+		if before.GetContainerId() != after.GetContainerId() || before.GetRestartCount() != after.GetRestartCount() {
+			t.Errorf("before %v, after %v", before, after)
+		}
+	})
+	t.Run("a changed spec restarts the group", func(t *testing.T) {
+		h.apply(t, h.web("other"))
+		h.waitFor(t, "web", func(g *agentv1.Group) bool {
+			return g.GetStatus().GetObservedGeneration() == 2 && g.GetStatus().GetContainers()[0].GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING
+		})
+		if body := h.get(t, 18080); body != "hello other from /work" {
+			t.Fatalf("body %q", body)
+		}
+	})
+	t.Run("logs", func(t *testing.T) {
+		g, err := h.manager.find("web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		err = streamLog(h.ctx, filepath.Join(g.logDirectory(), "server.log"), logOptions{tail: 1}, func(line logLine) error {
+			lines = append(lines, line.stream+": "+string(line.content))
+			return nil
+		})
+		if err != nil || len(lines) != 1 || lines[0] != "stdout: serving /work" {
+			t.Errorf("lines %q, error %v", lines, err)
+		}
+	})
+	t.Run("explains why an image cannot be pulled", func(t *testing.T) {
+		for name, test := range map[string]struct {
+			change func(*agentv1.GroupSpec)
+			reason string
+		}{
+			"unauthorized":   {func(s *agentv1.GroupSpec) { s.ImageRegistries[0].Password = "wrong-canary" }, "unauthorized"},
+			"no-credentials": {func(s *agentv1.GroupSpec) { s.ImageRegistries[0].Username, s.ImageRegistries[0].Password = "", "" }, "unauthorized"},
+			"not-found": {func(s *agentv1.GroupSpec) {
+				s.Containers[0].Image = "registry.test:5000/test/missing@sha256:" + strings.Repeat("0", 64)
+			}, "not found"},
+			"unreachable":    {func(s *agentv1.GroupSpec) { s.ImageRegistries[0].Endpoint = "https://127.0.0.1:1" }, "unreachable"},
+			"untrusted":      {func(s *agentv1.GroupSpec) { s.ImageRegistries[0].Ca = "" }, "untrusted certificate"},
+			"wrong-platform": {func(s *agentv1.GroupSpec) { s.Containers[0].Image = h.reference(h.foreign) }, "wrong platform"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				spec := h.web("x")
+				spec.Name, spec.Ports = name, nil
+				if name != "wrong-platform" && name != "not-found" {
+					spec.Containers[0].Image = h.reference(h.other)
+				}
+				test.change(spec)
+				h.apply(t, spec)
+				h.waitFor(t, name, func(g *agentv1.Group) bool {
+					c := g.GetStatus().GetContainers()[0]
+					return c.GetReason() == reasonPullFailed && strings.Contains(c.GetMessage(), ": "+test.reason+": ")
+				})
+				t.Log(h.group(t, name).GetStatus().GetContainers()[0].GetMessage())
+				h.delete(t, name)
+			})
+		}
+	})
+	t.Run("a crash loop waits, a missing command is explained", func(t *testing.T) {
+		spec := h.web("x")
+		spec.Name, spec.Ports, spec.Containers[0].Command = "crash", nil, []string{"/program", "exit", "7"}
+		h.apply(t, spec)
+		h.waitFor(t, "crash", func(g *agentv1.Group) bool {
+			c := g.GetStatus().GetContainers()[0]
+			return c.GetReason() == reasonCrashLoop && c.GetExitCode() == 7 && c.GetRestartCount() == 1 && c.GetBackOff().AsDuration() == 10*time.Second
+		})
+		h.delete(t, "crash")
+		spec.Name, spec.Containers[0].Command = "missing", []string{"/missing"}
+		h.apply(t, spec)
+		h.waitFor(t, "missing", func(g *agentv1.Group) bool {
+			return strings.Contains(g.GetStatus().GetContainers()[0].GetMessage(), "/missing")
+		})
+		t.Log(h.group(t, "missing").GetStatus().GetContainers()[0])
+		h.delete(t, "missing")
+	})
+	t.Run("a job ends", func(t *testing.T) {
+		spec := h.web("x")
+		spec.Name, spec.Ports, spec.Containers[0].Command = "job", nil, []string{"/program", "exit", "0"}
+		spec.RestartPolicy = agentv1.RestartPolicy_RESTART_POLICY_NEVER
+		h.apply(t, spec)
+		h.waitFor(t, "job", func(g *agentv1.Group) bool {
+			return g.GetStatus().GetPhase() == agentv1.GroupPhase_GROUP_PHASE_SUCCEEDED
+		})
+		h.delete(t, "job")
+	})
+	t.Run("delete leaves nothing", func(t *testing.T) {
+		h.delete(t, "web")
+		sandboxes, err := h.manager.runtime.ListPodSandbox(h.ctx, &runtimev1.ListPodSandboxRequest{})
+		if err != nil || len(sandboxes.Items) != 0 {
+			t.Errorf("sandboxes %v, error %v", sandboxes.GetItems(), err)
+		}
+		for _, directory := range []string{h.manager.options.LogDirectory, "/run/netns"} {
+			entries, err := os.ReadDir(directory)
+			if err != nil && !os.IsNotExist(err) {
+				t.Error(err)
+			}
+			for _, entry := range entries {
+				if directory != "/run/netns" || strings.HasPrefix(entry.Name(), "cni-") {
+					t.Errorf("%s: left: %s", directory, entry.Name())
+				}
+			}
+		}
+		if _, err := net.DialTimeout("tcp", h.address(18080), time.Second); err == nil {
+			t.Error("the port still answers")
+		}
+	})
+	if strings.Contains(h.logs.String(), "canary") {
+		t.Error("a secret is in the logs")
+	}
+}
+
+type containerdHarness struct {
+	ctx      context.Context
+	manager  *Manager
+	options  Options
+	conn     *grpc.ClientConn
+	stop     func()
+	image    *testimage.Image
+	other    *testimage.Image
+	foreign  *testimage.Image
+	endpoint string
+	ca       string
+	logs     *lockedBuffer
+}
+
+func startContainerd(t *testing.T, binaries string) *containerdHarness {
+	t.Helper()
+	binaries, err := filepath.Abs(binaries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory, err := os.MkdirTemp("", "palisade-groups-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(directory) })
+	program := filepath.Join(directory, "workload")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./testdata/workload")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	binary, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newImage := func(content []byte, architecture string) *testimage.Image {
+		image, err := testimage.New(content, architecture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return image
+	}
+	h := &containerdHarness{logs: &lockedBuffer{}}
+	h.image = newImage(binary, "")
+	h.other = newImage(append(bytes.Clone(binary), 0), "")
+	h.foreign = newImage(binary, "s390x")
+	registry := httptest.NewUnstartedServer(testimage.Registry("user", "password-canary", h.image, h.other, h.foreign))
+	registry.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	registry.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	registry.StartTLS()
+	t.Cleanup(registry.Close)
+	h.endpoint = registry.URL
+	h.ca = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: registry.Certificate().Raw}))
+
+	archive, err := h.image.Archive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause := filepath.Join(directory, "pause.oci.tar")
+	if err := os.WriteFile(pause, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	socket := filepath.Join(directory, "containerd.sock")
+	network := filepath.Join(directory, "net.d")
+	if err := os.Mkdir(network, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	backend := "nftables"
+	if os.Getenv("PALISADE_PORTMAP_BACKEND") != "" {
+		backend = os.Getenv("PALISADE_PORTMAP_BACKEND")
+	}
+	writeFile(t, filepath.Join(network, "10-test.conflist"), fmt.Sprintf(`{"cniVersion":"1.0.0","name":"palisade-test","plugins":[
+		{"type":"bridge","bridge":"palisade-test0","isGateway":true,"ipMasq":true,"ipMasqBackend":%q,"hairpinMode":true,
+		 "ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.189.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
+		{"type":"portmap","capabilities":{"portMappings":true},"backend":%q}]}`, backend, filepath.Join(directory, "cni"), backend))
+	writeFile(t, filepath.Join(directory, "config.toml"), fmt.Sprintf(`version = 3
+root = %q
+state = %q
+disabled_plugins = ["io.containerd.nri.v1.nri"]
+[grpc]
+  address = %q
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "palisade.internal/pause:1"
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = %q
+[plugins."io.containerd.cri.v1.runtime"]
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = [%q]
+    conf_dir = %q
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "crun"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
+        BinaryName = "crun"
+        SystemdCgroup = false
+`, filepath.Join(directory, "root"), filepath.Join(directory, "state"), socket, filepath.Join(directory, "certs.d"), filepath.Join(binaries, "cni"), network))
+
+	logFile, err := os.Create(filepath.Join(directory, "containerd.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := exec.Command(filepath.Join(binaries, "containerd"), "--config", filepath.Join(directory, "config.toml"))
+	daemon.Env = append(os.Environ(), "PATH="+binaries+":"+os.Getenv("PATH"))
+	daemon.Stdout, daemon.Stderr = logFile, logFile
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = daemon.Process.Signal(syscall.SIGTERM)
+		_ = daemon.Wait()
+		if content, err := os.ReadFile(logFile.Name()); err == nil && t.Failed() {
+			lines := strings.Split(string(content), "\n")
+			t.Logf("containerd:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		}
+	})
+	h.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger := slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	h.options = Options{
+		DataDirectory: filepath.Join(directory, "data"), LogDirectory: filepath.Join(directory, "logs"),
+		CertificatesDirectory: filepath.Join(directory, "certs.d"), CgroupParent: "/palisade-test", CgroupRoot: "/sys/fs/cgroup",
+		MaximumLogSize: maximumLogSize, PollInterval: 200 * time.Millisecond, Capacity: Capacity{CPUs: 2, MemoryBytes: 1 << 30},
+		Now: time.Now, Logger: logger,
+		Prepare: func(ctx context.Context) error {
+			logger.Info("runtime", "version", containerd.RuntimeVersion(ctx, h.conn))
+			return containerd.EnsureImage(ctx, h.conn, pause, "palisade.internal/pause:1", logger)
+		},
+	}
+	h.startManager(t)
+	t.Cleanup(func() {
+		h.deleteAll(t)
+		h.stop()
+		if t.Failed() {
+			t.Logf("agent:\n%s", h.logs.String())
+		}
+	})
+	return h
+}
+
+func (h *containerdHarness) startManager(t *testing.T) {
+	t.Helper()
+	manager, err := NewManager(h.options, runtimev1.NewRuntimeServiceClient(h.conn), runtimev1.NewImageServiceClient(h.conn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = manager.Run(ctx)
+	}()
+	h.manager, h.ctx = manager, ctx
+	h.stop = func() {
+		cancel()
+		<-ended
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		ready, message, _ := manager.Ready()
+		if ready {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not ready: %s", message)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (h *containerdHarness) restartManager(t *testing.T) {
+	t.Helper()
+	h.stop()
+	h.startManager(t)
+}
+
+func (h *containerdHarness) reference(image *testimage.Image) string {
+	return "registry.test:5000/test/workload@" + image.Manifest.Digest.String()
+}
+
+func (h *containerdHarness) web(name string) *agentv1.GroupSpec {
+	return &agentv1.GroupSpec{
+		Name: "web",
+		Containers: []*agentv1.Container{{
+			Name: "server", Image: h.reference(h.image), Command: []string{"/program", "serve", "18080"}, WorkingDirectory: "/work",
+			Environment: []*agentv1.EnvironmentVariable{{Name: "NAME", Value: name}, {Name: "TOKEN", Secure: true, SecureValue: "environment-canary"}},
+			Ports:       []*agentv1.Port{{Port: 18080}},
+			Resources:   &agentv1.Resources{CpuRequest: 0.25, MemoryRequestBytes: 64 << 20},
+		}},
+		Ports:           []*agentv1.Port{{Port: 18080}},
+		ImageRegistries: []*agentv1.ImageRegistry{{Server: "registry.test:5000", Endpoint: h.endpoint, Username: "user", Password: "password-canary", Ca: h.ca}},
+	}
+}
+
+func (h *containerdHarness) apply(t *testing.T, spec *agentv1.GroupSpec) *agentv1.Group {
+	t.Helper()
+	group, err := h.manager.Apply(spec, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return group
+}
+
+func (h *containerdHarness) group(t *testing.T, name string) *agentv1.Group {
+	t.Helper()
+	g, err := h.manager.find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view, _ := g.view()
+	return view
+}
+
+func (h *containerdHarness) waitFor(t *testing.T, name string, condition func(*agentv1.Group) bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !condition(h.group(t, name)) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %v", h.group(t, name).GetStatus())
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (h *containerdHarness) delete(t *testing.T, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := h.manager.Delete(ctx, name); err != nil {
+		t.Error(err)
+	}
+}
+
+func (h *containerdHarness) deleteAll(t *testing.T) {
+	for _, g := range h.manager.all() {
+		h.delete(t, g.name)
+	}
+}
+
+// address is the machine's own: traffic to the loopback address would need route_localnet.
+func (h *containerdHarness) address(port int) string {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	for _, address := range addresses {
+		network, ok := address.(*net.IPNet)
+		if ok && network.IP.To4() != nil && !network.IP.IsLoopback() && !strings.HasPrefix(network.IP.String(), "10.189.") {
+			return fmt.Sprintf("%s:%d", network.IP, port)
+		}
+	}
+	return ""
+}
+
+func (h *containerdHarness) get(t *testing.T, port int) string {
+	t.Helper()
+	var failure error
+	for range 40 {
+		client := &http.Client{Timeout: 2 * time.Second}
+		response, err := client.Get("http://" + h.address(port))
+		if err == nil {
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			client.CloseIdleConnections()
+			if err == nil {
+				return string(body)
+			}
+		}
+		failure = err
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatal(failure)
+	return ""
+}
+
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
