@@ -1,0 +1,128 @@
+/** Checking of components' arguments: all problems of a call at once, each with the path of the wrong field. */
+import * as pulumi from "@pulumi/pulumi";
+
+/** What is wrong with one field. */
+export interface Problem {
+  /** As the user writes it, e.g. `containers[0].ports[1].port`. */
+  path: string;
+  /** As a message may show it; absent for secrets and for fields that are not there. */
+  value?: string;
+  /** What is wrong, and what would be right. */
+  reason: string;
+}
+
+/** Refused arguments. Pulumi shows the message without a stack trace and ends the run, in preview as in update. */
+export class ArgumentError extends pulumi.RunError {
+  constructor(
+    subject: string,
+    readonly problems: readonly Problem[],
+  ) {
+    super(
+      [
+        `${subject}: ${problems.length === 1 ? "an argument is" : `${problems.length} arguments are`} not valid`,
+        ...problems.map(({ path, value, reason }) => `  ${path}${value === undefined ? "" : ` = ${value}`}: ${reason}`),
+      ].join("\n"),
+    );
+  }
+}
+
+/** What is known now: outputs and promises are not, they are left to the provider's Check. */
+export function known<T>(input: pulumi.Input<T> | undefined): T | undefined {
+  if (input === null || input === undefined) return undefined;
+  return pulumi.Output.isInstance(input) || input instanceof Promise ? undefined : (input as T);
+}
+
+/** A rule says what is wrong with a value, or nothing. */
+export type Rule<T> = (value: T) => string | undefined;
+
+/** Gathers the problems of one component's arguments. */
+export class ArgumentCheck {
+  private readonly problems: Problem[] = [];
+
+  /** @param subject who is refused, e.g. `NestedHost "web"` */
+  constructor(private readonly subject: string) {}
+
+  add(path: string, value: unknown, reason: string): void {
+    const shown = value === undefined ? undefined : (JSON.stringify(value) ?? typeof value);
+    this.problems.push({ path, reason, ...(shown === undefined ? {} : { value: shown }) });
+  }
+
+  /** A problem of a value that no message may show. */
+  addSecret(path: string, reason: string): void {
+    this.problems.push({ path, reason });
+  }
+
+  require(path: string, value: unknown): void {
+    if (value === undefined || value === null) this.add(path, undefined, "is required");
+  }
+
+  /** Applies a rule now when the value is known; later, when it is an output, without changing the value. */
+  field<T>(path: string, input: pulumi.Input<T> | undefined, rule: Rule<T>): pulumi.Input<T> | undefined {
+    if (input === undefined || input === null) return undefined;
+    const value = known(input);
+    if (value !== undefined) {
+      const reason = rule(value);
+      if (reason) this.add(path, value, reason);
+      return input;
+    }
+    return pulumi.output(input).apply((resolved) => {
+      const later = new ArgumentCheck(this.subject);
+      if (resolved !== undefined && resolved !== null) later.field<T>(path, resolved as T, rule);
+      later.refuse();
+      return resolved as T;
+    });
+  }
+
+  /** Refuses keys that are not among the arguments: a misspelt one would silently have no effect. */
+  keys(path: string, value: object, allowed: readonly string[], reasons: Record<string, string> = {}): void {
+    for (const [key, content] of Object.entries(value)) {
+      if (content === undefined || allowed.includes(key)) continue;
+      const reason = Object.hasOwn(reasons, key) ? reasons[key] : undefined;
+      this.addSecret(
+        path === "" ? key : `${path}.${key}`,
+        reason ?? `no such argument; there are ${allowed.join(", ")}`,
+      );
+    }
+  }
+
+  /** Ends the run when there are problems. */
+  refuse(): void {
+    if (this.problems.length > 0) throw new ArgumentError(this.subject, this.problems);
+  }
+}
+
+/** Rules that several components share. */
+export const rules = {
+  integer:
+    (minimum: number, maximum: number): Rule<number> =>
+    (value) =>
+      Number.isInteger(value) && value >= minimum && value <= maximum
+        ? undefined
+        : `must be a whole number from ${minimum} to ${maximum}`,
+
+  oneOf:
+    (...allowed: string[]): Rule<string> =>
+    (value) =>
+      allowed.includes(value) ? undefined : `must be ${allowed.join(" or ")}`,
+
+  text: ((value) =>
+    typeof value === "string" && value !== "" ? undefined : "must be a text that is not empty") as Rule<string>,
+
+  boolean: ((value) => (typeof value === "boolean" ? undefined : "must be true or false")) as Rule<boolean>,
+
+  /** RFC 1123: what names of groups and containers are made of. */
+  dnsLabel: ((value) =>
+    typeof value === "string" && /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(value)
+      ? undefined
+      : "must be a DNS label: a to z, 0 to 9 and '-', at most 63 characters, '-' not at its ends") as Rule<string>,
+
+  digest: ((value) =>
+    typeof value === "string" && /^sha256:[0-9a-f]{64}$/.test(value)
+      ? undefined
+      : "must be a digest: sha256: and 64 hexadecimal digits, e.g. the imageDigest of a HostImage") as Rule<string>,
+
+  imageReference: ((value) =>
+    typeof value === "string" && /^[^\s/@]+\/[^\s@]+@sha256:[0-9a-f]{64}$/.test(value)
+      ? undefined
+      : "must name the image by digest: server/repository@sha256:…; a tag can move under a running group") as Rule<string>,
+};

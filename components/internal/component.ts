@@ -1,0 +1,48 @@
+/** What Palisade's components have in common: type tokens, children's names, aliases, refused names. */
+import * as pulumi from "@pulumi/pulumi";
+import { ArgumentCheck, rules } from "./arguments.js";
+
+/** Options that a component passes to one of its children. */
+export interface ChildOptions extends pulumi.CustomResourceOptions {
+  /** Names the child had in earlier releases, without the component's own name. */
+  formerRoles?: string[];
+}
+
+/** Base of every component. Type tokens and children's names are permanent: they are part of URNs. */
+export abstract class Component extends pulumi.ComponentResource {
+  /**
+   * @param kind last part of the type token: `palisade:index:<kind>`
+   * @param name the user's name of the component, a DNS label; children's names derive from it
+   * @param args kept for the engine's record of the component
+   * @param opts the user's options
+   * @param formerKinds kinds this component had in earlier releases
+   */
+  protected constructor(
+    kind: string,
+    private readonly componentName: string,
+    args: pulumi.Inputs,
+    opts: pulumi.ComponentResourceOptions | undefined,
+    formerKinds: string[] = [],
+  ) {
+    Component.checkFor(kind, componentName).refuse();
+    const aliases = formerKinds.map((former) => ({ type: `palisade:index:${former}` }));
+    super(`palisade:index:${kind}`, componentName, args, pulumi.mergeOptions(opts, { aliases }));
+  }
+
+  /** A check that already holds what is wrong with the name. */
+  protected static checkFor(kind: string, name: string): ArgumentCheck {
+    const check = new ArgumentCheck(`${kind} "${name}"`);
+    check.field("name", name, rules.dnsLabel);
+    return check;
+  }
+
+  /** `<component>-<role>`. */
+  protected childName(role: string): string {
+    return `${this.componentName}-${role}`;
+  }
+
+  protected childOptions({ formerRoles = [], ...opts }: ChildOptions = {}): pulumi.CustomResourceOptions {
+    const aliases = formerRoles.map((role) => ({ name: this.childName(role) }));
+    return pulumi.mergeOptions({ parent: this, aliases }, opts);
+  }
+}

@@ -1,0 +1,107 @@
+/** What the operator sets: `pulumi config set palisade:<name> <value>`. Every wrong value is refused at once, with its path. */
+import * as pulumi from "@pulumi/pulumi";
+import { ArgumentError, type Problem } from "../components/index.js";
+
+/** The environments this release can make. */
+export const environments = ["local"] as const;
+export type Environment = (typeof environments)[number];
+
+/** Settings of a stack. Absent ones take the components' defaults. */
+export interface Configuration {
+  /** Which program runs. Default: local. */
+  environment: Environment;
+  /** Virtual CPUs of the host. */
+  cpus: number;
+  /** Memory of the host in MiB. */
+  memoryMiB: number;
+  /** Size of the host's state disk in GiB. */
+  stateDiskGiB: number;
+  /** Whether the state disk is protected from deletion. */
+  protectState: boolean;
+  /** Whether a host that cannot be reached may be deleted. */
+  forceDestroy: boolean;
+  /** auto, kvm or tcg. */
+  acceleration: string;
+  /** Port of 127.0.0.1 on which the group answers; 0 chooses a free one and keeps it. */
+  hostPort: number;
+  /** Folder of `palisade keys init`; absent: in the operator's home. */
+  keysDirectory?: string;
+  /** Where disks, machines and registries are kept; absent: the provider's default. */
+  stateDirectory?: string;
+  /** Where builds are kept; absent: the provider's default. */
+  cacheDirectory?: string;
+}
+
+type Reader<T> = (text: string) => T | Error;
+
+const text: Reader<string> = (value) => (value === "" ? new Error("must not be empty") : value);
+
+const boolean: Reader<boolean> = (value) =>
+  value === "true" ? true : value === "false" ? false : new Error("must be true or false");
+
+function integer(minimum: number, maximum: number): Reader<number> {
+  return (value) =>
+    /^-?\d+$/.test(value) && Number(value) >= minimum && Number(value) <= maximum
+      ? Number(value)
+      : new Error(`must be a whole number from ${minimum} to ${maximum}`);
+}
+
+function oneOf<T extends string>(allowed: readonly T[], hint = ""): Reader<T> {
+  return (value) =>
+    (allowed as readonly string[]).includes(value) ? (value as T) : new Error(`must be ${allowed.join(" or ")}${hint}`);
+}
+
+const readers = {
+  environment: oneOf(environments, "; other environments are not there yet"),
+  cpus: integer(1, 64),
+  memoryMiB: integer(1024, 1024 * 1024),
+  stateDiskGiB: integer(1, 65536),
+  protectState: boolean,
+  forceDestroy: boolean,
+  acceleration: oneOf(["auto", "kvm", "tcg"]),
+  hostPort: integer(0, 65535),
+  keysDirectory: text,
+  stateDirectory: text,
+  cacheDirectory: text,
+} satisfies { [K in keyof Required<Configuration>]: Reader<Required<Configuration>[K]> };
+
+/** As in the `config` section of Pulumi.yaml, which a test compares; here for programs run without that file. */
+export const defaults: Configuration = {
+  environment: "local",
+  cpus: 2,
+  memoryMiB: 2048,
+  stateDiskGiB: 8,
+  protectState: false,
+  forceDestroy: false,
+  acceleration: "auto",
+  hostPort: 0,
+};
+
+/**
+ * Reads `palisade:*` of the stack's configuration.
+ *
+ * @throws ArgumentError naming each wrong or unknown key.
+ */
+export function readConfiguration(): Configuration {
+  const config = new pulumi.Config("palisade");
+  const problems: Problem[] = [];
+  const result: Record<string, unknown> = { ...defaults };
+  for (const [key, read] of Object.entries(readers) as [string, Reader<unknown>][]) {
+    const value = config.get(key);
+    if (value === undefined) continue;
+    const parsed = read(value);
+    if (parsed instanceof Error) {
+      problems.push({ path: `palisade:${key}`, value: JSON.stringify(value), reason: parsed.message });
+    } else {
+      result[key] = parsed;
+    }
+  }
+  for (const key of Object.keys(pulumi.runtime.allConfig())) {
+    const [namespace, name] = key.split(":");
+    if (namespace === "palisade" && name !== undefined && !Object.hasOwn(readers, name)) {
+      problems.push({ path: key, reason: `no such setting; there are ${Object.keys(readers).join(", ")}` });
+    }
+  }
+  if (problems.length > 0) throw new ArgumentError("Stack configuration", problems);
+  return result as unknown as Configuration;
+}
