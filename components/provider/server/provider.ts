@@ -1,0 +1,361 @@
+/** The calls of Pulumi's ResourceProvider service, translated to resources and back. Nothing here knows any one resource. */
+import { status, type handleUnaryCall, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { PluginInfo, type PluginAttach } from "@pulumi/pulumi/proto/plugin_pb.js";
+import * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
+import { Empty } from "google-protobuf/google/protobuf/empty_pb.js";
+import type { Struct } from "google-protobuf/google/protobuf/struct_pb.js";
+import type { Backends, Operation } from "../backends.js";
+import { PartialFailure, PropertyError, type CheckFailure, type Properties, type Resource } from "../resource.js";
+import { validateConfiguration } from "../resources/schema.js";
+import { toDiffResponse } from "./difference.js";
+import { EngineLog } from "./engine-log.js";
+import { partialFailure, rpcError, toRpcError } from "./errors.js";
+import { decode, encode, SecretPaths, type Decoded, type Path } from "./marshal.js";
+import { Operations } from "./operations.js";
+import { redact, secretTexts } from "./redaction.js";
+import { secretsOf, type SecretSchema } from "./schema-secrets.js";
+
+/** The provider's configuration; what is absent has its default in the backends. */
+export interface Configuration {
+  stateDirectory?: string;
+  cacheDirectory?: string;
+}
+
+export interface ProviderOptions {
+  engineAddress?: string;
+  /** Called once per Configure; must not dial anybody. */
+  backends: (configuration: Configuration) => Backends;
+  resources: Resource[];
+  /** The package schema, JSON. */
+  schema: string;
+  /** Where tests end or fail an operation. */
+  checkpoint?: (name: string) => Promise<void>;
+}
+
+/** Reading is quick by contract; this ends a read whose backend hangs. */
+const readSeconds = 120;
+
+interface Configured {
+  backends: Backends;
+  /** Identity of the state backend in ownership markers. */
+  backend: string;
+}
+
+export class Provider {
+  readonly operations: Operations;
+  readonly log: EngineLog;
+  private readonly version: string;
+  private readonly parsedSchema: SecretSchema;
+  private readonly resources: Map<string, Resource>;
+  private configured: Configured | undefined;
+
+  constructor(private readonly options: ProviderOptions) {
+    this.log = new EngineLog(options.engineAddress);
+    this.operations = new Operations(this.log, options.checkpoint);
+    const schema = JSON.parse(options.schema) as SecretSchema & { version: string };
+    this.version = schema.version;
+    this.parsedSchema = schema;
+    this.resources = new Map(options.resources.map((resource) => [resource.type, resource]));
+  }
+
+  /** The service's methods for grpc-js. */
+  get service(): UntypedServiceImplementation {
+    return {
+      handshake: unary((request: rpc.ProviderHandshakeRequest) => this.handshake(request)),
+      getSchema: unary((request: rpc.GetSchemaRequest) => this.getSchema(request)),
+      checkConfig: unary((request: rpc.CheckRequest) => this.checkConfig(request)),
+      diffConfig: unary((request: rpc.DiffRequest) => this.diffConfig(request)),
+      configure: unary((request: rpc.ConfigureRequest) => this.configure(request)),
+      check: unary((request: rpc.CheckRequest) => this.check(request)),
+      diff: unary((request: rpc.DiffRequest) => this.diff(request)),
+      create: unary((request: rpc.CreateRequest) => this.create(request)),
+      read: unary((request: rpc.ReadRequest) => this.read(request)),
+      update: unary((request: rpc.UpdateRequest) => this.update(request)),
+      delete: unary((request: rpc.DeleteRequest) => this.delete(request)),
+      cancel: unary(() => {
+        this.operations.cancel();
+        return new Empty();
+      }),
+      getPluginInfo: unary(() => {
+        const info = new PluginInfo();
+        info.setVersion(this.version);
+        return info;
+      }),
+      attach: unary((request: PluginAttach) => {
+        this.log.connect(request.getAddress());
+        return new Empty();
+      }),
+    };
+  }
+
+  private handshake(request: rpc.ProviderHandshakeRequest): rpc.ProviderHandshakeResponse {
+    if (request.getEngineAddress()) this.log.connect(request.getEngineAddress());
+    const response = new rpc.ProviderHandshakeResponse();
+    response.setAcceptSecrets(true);
+    // Neither plain references to resources nor outputs with their dependencies are inputs of any resource here.
+    response.setAcceptResources(false);
+    response.setAcceptOutputs(false);
+    return response;
+  }
+
+  private getSchema(request: rpc.GetSchemaRequest): rpc.GetSchemaResponse {
+    if (request.getVersion() !== 0) throw new Error(`unknown version of the schema's format: ${request.getVersion()}`);
+    const response = new rpc.GetSchemaResponse();
+    response.setSchema(this.options.schema);
+    return response;
+  }
+
+  private checkConfig(request: rpc.CheckRequest): rpc.CheckResponse {
+    const { version: _version, ...news } = decode(request.getNews()).properties;
+    const response = new rpc.CheckResponse();
+    response.setInputs(request.getNews());
+    response.setFailuresList(validateConfiguration(news).failures.map(toWireFailure));
+    return response;
+  }
+
+  /** Another configuration is never a reason to replace what was made under the old one. */
+  private diffConfig(request: rpc.DiffRequest): rpc.DiffResponse {
+    const olds = decode(request.getOldInputs() ?? request.getOlds()).properties;
+    const news = decode(request.getNews()).properties;
+    const names = [...new Set([...Object.keys(olds), ...Object.keys(news)])];
+    const differing = names.filter((name) => JSON.stringify(olds[name]) !== JSON.stringify(news[name]));
+    return toDiffResponse(
+      differing.map((path) => ({ path, kind: "update", inputDiff: true })),
+      request.getIgnorechangesList(),
+    );
+  }
+
+  private configure(request: rpc.ConfigureRequest): rpc.ConfigureResponse {
+    const config = decode(request.getArgs()).properties;
+    const text = (name: string): string | undefined => {
+      const value = config[name] ?? request.getVariablesMap().get(`palisade:config:${name}`);
+      return typeof value === "string" && value !== "" ? value : undefined;
+    };
+    this.configured = {
+      backends: this.options.backends({
+        stateDirectory: text("stateDirectory"),
+        cacheDirectory: text("cacheDirectory"),
+      }),
+      backend: text("backend") ?? process.env["PULUMI_BACKEND_URL"] ?? "",
+    };
+    const response = new rpc.ConfigureResponse();
+    response.setAcceptsecrets(true);
+    response.setSupportspreview(true);
+    response.setAcceptresources(false);
+    response.setAcceptoutputs(false);
+    return response;
+  }
+
+  private async check(request: rpc.CheckRequest): Promise<rpc.CheckResponse> {
+    const { resource, isSecret } = this.resource(request.getUrn());
+    const { backends } = this.configuration();
+    const olds = decode(request.getOlds()).properties;
+    const news = decode(request.getNews());
+    const texts = secretTexts(news.properties, news.secrets, isSecret);
+    return redacting(texts, async () => {
+      const checked = await resource.check(
+        { backends },
+        { inputs: news.properties, oldInputs: Object.keys(olds).length ? olds : undefined },
+      );
+      const response = new rpc.CheckResponse();
+      response.setInputs(encode(checked.inputs, news.secrets, isSecret));
+      response.setFailuresList(
+        checked.failures.map(({ property, reason }) => toWireFailure({ property, reason: redact(reason, texts) })),
+      );
+      return response;
+    });
+  }
+
+  private diff(request: rpc.DiffRequest): rpc.DiffResponse {
+    const { resource } = this.resource(request.getUrn());
+    const differences = resource.diff({
+      id: request.getId(),
+      oldInputs: decode(request.getOldInputs()).properties,
+      oldOutputs: decode(request.getOlds()).properties,
+      inputs: decode(request.getNews()).properties,
+    });
+    return toDiffResponse(differences, request.getIgnorechangesList());
+  }
+
+  private async create(request: rpc.CreateRequest): Promise<rpc.CreateResponse> {
+    const { resource, isSecret } = this.resource(request.getUrn());
+    const { backends } = this.configuration();
+    const inputs = decode(request.getProperties());
+    const outputs = (properties: Properties): Struct => encode(properties, inputs.secrets, isSecret);
+    return this.operation(request, "create", resource.defaultTimeouts.create, [inputs], isSecret, async (op) => {
+      const result = await this.keepingPartial(inputs, isSecret, () =>
+        resource.create({ backends }, { inputs: inputs.properties, preview: request.getPreview(), op }),
+      );
+      const response = new rpc.CreateResponse();
+      response.setId(result.id);
+      response.setProperties(outputs(result.outputs));
+      return response;
+    });
+  }
+
+  private async read(request: rpc.ReadRequest): Promise<rpc.ReadResponse> {
+    const { resource, isSecret } = this.resource(request.getUrn());
+    const { backends } = this.configuration();
+    const inputs = decode(request.getInputs());
+    const outputs = decode(request.getProperties());
+    const absent = (decoded: Decoded): Properties | undefined =>
+      Object.keys(decoded.properties).length ? decoded.properties : undefined;
+    return this.operation(request, "read", readSeconds, [inputs, outputs], isSecret, async (op) => {
+      const result = await resource.read(
+        { backends },
+        { id: request.getId(), inputs: absent(inputs), outputs: absent(outputs), op },
+      );
+      // An empty id says that the thing is gone.
+      const response = new rpc.ReadResponse();
+      if (!result) return response;
+      const secrets = new SecretPaths().addAll(inputs.secrets).addAll(outputs.secrets);
+      response.setId(result.id);
+      response.setInputs(encode(result.inputs, inputs.secrets, isSecret));
+      response.setProperties(encode(result.outputs, secrets, isSecret));
+      return response;
+    });
+  }
+
+  private async update(request: rpc.UpdateRequest): Promise<rpc.UpdateResponse> {
+    const { resource, isSecret } = this.resource(request.getUrn());
+    const { backends } = this.configuration();
+    const oldInputs = decode(request.getOldInputs());
+    const oldOutputs = decode(request.getOlds());
+    const inputs = decode(request.getNews());
+    const known = [oldInputs, oldOutputs, inputs];
+    return this.operation(request, "update", resource.defaultTimeouts.update, known, isSecret, async (op) => {
+      const properties = await this.keepingPartial(inputs, isSecret, () =>
+        resource.update(
+          { backends },
+          {
+            id: request.getId(),
+            oldInputs: oldInputs.properties,
+            oldOutputs: oldOutputs.properties,
+            inputs: inputs.properties,
+            preview: request.getPreview(),
+            op,
+          },
+        ),
+      );
+      const response = new rpc.UpdateResponse();
+      response.setProperties(encode(properties, inputs.secrets, isSecret));
+      return response;
+    });
+  }
+
+  private async delete(request: rpc.DeleteRequest): Promise<Empty> {
+    const { resource, isSecret } = this.resource(request.getUrn());
+    const { backends } = this.configuration();
+    const inputs = decode(request.getOldInputs());
+    const outputs = decode(request.getProperties());
+    const seconds = resource.defaultTimeouts.delete;
+    return this.operation(request, "delete", seconds, [inputs, outputs], isSecret, async (op) => {
+      await resource.delete(
+        { backends },
+        { id: request.getId(), inputs: inputs.properties, outputs: outputs.properties, op },
+      );
+      return new Empty();
+    });
+  }
+
+  /** Runs an operation with its time-out, and with its secrets kept out of every message. */
+  private async operation<T>(
+    request: { getUrn(): string; getTimeout(): number },
+    action: string,
+    defaultSeconds: number,
+    known: Decoded[],
+    isSecret: (path: Path) => boolean,
+    body: (op: Operation) => Promise<T>,
+  ): Promise<T> {
+    const { backend } = this.configuration();
+    const texts = known.flatMap(({ properties, secrets }) => secretTexts(properties, secrets, isSecret));
+    const seconds = request.getTimeout() > 0 ? request.getTimeout() : defaultSeconds;
+    try {
+      return await redacting(texts, () =>
+        this.operations.run({ urn: request.getUrn(), backend, action, seconds }, (op) =>
+          body({
+            ...op,
+            log: (severity, message) => op.log(severity, redact(message, texts)),
+            status: (message) => op.status(redact(message, texts)),
+          }),
+        ),
+      );
+    } finally {
+      // What was said belongs to the operation: the engine forgets messages that come after its end.
+      await this.log.flush();
+    }
+  }
+
+  private async keepingPartial<T>(
+    inputs: Decoded,
+    isSecret: (path: Path) => boolean,
+    body: () => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await body();
+    } catch (error) {
+      if (!(error instanceof PartialFailure)) throw error;
+      const texts = secretTexts(inputs.properties, inputs.secrets, isSecret);
+      const reasons = error.reasons.map((reason) => redact(reason, texts));
+      // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
+      throw partialFailure(
+        new PartialFailure(error.id, error.outputs, reasons),
+        encode(error.outputs, inputs.secrets, isSecret),
+        encode(inputs.properties, inputs.secrets, isSecret),
+      );
+    }
+  }
+
+  private resource(urn: string): { resource: Resource; isSecret: (path: Path) => boolean } {
+    // The last of the types in the URN is the resource's own, the others are its parents'.
+    const type = urn.split("::")[2]?.split("$").at(-1) ?? "";
+    const resource = this.resources.get(type);
+    if (!resource) {
+      const known = [...this.resources.keys()].join(", ");
+      // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
+      throw rpcError(status.UNIMPLEMENTED, `${type}: there is no such resource; known are ${known}`);
+    }
+    return { resource, isSecret: secretsOf(this.parsedSchema, type) };
+  }
+
+  private configuration(): Configured {
+    if (!this.configured) throw new Error("the provider was not configured before it was used");
+    return this.configured;
+  }
+}
+
+function toWireFailure({ property, reason }: CheckFailure): rpc.CheckFailure {
+  const failure = new rpc.CheckFailure();
+  failure.setProperty(property);
+  failure.setReason(reason);
+  return failure;
+}
+
+/** Runs `body` and keeps the texts out of the message of whatever it throws. */
+async function redacting<T>(texts: string[], body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    if (error instanceof PropertyError) {
+      throw new PropertyError(
+        error.failures.map(({ property, reason }) => ({ property, reason: redact(reason, texts) })),
+      );
+    }
+    if (error instanceof Error) error.message = redact(error.message, texts);
+    throw error;
+  }
+}
+
+/** A method of the service: what it throws becomes an error on the wire. */
+function unary<Request, Response>(
+  handler: (request: Request) => Response | Promise<Response>,
+): handleUnaryCall<Request, Response> {
+  return (call, callback) => {
+    Promise.resolve()
+      .then(() => handler(call.request))
+      .then(
+        (response) => callback(null, response),
+        (error: unknown) => callback(toRpcError(error)),
+      );
+  };
+}

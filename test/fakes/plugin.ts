@@ -1,0 +1,15 @@
+/** The provider on the fault-injecting backends, as a plugin: `node dist/test/fakes/plugin.js <world folder> <engine address>`. */
+import { resources } from "../../components/provider/resources/index.js";
+import { schemaText } from "../../components/provider/resources/schema.js";
+import { runPlugin } from "../../components/provider/server/index.js";
+import { createFakeBackends } from "./backends.js";
+import { World } from "./world.js";
+
+const directory = process.argv[2];
+if (!directory) throw new Error("usage: plugin.js <world folder> [engine address]");
+const world = new World(directory);
+
+runPlugin({ backends: () => createFakeBackends(world), resources, schema: schemaText }).catch((error: unknown) => {
+  process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exit(1);
+});
