@@ -178,11 +178,16 @@ export interface DebianImageObserved {
   digest: string;
   /** <server>/<repository>@<digest> */
   reference: string;
+  /** What the image was made from, as recorded in the image itself; absent for an image that is not ours. */
+  madeFrom?: Omit<DebianImageSpec, "registry"> & { inputsHash: string };
 }
 export interface ImageBuilder {
   /** Builds (or takes from the cache by content) and pushes. */
   buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved>;
-  /** Asks the registry; undefined when it says that the digest is not there. */
+  /**
+   * Asks the registry; undefined when it says that the digest is not there. Without a user name, the credentials of a registry
+   * of this machine with that server are used, for imports.
+   */
   readImage(registry: RegistryAccess, repository: string, digest: string): Promise<DebianImageObserved | undefined>;
   /** A short stable string over everything that decides the image's content but is not in the spec. */
   inputsHash(spec: DebianImageSpec): Promise<string>;
@@ -209,7 +214,10 @@ export interface HostImageStore {
   /** Builds, or takes what was built from the same inputs. */
   build(op: Operation, spec: HostImageBuildSpec): Promise<HostImageObserved>;
   read(digest: string): Promise<HostImageObserved | undefined>;
-  /** Images are a cache shared by stacks: removes it only when no machine uses it and `purge` is set. */
+  /**
+   * Gives up the owner's claim on an image. Images are shared by stacks: it leaves the store with the last claim, if no machine
+   * uses it; what was built stays in the cache.
+   */
   release(op: Operation, digest: string): Promise<void>;
 }
 
@@ -233,6 +241,17 @@ export class UnreachableHostError extends Error {
 /** Something answered, and it is not the host that was asked for. */
 export class ForeignHostError extends Error {
   override readonly name = "ForeignHostError";
+}
+
+/** The host refuses a spec: what is wrong with which field, by path from the group's spec in JSON names. */
+export class InvalidFieldsError extends Error {
+  override readonly name = "InvalidFieldsError";
+  constructor(
+    message: string,
+    readonly violations: { path: string; reason: string }[],
+  ) {
+    super(message);
+  }
 }
 
 export interface Agents {

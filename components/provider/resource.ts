@@ -7,9 +7,16 @@
  */
 import type { Backends, Operation } from "./backends.js";
 
+class UnknownValue {
+  // Keeps the type apart from property bags.
+  readonly #unknown = true;
+  toJSON(): string {
+    return this.#unknown ? "(not known yet)" : "";
+  }
+}
+export type Unknown = UnknownValue;
 /** Stands for a value that is not known yet. */
-export const unknown = Object.freeze({ unknown: true as const });
-export type Unknown = typeof unknown;
+export const unknown: Unknown = new UnknownValue();
 
 export type Value = null | boolean | number | string | Unknown | Value[] | { [name: string]: Value };
 export type Properties = { [name: string]: Value };

@@ -1,0 +1,224 @@
+/** Every field wrong in turn: refused in Check, with the field's path and the reason; and what is right passes. */
+import { describe, expect, it } from "vitest";
+import type { Backends } from "../backends.js";
+import { unknown, type Properties, type Resource, type Value } from "../resource.js";
+import { resources } from "./index.js";
+
+const digest = `sha256:${"a".repeat(64)}`;
+const pair = { certificateFile: "/keys/hosts/ca.crt", keyFile: "/keys/hosts/ca.key" };
+const backends = {
+  images: { inputsHash: async () => "hash" },
+  hostImages: { inputsHash: async () => "hash" },
+} as unknown as Backends;
+
+const good: Record<string, Properties> = {
+  "palisade:index:Registry": { port: 5000 },
+  "palisade:index:DebianImage": {
+    registry: { server: "127.0.0.1:5000", username: "u", password: "p" },
+    repository: "web/nginx",
+    packages: ["nginx-light"],
+    files: { "/etc/nginx/nginx.conf": "daemon off;" },
+  },
+  "palisade:index:HostImage": { build: { keysDirectory: "/keys" } },
+  "palisade:index:StateDisk": { sizeGiB: 8 },
+  "palisade:index:VirtualMachine": {
+    imageDigest: digest,
+    stateDiskId: "disk-1",
+    certificateAuthority: pair,
+    clientIdentity: pair,
+    publishedPorts: [{ port: 80 }, { port: 443, hostPort: 8443, protocol: "UDP" }],
+  },
+  "palisade:index:GroupDeployment": {
+    host: {
+      hostId: "h",
+      endpoint: "https://127.0.0.1:1",
+      certificateAuthority: "pem",
+      clientCertificateFile: "/c",
+      clientKeyFile: "/k",
+      publishedPorts: [],
+    },
+    name: "web",
+    containers: [
+      {
+        name: "nginx",
+        image: `127.0.0.1:5000/web/nginx@${digest}`,
+        ports: [{ port: 80 }],
+        environmentVariables: [{ name: "A", value: "1" }],
+        resources: { requests: { cpu: 0.5, memoryInGB: 0.5 }, limits: { cpu: 1 } },
+      },
+    ],
+    ports: [{ port: 80 }],
+    imageRegistryCredentials: [{ server: "127.0.0.1:5000", username: "u", password: "p" }],
+  },
+};
+
+const resource = (type: string): Resource => resources.find((one) => one.type === `palisade:index:${type}`)!;
+
+/** The good inputs with one place changed; `undefined` removes it. */
+function changed(type: string, path: (string | number)[], value: Value | undefined): Properties {
+  const copy = structuredClone(good[`palisade:index:${type}`]!) as unknown as Record<string | number, unknown>;
+  let at = copy;
+  for (const step of path.slice(0, -1)) {
+    at[step] ??= {};
+    at = at[step] as Record<string | number, unknown>;
+  }
+  const last = path[path.length - 1]!;
+  if (value === undefined) delete at[last];
+  else at[last] = value;
+  return copy as unknown as Properties;
+}
+
+async function failures(type: string, inputs: Properties, oldInputs?: Properties) {
+  return (await resource(type).check({ backends }, { inputs, oldInputs })).failures;
+}
+
+describe("good inputs", () => {
+  it.each(Object.keys(good))("%s passes, with defaults filled in", async (type) => {
+    const checked = await resources
+      .find((one) => one.type === type)!
+      .check({ backends }, { inputs: good[type]!, oldInputs: undefined });
+    expect(checked.failures).toEqual([]);
+    // Check of what Check gave changes nothing more.
+    const again = await resources
+      .find((one) => one.type === type)!
+      .check({ backends }, { inputs: checked.inputs, oldInputs: checked.inputs });
+    expect(again).toEqual(checked);
+  });
+});
+
+const container = (...rest: (string | number)[]) => ["containers", 0, ...rest];
+
+describe.each<[type: string, path: (string | number)[], value: Value | undefined, property: string, reason: RegExp]>([
+  ["Registry", ["port"], 70000, "port", /70000 is out of range: 0 to 65535/],
+  ["Registry", ["port"], "5000", "port", /"5000" is not a whole number/],
+  ["Registry", ["prot"], 5000, "prot", /did you mean `port`/],
+  ["DebianImage", ["packages"], [], "packages", /at least one/],
+  ["DebianImage", ["packages"], undefined, "packages", /is required/],
+  ["DebianImage", ["packages", 0], "nginx;rm", "packages[0]", /nginx;rm/],
+  ["DebianImage", ["repository"], "Web", "repository", /repository name/],
+  ["DebianImage", ["registry", "server"], "https://r", "registry.server", /without a scheme/],
+  ["DebianImage", ["registry", "server"], undefined, "registry.server", /is required/],
+  ["DebianImage", ["tag"], "a b", "tag", /"a b" is not a tag/],
+  ["DebianImage", ["suite"], "../x", "suite", /suite/],
+  ["DebianImage", ["workingDirectory"], "srv", "workingDirectory", /absolute/],
+  ["DebianImage", ["files", "etc/x"], "y", 'files["etc/x"]', /absolute path/],
+  ["DebianImage", ["files", "/../x"], "y", 'files["/../x"]', /without '..'/],
+  ["HostImage", ["digest"], digest, "digest", /exactly one/],
+  ["HostImage", ["build"], undefined, "digest", /exactly one/],
+  ["HostImage", ["build", "mode"], "enforce", "build.mode", /"enforce" is not one of audit/],
+  ["HostImage", ["build", "keysDirectory"], "keys", "build.keysDirectory", /absolute/],
+  ["StateDisk", ["sizeGiB"], 0, "sizeGiB", /1 to 65536 GiB/],
+  ["StateDisk", ["sizeGiB"], 1.5, "sizeGiB", /whole number/],
+  ["StateDisk", ["hypervisor"], { uri: "qemu+ssh://far" }, "hypervisor.uri", /only `local`/],
+  ["VirtualMachine", ["imageDigest"], "latest", "imageDigest", /digest/],
+  ["VirtualMachine", ["cpus"], 0, "cpus", /1 to 64/],
+  ["VirtualMachine", ["memoryMiB"], 512, "memoryMiB", /1024/],
+  ["VirtualMachine", ["acceleration"], "xen", "acceleration", /auto, kvm, tcg/],
+  ["VirtualMachine", ["powerState"], "paused", "powerState", /running, stopped/],
+  ["VirtualMachine", ["publishedPorts", 0, "port"], 0, "publishedPorts[0].port", /1 to 65535/],
+  ["VirtualMachine", ["publishedPorts", 0, "protocol"], "SCTP", "publishedPorts[0].protocol", /TCP, UDP/],
+  ["VirtualMachine", ["publishedPorts", 0, "hostAddress"], "localhost", "publishedPorts[0].hostAddress", /IPv4/],
+  ["VirtualMachine", ["publishedPorts", 0, "port"], 8443, "publishedPorts[0].port", /agent's port/],
+  ["VirtualMachine", ["publishedPorts", 1], { port: 80 }, "publishedPorts[1]", /80\/TCP is given twice/],
+  ["VirtualMachine", ["certificateAuthority", "keyFile"], undefined, "certificateAuthority.keyFile", /required/],
+  ["GroupDeployment", ["name"], "Web_1", "name", /DNS label/],
+  ["GroupDeployment", ["restartPolicy"], "Sometimes", "restartPolicy", /Always, OnFailure, Never/],
+  ["GroupDeployment", ["containers"], [], "containers", /1 to 60/],
+  ["GroupDeployment", container("image"), "nginx:latest", "containers[0].image", /with a digest/],
+  ["GroupDeployment", container("imag"), "x", "containers[0].imag", /did you mean `image`/],
+  ["GroupDeployment", container("resources"), undefined, "containers[0].resources", /required/],
+  ["GroupDeployment", container("resources", "requests", "cpu"), 0, "containers[0].resources.requests.cpu", /cores/],
+  [
+    "GroupDeployment",
+    container("resources", "limits", "cpu"),
+    0.25,
+    "containers[0].resources.limits.cpu",
+    /less than the request of 0.5/,
+  ],
+  [
+    "GroupDeployment",
+    container("resources", "limits", "memoryInGB"),
+    0.1,
+    "containers[0].resources.limits.memoryInGB",
+    /less than/,
+  ],
+  [
+    "GroupDeployment",
+    container("environmentVariables", 0, "secureValue"),
+    "s",
+    "containers[0].environmentVariables[0]",
+    /exactly one/,
+  ],
+  [
+    "GroupDeployment",
+    container("environmentVariables", 0, "name"),
+    "A=B",
+    "containers[0].environmentVariables[0].name",
+    /without '='/,
+  ],
+  ["GroupDeployment", container("ports", 1), { port: 80 }, "containers[0].ports[1]", /twice/],
+  ["GroupDeployment", ["ports", 0, "protocol"], "ICMP", "ports[0].protocol", /TCP, UDP/],
+  [
+    "GroupDeployment",
+    ["imageRegistryCredentials", 0, "server"],
+    "http://r",
+    "imageRegistryCredentials[0].server",
+    /scheme/,
+  ],
+  [
+    "GroupDeployment",
+    ["imageRegistryCredentials", 0, "password"],
+    undefined,
+    "imageRegistryCredentials[0]",
+    /go together/,
+  ],
+  ["GroupDeployment", ["imageRegistryCredentials", 0, "ca"], "no pem", "imageRegistryCredentials[0].ca", /PEM/],
+])("%s: %j = %j", (type, path, value, property, reason) => {
+  it("is refused by name", async () => {
+    const found = await failures(type, changed(type, path, value));
+    expect(found.map((failure) => failure.property)).toContain(property);
+    expect(found.find((failure) => failure.property === property)!.reason).toMatch(reason);
+  });
+
+  it("passes while it is not known", async () => {
+    const known = (await failures(type, changed(type, path, unknown))).map((failure) => failure.property);
+    // A wrong name is wrong whatever its value; a missing twin is missing all the same.
+    if (!/did you mean|exactly one|twice|go together|absolute path|without '/.test(reason.source)) expect(known).not.toContain(property);
+  });
+});
+
+describe("rules over more than one place", () => {
+  it("refuses to shrink a disk, with both sizes", async () => {
+    expect(await failures("StateDisk", { sizeGiB: 4 }, { sizeGiB: 8 })).toEqual([
+      { property: "sizeGiB", reason: expect.stringMatching(/4 is less than the present 8 GiB/) as string },
+    ]);
+    expect(await failures("StateDisk", { sizeGiB: 16 }, { sizeGiB: 8 })).toEqual([]);
+  });
+
+  it("refuses two containers that listen on one port", async () => {
+    const inputs = structuredClone(good["palisade:index:GroupDeployment"]!) as { containers: Properties[] };
+    inputs.containers.push({ ...inputs.containers[0]!, name: "other" });
+    const found = await failures("GroupDeployment", inputs as unknown as Properties);
+    expect(found).toEqual([
+      {
+        property: "containers[1].ports[0].port",
+        reason: expect.stringMatching(/80\/TCP is used by container `nginx`/) as string,
+      },
+    ]);
+  });
+
+  it("refuses a 61st container", async () => {
+    const inputs = structuredClone(good["palisade:index:GroupDeployment"]!) as { containers: Properties[] };
+    const { ports: _ports, ...one } = inputs.containers[0]!;
+    inputs.containers = Array.from({ length: 61 }, (_, index) => ({ ...one, name: `c${index}` }));
+    expect(await failures("GroupDeployment", inputs as unknown as Properties)).toEqual([
+      { property: "containers", reason: "61 containers; a group has 1 to 60" },
+    ]);
+  });
+
+  it("never shows a secret that is of the wrong type", async () => {
+    const found = await failures("DebianImage", changed("DebianImage", ["registry", "password"], 12345));
+    expect(JSON.stringify(found)).not.toContain("12345");
+    expect(found[0]!.property).toBe("registry.password");
+  });
+});

@@ -1,0 +1,112 @@
+import type { DebianImageObserved, DebianImageSpec, RegistryAccess } from "../backends.js";
+import type { Properties, Resource, Value } from "../resource.js";
+import { unknown } from "../resource.js";
+import { inputDifferences } from "./difference.js";
+import { anyUnknown, Rules, text } from "./rules.js";
+import { isRecord, show, validate } from "./schema.js";
+
+const type = "palisade:index:DebianImage";
+
+const strings = (value: Value | undefined): string[] => (Array.isArray(value) ? (value as string[]) : []);
+const record = (value: Value | undefined): Record<string, string> =>
+  isRecord(value) ? (value as Record<string, string>) : {};
+
+function spec(inputs: Properties): DebianImageSpec {
+  return {
+    registry: inputs["registry"] as unknown as RegistryAccess,
+    repository: inputs["repository"] as string,
+    tag: inputs["tag"] as string,
+    suite: inputs["suite"] as string,
+    packages: strings(inputs["packages"]),
+    entrypoint: strings(inputs["entrypoint"]),
+    command: strings(inputs["command"]),
+    environment: record(inputs["environment"]),
+    workingDirectory: inputs["workingDirectory"] as string,
+    files: record(inputs["files"]),
+  };
+}
+
+function outputs(inputs: Properties, observed: DebianImageObserved): Properties {
+  return { ...inputs, digest: observed.digest, reference: observed.reference };
+}
+
+/** `<server>/<repository>@<digest>`: everything an import needs to know. */
+function parseId(id: string): { server: string; repository: string; digest: string } {
+  const match = /^([^/]+)\/(.+)@(sha256:[0-9a-f]{64})$/.exec(id);
+  if (!match) throw new Error(`${id}: the id of a DebianImage is <server>/<repository>@sha256:<64 hexadecimal digits>`);
+  return { server: match[1]!, repository: match[2]!, digest: match[3]! };
+}
+
+/** A container image made from Debian packages. Any change builds again; the images pushed before stay in the registry. */
+export const debianImage: Resource = {
+  type,
+  defaultTimeouts: { create: 900, update: 900, delete: 60 },
+
+  async check({ backends }, { inputs }) {
+    const { inputsHash: _computed, ...given } = inputs;
+    const checked = validate(type, given);
+    const rules = new Rules(checked.failures);
+    const known = checked.inputs;
+    if (isRecord(known["registry"])) rules.server("registry.server", known["registry"]["server"]);
+    rules.matches(
+      "repository",
+      known["repository"],
+      /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/,
+      "a repository name: lower-case path components",
+    );
+    rules.matches("tag", known["tag"], /^\w[\w.-]{0,127}$/, "a tag: at most 128 letters, digits, '_', '.', '-'");
+    rules.matches("suite", known["suite"], /^[a-z][a-z0-9-]*$/, "the name of a Debian suite");
+    if (Array.isArray(known["packages"])) {
+      if (known["packages"].length === 0) rules.fail("packages", "at least one package is needed");
+      known["packages"].forEach((name, index) =>
+        rules.matches(`packages[${index}]`, name, /^[a-z0-9][a-z0-9+.-]+$/, "the name of a Debian package"),
+      );
+    }
+    rules.matches("workingDirectory", known["workingDirectory"], /^\//, "an absolute path");
+    for (const file of Object.keys(record(known["files"]))) {
+      if (!file.startsWith("/") || file.split("/").includes("..")) {
+        rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} is not an absolute path without '..'`);
+      }
+    }
+    if (checked.failures.length === 0) {
+      // What decides the content beside the program's own words: a change of it builds again.
+      const { registry: _registry, ...content } = known;
+      known["inputsHash"] = anyUnknown(content) ? unknown : await backends.images.inputsHash(spec(known));
+    }
+    return checked;
+  },
+
+  diff({ oldInputs, inputs }) {
+    // How the registry is reached does not change what was pushed.
+    return inputDifferences(oldInputs, inputs, [], [/^registry\.(username|password|ca)$/]);
+  },
+
+  async create({ backends }, { inputs, preview, op }) {
+    if (preview) return { id: "", outputs: { ...inputs, digest: unknown, reference: unknown } };
+    const observed = await backends.images.buildDebianImage(op, spec(inputs));
+    return { id: observed.reference, outputs: outputs(inputs, observed) };
+  },
+
+  async read({ backends }, { id, inputs, outputs }) {
+    const { server, repository, digest } = parseId(id);
+    const access =
+      inputs && isRecord(inputs["registry"]) ? (inputs["registry"] as unknown as RegistryAccess) : { server };
+    const observed = await backends.images.readImage(
+      access,
+      text(inputs?.["repository"]) ?? repository,
+      text(outputs?.["digest"]) || digest,
+    );
+    if (!observed) return undefined;
+    const { madeFrom, ...facts } = observed;
+    const known: Properties = inputs ?? { registry: { server }, repository, ...(madeFrom as Properties | undefined) };
+    return { id, inputs: known, outputs: { ...known, ...outputs, ...facts } };
+  },
+
+  async update({ backends }, { oldOutputs, inputs, preview, op }) {
+    if (preview) return { ...oldOutputs, ...inputs, digest: unknown, reference: unknown };
+    return outputs(inputs, await backends.images.buildDebianImage(op, spec(inputs)));
+  },
+
+  // Images are content: a registry may serve them to others, so the digest is retained.
+  async delete() {},
+};

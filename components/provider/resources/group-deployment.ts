@@ -1,0 +1,430 @@
+import * as agentv1 from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import type { AgentClient, HostConnection, Operation } from "../backends.js";
+import {
+  isUnknown,
+  PartialFailure,
+  unknown,
+  type Context,
+  type Properties,
+  type PropertyDiff,
+  type Resource,
+  type Value,
+} from "../resource.js";
+import { differences, drift, inputDifferences } from "./difference.js";
+import { secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
+import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
+import { isRecord, show, validate } from "./schema.js";
+
+const type = "palisade:index:GroupDeployment";
+
+/** Values that no one gives back; compared by their digest. */
+const secretPaths = [
+  /^containers\[\d+\]\.environmentVariables\[\d+\]\.secureValue$/,
+  /^imageRegistryCredentials\[\d+\]\.password$/,
+];
+
+/** A container has to stay up this long before its group counts as ready, in milliseconds. */
+const settleTime = 2000;
+/** Restarts after which a container that fails to stay up fails the operation. */
+const hopelessRestarts = 2;
+const logLines = 20;
+
+const phases: Record<agentv1.GroupPhase, string> = {
+  [agentv1.GroupPhase.UNSPECIFIED]: "Pending",
+  [agentv1.GroupPhase.PENDING]: "Pending",
+  [agentv1.GroupPhase.RUNNING]: "Running",
+  [agentv1.GroupPhase.SUCCEEDED]: "Succeeded",
+  [agentv1.GroupPhase.FAILED]: "Failed",
+  [agentv1.GroupPhase.STOPPED]: "Stopped",
+  [agentv1.GroupPhase.DELETING]: "Pending",
+};
+const containerPhases: Record<agentv1.ContainerPhase, string> = {
+  [agentv1.ContainerPhase.UNSPECIFIED]: "Waiting",
+  [agentv1.ContainerPhase.WAITING]: "Waiting",
+  [agentv1.ContainerPhase.RUNNING]: "Running",
+  [agentv1.ContainerPhase.TERMINATED]: "Terminated",
+};
+
+const hostOf = (inputs: Properties): HostConnection => inputs["host"] as unknown as HostConnection;
+
+function outputs(inputs: Properties, group: agentv1.Group): Properties {
+  const observed = group.spec ? toProperties(group.spec) : {};
+  const status = group.status;
+  const images = new Map(group.spec?.containers.map((container) => [container.name, container.image]));
+  const published = items((inputs["host"] as Properties)["publishedPorts"]);
+  return {
+    ...observed,
+    host: inputs["host"] ?? null,
+    generation: Number(group.generation),
+    observedGeneration: Number(status?.observedGeneration ?? 0n),
+    state: phases[status?.phase ?? agentv1.GroupPhase.UNSPECIFIED],
+    address: status?.address ?? "",
+    endpoints: items(observed["ports"]).flatMap((port) =>
+      published.filter((candidate) => portKey(candidate) === portKey(port)),
+    ),
+    observedContainers: (status?.containers ?? []).map((container) => ({
+      name: container.name,
+      state: containerPhases[container.phase],
+      ...(container.reason ? { reason: container.reason } : {}),
+      restartCount: container.restartCount,
+      image: images.get(container.name) ?? container.imageDigest,
+      ...(container.phase === agentv1.ContainerPhase.TERMINATED ? { exitCode: container.exitCode } : {}),
+    })),
+    secretDigest: group.spec?.secretDigest ?? "",
+  };
+}
+
+/** True when a container is as its restart policy wants it to be. */
+function settled(state: Value | undefined, exitCode: Value | undefined, policy: Value | undefined): boolean {
+  if (state === "Running") return true;
+  return state === "Terminated" && policy !== "Always" && exitCode === 0;
+}
+
+export const groupDeployment: Resource = {
+  type,
+  defaultTimeouts: { create: 300, update: 300, delete: 120 },
+
+  async check(_context, { inputs }) {
+    const checked = validate(type, inputs);
+    checkGroup(checked.inputs, new Rules(checked.failures));
+    return checked;
+  },
+
+  diff({ oldInputs, oldOutputs, inputs }) {
+    const host = inputs["host"];
+    const changes: PropertyDiff[] = [];
+    if (isUnknown(host)) changes.push({ path: "host.hostId", kind: "update-replace", inputDiff: true });
+    const declared = inputDifferences(
+      oldInputs,
+      inputs,
+      [/^host\.hostId$/, /^name$/],
+      [...secretPaths, ...(isUnknown(host) ? [/^host$/] : [])],
+    );
+    changes.push(...declared);
+    if (anyUnknown(inputs)) return changes;
+
+    const wanted = toGroupSpec(inputs);
+    if (secretDigest(wanted, hostOf(inputs)) !== oldOutputs["secretDigest"]) {
+      const named = [...differences("", oldInputs, inputs)].filter(({ path }) =>
+        secretPaths.some((pattern) => pattern.test(path)),
+      );
+      changes.push(
+        ...(named.length
+          ? named.map(({ path, change }) => ({ path, kind: change, inputDiff: true }))
+          : [drift("secretDigest")]),
+      );
+    }
+    // What the host holds, against what was declared.
+    const canonical = toProperties(wanted);
+    for (const name of Object.keys(canonical)) {
+      for (const { path } of differences(name, oldOutputs[name], canonical[name])) {
+        if (!changes.some((change) => change.path === path)) changes.push(drift(path));
+      }
+    }
+    const observed = items(oldOutputs["observedContainers"]);
+    for (const [index, container] of items(inputs["containers"]).entries()) {
+      const at = observed.findIndex((one) => one["name"] === container["name"]);
+      if (at < 0) changes.push(drift(`observedContainers[${index}]`));
+      else if (!settled(observed[at]!["state"], observed[at]!["exitCode"], inputs["restartPolicy"])) {
+        changes.push(drift(`observedContainers[${at}].state`));
+      }
+    }
+    return changes;
+  },
+
+  async create(context, { inputs, preview, op }) {
+    if (preview) {
+      await tryOut(context, inputs, op);
+      return { id: "", outputs: { ...inputs, ...unknownOutputs } };
+    }
+    const id = `${hostOf(inputs).hostId}/${text(inputs["name"])!}`;
+    return { id, outputs: await deploy(context, id, inputs, op) };
+  },
+
+  async read({ backends }, { id, inputs }) {
+    const [hostId = "", name = ""] = id.split("/");
+    if (!hostId || !name) throw new Error(`${id}: the id of a GroupDeployment is <host id>/<group name>`);
+    const connection = inputs && isRecord(inputs["host"]) ? hostOf(inputs) : await backends.agents.find(hostId);
+    if (!connection) throw new Error(`${id}: this machine knows no host ${hostId}; import the host's machine first`);
+    const agent = backends.agents.connect(connection);
+    try {
+      const group = await agent.getGroup(name);
+      if (!group) return undefined;
+      const host = JSON.parse(JSON.stringify(connection)) as Value;
+      const known = inputs ?? { ...(group.spec ? toProperties(group.spec) : {}), host };
+      return { id, inputs: known, outputs: outputs({ ...known, host }, group) };
+    } finally {
+      agent.close();
+    }
+  },
+
+  async update(context, { id, oldOutputs, inputs, preview, op }) {
+    if (preview) {
+      await tryOut(context, inputs, op);
+      return { ...oldOutputs, ...inputs, ...unknownOutputs };
+    }
+    return deploy(context, id, inputs, op);
+  },
+
+  async delete({ backends }, { inputs, outputs: old, op }) {
+    const known = isRecord(inputs["host"]) ? inputs : old;
+    const agent = backends.agents.connect(hostOf(known));
+    try {
+      op.status("removing the group");
+      await agent.deleteGroup(text(known["name"])!);
+    } finally {
+      agent.close();
+    }
+  },
+};
+
+const unknownOutputs: Properties = {
+  generation: unknown,
+  observedGeneration: unknown,
+  state: unknown,
+  address: unknown,
+  endpoints: unknown,
+  observedContainers: unknown,
+  secretDigest: unknown,
+};
+
+/** Asks a host that is known already whether it would take the group: ports in use and capacity are seen in preview. */
+async function tryOut({ backends }: Context, inputs: Properties, op: Operation): Promise<void> {
+  if (anyUnknown(inputs)) return;
+  const agent = backends.agents.connect(hostOf(inputs));
+  try {
+    await agent.applyGroup(toGroupSpec(inputs), true);
+  } catch (error) {
+    if ((error as Error).name !== "UnreachableHostError") throw error;
+    op.log(
+      "warning",
+      `the host does not answer now, so nothing could be checked against it: ${(error as Error).message}`,
+    );
+  } finally {
+    agent.close();
+  }
+}
+
+async function deploy({ backends }: Context, id: string, inputs: Properties, op: Operation): Promise<Properties> {
+  const agent = backends.agents.connect(hostOf(inputs));
+  try {
+    const spec = toGroupSpec(inputs);
+    spec.secretDigest = secretDigest(spec, hostOf(inputs));
+    op.status("declaring the group");
+    const declared = await agent.applyGroup(spec);
+    await op.checkpoint("group-applied");
+    const reasons: string[] = [];
+    let group = declared;
+    try {
+      group = await untilReady(agent, declared, op, reasons);
+    } catch (error) {
+      reasons.push((error as Error).message);
+    }
+    if (reasons.length > 0) throw new PartialFailure(id, outputs(inputs, group), reasons);
+    await op.checkpoint("group-ready");
+    return outputs(inputs, group);
+  } finally {
+    agent.close();
+  }
+}
+
+/** Follows the group until it is ready, or adds to `reasons` why it will not be. Returns what was seen last. */
+async function untilReady(
+  agent: AgentClient,
+  declared: agentv1.Group,
+  op: Operation,
+  reasons: string[],
+): Promise<agentv1.Group> {
+  const name = declared.spec!.name;
+  const ended = AbortSignal.any([op.signal, AbortSignal.timeout(Math.max(0, op.deadline - Date.now()))]);
+  let last = declared;
+  let settledSince: number | undefined;
+  let restarts = -1;
+  const watching = new AbortController();
+  const stop = (): void => watching.abort();
+  ended.addEventListener("abort", stop, { once: true });
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    for await (const group of agent.watchGroup(name, watching.signal)) {
+      last = group;
+      op.status(progress(group));
+      if ((group.status?.observedGeneration ?? 0n) < declared.generation) continue;
+      const hopeless = group.status?.containers.find((container) => isHopeless(container, group.spec!));
+      if (hopeless) {
+        reasons.push(await explain(agent, name, hopeless));
+        return group;
+      }
+      const sum = group.status?.containers.reduce((total, container) => total + container.restartCount, 0) ?? 0;
+      if (!isReady(group) || sum !== restarts) {
+        settledSince = isReady(group) ? Date.now() : undefined;
+        restarts = sum;
+        clearTimeout(timer);
+        // The stream is silent while nothing changes, which is what is waited for here.
+        if (settledSince !== undefined) timer = setTimeout(stop, settleTime);
+      } else if (settledSince !== undefined && Date.now() - settledSince >= settleTime) {
+        return group;
+      }
+    }
+  } catch (error) {
+    if (!watching.signal.aborted) throw error;
+  } finally {
+    clearTimeout(timer);
+    ended.removeEventListener("abort", stop);
+    watching.abort();
+  }
+  if (ended.aborted) {
+    reasons.push(
+      op.signal.aborted ? "the operation was cancelled" : "the group was not ready in time",
+      ...(await Promise.all(
+        (last.status?.containers ?? [])
+          .filter((container) => container.phase !== agentv1.ContainerPhase.RUNNING)
+          .map((container) => explain(agent, name, container)),
+      )),
+    );
+    return last;
+  }
+  return (await agent.getGroup(name)) ?? last;
+}
+
+function isReady(group: agentv1.Group): boolean {
+  const containers = group.status?.containers ?? [];
+  const policy = group.spec?.restartPolicy === agentv1.RestartPolicy.ALWAYS ? "Always" : "OnFailure";
+  return (
+    containers.length === group.spec?.containers.length &&
+    containers.every((container) => settled(containerPhases[container.phase], container.exitCode, policy))
+  );
+}
+
+function isHopeless(container: agentv1.ContainerStatus, spec: agentv1.GroupSpec): boolean {
+  if (container.reason === "CrashLoopBackOff" && container.restartCount >= hopelessRestarts) return true;
+  return (
+    spec.restartPolicy === agentv1.RestartPolicy.NEVER &&
+    container.phase === agentv1.ContainerPhase.TERMINATED &&
+    container.exitCode !== 0
+  );
+}
+
+function progress(group: agentv1.Group): string {
+  return (group.status?.containers ?? [])
+    .map(({ name, phase, reason }) => `${name}: ${containerPhases[phase]}${reason ? ` (${reason})` : ""}`)
+    .join(", ");
+}
+
+/** One container's trouble: state, reason, the last lines of its log, and where the rest is. */
+async function explain(agent: AgentClient, group: string, container: agentv1.ContainerStatus): Promise<string> {
+  const state =
+    container.phase === agentv1.ContainerPhase.TERMINATED || container.exitCode !== 0
+      ? ` with exit code ${container.exitCode}`
+      : "";
+  const head =
+    `container ${container.name}: ${container.reason || containerPhases[container.phase]}${state}` +
+    (container.message ? `: ${container.message}` : "");
+  let log: string;
+  try {
+    log = (await agent.getLogs(group, container.name, logLines)).trimEnd();
+  } catch (error) {
+    log = `(its log cannot be read: ${(error as Error).message})`;
+  }
+  const lines = log ? `\nlast lines of its log:\n${log.replaceAll(/^/gm, "  ")}` : "\nit has written no log";
+  return `${head}${lines}\nall of it: palisade logs ${group} ${container.name}`;
+}
+
+function checkGroup(inputs: Properties, rules: Rules): void {
+  rules.dnsLabel("name", inputs["name"]);
+  rules.oneOf("restartPolicy", inputs["restartPolicy"], ["Always", "OnFailure", "Never"]);
+  const containers = inputs["containers"];
+  if (Array.isArray(containers) && (containers.length < 1 || containers.length > 60)) {
+    rules.fail("containers", `${containers.length} containers; a group has 1 to 60`);
+  }
+  if (Array.isArray(containers)) {
+    containers.forEach((container, index) => {
+      if (isRecord(container)) checkContainer(`containers[${index}]`, container, rules);
+    });
+    rules.unique("containers", containers, "the name", (container) => text(container["name"]));
+    checkSharedPorts(items(containers), rules);
+  }
+  checkPorts("ports", inputs["ports"], rules);
+  items(inputs["imageRegistryCredentials"]).forEach((credential, index) => {
+    const at = `imageRegistryCredentials[${index}]`;
+    rules.server(`${at}.server`, credential["server"]);
+    if ((credential["username"] === undefined) !== (credential["password"] === undefined)) {
+      rules.fail(at, "username and password go together");
+    }
+    if (text(credential["ca"]) && !text(credential["ca"])!.includes("-----BEGIN CERTIFICATE-----")) {
+      rules.fail(`${at}.ca`, "is not a PEM certificate");
+    }
+  });
+  rules.unique("imageRegistryCredentials", inputs["imageRegistryCredentials"], "the server", (one) =>
+    text(one["server"]),
+  );
+}
+
+function checkPorts(path: string, list: Value | undefined, rules: Rules): void {
+  items(list).forEach((port, index) => {
+    rules.port(`${path}[${index}].port`, port["port"]);
+    rules.protocol(`${path}[${index}].protocol`, port["protocol"]);
+  });
+  rules.unique(path, list, "port", portKey);
+}
+
+/** Containers of a group share one network namespace, so two of them cannot listen on one port. */
+function checkSharedPorts(containers: Properties[], rules: Rules): void {
+  const owners = new Map<string, string>();
+  containers.forEach((container, index) => {
+    const name = text(container["name"]) ?? String(index);
+    items(container["ports"]).forEach((port, position) => {
+      const key = portKey(port);
+      if (key === undefined) return;
+      const owner = owners.get(key);
+      if (owner !== undefined && owner !== name) {
+        rules.fail(
+          `containers[${index}].ports[${position}].port`,
+          `${key} is used by container \`${owner}\` of the same group already; they share one network namespace`,
+        );
+      }
+      owners.set(key, name);
+    });
+  });
+}
+
+function checkContainer(at: string, container: Properties, rules: Rules): void {
+  rules.dnsLabel(`${at}.name`, container["name"]);
+  rules.matches(
+    `${at}.image`,
+    container["image"],
+    /^[^/@\s]+\/[a-z0-9]+([._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}$/,
+    "a reference with a digest: <server>/<repository>@sha256:<64 hexadecimal digits>. " +
+      "A tag can change under a running group, so it is not accepted",
+  );
+  checkPorts(`${at}.ports`, container["ports"], rules);
+  items(container["environmentVariables"]).forEach((variable, index) => {
+    const path = `${at}.environmentVariables[${index}]`;
+    rules.matches(`${path}.name`, variable["name"], /^[^=\0]+$/, "a name without '='");
+    if ((variable["value"] === undefined) === (variable["secureValue"] === undefined)) {
+      rules.fail(path, "give exactly one of value and secureValue");
+    }
+  });
+  rules.unique(`${at}.environmentVariables`, container["environmentVariables"], "the variable", (one) =>
+    text(one["name"]),
+  );
+  const resources = container["resources"];
+  if (isRecord(resources)) checkResources(`${at}.resources`, resources, rules);
+}
+
+function checkResources(at: string, resources: Properties, rules: Rules): void {
+  const requests = isRecord(resources["requests"]) ? resources["requests"] : {};
+  const limits = isRecord(resources["limits"]) ? resources["limits"] : {};
+  const bounds: [string, number, number, string][] = [
+    ["cpu", 0.01, 64, "cores"],
+    ["memoryInGB", 0.01, 1024, "GB"],
+  ];
+  for (const [name, minimum, maximum, unit] of bounds) {
+    const request = requests[name];
+    const limit = limits[name];
+    rules.range(`${at}.requests.${name}`, request, minimum, maximum, unit);
+    rules.range(`${at}.limits.${name}`, limit, minimum, maximum, unit);
+    if (typeof request === "number" && typeof limit === "number" && limit < request) {
+      rules.fail(`${at}.limits.${name}`, `${show(limit)} is less than the request of ${request}`);
+    }
+  }
+}

@@ -1,0 +1,109 @@
+import path from "node:path";
+import type { HostImageBuildSpec, HostImageObserved } from "../backends.js";
+import type { Properties, Resource } from "../resource.js";
+import { unknown } from "../resource.js";
+import { inputDifferences } from "./difference.js";
+import { anyUnknown, Rules, text } from "./rules.js";
+import { isRecord, validate } from "./schema.js";
+
+const type = "palisade:index:HostImage";
+
+function buildSpec(inputs: Properties): HostImageBuildSpec | undefined {
+  const build = inputs["build"];
+  return isRecord(build) ? (build as unknown as HostImageBuildSpec) : undefined;
+}
+
+const outputs = (inputs: Properties, observed: HostImageObserved): Properties => ({
+  ...inputs,
+  inputsHash: inputs["inputsHash"] ?? "",
+  imageDigest: observed.digest,
+  rootHash: observed.rootHash,
+  ipePolicy: observed.ipePolicy,
+  mode: observed.mode,
+  trustedCertificates: observed.trustedCertificates,
+});
+
+/**
+ * The image of a host. A local build runs again when any of its inputs has changed; the image of before stays in the store while
+ * a machine uses it.
+ */
+export const hostImage: Resource = {
+  type,
+  defaultTimeouts: { create: 1800, update: 1800, delete: 60 },
+
+  async check({ backends }, { inputs }) {
+    const { inputsHash: _computed, ...given } = inputs;
+    const checked = validate(type, given);
+    const known = checked.inputs;
+    const rules = new Rules(checked.failures);
+    if ((known["digest"] === undefined) === (known["build"] === undefined)) {
+      rules.fail("digest", "give exactly one of `digest` (an image in the store) and `build` (a local build)");
+    }
+    rules.digest("digest", known["digest"]);
+    if (isRecord(known["build"])) {
+      rules.oneOf("build.mode", known["build"]["mode"], ["audit"]);
+      const folder = text(known["build"]["keysDirectory"]);
+      if (folder !== undefined && !path.isAbsolute(folder)) {
+        rules.fail("build.keysDirectory", `"${folder}" is not an absolute path`);
+      }
+    }
+    const build = buildSpec(known);
+    if (checked.failures.length === 0 && build) {
+      try {
+        known["inputsHash"] = anyUnknown(known["build"]) ? unknown : await backends.hostImages.inputsHash(build);
+      } catch (error) {
+        rules.fail("build", `an input of the build cannot be read: ${(error as Error).message}`);
+      }
+    }
+    return checked;
+  },
+
+  diff({ oldInputs, inputs }) {
+    return inputDifferences(oldInputs, inputs);
+  },
+
+  async create(context, { inputs, preview, op }) {
+    if (preview) return { id: "", outputs: { ...inputs, ...unknownOutputs, inputsHash: inputs["inputsHash"] ?? "" } };
+    const made = await realise(context, inputs, op);
+    return { id: made.digest, outputs: outputs(inputs, made) };
+  },
+
+  async read({ backends }, { id, inputs, outputs: old }) {
+    const observed = await backends.hostImages.read(text(old?.["imageDigest"]) ?? id);
+    if (!observed) return undefined;
+    const known: Properties = inputs ?? { digest: observed.digest };
+    return { id, inputs: known, outputs: outputs(known, observed) };
+  },
+
+  async update(context, { inputs, oldOutputs, preview, op }) {
+    if (preview) return { ...oldOutputs, ...inputs, ...unknownOutputs };
+    return outputs(inputs, await realise(context, inputs, op));
+  },
+
+  async delete({ backends }, { outputs: old, op }) {
+    await backends.hostImages.release(op, text(old["imageDigest"]) ?? "");
+  },
+};
+
+const unknownOutputs: Properties = {
+  imageDigest: unknown,
+  rootHash: unknown,
+  ipePolicy: unknown,
+  mode: "audit",
+  trustedCertificates: unknown,
+};
+
+async function realise(
+  { backends }: Parameters<Resource["create"]>[0],
+  inputs: Properties,
+  op: Parameters<Resource["create"]>[1]["op"],
+): Promise<HostImageObserved> {
+  const build = buildSpec(inputs);
+  if (build) return backends.hostImages.build(op, build);
+  const digest = inputs["digest"] as string;
+  const observed = await backends.hostImages.read(digest);
+  if (observed) return observed;
+  throw new Error(
+    `digest: ${digest} is not in the image store of this machine; build it here (\`build\`), or copy it there`,
+  );
+}

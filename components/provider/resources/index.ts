@@ -1,0 +1,10 @@
+/** All resources of the provider. */
+import type { Resource } from "../resource.js";
+import { debianImage } from "./debian-image.js";
+import { groupDeployment } from "./group-deployment.js";
+import { hostImage } from "./host-image.js";
+import { registry } from "./registry.js";
+import { stateDisk } from "./state-disk.js";
+import { virtualMachine } from "./virtual-machine.js";
+
+export const resources: Resource[] = [registry, debianImage, hostImage, stateDisk, virtualMachine, groupDeployment];

@@ -1,0 +1,99 @@
+/** Rules that several resources share. Each reports the path, the value and what is allowed; unknown values pass. */
+import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
+import { isRecord, show } from "./schema.js";
+
+export class Rules {
+  constructor(readonly failures: CheckFailure[]) {}
+
+  fail(property: string, reason: string): void {
+    this.failures.push({ property, reason });
+  }
+
+  range(property: string, value: Value | undefined, minimum: number, maximum: number, unit = ""): void {
+    if (typeof value !== "number" || (value >= minimum && value <= maximum)) return;
+    this.fail(property, `${value} is out of range: ${minimum} to ${maximum}${unit && ` ${unit}`}`);
+  }
+
+  oneOf(property: string, value: Value | undefined, allowed: string[]): void {
+    if (typeof value !== "string" || allowed.includes(value)) return;
+    this.fail(property, `${show(value)} is not one of ${allowed.join(", ")}`);
+  }
+
+  matches(property: string, value: Value | undefined, pattern: RegExp, what: string): void {
+    if (typeof value !== "string" || pattern.test(value)) return;
+    this.fail(property, `${show(value)} is not ${what}`);
+  }
+
+  /** RFC 1123 label, as Kubernetes and ACI use for names. */
+  dnsLabel(property: string, value: Value | undefined): void {
+    this.matches(
+      property,
+      value,
+      /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/,
+      "a DNS label: 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit",
+    );
+  }
+
+  digest(property: string, value: Value | undefined): void {
+    this.matches(property, value, /^sha256:[0-9a-f]{64}$/, "a digest: sha256: and 64 hexadecimal digits");
+  }
+
+  port(property: string, value: Value | undefined): void {
+    this.range(property, value, 1, 65535);
+  }
+
+  protocol(property: string, value: Value | undefined): void {
+    this.oneOf(property, value, ["TCP", "UDP"]);
+  }
+
+  server(property: string, value: Value | undefined): void {
+    if (typeof value === "string" && value.includes("://")) {
+      this.fail(property, `${show(value)}: give host[:port] without a scheme, as in image references`);
+      return;
+    }
+    this.matches(property, value, /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$/, "host[:port]");
+  }
+
+  hypervisor(inputs: Properties): void {
+    const uri = isRecord(inputs["hypervisor"]) ? inputs["hypervisor"]["uri"] : undefined;
+    if (typeof uri === "string" && uri !== "local") {
+      this.fail(
+        "hypervisor.uri",
+        `${show(uri)}: only \`local\`, QEMU on the machine that runs Pulumi, works in this version`,
+      );
+    }
+  }
+
+  /** Reports the second of two equal keys in a list; `key` gives undefined for what is not known. */
+  unique(property: string, list: Value | undefined, what: string, key: (item: Properties) => string | undefined): void {
+    const seen = new Map<string, number>();
+    for (const [index, item] of items(list).entries()) {
+      const value = key(item);
+      if (value === undefined) continue;
+      const first = seen.get(value);
+      if (first === undefined) seen.set(value, index);
+      else this.fail(`${property}[${index}]`, `${what} ${value} is given twice, first in ${property}[${first}]`);
+    }
+  }
+}
+
+/** The known objects of a list. */
+export function items(list: Value | undefined): Properties[] {
+  return Array.isArray(list) ? list.filter(isRecord) : [];
+}
+
+export function text(value: Value | undefined): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+/** `port/protocol` of an entry, undefined while either is unknown. */
+export function portKey(item: Properties): string | undefined {
+  const { port, protocol } = item;
+  return typeof port === "number" && typeof protocol === "string" ? `${port}/${protocol}` : undefined;
+}
+
+export function anyUnknown(value: Value | undefined): boolean {
+  if (isUnknown(value)) return true;
+  if (Array.isArray(value)) return value.some(anyUnknown);
+  return isRecord(value) && Object.values(value).some(anyUnknown);
+}
