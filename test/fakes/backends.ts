@@ -245,10 +245,15 @@ class FakeImages implements ImageBuilder {
     repository: string,
     digest: string,
   ): Promise<DebianImageObserved | undefined> {
-    const there = this.world
-      .list<Record<string, unknown>>("images")
-      .some((thing) => digestOf(thing.spec) === digest && thing.spec["repository"] === repository);
-    return there ? this.image(registry, repository, digest) : undefined;
+    const thing = this.world
+      .list<Omit<DebianImageSpec, "registry"> & { registry: string }>("images")
+      .find(({ spec }) => digestOf(spec) === digest && spec.repository === repository);
+    if (!thing) return undefined;
+    const { registry: _server, ...madeFrom } = thing.spec;
+    return {
+      ...this.image(registry, repository, digest),
+      madeFrom: { ...madeFrom, inputsHash: await this.inputsHash() },
+    };
   }
 
   async inputsHash(): Promise<string> {
