@@ -1,19 +1,26 @@
 #!/usr/bin/env bash
-# Removes what the stack made on this machine, and only that. Works after a failed `up`, and when there is nothing.
-# Keys, passphrase and the cache of builds stay.
+# Removes what the stack made on this machine, and only that. Works after a failed or killed `up`, and when there is
+# nothing. Keys, passphrase and the cache of builds stay.
 source "$(dirname "$0")/lib.sh"
 source tools/stack-environment.sh
 
-if ! stack_exists; then
+leftovers=(node tools/leftovers.mjs "$PALISADE_STATE" "$PULUMI_BACKEND_URL" "$project" "$STACK")
+
+if ! stack_exists && ! compgen -G "$PALISADE_STATE/*/*/marker.json" >/dev/null; then
   echo "palisade: the stack $STACK does not exist in $PALISADE_HOME/backend; nothing to remove"
-else
-  # The plugin removes things, so it has to be there.
-  make --no-print-directory build
+  exit 0
+fi
+# The plugin removes things, so it has to be there.
+make --no-print-directory build
+
+if stack_exists; then
   make_home
   clear_stale_locks
   write_stack_config
   pulumi destroy --stack "$STACK" --config-file "$stack_config" --yes --skip-preview --non-interactive \
     --suppress-outputs </dev/null
-  # The configuration stays, and with it what the clone says.
+  "${leftovers[@]}"
   pulumi stack rm "$STACK" --yes --preserve-config --non-interactive
+else
+  "${leftovers[@]}"
 fi

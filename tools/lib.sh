@@ -14,6 +14,11 @@ export PALISADE_HOME="${PALISADE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/pali
 # What runs on this machine: images, virtual machines, disks, registries.
 export PALISADE_STATE="${PALISADE_STATE:-${XDG_STATE_HOME:-$HOME/.local/state}/palisade}"
 
+for variable in PALISADE_CACHE PALISADE_HOME PALISADE_STATE; do
+  [[ ${!variable} == /* ]] || export "$variable=$root/${!variable}"
+done
+unset variable
+
 # The tools of this clone go before the machine's; outer_path is the machine's alone, to look for suitable tools.
 outer_path=":$PATH:"
 outer_path="${outer_path//:$root\/build\/bin:/:}"
