@@ -3,19 +3,15 @@
  *
  * Components are what programs use; the resources beneath them are exported for imports and for compositions of one's own.
  */
+// Registers the resources' types, so that references to them in a stack's state become objects again.
+import "./sdk/index.js";
 export { NestedHost, type NestedHostArgs } from "./host/nested-host.js";
 export { ContainerGroup, type ContainerGroupArgs, type IpAddressArgs } from "./group/container-group.js";
 export { ArgumentError, type Problem } from "./internal/arguments.js";
 export * from "./image/index.js";
 export * from "./registry/index.js";
-export {
-  GroupDeployment,
-  type GroupDeploymentArgs,
-  Provider,
-  type ProviderArgs,
-  StateDisk,
-  type StateDiskArgs,
-  VirtualMachine,
-  type VirtualMachineArgs,
-  types,
-} from "./sdk/index.js";
+export { GroupDeployment, type GroupDeploymentArgs } from "./sdk/groupDeployment.js";
+export { Provider, type ProviderArgs } from "./sdk/provider.js";
+export { StateDisk, type StateDiskArgs } from "./sdk/stateDisk.js";
+export { VirtualMachine, type VirtualMachineArgs } from "./sdk/virtualMachine.js";
+export * as types from "./sdk/types/index.js";

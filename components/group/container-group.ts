@@ -5,6 +5,7 @@ import { hostResourceOf } from "../internal/host-resource.js";
 import { GroupDeployment } from "../sdk/groupDeployment.js";
 import type * as outputs from "../sdk/types/output.js";
 import { checkGroupArguments, checkIpAddress, type ContainerGroupArgs, type IpAddressArgs } from "./arguments.js";
+import { withSecretPasswords, withSecureValues } from "./secrets.js";
 
 export type { ContainerGroupArgs, IpAddressArgs } from "./arguments.js";
 
@@ -48,10 +49,10 @@ export class ContainerGroup extends Component {
       {
         host: args.host,
         name: afterCheckOf(osType, groupName ?? name),
-        containers: args.containers,
+        containers: withSecureValues(args.containers),
         restartPolicy,
         ports: args.ipAddress === undefined ? undefined : publishedPorts(name, args.ipAddress),
-        imageRegistryCredentials: args.imageRegistryCredentials,
+        imageRegistryCredentials: args.imageRegistryCredentials && withSecretPasswords(args.imageRegistryCredentials),
       },
       this.childOptions(deletedWith ? { deletedWith } : {}),
     );
