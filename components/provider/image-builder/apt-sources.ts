@@ -95,7 +95,9 @@ export async function aptSourcesFor(suite: string, etc = "/etc"): Promise<string
   }
   const sources = sourcesFor(await machineSources(join(etc, "apt")), codename, suite);
   if (sources.length === 0) {
-    throw new Error(`suite: no source of Debian ${codename} with component main in ${etc}/apt; add one to build ${suite} from`);
+    throw new Error(
+      `suite: no source of Debian ${codename} with component main in ${etc}/apt; add one to build ${suite} from`,
+    );
   }
   return formatDeb822(sources);
 }

@@ -16,7 +16,14 @@ export class DebianImageBuilder implements ImageBuilder {
   async inputsHash(spec: DebianImageSpec): Promise<string> {
     const { entrypoint, command, environment, workingDirectory, files } = spec;
     const sorted = (map: Record<string, string>) => Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
-    const inputs = [await packageLayerHash(spec), entrypoint, command, sorted(environment), workingDirectory, sorted(files)];
+    const inputs = [
+      await packageLayerHash(spec),
+      entrypoint,
+      command,
+      sorted(environment),
+      workingDirectory,
+      sorted(files),
+    ];
     return createHash("sha256").update(JSON.stringify(inputs)).digest("hex");
   }
 

@@ -24,7 +24,14 @@ const dpkgOptions = [
 /** What packages leave behind, and what is this machine's own: its package sources, name and resolver. */
 const removed = [
   ...["etc/apt/sources.list.d", "etc/apt/apt.conf.d/99mmdebstrap", "etc/hostname", "etc/resolv.conf", "etc/machine-id"],
-  ...["var/cache/apt", "var/cache/debconf", "var/cache/ldconfig", "var/lib/apt/lists", "var/log/apt", "var/log/dpkg.log"],
+  ...[
+    "var/cache/apt",
+    "var/cache/debconf",
+    "var/cache/ldconfig",
+    "var/lib/apt/lists",
+    "var/log/apt",
+    "var/log/dpkg.log",
+  ],
   ...["var/log/alternatives.log", "var/log/bootstrap.log", "var/lib/dpkg/status-old", "var/lib/dpkg/diversions-old"],
 ];
 
@@ -59,7 +66,8 @@ export async function packageLayer(
   status(`packages: ${set.packages.join(", ")} of ${set.suite}`);
   return withLock(join(folder, ".locks", hash), signal, async () => {
     const present = await readFileIfPresent(join(kept, "layer.json"));
-    if (present !== undefined) return { ...(JSON.parse(present) as Omit<Layer, "file">), file: join(kept, "layer.tar.gz") };
+    if (present !== undefined)
+      return { ...(JSON.parse(present) as Omit<Layer, "file">), file: join(kept, "layer.tar.gz") };
     const work = await mkdtemp(join(folder, ".building-"));
     try {
       const layer = await build(set, work, join(folder, `${hash}.log`), status, signal);
@@ -108,7 +116,9 @@ async function build(
     if (!(error instanceof CommandError)) throw error;
     const unknown = error.message.match(/Unable to locate package (\S+)/)?.[1];
     const field = unknown === undefined ? "packages" : `packages[${set.packages.indexOf(unknown)}]`;
-    throw new Error(`${field}: ${JSON.stringify(unknown ?? set.packages)} cannot be installed from ${set.suite}: ${error.message}`);
+    throw new Error(
+      `${field}: ${JSON.stringify(unknown ?? set.packages)} cannot be installed from ${set.suite}: ${error.message}`,
+    );
   }
   status("packages: compressing");
   const layer = await compress(tar, join(work, "layer.tar.gz"), signal);

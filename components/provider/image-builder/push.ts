@@ -23,7 +23,9 @@ export async function push(
     const authFile = join(folder, "auth.json");
     const certificates = join(folder, "certs");
     await mkdir(certificates);
-    await writeFile(authFile, JSON.stringify({ auths: auth === undefined ? {} : { [server]: { auth } } }), { mode: 0o600 });
+    await writeFile(authFile, JSON.stringify({ auths: auth === undefined ? {} : { [server]: { auth } } }), {
+      mode: 0o600,
+    });
     if (ca !== undefined) await writeFile(join(certificates, "ca.crt"), ca);
     await run(
       "skopeo",

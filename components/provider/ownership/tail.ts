@@ -3,7 +3,11 @@ import { open } from "node:fs/promises";
 import { isAbsent } from "./atomic-file.js";
 
 /** Text of a file from an offset on, at most its last `limit` bytes; empty when the file does not exist. */
-export async function textFrom(path: string, offset: number, limit = 64 * 1024): Promise<{ text: string; size: number }> {
+export async function textFrom(
+  path: string,
+  offset: number,
+  limit = 64 * 1024,
+): Promise<{ text: string; size: number }> {
   let file;
   try {
     file = await open(path, "r");

@@ -37,7 +37,9 @@ export function bounded(
   const timer = setTimeout(
     () =>
       controller.abort(
-        new DeadlineExceededError(`${doing}: not done in time; what was made so far is kept and the next run goes on from there`),
+        new DeadlineExceededError(
+          `${doing}: not done in time; what was made so far is kept and the next run goes on from there`,
+        ),
       ),
     left,
   );

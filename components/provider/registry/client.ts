@@ -42,7 +42,9 @@ function ask(url: URL, access: RegistryAccess, options: RequestOptions, signal?:
 }
 
 const basic = ({ username, password }: RegistryAccess) =>
-  username === undefined ? {} : { authorization: `Basic ${Buffer.from(`${username}:${password ?? ""}`).toString("base64")}` };
+  username === undefined
+    ? {}
+    : { authorization: `Basic ${Buffer.from(`${username}:${password ?? ""}`).toString("base64")}` };
 
 /** Fetches the token a challenge asks for; undefined when the challenge is of another kind. */
 async function token(challenge: string, access: RegistryAccess, signal?: AbortSignal): Promise<string | undefined> {

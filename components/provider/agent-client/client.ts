@@ -1,0 +1,141 @@
+/** The agent of one host, as the provider's resources see it. */
+import { createClient, Code, ConnectError, type CallOptions, type Client } from "@connectrpc/connect";
+import {
+  GroupService,
+  HostService,
+  type GetHostResponse,
+  type GetIntegrityResponse,
+  type Group,
+  type GroupSpec,
+} from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import type { AgentClient, HostConnection } from "../backends.js";
+import { isCertificateTrouble, translate } from "./errors.js";
+import { openTransport } from "./transport.js";
+
+/** Cares for the certificate of a host of this machine. */
+export interface CertificateCare {
+  /** Called once per client, with what the host says of itself. */
+  renew(client: HostAgentClient, host: GetHostResponse): Promise<void>;
+  /** Called when certificates stand between us and the host; true: it got a new one, try again. */
+  reenroll(): Promise<boolean>;
+}
+
+export class HostAgentClient implements AgentClient {
+  private readonly hosts: Client<typeof HostService>;
+  private readonly groups: Client<typeof GroupService>;
+  private readonly closeTransport: () => void;
+  private prepared: Promise<void> | undefined;
+
+  constructor(
+    private readonly connection: HostConnection,
+    private readonly care?: CertificateCare,
+  ) {
+    const { transport, close } = openTransport(connection);
+    this.closeTransport = close;
+    this.hosts = createClient(HostService, transport);
+    this.groups = createClient(GroupService, transport);
+  }
+
+  getHost(): Promise<GetHostResponse> {
+    return this.call(() => this.hosts.getHost({}));
+  }
+
+  getIntegrity(): Promise<GetIntegrityResponse> {
+    return this.call(() => this.hosts.getIntegrity({}));
+  }
+
+  /** PKCS#10, PEM. */
+  async createCertificateRequest(): Promise<string> {
+    return (await this.call(() => this.hosts.createCertificateRequest({}))).certificateRequest;
+  }
+
+  async installCertificate(certificateChain: string): Promise<void> {
+    await this.call(() => this.hosts.installCertificate({ certificateChain }));
+  }
+
+  /** Asks the host to shut down in an orderly way; returns when it has agreed. */
+  async powerOff(): Promise<void> {
+    await this.call(() => this.hosts.powerOff({}));
+  }
+
+  async applyGroup(spec: GroupSpec, dryRun = false): Promise<Group> {
+    const { group } = await this.call(() => this.groups.applyGroup({ spec, dryRun }, { timeoutMs: 60_000 }));
+    return group ?? this.incomplete("group");
+  }
+
+  async getGroup(name: string): Promise<Group | undefined> {
+    try {
+      const { group } = await this.call(() => this.groups.getGroup({ name }));
+      return group ?? this.incomplete("group");
+    } catch (error) {
+      if (error instanceof Error && error.cause instanceof ConnectError && error.cause.code === Code.NotFound) {
+        return undefined;
+      }
+      throw error;
+    }
+  }
+
+  async deleteGroup(name: string): Promise<void> {
+    await this.call(() => this.groups.deleteGroup({ name }, { timeoutMs: 120_000 }));
+  }
+
+  async *watchGroup(name: string, signal: AbortSignal): AsyncIterable<Group> {
+    // A stream lives as long as its watcher: no time-out but the signal. 0 switches the transport's default off.
+    const options: CallOptions = { signal, timeoutMs: 0 };
+    try {
+      for await (const { group } of this.groups.watchGroup({ name }, options)) {
+        if (group) yield group;
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      throw translate(error, this.name());
+    }
+  }
+
+  async getLogs(group: string, container: string, tailLines: number): Promise<string> {
+    return this.call(async () => {
+      const chunks: Uint8Array[] = [];
+      for await (const { data } of this.groups.getLogs({ group, container, tailLines })) chunks.push(data);
+      return Buffer.concat(chunks).toString();
+    });
+  }
+
+  close(): void {
+    this.closeTransport();
+  }
+
+  private name(): string {
+    return `host ${this.connection.hostId} at ${this.connection.endpoint}`;
+  }
+
+  private incomplete(what: string): never {
+    throw new Error(`${this.name()}: the answer holds no ${what}; agent and provider are of different versions`);
+  }
+
+  private async call<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      await (this.prepared ??= this.prepare());
+      return await work();
+    } catch (error) {
+      throw translate(error, this.name());
+    }
+  }
+
+  /** Before the first call: a certificate near its end is renewed, one that is over is replaced by first contact again. */
+  private async prepare(): Promise<void> {
+    const { care } = this;
+    if (!care) return;
+    const ask = () => this.hosts.getHost({});
+    let host: GetHostResponse;
+    try {
+      host = await ask();
+    } catch (error) {
+      if (!isCertificateTrouble(error) || !(await care.reenroll())) return;
+      // The call that follows reports what is still wrong.
+      return;
+    }
+    // Renewal calls this client again, which must not wait for itself.
+    this.prepared = Promise.resolve();
+    await care.renew(this, host);
+  }
+}

@@ -1,0 +1,93 @@
+/** Host images: built here, at most once per set of inputs, and kept in this machine's store. */
+import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { HostImageBuildSpec, HostImageObserved, HostImageStore, Operation } from "../backends.js";
+import { run } from "../ownership/command.js";
+import { withLock } from "../ownership/lock.js";
+import { within } from "../ownership/time.js";
+import { buildPaths, hostImageInputsHash } from "./inputs.js";
+import { claimImage, describe, digestOfFile, readImage, releaseClaim, removeImage, storeImage } from "./store.js";
+
+export class LocalHostImages implements HostImageStore {
+  constructor(
+    private readonly stateDirectory: string,
+    private readonly cacheDirectory: string,
+    /** Whether a machine of this computer boots from an image. */
+    private readonly isUsed: (digest: string) => Promise<boolean>,
+  ) {}
+
+  async inputsHash(spec: HostImageBuildSpec): Promise<string> {
+    return hostImageInputsHash(spec);
+  }
+
+  async build(op: Operation, spec: HostImageBuildSpec): Promise<HostImageObserved> {
+    const hash = await this.inputsHash(spec);
+    return within(op, "host image", async (signal) => {
+      const builds = join(this.cacheDirectory, "host-images");
+      await mkdir(builds, { recursive: true, mode: 0o700 });
+      op.status("waiting for the build of the same image");
+      const digest = await withLock(join(builds, ".locks", hash), signal, async () => {
+        const built = join(builds, hash);
+        const digest = (await describe(built))?.digest ?? (await this.buildInto(op, spec, built, signal));
+        await claimImage(this.stateDirectory, digest, op.owner);
+        await storeImage(this.stateDirectory, built, digest);
+        return digest;
+      });
+      await op.checkpoint("image-built");
+      return (await readImage(this.stateDirectory, digest))!;
+    });
+  }
+
+  async read(digest: string): Promise<HostImageObserved | undefined> {
+    return readImage(this.stateDirectory, digest);
+  }
+
+  async release(op: Operation, digest: string): Promise<void> {
+    const last = await releaseClaim(this.stateDirectory, digest, op.owner);
+    if (last && !(await this.isUsed(digest))) await removeImage(this.stateDirectory, digest);
+  }
+
+  private async buildInto(
+    op: Operation,
+    spec: HostImageBuildSpec,
+    built: string,
+    signal: AbortSignal,
+  ): Promise<string> {
+    if (process.getuid?.() !== 0) {
+      throw new Error(
+        "build: a host image is built by root, as its files belong to other users; run as root, or set digest to a published image",
+      );
+    }
+    const { script, binaries } = buildPaths();
+    const output = await mkdtemp(`${built}.building-`);
+    try {
+      await run(
+        script,
+        [
+          ...["--binaries", binaries, "--keys", spec.keysDirectory, "--mode", spec.mode],
+          ...["--output", output, "--cache", this.cacheDirectory],
+        ],
+        {
+          logFile: `${built}.log`,
+          signal,
+          onLine: (line) => {
+            const step = /^\[ *\d+ s\] (.*)$/.exec(line)?.[1];
+            if (step !== undefined) op.status(step);
+          },
+        },
+      );
+      const description = await describe(output);
+      const digest = await digestOfFile(join(output, "disk.raw"), signal);
+      if (description?.digest !== digest) {
+        throw new Error(
+          `build: ${output}/image.json says ${description?.digest ?? "nothing"}, but the disk's digest is ${digest}`,
+        );
+      }
+      await rm(built, { recursive: true, force: true });
+      await rename(output, built);
+      return digest;
+    } finally {
+      await rm(output, { recursive: true, force: true });
+    }
+  }
+}

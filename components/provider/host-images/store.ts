@@ -1,0 +1,99 @@
+/** The image store: `<state>/images/<sha256 hex>/` with disk.raw, OVMF_VARS.fd and image.json, read-only and shared. */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { chmod, copyFile, link, mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import type { HostImageObserved, Owner } from "../backends.js";
+import { isAbsent, readFileIfPresent } from "../ownership/atomic-file.js";
+import { idFor } from "../ownership/marker.js";
+
+const files = ["disk.raw", "OVMF_VARS.fd", "image.json"];
+
+/** What image.json says, as far as it is used here; hosts/image/scripts/describe.sh writes it. */
+interface Description {
+  digest: string;
+  rootHash: string;
+  ipePolicy: { name: string; version: string };
+  mode: string;
+  trustedCertificates: string[];
+}
+
+/** Folder of an image; it need not exist. */
+export function imageDirectory(stateDirectory: string, digest: string): string {
+  const hex = /^sha256:([0-9a-f]{64})$/.exec(digest)?.[1];
+  if (hex === undefined)
+    throw new Error(`imageDigest: ${JSON.stringify(digest)} is no digest; it looks like sha256:<64 hex>`);
+  return join(stateDirectory, "images", hex);
+}
+
+/** sha256:<hex> of a file. */
+export async function digestOfFile(path: string, signal?: AbortSignal): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path, { highWaterMark: 1024 * 1024 }), hash, { signal });
+  return `sha256:${hash.digest("hex")}`;
+}
+
+/** Reads an image folder's description. */
+export async function describe(directory: string): Promise<Description | undefined> {
+  const content = await readFileIfPresent(join(directory, "image.json"));
+  return content === undefined ? undefined : (JSON.parse(content) as Description);
+}
+
+/** An image of the store; undefined when it is not there. */
+export async function readImage(stateDirectory: string, digest: string): Promise<HostImageObserved | undefined> {
+  const directory = imageDirectory(stateDirectory, digest);
+  const description = await describe(directory);
+  if (!description) return undefined;
+  const { rootHash, ipePolicy, trustedCertificates } = description;
+  const policy = `${ipePolicy.name} ${ipePolicy.version}`;
+  return { digest, directory, rootHash, ipePolicy: policy, mode: "audit", trustedCertificates };
+}
+
+/** Puts a built image into the store, by links where the file systems allow it. */
+export async function storeImage(stateDirectory: string, built: string, digest: string): Promise<void> {
+  const directory = imageDirectory(stateDirectory, digest);
+  if (await describe(directory)) return;
+  const parent = join(stateDirectory, "images");
+  await mkdir(parent, { recursive: true, mode: 0o700 });
+  const work = await mkdtemp(join(parent, ".storing-"));
+  try {
+    for (const file of files) {
+      const target = join(work, file);
+      await link(join(built, file), target).catch(() => copyFile(join(built, file), target));
+      await chmod(target, 0o444);
+    }
+    await rm(directory, { recursive: true, force: true });
+    await rename(work, directory);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+const claims = (directory: string) => `${directory}.claims`;
+
+/** Notes that an owner wants the image to stay. */
+export async function claimImage(stateDirectory: string, digest: string, owner: Owner): Promise<void> {
+  const folder = claims(imageDirectory(stateDirectory, digest));
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await writeFile(join(folder, idFor("claim", owner)), `${JSON.stringify(owner)}\n`, { mode: 0o600 });
+}
+
+/** Gives up an owner's claim. Returns true when it was there and the last one. */
+export async function releaseClaim(stateDirectory: string, digest: string, owner: Owner): Promise<boolean> {
+  const folder = claims(imageDirectory(stateDirectory, digest));
+  try {
+    await rm(join(folder, idFor("claim", owner)));
+    return (await readdir(folder)).length === 0;
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw error;
+  }
+}
+
+/** Removes an image. */
+export async function removeImage(stateDirectory: string, digest: string): Promise<void> {
+  const directory = imageDirectory(stateDirectory, digest);
+  await rm(directory, { recursive: true, force: true });
+  await rm(claims(directory), { recursive: true, force: true });
+}

@@ -1,0 +1,89 @@
+/**
+ * First contact with a host, and the way back for one whose certificate is over: enrollment.proto over the serial port that
+ * only its hypervisor can open.
+ */
+import type { Socket } from "node:net";
+import { createInterface } from "node:readline";
+import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
+import { timestampNow } from "@bufbuild/protobuf/wkt";
+import {
+  EnrollmentRequestSchema,
+  EnrollmentResponseSchema,
+  type EnrollmentRequest,
+} from "../../../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
+import type { Authority } from "../certificates/authority.js";
+import { CertificateRefusedError, signHostCertificate } from "../certificates/host-certificate.js";
+
+/** A line longer than this is no request. */
+const maximumLine = 64 * 1024;
+
+export interface EnrollmentOptions {
+  authority: Authority;
+  /** The host that may enroll; undefined at first contact. */
+  hostId: string | undefined;
+  /** Called before a certificate is given, to write down whose it is. */
+  accept(hostId: string): Promise<void>;
+  /** Called when a host asked for what it does not get. */
+  refuse(reason: string): void;
+}
+
+/** Answers requests on a connection until it ends. `enrolled` resolves with the first host that got a certificate. */
+export class EnrollmentServer {
+  readonly enrolled: Promise<string>;
+  private resolve!: (hostId: string) => void;
+  private busy: Promise<void> = Promise.resolve();
+
+  constructor(
+    private readonly socket: Socket,
+    private readonly options: EnrollmentOptions,
+  ) {
+    this.enrolled = new Promise((resolve) => (this.resolve = resolve));
+    socket.on("error", () => undefined);
+    createInterface({ input: socket }).on("line", (line) => {
+      // One after the other; the host repeats its request while it waits.
+      this.busy = this.busy.then(() => this.answer(line)).catch((error: Error) => options.refuse(error.message));
+    });
+  }
+
+  /** False once the connection has ended. */
+  get isOpen(): boolean {
+    return !this.socket.destroyed;
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+
+  private async answer(line: string): Promise<void> {
+    const request = parse(line);
+    if (!request) return;
+    const { authority, hostId } = this.options;
+    const response = create(EnrollmentResponseSchema, { signerTime: timestampNow() });
+    try {
+      if (hostId !== undefined && request.hostId !== hostId) {
+        throw new CertificateRefusedError(`host ${request.hostId} asks for a certificate where ${hostId} is expected`);
+      }
+      response.certificateChain = await signHostCertificate(authority, request.hostId, request.certificateRequest);
+      response.certificateAuthority = authority.certificate;
+      await this.options.accept(request.hostId);
+    } catch (error) {
+      if (!(error instanceof CertificateRefusedError)) throw error;
+      response.certificateChain = "";
+      response.error = error.message;
+      this.options.refuse(error.message);
+    }
+    if (this.socket.destroyed) return;
+    this.socket.write(`${toJsonString(EnrollmentResponseSchema, response)}\n`);
+    if (!response.error) this.resolve(request.hostId);
+  }
+}
+
+/** The first line after connecting may be the rest of an older one, so what is no request is passed over. */
+function parse(line: string): EnrollmentRequest | undefined {
+  if (line.length > maximumLine || !line.trimStart().startsWith("{")) return undefined;
+  try {
+    return fromJsonString(EnrollmentRequestSchema, line, { ignoreUnknownFields: true });
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,406 @@
+/** Virtual machines that run hosts: made, brought to what is wanted, observed, ended. */
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { HostAgentClient } from "../agent-client/client.js";
+import type { HostDirectory, KnownHost } from "../agent-client/local-agents.js";
+import { renewIfDue } from "../agent-client/renewal.js";
+import { discoverHostId } from "../agent-client/transport.js";
+import {
+  UnreachableHostError,
+  type IntegrityFacts,
+  type Operation,
+  type VirtualMachineObserved,
+  type VirtualMachineSpec,
+} from "../backends.js";
+import { readAuthority, type Authority } from "../certificates/authority.js";
+import { describe, imageDirectory } from "../host-images/store.js";
+import { idFor } from "../ownership/marker.js";
+import { PortReservations } from "../ownership/ports.js";
+import { textFrom } from "../ownership/tail.js";
+import { sleep, within } from "../ownership/time.js";
+import { StalledBootError, untilReady } from "./boot.js";
+import { EnrollmentServer, type EnrollmentOptions } from "./enrollment.js";
+import type { HypervisorMarkers, VirtualMachineMarker } from "./markers.js";
+import { connectionOf, factsOf, observedMachine } from "./observation.js";
+import { agentForward, reservePorts } from "./ports.js";
+import { Power } from "./power.js";
+import { AcceleratorChoice, type Accelerator } from "./qemu/accelerator.js";
+import { changeForwards } from "./qemu/forwards.js";
+import { connectUnix } from "./qemu/unix-socket.js";
+
+/** How often a boot that shows no sign of life is begun anew: emulated guests hang now and then. */
+const bootAttempts = 3;
+/** Quiet consoles of emulated machines stay silent for most of a boot. */
+const stallMilliseconds: Record<Accelerator, number> = { kvm: 60_000, tcg: 150_000 };
+/** Statuses of QEMU with a guest that runs or soon will. */
+const liveStatuses = new Set(["running", "paused", "prelaunch", "inmigrate", "suspended", "debug", "save-vm"]);
+
+const timeLeft = (milliseconds: number) => Date.now() + milliseconds;
+
+export class VirtualMachines implements HostDirectory {
+  private readonly power: Power;
+  private readonly reservations: PortReservations;
+  private readonly accelerators: AcceleratorChoice;
+
+  constructor(
+    private readonly markers: HypervisorMarkers,
+    cacheDirectory: string,
+  ) {
+    this.power = new Power(markers);
+    this.reservations = new PortReservations(join(markers.stateDirectory, "ports"));
+    this.accelerators = new AcceleratorChoice(join(cacheDirectory, "accelerator.json"));
+  }
+
+  async create(op: Operation, spec: VirtualMachineSpec): Promise<VirtualMachineObserved> {
+    const { machines, disks } = this.markers;
+    const id = idFor(machines.prefix, op.owner);
+    return within(op, id, (signal) =>
+      machines.locked(id, signal, async () => {
+        // The disk's lock keeps two machines from taking the same disk, and the disk from being deleted meanwhile.
+        const marker = await disks.locked(spec.stateDiskId, signal, async () => {
+          await this.demand(spec, id);
+          return machines.adoptOrCreate(op.owner, spec, { ports: [] });
+        });
+        await op.checkpoint("marker-written");
+        return this.bring(op, marker, spec, signal);
+      }),
+    );
+  }
+
+  async update(op: Operation, id: string, spec: VirtualMachineSpec): Promise<VirtualMachineObserved> {
+    return within(op, id, (signal) =>
+      this.markers.machines.locked(id, signal, async () => {
+        const marker = await this.markers.machines.existing(id);
+        for (const property of ["imageDigest", "stateDiskId"] as const) {
+          if (marker.spec[property] === spec[property]) continue;
+          throw new Error(`${property}: ${marker.spec[property]} cannot become ${spec[property]}; replace the machine`);
+        }
+        await this.demand(spec, id);
+        return this.bring(op, marker, spec, signal);
+      }),
+    );
+  }
+
+  async read(id: string): Promise<VirtualMachineObserved | undefined> {
+    const marker = await this.markers.machines.read(id);
+    return marker && this.observe(marker);
+  }
+
+  async delete(op: Operation, id: string, force: boolean): Promise<void> {
+    await within(op, id, (signal) =>
+      this.markers.machines.locked(id, signal, async () => {
+        const { machines } = this.markers;
+        const marker = await machines.read(id);
+        if (!marker) return;
+        const client = await this.client(marker);
+        try {
+          const running = await this.power.isRunning(marker);
+          // A machine that never became a host has nobody to ask.
+          if (running && client && !force) await client.getHost();
+          await this.power.stop(op, marker, client && (() => client.powerOff()));
+        } finally {
+          client?.close();
+        }
+        await this.reservations.releaseAll(machines.folder(id));
+        await machines.remove(id);
+      }),
+    );
+  }
+
+  /** Whether any machine of this computer boots from an image. */
+  async usesImage(digest: string): Promise<boolean> {
+    return (await this.markers.machines.list()).some((marker) => marker.spec.imageDigest === digest);
+  }
+
+  async findHost(hostId: string): Promise<KnownHost | undefined> {
+    const marker = (await this.markers.machines.list()).find((machine) => machine.details.hostId === hostId);
+    const connection = marker && (await connectionOf(marker));
+    if (!connection) return undefined;
+    const { certificateAuthority } = marker.spec;
+    return {
+      connection,
+      certificateAuthority,
+      powerState: () => this.powerState(marker),
+      reenroll: () => this.reenroll(marker),
+    };
+  }
+
+  /** What has to be there before a machine can be; errors name the property. */
+  private async demand(spec: VirtualMachineSpec, id: string): Promise<void> {
+    const directory = imageDirectory(this.markers.stateDirectory, spec.imageDigest);
+    if (!(await describe(directory))) {
+      throw new Error(
+        `imageDigest: ${spec.imageDigest} is not in the image store (${directory}); build or import the image`,
+      );
+    }
+    if (!(await this.markers.disks.read(spec.stateDiskId))) {
+      throw new Error(`stateDiskId: there is no state disk ${spec.stateDiskId} on this machine`);
+    }
+    const user = (await this.markers.machines.list()).find(
+      (machine) => machine.id !== id && machine.spec.stateDiskId === spec.stateDiskId,
+    );
+    if (user) throw new Error(`stateDiskId: ${spec.stateDiskId} is attached to ${user.id} already`);
+    await readAuthority(spec.certificateAuthority);
+  }
+
+  /** Makes the machine what is wanted, whatever it is now. The caller holds its lock. */
+  private async bring(
+    op: Operation,
+    marker: VirtualMachineMarker,
+    spec: VirtualMachineSpec,
+    signal: AbortSignal,
+  ): Promise<VirtualMachineObserved> {
+    const folder = this.markers.machines.folder(marker.id);
+    const oldPorts = marker.details.ports;
+    const ports = await reservePorts(this.reservations, folder, marker, spec.publishedPorts, signal);
+    const accelerator = await this.accelerators.choose(
+      spec.acceleration,
+      (message) => op.log("info", `${marker.id}: ${message}`),
+      signal,
+    );
+    // Known from the disk, when the host had another machine before.
+    const disk = await this.markers.disks.existing(spec.stateDiskId);
+    marker.details.hostId = disk.details.hostId;
+    if (marker.details.hostId === undefined) delete marker.details.hostId;
+    await this.wake(marker);
+
+    const { started } = marker.details;
+    const fits =
+      started !== undefined &&
+      started.cpus === spec.cpus &&
+      started.memoryMiB === spec.memoryMiB &&
+      started.imageDigest === spec.imageDigest &&
+      started.stateDiskId === spec.stateDiskId &&
+      (started.accelerator === accelerator || spec.acceleration === "auto");
+    if ((await this.power.isRunning(marker)) && (!fits || spec.powerState === "stopped"))
+      await this.shutDown(op, marker);
+
+    if (await this.power.isRunning(marker)) {
+      await this.power.monitor(marker, (qmp) => changeForwards(qmp, oldPorts, ports));
+    }
+    marker.spec = spec;
+    marker.details.ports = ports;
+    await this.markers.machines.write(marker);
+    for (const old of oldPorts) {
+      const kept = ports.some((port) => port.protocol === old.protocol && port.hostPort === old.hostPort);
+      if (!kept) await this.reservations.release(folder, old.protocol, old.hostPort);
+    }
+    if (spec.powerState === "running") await this.boot(op, marker, accelerator, signal);
+    return this.observe(marker);
+  }
+
+  /** A paused guest goes on; what is left of one that has crashed or shut down is cleared away. */
+  private async wake(marker: VirtualMachineMarker): Promise<void> {
+    if (!(await this.power.isRunning(marker))) return;
+    const status = await this.status(marker).catch(() => undefined);
+    if (status === "paused") await this.power.monitor(marker, (qmp) => qmp.execute("cont"));
+    else if (status === undefined || !liveStatuses.has(status)) await this.power.kill(marker);
+  }
+
+  private async powerState(marker: VirtualMachineMarker): Promise<"running" | "stopped"> {
+    if (!(await this.power.isRunning(marker))) return "stopped";
+    const status = await this.status(marker).catch((error: Error) => {
+      throw new UnreachableHostError(`${marker.id}: QEMU runs and does not answer: ${error.message}`, { cause: error });
+    });
+    return liveStatuses.has(status) && status !== "paused" ? "running" : "stopped";
+  }
+
+  private async status(marker: VirtualMachineMarker): Promise<string> {
+    const answer = await this.power.monitor(marker, (qmp) => qmp.execute<{ status: string }>("query-status"));
+    return answer.status;
+  }
+
+  private async shutDown(op: Operation, marker: VirtualMachineMarker): Promise<void> {
+    const client = await this.client(marker);
+    try {
+      await this.power.stop(op, marker, client && (() => client.powerOff()));
+    } finally {
+      client?.close();
+    }
+  }
+
+  /** Starts what does not run, and waits for the agent. */
+  private async boot(
+    op: Operation,
+    marker: VirtualMachineMarker,
+    accelerator: Accelerator,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const authority = await readAuthority(marker.spec.certificateAuthority);
+    for (let attempt = 1; ; attempt++) {
+      const serialLog = this.power.file(marker, "serialLog");
+      const begin = Date.now();
+      let serialOffset = 0;
+      const starts = !(await this.power.isRunning(marker));
+      if (starts) {
+        serialOffset = (await textFrom(serialLog, 0, 0)).size;
+        op.status(`starting the machine under ${accelerator.toUpperCase()}`);
+        await this.power.start(op, marker, accelerator, signal);
+      }
+      try {
+        await this.watch(op, marker, authority, serialOffset, accelerator, signal);
+      } catch (error) {
+        if (!(error instanceof StalledBootError) || attempt === bootAttempts) throw error;
+        op.log("warning", `${error.message}\nStarting it again (${attempt} of ${bootAttempts - 1})`);
+        await this.power.kill(marker);
+        continue;
+      }
+      if (starts) marker.details.bootSeconds = Math.round((Date.now() - begin) / 100) / 10;
+      await this.markers.machines.write(marker);
+      return;
+    }
+  }
+
+  private async watch(
+    op: Operation,
+    marker: VirtualMachineMarker,
+    authority: Authority,
+    serialOffset: number,
+    accelerator: Accelerator,
+    signal: AbortSignal,
+  ): Promise<void> {
+    let client: HostAgentClient | undefined;
+    let booted = false;
+    const onBooted = async () => {
+      if (!booted) await op.checkpoint("booted");
+      booted = true;
+    };
+    const enrollment = this.enrollment(marker, authority, (reason) => op.log("warning", `${marker.id}: ${reason}`));
+    const { accept } = enrollment;
+    try {
+      const host = await untilReady(
+        op,
+        {
+          id: marker.id,
+          serialLog: this.power.file(marker, "serialLog"),
+          serialOffset,
+          qemuLog: this.power.file(marker, "qemuLog"),
+          enrollmentSocket: this.power.file(marker, "enrollment"),
+          enrollment: {
+            ...enrollment,
+            accept: async (hostId) => {
+              await onBooted();
+              await accept(hostId);
+            },
+          },
+          stallMilliseconds: stallMilliseconds[accelerator],
+          isRunning: () => this.power.isRunning(marker),
+          askAgent: async () => {
+            if (marker.details.hostId === undefined) await this.discover(marker, authority, signal);
+            client ??= await this.client(marker);
+            const host = await client?.getHost();
+            if (host) await onBooted();
+            return host;
+          },
+        },
+        signal,
+      );
+      await op.checkpoint("enrolled");
+      if (client) await renewIfDue(client, host, marker.spec.certificateAuthority).catch(() => false);
+    } finally {
+      client?.close();
+    }
+  }
+
+  /** Asks the agent who it is, when its identity was made in a call that was killed before it wrote it down. */
+  private async discover(marker: VirtualMachineMarker, authority: Authority, signal: AbortSignal): Promise<void> {
+    const { hostAddress: host, hostPort: port } = agentForward(marker);
+    const hostId = await discoverHostId({ host, port }, authority.certificate, marker.spec.clientIdentity, signal);
+    if (hostId !== undefined) await this.recordHost(marker, hostId);
+  }
+
+  /** The identity lies on the disk, so it is noted with the disk first. */
+  private async recordHost(marker: VirtualMachineMarker, hostId: string): Promise<void> {
+    if (marker.details.hostId === hostId) return;
+    const disk = await this.markers.disks.existing(marker.spec.stateDiskId);
+    disk.details.hostId = hostId;
+    await this.markers.disks.write(disk);
+    marker.details.hostId = hostId;
+    await this.markers.machines.write(marker);
+  }
+
+  private enrollment(
+    marker: VirtualMachineMarker,
+    authority: Authority,
+    refuse: (reason: string) => void,
+  ): EnrollmentOptions {
+    return {
+      authority,
+      hostId: marker.details.hostId,
+      accept: (hostId) => this.recordHost(marker, hostId),
+      refuse,
+    };
+  }
+
+  /** Answers a host that asks for a certificate; false when it does not within 20 s. */
+  private async reenroll(marker: VirtualMachineMarker): Promise<boolean> {
+    if (!(await this.power.isRunning(marker))) return false;
+    const authority = await readAuthority(marker.spec.certificateAuthority);
+    const socket = await connectUnix(this.power.file(marker, "enrollment"), 5000);
+    const server = new EnrollmentServer(
+      socket,
+      this.enrollment(marker, authority, () => undefined),
+    );
+    try {
+      return await Promise.race([server.enrolled.then(() => true), sleep(20_000).then(() => false)]);
+    } finally {
+      server.close();
+    }
+  }
+
+  private async client(marker: VirtualMachineMarker): Promise<HostAgentClient | undefined> {
+    const connection = await connectionOf(marker);
+    if (!connection) return undefined;
+    const { certificateAuthority } = marker.spec;
+    return new HostAgentClient(connection, {
+      renew: async (client, host) => {
+        await renewIfDue(client, host, certificateAuthority).catch(() => undefined);
+      },
+      reenroll: () => this.reenroll(marker),
+    });
+  }
+
+  private async observe(marker: VirtualMachineMarker): Promise<VirtualMachineObserved> {
+    const serialLog = this.power.file(marker, "serialLog");
+    if (!(await this.power.isRunning(marker))) return observedMachine(marker, serialLog, undefined);
+    let size: { cpus: number; memoryMiB: number } | undefined;
+    try {
+      size = await this.power.monitor(marker, async (qmp) => {
+        const { status } = await qmp.execute<{ status: string }>("query-status");
+        if (!liveStatuses.has(status) || status === "paused") return undefined;
+        const cpus = await qmp.execute<unknown[]>("query-cpus-fast");
+        const memory = await qmp.execute<{ "base-memory": number }>("query-memory-size-summary");
+        return { cpus: cpus.length, memoryMiB: memory["base-memory"] / 1024 ** 2 };
+      });
+    } catch (error) {
+      throw new UnreachableHostError(`${marker.id}: QEMU runs and does not answer: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+    if (!size) return observedMachine(marker, serialLog, undefined);
+    const integrity = await this.integrity(marker, serialLog);
+    return observedMachine(marker, serialLog, { ...size, ...(integrity ? { integrity } : {}) });
+  }
+
+  /** Facts from the agent. A host that is just booting, as its console shows, is waited for. */
+  private async integrity(marker: VirtualMachineMarker, serialLog: string): Promise<IntegrityFacts | undefined> {
+    const client = await this.client(marker);
+    if (!client) return undefined;
+    const end = timeLeft(120_000);
+    try {
+      for (;;) {
+        try {
+          const host = await client.getHost();
+          return factsOf(await client.getIntegrity(), host.kernelVersion);
+        } catch (error) {
+          const written = (await stat(serialLog).catch(() => undefined))?.mtimeMs ?? 0;
+          const booting = Date.now() - written < 30_000;
+          if (!(error instanceof UnreachableHostError) || !booting || Date.now() > end) throw error;
+          await sleep(1000);
+        }
+      }
+    } finally {
+      client.close();
+    }
+  }
+}
