@@ -258,6 +258,8 @@ export interface Agents {
   connect(connection: HostConnection): AgentClient;
   /** Finds the connection of a host known to this machine, for imports; undefined when none is known. */
   find(hostId: string): Promise<HostConnection | undefined>;
+  /** True when the host is a virtual machine of this machine and is proved to be stopped; nothing runs on it then. */
+  isStopped(hostId: string): Promise<boolean>;
 }
 
 /** Everything the provider's resources stand on. */

@@ -1,20 +1,24 @@
-/** A killed `up` at each named checkpoint: the next one succeeds, and nothing exists twice. */
+/**
+ * A killed `up` at each named checkpoint: each next one adopts what was half made and gets further, the last one comes to the end,
+ * and nothing exists twice.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Fault } from "../fakes/world.js";
 import { EngineProject } from "./project.js";
 
+/** In the order in which an `up` reaches them. */
 const checkpoints = [
-  "registry-started",
-  "image-pushed",
-  "disk-created",
   "marker-written",
+  "registry-started",
+  "disk-created",
+  "image-pushed",
   "tpm-started",
   "qemu-started",
   "booted",
   "enrolled",
   "group-applied",
 ];
-const actions: Fault["action"][] = ["kill-plugin", "kill-cli", "interrupt-cli", "fail"];
+const actions: Fault["action"][] = ["kill-plugin", "interrupt-plugin", "kill-cli", "interrupt-cli", "fail"];
 
 describe.each(actions)("%s", (action) => {
   let project: EngineProject;
@@ -27,18 +31,21 @@ describe.each(actions)("%s", (action) => {
   it.each(checkpoints)("at %s", async (checkpoint) => {
     project.world.setFaults({ checkpoint, action });
     const broken = await project.up();
+    expect(project.world.faultsStruck, `the fault has struck: ${broken.output}`).toBe(true);
     expect(broken.exitCode, broken.output).not.toBe(0);
-    expect(project.world.faultsStruck, "the fault has struck").toBe(true);
     project.clearLocks();
+  });
 
+  it("and the next up succeeds, with one of each thing", async () => {
     const repaired = await project.up();
     expect(repaired.exitCode, repaired.output).toBe(0);
-    for (const kind of ["virtual-machines", "state-disks", "registries", "images"] as const) {
-      const urns = project.world.list(kind).map((thing) => thing.owner.urn);
-      expect(urns, kind).toHaveLength(1);
+    for (const kind of ["virtual-machines", "state-disks", "registries", "images", "host-images", "groups"] as const) {
+      expect(
+        project.world.list(kind).map((thing) => thing.id),
+        kind,
+      ).toHaveLength(1);
     }
-    const destroyed = await project.destroy();
-    expect(destroyed.exitCode, destroyed.output).toBe(0);
-    expect(project.world.list("virtual-machines")).toEqual([]);
+    expect(project.world.list("virtual-machines").every((thing) => thing.finished)).toBe(true);
+    expect((await project.changes()).map((step) => step.urn)).toEqual([]);
   });
 });

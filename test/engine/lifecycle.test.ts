@@ -25,15 +25,17 @@ describe("a stack's life on the real engine", () => {
 
   it("shows a stopped machine as drift, and up repairs it", async () => {
     project.world.disturb("virtual-machines", { powerState: "stopped" });
-    const refreshed = await project.run(["refresh", "--yes", "--skip-preview", "--stack", project.stack]);
-    // The group's host does not answer: that is an error, never the group's absence.
-    expect(refreshed.exitCode, refreshed.output).not.toBe(0);
-    const machine = (await project.changes("--target", urnOf(await project.state(), "machine")))[0];
-    expect(Object.keys(machine?.detailedDiff ?? {})).toContain("powerState");
-    const up = await project.run(["up", "--yes", "--skip-preview", "--stack", project.stack]);
+    const changes = await project.changes();
+    const machine = changes.find((step) => urnEnd(step.urn) === "machine");
+    expect(Object.keys(machine?.detailedDiff ?? {})).toEqual(["powerState"]);
+    // A stopped host runs no group: an observation, neither an error nor the group's absence.
+    const group = changes.find((step) => urnEnd(step.urn) === "group");
+    expect(Object.keys(group?.detailedDiff ?? {})).toEqual(["observedContainers[0].state"]);
+    const up = await project.up();
     expect(up.exitCode, up.output).toBe(0);
     expect(project.world.list("virtual-machines")[0]?.observed["powerState"]).toBeUndefined();
     expect(project.world.list("virtual-machines")).toHaveLength(1);
+    expect(await project.changes()).toEqual([]);
   });
 
   it("names property and value when a container was stopped by hand, and up repairs it", async () => {

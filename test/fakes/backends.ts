@@ -444,6 +444,14 @@ class FakeAgents implements Agents {
     }
     return undefined;
   }
+
+  async isStopped(hostId: string): Promise<boolean> {
+    for (const machine of this.world.list<VirtualMachineSpec>("virtual-machines")) {
+      const observed = await this.hypervisor.readVirtualMachine(machine.id);
+      if (observed?.connection?.hostId === hostId) return observed.powerState === "stopped";
+    }
+    return false;
+  }
 }
 
 /** Backends over a world; every uri that the resources let through leads to the same hypervisor. */

@@ -183,7 +183,8 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
   it("passes while it is not known", async () => {
     const known = (await failures(type, changed(type, path, unknown))).map((failure) => failure.property);
     // A wrong name is wrong whatever its value; a missing twin is missing all the same.
-    if (!/did you mean|exactly one|twice|go together|absolute path|without '/.test(reason.source)) expect(known).not.toContain(property);
+    if (!/did you mean|exactly one|twice|go together|absolute path|without '/.test(reason.source))
+      expect(known).not.toContain(property);
   });
 });
 

@@ -141,7 +141,7 @@ export const groupDeployment: Resource = {
     return { id, outputs: await deploy(context, id, inputs, op) };
   },
 
-  async read({ backends }, { id, inputs }) {
+  async read({ backends }, { id, inputs, outputs: old }) {
     const [hostId = "", name = ""] = id.split("/");
     if (!hostId || !name) throw new Error(`${id}: the id of a GroupDeployment is <host id>/<group name>`);
     const connection = inputs && isRecord(inputs["host"]) ? hostOf(inputs) : await backends.agents.find(hostId);
@@ -153,6 +153,10 @@ export const groupDeployment: Resource = {
       const host = JSON.parse(JSON.stringify(connection)) as Value;
       const known = inputs ?? { ...(group.spec ? toProperties(group.spec) : {}), host };
       return { id, inputs: known, outputs: outputs({ ...known, host }, group) };
+    } catch (error) {
+      // A machine that is proved to be stopped runs nothing: that is an observation, and `up` can repair it.
+      if (!inputs || !old || !isUnreachable(error) || !(await backends.agents.isStopped(hostId))) throw error;
+      return { id, inputs, outputs: { ...old, ...nothingRuns(old) } };
     } finally {
       agent.close();
     }
@@ -178,6 +182,20 @@ export const groupDeployment: Resource = {
   },
 };
 
+const isUnreachable = (error: unknown): boolean => (error as Error).name === "UnreachableHostError";
+
+/** What is observed of a group whose host is stopped. */
+function nothingRuns(old: Properties): Properties {
+  return {
+    state: "Stopped",
+    observedContainers: items(old["observedContainers"]).map(({ exitCode: _ended, ...container }) => ({
+      ...container,
+      state: "Waiting",
+      reason: "HostStopped",
+    })),
+  };
+}
+
 const unknownOutputs: Properties = {
   generation: unknown,
   observedGeneration: unknown,
@@ -195,7 +213,7 @@ async function tryOut({ backends }: Context, inputs: Properties, op: Operation):
   try {
     await agent.applyGroup(toGroupSpec(inputs), true);
   } catch (error) {
-    if ((error as Error).name !== "UnreachableHostError") throw error;
+    if (!isUnreachable(error)) throw error;
     op.log(
       "warning",
       `the host does not answer now, so nothing could be checked against it: ${(error as Error).message}`,
