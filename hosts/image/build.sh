@@ -1,0 +1,118 @@
+#!/bin/bash
+# Builds the host image. Needs root: mmdebstrap and mkosi make file systems with other owners than the caller.
+#
+#   build.sh --binaries DIR --keys DIR --output DIR --cache DIR [--mode audit] [--profile debug]
+#
+#   --binaries  what `make host-binaries` leaves: palisade-agent, palisade-initrd, containerd, containerd-shim-runc-v2,
+#               ctr, cni/, pause.oci.tar
+#   --keys      what `palisade keys init` leaves; used: secure-boot/{pk,kek,db}, image/{root-hash,ipe-policy}
+#   --output    gets disk.raw, OVMF_VARS.fd and image.json; each is replaced at once or not at all
+#   --cache     tools, packages and the installed base, reused by later builds; shared by all clones
+#   --mode      what the integrity policy does, part of the signed image; only audit so far
+#   --profile   debug: a root shell on the second serial port, for work on the image itself; never for a host in use
+#
+# Progress goes to standard output, one line per step.
+set -euo pipefail
+
+here=$(dirname "$(realpath "$0")")
+suite=trixie
+mode=audit
+profile=
+unset binaries keys output cache
+
+fail() {
+    echo "build.sh: $*" >&2
+    exit 1
+}
+
+while (($#)); do
+    case $1 in
+    --binaries | --keys | --output | --cache | --mode | --profile)
+        (($# > 1)) || fail "$1 needs a value"
+        declare "${1#--}=$2"
+        shift 2
+        ;;
+    *) fail "unknown argument $1; see the head of $0" ;;
+    esac
+done
+for argument in binaries keys output cache; do
+    [[ -n ${!argument:-} ]] || fail "--$argument is missing; see the head of $0"
+done
+[[ -f $here/command-line.$mode ]] || fail "--mode $mode is not known; known: audit"
+[[ -z $profile || $profile == debug ]] || fail "--profile $profile is not known; known: debug"
+((EUID == 0)) || fail "has to run as root: it makes file systems whose files belong to other users"
+for file in palisade-agent palisade-initrd containerd containerd-shim-runc-v2 ctr cni/bridge cni/host-local cni/loopback cni/portmap pause.oci.tar; do
+    [[ -f $binaries/$file ]] || fail "--binaries $binaries lacks $file; make host-binaries makes it"
+done
+for role in secure-boot/pk secure-boot/kek secure-boot/db image/root-hash image/ipe-policy; do
+    [[ -f $keys/$role.crt ]] || fail "--keys $keys lacks $role.crt; palisade keys init makes it"
+done
+mkdir -p "$output" "$cache/image"
+binaries=$(realpath "$binaries") keys=$(realpath "$keys") output=$(realpath "$output") cache=$(realpath "$cache")/image
+
+started=$SECONDS
+progress() { printf '[%3d s] %s\n' $((SECONDS - started)) "$*"; }
+
+progress "tools: Debian $suite root with mkosi"
+tools=$("$here/scripts/tools-root.sh" "$suite" "$cache")
+
+# mkosi's caches are not made for two builds at once.
+exec 8>"$cache/build.lock"
+flock --nonblock 8 || { progress "another image is being built; waiting for it" && flock 8; }
+
+work=$(mktemp -d "$cache/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work"/{definition,out,workspace} "$cache"/{packages,base}
+in_root() {
+    "$here/scripts/in-root.sh" "$tools" "$here:/definition:ro" "$keys:/keys:ro" "$binaries:/binaries:ro" "$work:/work" \
+        "$cache/packages:/cache/packages" "$cache/base:/cache/base" -- "$@"
+}
+SOURCE_DATE_EPOCH=$(<"$here/source-date-epoch")
+export SOURCE_DATE_EPOCH
+
+progress "definition: mode $mode${profile:+, profile $profile}"
+"$here/scripts/assemble.sh" "$here" "$binaries" "$tools" "$work/definition"
+tr '\n' ' ' <"$here/command-line.$mode" | sed 's/ *$/\n/' >"$work/command-line"
+cat >"$work/definition/mkosi.conf.d/99-build.conf" <<EOF
+[Output]
+OutputDirectory=/work/out
+Seed=$(sha256sum "$here/inputs.sh" "$work/command-line" | sha256sum | sed -E 's/(.{8})(.{4})(.{4})(.{4})(.{12}).*/\1-\2-\3-\4-\5/')
+[Content]
+SourceDateEpoch=$SOURCE_DATE_EPOCH
+Initrds=/work/initrd.cpio.zst
+KernelCommandLine=$(<"$work/command-line")
+[Validation]
+SecureBootKey=/keys/secure-boot/db.key
+SecureBootCertificate=/keys/secure-boot/db.crt
+VerityKey=/keys/image/root-hash.key
+VerityCertificate=/keys/image/root-hash.crt
+[Build]
+Incremental=yes
+CacheDirectory=/cache/base
+PackageCacheDirectory=/cache/packages
+WorkspaceDirectory=/work/workspace
+EOF
+
+progress "initrd: init program and signed integrity policy"
+in_root /definition/scripts/initrd.sh /binaries/palisade-initrd /work/command-line /definition/ipe-policy \
+    /keys/image/ipe-policy.crt /keys/image/ipe-policy.key /work/initrd.cpio.zst
+
+progress "system: packages, labels, verity, signed kernel image (mkosi)"
+if ! in_root mkosi --directory /work/definition ${profile:+--profile "$profile"} --force build >"$work/mkosi.log" 2>&1; then
+    cp "$work/mkosi.log" "$output/build.log"
+    tail -n 40 "$work/mkosi.log" >&2
+    fail "mkosi failed; the whole log is $output/build.log"
+fi
+cp "$work/mkosi.log" "$output/build.log"
+
+progress "firmware: variables with our keys"
+in_root /definition/scripts/firmware.sh /keys /work/out/OVMF_VARS.fd
+
+progress "description"
+cp --sparse=always "$work/out/disk.raw" "$output/.disk.raw.new"
+cp "$work/out/OVMF_VARS.fd" "$output/.OVMF_VARS.fd.new"
+"$here/scripts/describe.sh" "$output/.disk.raw.new" "$work/definition" "$here" "$keys" "$mode${profile:+-$profile}" "$tools" >"$output/.image.json.new"
+for file in disk.raw OVMF_VARS.fd image.json; do
+    mv -f "$output/.$file.new" "$output/$file"
+done
+progress "done: $output/disk.raw, $(du -h "$output/disk.raw" | cut -f1) on disk"

@@ -1,0 +1,40 @@
+#!/bin/bash
+# Prints image.json: what the image is, for those who start it and compare it later.
+#
+#   describe.sh DISK MKOSI-DEFINITION DEFINITION KEYS MODE TOOLS
+set -euo pipefail
+
+disk=$1 mkosi=$2 definition=$3 keys=$4 mode=$5 tools=$6
+
+# The root hash is what the two halves of the verity partitions' unique ids say; read it where the kernel gets it from.
+root_hash=$(grep -aoE 'roothash=[0-9a-f]{64}' "$disk" | head -n 1 | cut -d= -f2 || true)
+kernel=$(grep -aoE '"linux-image-[0-9][^"]*"' "$mkosi/../out/disk.manifest" 2>/dev/null | head -n 1 | sed 's/"linux-image-\(.*\)"/\1/' || true)
+[[ -n $root_hash ]] || { echo "describe.sh: $disk carries no root hash" >&2; exit 1; }
+policy=$(head -n 1 "$definition/ipe-policy")
+fingerprint() { openssl x509 -in "$1" -noout -fingerprint -sha256 | sed 's/.*=//; s/://g' | tr '[:upper:]' '[:lower:]'; }
+quoted() { printf '"%s"' "$1"; }
+
+cat <<EOF
+{
+  "digest": "sha256:$(sha256sum "$disk" | cut -d' ' -f1)",
+  "rootHash": "$root_hash",
+  "ipePolicy": {
+    "name": $(quoted "$(sed -nE 's/.*policy_name=([^ ]+).*/\1/p' <<<"$policy")"),
+    "version": $(quoted "$(sed -nE 's/.*policy_version=([^ ]+).*/\1/p' <<<"$policy")")
+  },
+  "mode": "$mode",
+  "trustedCertificates": [
+    $(quoted "$(fingerprint "$keys/secure-boot/db.crt")"),
+    $(quoted "$(fingerprint "$keys/image/root-hash.crt")"),
+    $(quoted "$(fingerprint "$keys/image/ipe-policy.crt")")
+  ],
+  "kernelVersion": "$kernel",
+  "builtFrom": {
+    "suite": "trixie",
+    "definition": "sha256:$("$definition/inputs.sh" | (cd "$definition" && xargs -d '\n' sha256sum) | sha256sum | cut -d' ' -f1)",
+    "programs": "sha256:$(cd "$mkosi/mkosi.extra/usr" && find bin libexec/cni share/palisade -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -d' ' -f1)",
+    "tools": "$(basename "$tools")",
+    "sourceDateEpoch": $(<"$definition/source-date-epoch")
+  }
+}
+EOF
