@@ -24,7 +24,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -39,10 +38,6 @@ const appearTimeout = 10 * time.Second
 
 func withNamespace(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", criNamespace)
-}
-
-func unmarshal(content []byte, message proto.Message) error {
-	return proto.Unmarshal(content, message)
 }
 
 // EnsureImage imports the OCI archive (image-layout in a tar file, one manifest) under reference unless CRI knows that image, and

@@ -3,12 +3,12 @@ package containerd
 import (
 	"context"
 	"encoding/json"
-	"strings"
 
 	"github.com/containerd/containerd/api/services/introspection/v1"
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -20,13 +20,10 @@ func RuntimeVersion(ctx context.Context, connection grpc.ClientConnInterface) st
 	if err != nil {
 		return ""
 	}
-	// containerd knows its messages by their bare names.
-	settings.TypeUrl = strings.TrimPrefix(settings.TypeUrl, "type.googleapis.com/")
 	request, err := anypb.New(&types.RuntimeRequest{RuntimePath: "io.containerd.runc.v2", Options: settings})
 	if err != nil {
 		return ""
 	}
-	request.TypeUrl = strings.TrimPrefix(request.TypeUrl, "type.googleapis.com/")
 	response, err := introspection.NewIntrospectionClient(connection).PluginInfo(ctx, &introspection.PluginInfoRequest{
 		Type: "io.containerd.runtime.v2", ID: "task", Options: request,
 	})
@@ -34,10 +31,8 @@ func RuntimeVersion(ctx context.Context, connection grpc.ClientConnInterface) st
 		return ""
 	}
 	var info types.RuntimeInfo
-	if response.GetExtra() == nil || response.GetExtra().GetTypeUrl() == "" {
-		return ""
-	}
-	if err := unmarshal(response.GetExtra().GetValue(), &info); err != nil {
+	// By its value: containerd leaves the type's host part out.
+	if proto.Unmarshal(response.GetExtra().GetValue(), &info) != nil {
 		return ""
 	}
 	var features struct {

@@ -2,7 +2,9 @@ package groups
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -57,11 +59,11 @@ func (g *group) ensureImage(ctx context.Context, wish *record, seen *observation
 	if wish.Containers[name].Done {
 		return nil
 	}
-	present, err := g.manager.images.ImageStatus(ctx, &runtimev1.ImageStatusRequest{Image: &runtimev1.ImageSpec{Image: image}})
+	present, err := g.checkImage(ctx, image)
 	if err != nil {
-		return fmt.Errorf("status of image %s: %w", image, err)
+		return err
 	}
-	if present.GetImage() != nil {
+	if present {
 		delete(g.pulls, image)
 		return nil
 	}
@@ -93,7 +95,35 @@ func (g *group) ensureImage(ctx context.Context, wish *record, seen *observation
 	}
 	delete(g.pulls, image)
 	g.event(eventNormal, "Pulled", fmt.Sprintf("image %s in %s", image, time.Since(started).Round(time.Millisecond)), name)
-	return nil
+	_, err = g.checkImage(ctx, image)
+	return err
+}
+
+// checkImage tells whether the image is there, and refuses one for other machines: containerd looks at the platform only where
+// an index offers a choice.
+func (g *group) checkImage(ctx context.Context, image string) (present bool, err error) {
+	response, err := g.manager.images.ImageStatus(ctx, &runtimev1.ImageStatusRequest{Image: &runtimev1.ImageSpec{Image: image}, Verbose: true})
+	if err != nil {
+		return false, fmt.Errorf("status of image %s: %w", image, err)
+	}
+	if response.GetImage() == nil {
+		return false, nil
+	}
+	var info struct {
+		ImageSpec struct {
+			Architecture string `json:"architecture"`
+			OS           string `json:"os"`
+		} `json:"imageSpec"`
+	}
+	// Without the detail there is nothing to check.
+	if json.Unmarshal([]byte(response.GetInfo()["info"]), &info) != nil {
+		return true, nil
+	}
+	spec := info.ImageSpec
+	if spec.Architecture != "" && spec.Architecture != runtime.GOARCH || spec.OS != "" && spec.OS != runtime.GOOS {
+		return true, registry.Foreign(image, spec.OS+"/"+spec.Architecture, runtime.GOOS+"/"+runtime.GOARCH)
+	}
+	return true, nil
 }
 
 func (g *group) pull(ctx context.Context, wish *record, image string, access *agentv1.ImageRegistry) error {

@@ -189,7 +189,7 @@ func (g *group) noteExits(wish *record, seen *observation) (*record, error) {
 			if end.FinishedAt.IsZero() {
 				end.FinishedAt = now
 			}
-			changed[name] = g.ended(wish, name, state, end)
+			changed[name] = g.ended(wish, name, state, end, seen.sandbox == nil)
 		}
 	}
 	if len(changed) == 0 {
@@ -202,8 +202,9 @@ func (g *group) noteExits(wish *record, seen *observation) (*record, error) {
 	})
 }
 
-// ended applies the restart policy to the end of a container.
-func (g *group) ended(wish *record, name string, state containerState, end *exit) containerState {
+// ended applies the restart policy to the end of a container. One that went down with its sandbox, e.g. at a reboot, is not to
+// blame: it does not wait.
+func (g *group) ended(wish *record, name string, state containerState, end *exit, withSandbox bool) containerState {
 	if !end.StartedAt.IsZero() && end.FinishedAt.Sub(end.StartedAt) >= backOffReset {
 		state.Restarts = 0
 	}
@@ -226,6 +227,9 @@ func (g *group) ended(wish *record, name string, state containerState, end *exit
 		return state
 	}
 	state.BackOff = nextBackOff(state.Restarts)
+	if withSandbox {
+		state.BackOff = 0
+	}
 	state.RestartAt = g.manager.options.Now().Add(state.BackOff)
 	if state.BackOff > 0 {
 		g.event(eventWarning, "BackOff", fmt.Sprintf("waits %s before restart %d", state.BackOff, state.RestartCount+1), name)

@@ -32,6 +32,11 @@ func (e *PullError) Error() string {
 	return fmt.Sprintf("pull of %s: %s: %s (%s)", e.Image, e.Reason, e.Hint, e.Detail)
 }
 
+// Foreign is the error of an image for another platform.
+func Foreign(image, platform, host string) error {
+	return &PullError{Image: image, Reason: WrongPlatform, Hint: "the image has no variant for this host", Detail: "image is for " + platform + ", the host is " + host}
+}
+
 // signs are looked for in containerd's messages, in this order: it tells these cases apart in its texts only.
 var signs = []struct {
 	reason Reason
