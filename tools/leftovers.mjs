@@ -87,9 +87,12 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   }
   const things = owned(state, { backend, project, stack });
   if (things.length > 0) {
-    const { createLocalBackends } = createRequire(import.meta.url)("../dist/components/provider/backends-local.js");
+    const require = createRequire(import.meta.url);
+    const { createLocalBackends } = require("../dist/components/provider/backends-local.js");
+    const { defaultCacheDirectory } = require("../dist/components/provider/directories.js");
     try {
-      await remove(things, createLocalBackends({ stateDirectory: state }), (line) => console.log(`palisade: ${line}`));
+      const backends = createLocalBackends({ stateDirectory: state, cacheDirectory: defaultCacheDirectory() });
+      await remove(things, backends, (line) => console.log(`palisade: ${line}`));
     } catch (error) {
       console.error(`palisade: ${error.message}`);
       process.exitCode = 1;
