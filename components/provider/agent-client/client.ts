@@ -36,8 +36,9 @@ export class HostAgentClient implements AgentClient {
     this.groups = createClient(GroupService, transport);
   }
 
-  getHost(): Promise<GetHostResponse> {
-    return this.call(() => this.hosts.getHost({}));
+  /** @param timeoutMs how long to wait for the answer, default 15 s. */
+  getHost(timeoutMs?: number): Promise<GetHostResponse> {
+    return this.call(() => this.hosts.getHost({}, { timeoutMs }));
   }
 
   getIntegrity(): Promise<GetIntegrityResponse> {

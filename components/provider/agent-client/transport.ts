@@ -52,7 +52,7 @@ export async function discoverHostId(
       cert: read(clientIdentity.certificateFile, "clientIdentity.certificateFile"),
       key: read(clientIdentity.keyFile, "clientIdentity.keyFile"),
       ALPNProtocols: ["h2"],
-      timeout: 5000,
+      timeout: 3000,
       checkServerIdentity: (_name, certificate) => {
         found = hostIdOf(/(?:^|, )DNS:([^,]+)$/.exec(certificate.subjectaltname ?? "")?.[1] ?? "");
         return found === undefined ? new Error("the certificate is no host's") : undefined;

@@ -35,6 +35,9 @@ const stallMilliseconds: Record<Accelerator, number> = { kvm: 60_000, tcg: 150_0
 /** Statuses of QEMU with a guest that runs or soon will. */
 const liveStatuses = new Set(["running", "paused", "prelaunch", "inmigrate", "suspended", "debug", "save-vm"]);
 
+/** While a host boots, an answer comes soon or not on this connection. */
+const askMilliseconds = 3000;
+
 const timeLeft = (milliseconds: number) => Date.now() + milliseconds;
 
 export class VirtualMachines implements HostDirectory {
@@ -153,11 +156,7 @@ export class VirtualMachines implements HostDirectory {
     const folder = this.markers.machines.folder(marker.id);
     const oldPorts = marker.details.ports;
     const ports = await reservePorts(this.reservations, folder, marker, spec.publishedPorts, signal);
-    const accelerator = await this.accelerators.choose(
-      spec.acceleration,
-      (message) => op.log("info", `${marker.id}: ${message}`),
-      signal,
-    );
+    const { accelerator, reason } = await this.accelerators.choose(spec.acceleration, signal);
     // Known from the disk, when the host had another machine before.
     const disk = await this.markers.disks.existing(spec.stateDiskId);
     marker.details.hostId = disk.details.hostId;
@@ -185,7 +184,10 @@ export class VirtualMachines implements HostDirectory {
       const kept = ports.some((port) => port.protocol === old.protocol && port.hostPort === old.hostPort);
       if (!kept) await this.reservations.release(folder, old.protocol, old.hostPort);
     }
-    if (spec.powerState === "running") await this.boot(op, marker, accelerator, signal);
+    if (spec.powerState === "running") {
+      if (reason && !(await this.power.isRunning(marker))) op.log("info", `${marker.id}: ${reason}`);
+      await this.boot(op, marker, accelerator, signal);
+    }
     return this.observe(marker);
   }
 
@@ -288,9 +290,16 @@ export class VirtualMachines implements HostDirectory {
           askAgent: async () => {
             if (marker.details.hostId === undefined) await this.discover(marker, authority, signal);
             client ??= await this.client(marker);
-            const host = await client?.getHost();
-            if (host) await onBooted();
-            return host;
+            try {
+              const host = await client?.getHost(askMilliseconds);
+              if (host) await onBooted();
+              return host;
+            } catch (error) {
+              // The user-mode network takes connections before the guest does; such a one is better given up than kept.
+              client?.close();
+              client = undefined;
+              throw error;
+            }
           },
         },
         signal,

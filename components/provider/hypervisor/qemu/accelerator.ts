@@ -95,25 +95,24 @@ export class AcceleratorChoice {
   constructor(private readonly cacheFile: string) {}
 
   /**
-   * The accelerator to use.
+   * The accelerator to use, and why it is not KVM where that was not asked for.
    *
    * @throws when KVM was demanded and does not work.
    */
   async choose(
     wanted: "auto" | Accelerator,
-    log: (message: string) => void,
     signal?: AbortSignal,
-  ): Promise<Accelerator> {
-    if (wanted === "tcg") return "tcg";
+  ): Promise<{ accelerator: Accelerator; reason?: string }> {
+    if (wanted === "tcg") return { accelerator: "tcg" };
     const kvm = await this.kvm(signal);
-    if (kvm.works) return "kvm";
+    if (kvm.works) return { accelerator: "kvm" };
     if (wanted === "kvm") {
       throw new Error(
         `acceleration: "kvm" does not work on this machine: ${kvm.reason}; use "auto" or "tcg", which emulates and is slower`,
       );
     }
-    log(`KVM does not work here (${kvm.reason}); the machine is emulated by TCG, which is slower`);
-    return "tcg";
+    const reason = `KVM does not work here (${kvm.reason}); the machine is emulated by TCG, which is slower`;
+    return { accelerator: "tcg", reason };
   }
 
   private async kvm(signal?: AbortSignal): Promise<ProbeResult> {
