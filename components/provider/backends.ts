@@ -207,6 +207,8 @@ export interface HostImageObserved {
   mode: "audit";
   /** SHA-256 fingerprints, hex, of the certificates in the firmware's db. */
   trustedCertificates: string[];
+  /** What it was built from on this machine; absent for an image that came from elsewhere. */
+  builtFrom?: { build: HostImageBuildSpec; inputsHash: string };
 }
 export interface HostImageStore {
   /** Hash over every input of the build: definition, binaries, certificates, package sources. Reads files only. */
@@ -214,6 +216,8 @@ export interface HostImageStore {
   /** Builds, or takes what was built from the same inputs. */
   build(op: Operation, spec: HostImageBuildSpec): Promise<HostImageObserved>;
   read(digest: string): Promise<HostImageObserved | undefined>;
+  /** What was built from inputs of this hash, while it is still here; lets a preview tell the digest. */
+  findBuilt(inputsHash: string): Promise<HostImageObserved | undefined>;
   /**
    * Gives up the owner's claim on an image. Images are shared by stacks: it leaves the store with the last claim, if no machine
    * uses it; what was built stays in the cache.

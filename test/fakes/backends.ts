@@ -284,6 +284,10 @@ class FakeHostImages implements HostImageStore {
       .find((image) => image.digest === digest);
   }
 
+  async findBuilt(inputsHash: string): Promise<HostImageObserved | undefined> {
+    return this.read(`sha256:${inputsHash}`);
+  }
+
   async release(): Promise<void> {}
 
   private image(spec: HostImageBuildSpec): HostImageObserved {
@@ -295,6 +299,7 @@ class FakeHostImages implements HostImageStore {
       ipePolicy: "palisade 0.0.1",
       mode: "audit",
       trustedCertificates: ["11".repeat(32)],
+      builtFrom: { build: spec, inputsHash: digest.slice("sha256:".length) },
     };
   }
 }

@@ -6,7 +6,17 @@ import { run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
 import { within } from "../ownership/time.js";
 import { buildPaths, hostImageInputsHash } from "./inputs.js";
-import { claimImage, describe, digestOfFile, readImage, releaseClaim, removeImage, storeImage } from "./store.js";
+import {
+  claimImage,
+  describe,
+  digestOfFile,
+  noteOrigin,
+  observed,
+  readImage,
+  releaseClaim,
+  removeImage,
+  storeImage,
+} from "./store.js";
 
 export class LocalHostImages implements HostImageStore {
   constructor(
@@ -31,6 +41,7 @@ export class LocalHostImages implements HostImageStore {
         const digest = (await describe(built))?.digest ?? (await this.buildInto(op, spec, built, signal));
         await claimImage(this.stateDirectory, digest, op.owner);
         await storeImage(this.stateDirectory, built, digest);
+        await noteOrigin(this.stateDirectory, digest, { build: spec, inputsHash: hash });
         return digest;
       });
       await op.checkpoint("image-built");
@@ -40,6 +51,12 @@ export class LocalHostImages implements HostImageStore {
 
   async read(digest: string): Promise<HostImageObserved | undefined> {
     return readImage(this.stateDirectory, digest);
+  }
+
+  async findBuilt(inputsHash: string): Promise<HostImageObserved | undefined> {
+    const built = join(this.cacheDirectory, "host-images", inputsHash);
+    const description = await describe(built);
+    return description && observed(built, description);
   }
 
   async release(op: Operation, digest: string): Promise<void> {

@@ -5,13 +5,15 @@ import { chmod, copyFile, link, mkdir, mkdtemp, readdir, rename, rm, writeFile }
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { HostImageObserved, Owner } from "../backends.js";
-import { isAbsent, readFileIfPresent } from "../ownership/atomic-file.js";
+import { isAbsent, readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 import { idFor } from "../ownership/marker.js";
 
 const files = ["disk.raw", "OVMF_VARS.fd", "image.json"];
+/** Beside them, for an image built on this machine: what it was built from. */
+const originFile = "built-from.json";
 
 /** What image.json says, as far as it is used here; hosts/image/scripts/describe.sh writes it. */
-interface Description {
+export interface Description {
   digest: string;
   rootHash: string;
   ipePolicy: { name: string; version: string };
@@ -45,9 +47,27 @@ export async function readImage(stateDirectory: string, digest: string): Promise
   const directory = imageDirectory(stateDirectory, digest);
   const description = await describe(directory);
   if (!description) return undefined;
-  const { rootHash, ipePolicy, trustedCertificates } = description;
+  const origin = await readFileIfPresent(join(directory, originFile));
+  return {
+    ...observed(directory, description),
+    ...(origin === undefined ? {} : { builtFrom: JSON.parse(origin) as HostImageObserved["builtFrom"] }),
+  };
+}
+
+/** A description in the provider's words. */
+export function observed(directory: string, description: Description): HostImageObserved {
+  const { digest, rootHash, ipePolicy, trustedCertificates } = description;
   const policy = `${ipePolicy.name} ${ipePolicy.version}`;
   return { digest, directory, rootHash, ipePolicy: policy, mode: "audit", trustedCertificates };
+}
+
+/** Notes what an image of the store was built from, the latest where several builds gave the same image. */
+export async function noteOrigin(
+  stateDirectory: string,
+  digest: string,
+  origin: NonNullable<HostImageObserved["builtFrom"]>,
+): Promise<void> {
+  await writeFileAtomic(join(imageDirectory(stateDirectory, digest), originFile), `${JSON.stringify(origin)}\n`);
 }
 
 /** Puts a built image into the store, by links where the file systems allow it. */

@@ -30,6 +30,16 @@ function outputs(inputs: Properties, observed: DebianImageObserved): Properties 
   return { ...inputs, digest: observed.digest, reference: observed.reference };
 }
 
+/** An empty list or map means the same as none; one form makes an imported image equal to its program. */
+function withoutEmpty(inputs: Properties): Properties {
+  const optional = ["entrypoint", "command", "environment", "files"];
+  return Object.fromEntries(
+    Object.entries(inputs).filter(
+      ([name, value]) => !optional.includes(name) || !/^(\[\]|\{\})$/.test(JSON.stringify(value)),
+    ),
+  );
+}
+
 /** `<server>/<repository>@<digest>`: everything an import needs to know. */
 function parseId(id: string): { server: string; repository: string; digest: string } {
   const match = /^([^/]+)\/(.+)@(sha256:[0-9a-f]{64})$/.exec(id);
@@ -45,6 +55,7 @@ export const debianImage: Resource = {
   async check({ backends }, { inputs }) {
     const { inputsHash: _computed, ...given } = inputs;
     const checked = validate(type, given);
+    checked.inputs = withoutEmpty(checked.inputs);
     const rules = new Rules(checked.failures);
     const known = checked.inputs;
     if (isRecord(known["registry"])) rules.server("registry.server", known["registry"]["server"]);
@@ -98,7 +109,8 @@ export const debianImage: Resource = {
     );
     if (!observed) return undefined;
     const { madeFrom, ...facts } = observed;
-    const known: Properties = inputs ?? { registry: { server }, repository, ...(madeFrom as Properties | undefined) };
+    const known: Properties =
+      inputs ?? withoutEmpty({ registry: { server }, repository, ...(madeFrom as Properties | undefined) });
     return { id, inputs: known, outputs: { ...known, ...outputs, ...facts } };
   },
 

@@ -1,6 +1,6 @@
 import path from "node:path";
-import type { HostImageBuildSpec, HostImageObserved } from "../backends.js";
-import type { Properties, Resource } from "../resource.js";
+import type { HostImageBuildSpec, HostImageObserved, Operation } from "../backends.js";
+import type { Context, Properties, Resource } from "../resource.js";
 import { unknown } from "../resource.js";
 import { inputDifferences } from "./difference.js";
 import { anyUnknown, Rules, text } from "./rules.js";
@@ -63,7 +63,7 @@ export const hostImage: Resource = {
   },
 
   async create(context, { inputs, preview, op }) {
-    if (preview) return { id: "", outputs: { ...inputs, ...unknownOutputs, inputsHash: inputs["inputsHash"] ?? "" } };
+    if (preview) return { id: "", outputs: await foreseen(context, inputs) };
     const made = await realise(context, inputs, op);
     return { id: made.digest, outputs: outputs(inputs, made) };
   },
@@ -71,12 +71,15 @@ export const hostImage: Resource = {
   async read({ backends }, { id, inputs, outputs: old }) {
     const observed = await backends.hostImages.read(text(old?.["imageDigest"]) ?? id);
     if (!observed) return undefined;
-    const known: Properties = inputs ?? { digest: observed.digest };
+    const { builtFrom } = observed;
+    const known: Properties =
+      inputs ??
+      (builtFrom ? { build: { ...builtFrom.build }, inputsHash: builtFrom.inputsHash } : { digest: observed.digest });
     return { id, inputs: known, outputs: outputs(known, observed) };
   },
 
-  async update(context, { inputs, oldOutputs, preview, op }) {
-    if (preview) return { ...oldOutputs, ...inputs, ...unknownOutputs };
+  async update(context, { inputs, preview, op }) {
+    if (preview) return foreseen(context, inputs);
     return outputs(inputs, await realise(context, inputs, op));
   },
 
@@ -93,11 +96,17 @@ const unknownOutputs: Properties = {
   trustedCertificates: unknown,
 };
 
-async function realise(
-  { backends }: Parameters<Resource["create"]>[0],
-  inputs: Properties,
-  op: Parameters<Resource["create"]>[1]["op"],
-): Promise<HostImageObserved> {
+/** In preview: all of it when the image is there already, otherwise what a build will tell. */
+async function foreseen({ backends }: Context, inputs: Properties): Promise<Properties> {
+  const hash = inputs["inputsHash"];
+  const observed =
+    typeof hash === "string"
+      ? await backends.hostImages.findBuilt(hash)
+      : await backends.hostImages.read(text(inputs["digest"]) ?? "");
+  return observed ? outputs(inputs, observed) : { ...inputs, ...unknownOutputs, inputsHash: hash ?? "" };
+}
+
+async function realise({ backends }: Context, inputs: Properties, op: Operation): Promise<HostImageObserved> {
   const build = buildSpec(inputs);
   if (build) return backends.hostImages.build(op, build);
   const digest = inputs["digest"] as string;
