@@ -28,10 +28,7 @@ export interface KeyPair {
 
 /** Generates a key; returns PKCS#8 PEM without encryption, as openssl reads it. */
 export async function generateKey(kind: KeyKind): Promise<string> {
-  const keys = (await webcrypto.subtle.generateKey(generation[kind], true, [
-    "sign",
-    "verify",
-  ])) as webcrypto.CryptoKeyPair;
+  const keys = await webcrypto.subtle.generateKey(generation[kind], true, ["sign", "verify"]);
   return `${x509.PemConverter.encode(await webcrypto.subtle.exportKey("pkcs8", keys.privateKey), "PRIVATE KEY")}\n`;
 }
 
@@ -46,7 +43,7 @@ export async function readKey(kind: KeyKind, pem: string): Promise<KeyPair> {
   const publicKey = await webcrypto.subtle.importKey("jwk", publicJwk as webcrypto.JsonWebKey, algorithm, true, [
     "verify",
   ]);
-  return { kind, keys: { privateKey, publicKey } as webcrypto.CryptoKeyPair };
+  return { kind, keys: { privateKey, publicKey } };
 }
 
 /** What a certificate is for; it decides the extensions. */

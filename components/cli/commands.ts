@@ -1,5 +1,9 @@
 /** What `palisade` understands, and how its arguments are read. */
+import { consoleCommand } from "./console-command.js";
+import { envCommand } from "./env-command.js";
 import { keysCommand } from "./keys-command.js";
+import { logsCommand } from "./logs-command.js";
+import { statusCommand } from "./status-command.js";
 
 /** One command: its arguments as the user writes them, a line of help, and what it does; returns the exit code. */
 export interface Command {
@@ -10,6 +14,10 @@ export interface Command {
 
 const commands: Record<string, Command> = {
   keys: keysCommand,
+  env: envCommand,
+  status: statusCommand,
+  logs: logsCommand,
+  console: consoleCommand,
 };
 
 /** Runs `palisade ARGS`; returns the exit code: 0 done, 1 failed, 2 not understood. */
@@ -24,7 +32,13 @@ export async function run(args: string[]): Promise<number> {
     process.stderr.write(`palisade: '${name}' is no command.\n\n${usage()}`);
     return 2;
   }
-  return command.run(rest);
+  try {
+    return await command.run(rest);
+  } catch (error) {
+    if (!(error as NodeJS.ErrnoException).code?.startsWith("ERR_PARSE_ARGS_")) throw error;
+    process.stderr.write(`palisade ${name}: ${(error as Error).message}\nUsage: palisade ${command.usage}\n`);
+    return 2;
+  }
 }
 
 function usage(): string {

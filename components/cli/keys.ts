@@ -7,7 +7,7 @@
  *     hmac.key                                 keyed hashes of write-only values
  */
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { defaultKeysDirectory, hostKeyFiles, operatorHome } from "../internal/directories.js";
 import { generateKey, isDueForRenewal, type KeyKind, type KeyPair, makeCertificate, readKey } from "./certificates.js";
@@ -74,6 +74,7 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
     ensurePrivateDirectory(home);
     ensurePrivateDirectory(path.join(home, "backend"));
     const passphrase = path.join(home, "passphrase");
+    refuseLostPassphrase(home, passphrase);
     await ensurePrivateFile(
       passphrase,
       noted(passphrase, () => `${randomBytes(32).toString("base64url")}\n`),
@@ -128,6 +129,16 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
     noted(hmac, () => `${randomBytes(32).toString("hex")}\n`),
   );
   return { directory: keysDirectory, made };
+}
+
+/** A new passphrase would not open the secrets of the stacks that are there. */
+function refuseLostPassphrase(home: string, passphrase: string): void {
+  const stacks = path.join(home, "backend/.pulumi/stacks");
+  if (existsSync(passphrase) || !existsSync(stacks) || readdirSync(stacks).length === 0) return;
+  throw new Error(
+    `${passphrase}: missing, but there are stacks in ${stacks} whose secrets it protects. ` +
+      "Bring the file back from a backup; without it their state cannot be read.",
+  );
 }
 
 function missing(file: string): () => string {

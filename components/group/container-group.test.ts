@@ -188,7 +188,7 @@ describe("ContainerGroup", () => {
     ['ipAddress.ports[1].port = "80/TCP": is listed twice', { ipAddress: { ports: [{ port: 80 }, { port: 80 }] } }],
   ])("refuses %s", async (message, change) => {
     await record({ answer });
-    const create = () => new ContainerGroup("shop", { ...minimal, ...change } as ContainerGroupArgs);
+    const create = () => new ContainerGroup("shop", { ...minimal, ...change });
     expect(create).toThrow(message);
     expect(create).not.toThrow("canary");
   });

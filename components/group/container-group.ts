@@ -82,7 +82,7 @@ function publishedPorts(
 ): pulumi.Output<{ port: number; protocol?: string }[]> {
   return pulumi.output(ipAddress).apply((resolved) => {
     const check = new ArgumentCheck(`ContainerGroup "${name}"`);
-    checkIpAddress(check, resolved as IpAddressArgs, undefined);
+    checkIpAddress(check, resolved, undefined);
     check.refuse();
     return resolved.ports;
   });

@@ -29,7 +29,7 @@ export class ArgumentError extends pulumi.RunError {
 /** What is known now: outputs and promises are not, they are left to the provider's Check. */
 export function known<T>(input: pulumi.Input<T> | undefined): T | undefined {
   if (input === null || input === undefined) return undefined;
-  return pulumi.Output.isInstance(input) || input instanceof Promise ? undefined : (input as T);
+  return pulumi.Output.isInstance(input) || input instanceof Promise ? undefined : input;
 }
 
 /** A rule says what is wrong with a value, or nothing. */

@@ -1,0 +1,188 @@
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { run } from "./commands.js";
+import { initKeys } from "./keys.js";
+import type { Connection } from "./stack-state.js";
+import { startHost } from "./testing/host.js";
+
+let folder: string;
+let connection: Connection;
+let close: () => Promise<void>;
+let stdout: string;
+let stderr: string;
+
+beforeAll(async () => {
+  folder = mkdtempSync(path.join(tmpdir(), "palisade-cli-"));
+  await initKeys(path.join(folder, "keys"));
+  ({ connection, close } = await startHost(path.join(folder, "keys"), "0123456789abcdef"));
+});
+afterAll(async () => {
+  await close();
+  rmSync(folder, { recursive: true, force: true });
+});
+beforeEach(() => {
+  stdout = stderr = "";
+  vi.spyOn(process.stdout, "write").mockImplementation((text) => ((stdout += String(text)), true));
+  vi.spyOn(process.stderr, "write").mockImplementation((text) => ((stderr += String(text)), true));
+  vi.stubEnv("PALISADE_HOME", path.join(folder, "home"));
+  vi.stubEnv("PULUMI_STACK", "");
+  vi.stubEnv("STACK", "");
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.unstubAllEnvs();
+});
+
+/** A `pulumi` that answers `stack export` with this state. */
+function stubPulumi(hostConnection: Connection = connection): void {
+  const urn = (type: string, name: string) => `urn:pulumi:local::palisade::${type}::${name}`;
+  const serialLog = path.join(folder, "serial.log");
+  writeFileSync(serialLog, "line 1\n\u001b[2Jline 2\nline 3\n");
+  const resources = [
+    {
+      urn: urn("palisade:index:NestedHost$palisade:index:VirtualMachine", "edge-machine"),
+      type: "palisade:index:VirtualMachine",
+      parent: urn("palisade:index:NestedHost", "edge"),
+      outputs: { connection: hostConnection, accelerator: "tcg", serialLog },
+    },
+    {
+      urn: urn("palisade:index:GroupDeployment", "web-deployment"),
+      type: "palisade:index:GroupDeployment",
+      outputs: {
+        name: "web",
+        host: hostConnection,
+        endpoints: [{ port: 80, protocol: "TCP", address: "127.0.0.1:8080" }],
+      },
+    },
+    {
+      urn: urn("palisade:index:VirtualMachine", "old"),
+      type: "palisade:index:VirtualMachine",
+      delete: true,
+      outputs: { connection: hostConnection },
+    },
+  ];
+  const bin = path.join(folder, "bin");
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(path.join(folder, "export.json"), JSON.stringify({ version: 3, deployment: { resources } }));
+  const script = `#!/bin/sh
+[ "$*" = "stack export --stack local --non-interactive" ] || { echo "error: no stack named '$4' found" >&2; exit 255; }
+cat '${folder}/export.json'
+`;
+  writeFileSync(path.join(bin, "pulumi"), script);
+  chmodSync(path.join(bin, "pulumi"), 0o755);
+  vi.stubEnv("PATH", `${bin}:${process.env["PATH"]}`);
+  vi.stubEnv("PULUMI_BACKEND_URL", "file:///nowhere");
+}
+
+describe("palisade", () => {
+  it("lists its commands", async () => {
+    expect(await run(["--help"])).toBe(0);
+    for (const name of ["keys init", "status", "logs GROUP", "console", "env"])
+      expect(stdout).toContain(`palisade ${name}`);
+  });
+
+  it.each([
+    [["frobnicate"], "'frobnicate' is no command"],
+    [["toString"], "'toString' is no command"],
+    [["keys"], "expected 'init'"],
+    [["keys", "rotate"], "expected 'init'"],
+    [["keys", "init", "--force"], "Unknown option '--force'"],
+    [["env", "x"], "Unexpected argument 'x'"],
+    [["logs"], "expected the name of a group"],
+    [["console", "a", "b"], "one host at most"],
+  ])("does not understand %j", async (args, message) => {
+    expect(await run(args)).toBe(2);
+    expect(stderr).toContain(message);
+  });
+
+  it("prints an environment for a shell, quoted", async () => {
+    vi.stubEnv("PALISADE_HOME", "/it's here");
+    expect(await run(["env"])).toBe(0);
+    expect(stdout).toContain(`export PULUMI_BACKEND_URL='file:///it'\\''s here/backend'\n`);
+    expect(stdout).toContain(
+      `export PULUMI_CONFIG_PASSPHRASE_FILE='/it'\\''s here/passphrase'\nunset PULUMI_CONFIG_PASSPHRASE\n`,
+    );
+    expect(stdout).toContain("export PULUMI_STACK='local'\n");
+    expect(stdout).toMatch(/^export PATH='.*\/bin:/);
+  });
+});
+
+describe("palisade status", () => {
+  it("shows a host's facts and groups", async () => {
+    stubPulumi();
+    expect(await run(["status"])).toBe(0);
+    expect(stdout).toBe(`host edge (0123456789abcdef)
+  ready             yes
+  agent             ${connection.endpoint}, version 1.2.3
+  accelerator       tcg
+  kernel            6.12.1
+  containerd        2.4.2, runtime crun 1.21
+  certificate until 2027-01-15T08:00:00.000Z
+  Secure Boot       yes
+  lockdown          integrity
+  root hash         abcd on /
+  signature checked yes; unsigned ones refused: yes
+  IPE               palisade, audit
+  SELinux           permissive, default
+  GROUP  STATE    RUNNING  RESTARTS  ENDPOINTS
+  web    Running  1/2      3         127.0.0.1:8080/TCP
+`);
+  });
+
+  it("tells a host that does not answer from another host's answer", async () => {
+    stubPulumi({ ...connection, endpoint: "https://127.0.0.1:1" });
+    expect(await run(["status"])).toBe(1);
+    expect(stdout).toMatch(/^host edge: .*127\.0\.0\.1:1/);
+    stdout = "";
+    stubPulumi({ ...connection, hostId: "another" });
+    expect(await run(["status"])).toBe(1);
+    expect(stdout).toMatch(/^host edge: .*another/);
+  });
+
+  it("says so when there is no such stack", async () => {
+    stubPulumi();
+    await expect(run(["status", "--stack", "other"])).rejects.toThrow(
+      "stack other cannot be read: error: no stack named",
+    );
+  });
+});
+
+describe("palisade logs", () => {
+  it("prints one container's streams, without what a terminal would obey", async () => {
+    stubPulumi();
+    expect(await run(["logs", "web", "nginx"])).toBe(0);
+    expect([stdout, stderr]).toEqual(["nginx begins\n", "nginx errs\n"]);
+  });
+
+  it("marks the lines of several containers, and takes their last ones", async () => {
+    stubPulumi();
+    expect(await run(["logs", "web", "--tail", "1"])).toBe(0);
+    expect([stdout, stderr]).toEqual(["", "[nginx] nginx errs\n[sidecar] sidecar errs\n"]);
+  });
+
+  it.each([
+    [["logs", "shop"], "GROUP: 'shop' is no group of the stack; its groups: web"],
+    [["logs", "web", "--tail", "0"], "--tail: '0' must be a whole number"],
+  ])("refuses %j", async (args, message) => {
+    stubPulumi();
+    await expect(run(args)).rejects.toThrow(message);
+  });
+});
+
+describe("palisade console", () => {
+  it("prints the last lines, or the file's path", async () => {
+    stubPulumi();
+    expect(await run(["console", "--tail", "2"])).toBe(0);
+    expect(stdout).toBe("line 2\nline 3\n");
+    stdout = "";
+    expect(await run(["console", "edge", "--path"])).toBe(0);
+    expect(stdout).toBe(`${path.join(folder, "serial.log")}\n`);
+  });
+
+  it("refuses a host that is not there", async () => {
+    stubPulumi();
+    await expect(run(["console", "metal"])).rejects.toThrow("'metal' is no host of the stack; its hosts: edge");
+  });
+});

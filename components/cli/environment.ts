@@ -1,0 +1,34 @@
+/** The environment in which plain `pulumi` works on this project as `make up` does: no account, no question, no download. */
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { operatorHome } from "../internal/directories.js";
+
+/** Root of the clone or of the installed package: this file is compiled to dist/components/cli. */
+const root = path.resolve(__dirname, "../../..");
+
+/** Variables to set; `undefined` means: to be unset. */
+export function pulumiEnvironment(environment: NodeJS.ProcessEnv = process.env): Record<string, string | undefined> {
+  const home = operatorHome(environment);
+  const tools = [path.join(root, "build/bin"), path.join(root, "bin")].filter((folder) => existsSync(folder));
+  const others = (environment["PATH"] ?? "").split(":").filter((folder) => folder !== "" && !tools.includes(folder));
+  return {
+    PATH: [...tools, ...others].join(":"),
+    PULUMI_BACKEND_URL: `file://${path.join(home, "backend")}`,
+    PULUMI_HOME: path.join(home, "pulumi"),
+    PULUMI_CONFIG_PASSPHRASE_FILE: path.join(home, "passphrase"),
+    // The file rules: a passphrase of another project in the caller's environment must not be tried.
+    PULUMI_CONFIG_PASSPHRASE: undefined,
+    PULUMI_STACK: environment["PULUMI_STACK"] || environment["STACK"] || "local",
+    PULUMI_SKIP_UPDATE_CHECK: "true",
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+  };
+}
+
+/** As lines that a POSIX shell evaluates. */
+export function shellLines(variables: Record<string, string | undefined>): string {
+  return Object.entries(variables)
+    .map(([name, value]) =>
+      value === undefined ? `unset ${name}\n` : `export ${name}='${value.replaceAll("'", `'\\''`)}'\n`,
+    )
+    .join("");
+}

@@ -1,0 +1,195 @@
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { X509Certificate } from "node:crypto";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { isDueForRenewal, makeCertificate, readKey } from "./certificates.js";
+import { initKeys } from "./keys.js";
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(path.join(tmpdir(), "palisade-keys-"));
+});
+afterAll(() => {
+  vi.unstubAllEnvs();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function tree(root: string, at = ""): [string, string][] {
+  return readdirSync(path.join(root, at), { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry): [string, string][] => {
+      const name = path.join(at, entry.name);
+      const mode = (statSync(path.join(root, name)).mode & 0o777).toString(8);
+      return [[name, mode], ...(entry.isDirectory() ? tree(root, name) : [])];
+    });
+}
+
+function contents(root: string): Record<string, string> {
+  return Object.fromEntries(
+    tree(root)
+      .filter(([name]) => statSync(path.join(root, name)).isFile())
+      .map(([name]) => [name, readFileSync(path.join(root, name), "utf8")]),
+  );
+}
+
+/** RSA keys take seconds: tests of what happens to keys share a set. */
+function copyOfKeys(name: string): string {
+  const directory = path.join(folder, name);
+  cpSync(path.join(folder, "home/keys"), directory, { recursive: true });
+  return directory;
+}
+
+describe("palisade keys init", () => {
+  it("makes the operator's home, closed to others, once", async () => {
+    const home = path.join(folder, "home");
+    vi.stubEnv("PALISADE_HOME", home);
+    const report = await initKeys();
+    expect(tree(home)).toEqual([
+      ["backend", "700"],
+      ["keys", "700"],
+      ["keys/hmac.key", "600"],
+      ["keys/hosts", "700"],
+      ...["ca.crt", "ca.key", "client.crt", "client.key"].map((name) => [`keys/hosts/${name}`, "600"]),
+      ["keys/image", "700"],
+      ...["ipe-policy", "root-hash"].flatMap((name) => [
+        [`keys/image/${name}.crt`, "600"],
+        [`keys/image/${name}.key`, "600"],
+      ]),
+      ["keys/secure-boot", "700"],
+      ...["db", "kek", "pk"].flatMap((name) => [
+        [`keys/secure-boot/${name}.crt`, "600"],
+        [`keys/secure-boot/${name}.key`, "600"],
+      ]),
+      ["passphrase", "600"],
+    ]);
+    expect(report.made).toHaveLength(16);
+    const before = contents(home);
+    expect((await initKeys()).made).toEqual([]);
+    expect(contents(home)).toEqual(before);
+  });
+
+  it("makes keys only in a folder that is named", async () => {
+    const directory = path.join(folder, "named", "keys");
+    await initKeys(directory);
+    expect(readdirSync(path.dirname(directory))).toEqual(["keys"]);
+  });
+
+  it("makes pairs that fit, of the kinds that firmware, kernel and TLS take", async () => {
+    const directory = path.join(folder, "home/keys");
+    const read = (name: string) => readFileSync(path.join(directory, name), "utf8");
+    for (const name of ["secure-boot/pk", "secure-boot/kek", "secure-boot/db", "image/root-hash", "image/ipe-policy"]) {
+      const certificate = new X509Certificate(read(`${name}.crt`));
+      expect(certificate.publicKey.asymmetricKeyDetails).toMatchObject({ modulusLength: 2048, publicExponent: 65537n });
+      expect(certificate.verify(certificate.publicKey)).toBe(true);
+      expect(certificate.checkPrivateKey((await import("node:crypto")).createPrivateKey(read(`${name}.key`)))).toBe(
+        true,
+      );
+      expect(certificate.ca).toBe(name.endsWith("pk") || name.endsWith("kek"));
+    }
+    const ca = new X509Certificate(read("hosts/ca.crt"));
+    const client = new X509Certificate(read("hosts/client.crt"));
+    expect(ca.ca).toBe(true);
+    expect(client.checkIssued(ca) && client.verify(ca.publicKey)).toBe(true);
+    expect(client.subject).toBe("CN=operator");
+    expect(client.keyUsage).toEqual(["1.3.6.1.5.5.7.3.2"]);
+    expect(Buffer.from(read("hmac.key").trim(), "hex")).toHaveLength(32);
+  });
+
+  it("makes keys that openssl signs policies and root hashes with", () => {
+    const directory = path.join(folder, "home/keys/image");
+    const data = path.join(folder, "data");
+    writeFileSync(data, "root hash");
+    const pair = ["-signer", `${directory}/root-hash.crt`, "-inkey", `${directory}/root-hash.key`];
+    execFileSync("openssl", [
+      "smime",
+      "-sign",
+      "-noattr",
+      "-binary",
+      "-in",
+      data,
+      ...pair,
+      "-outform",
+      "der",
+      "-out",
+      `${data}.p7s`,
+    ]);
+    const trusted = ["-CAfile", `${directory}/root-hash.crt`];
+    execFileSync(
+      "openssl",
+      ["smime", "-verify", "-inform", "der", "-in", `${data}.p7s`, "-content", data, ...trusted],
+      { stdio: "pipe" },
+    );
+  });
+
+  it("makes one set when two run at once", async () => {
+    const directory = path.join(folder, "twice");
+    await Promise.all([initKeys(directory), initKeys(directory)]);
+    const { keys } = await readKey("ec-p256", readFileSync(path.join(directory, "hosts/ca.key"), "utf8"));
+    const ca = new X509Certificate(readFileSync(path.join(directory, "hosts/ca.crt")));
+    const client = new X509Certificate(readFileSync(path.join(directory, "hosts/client.crt")));
+    expect(client.verify(ca.publicKey)).toBe(true);
+    expect(keys.publicKey).toBeDefined();
+    expect(readdirSync(directory, { recursive: true }).filter((name) => String(name).includes(".key."))).toEqual([]);
+  });
+
+  it("finishes what was half made", async () => {
+    const directory = copyOfKeys("half");
+    const key = readFileSync(path.join(directory, "secure-boot/db.key"), "utf8");
+    rmSync(path.join(directory, "secure-boot/db.crt"));
+    expect((await initKeys(directory)).made).toEqual(["half/secure-boot/db.crt"]);
+    expect(readFileSync(path.join(directory, "secure-boot/db.key"), "utf8")).toBe(key);
+  });
+
+  it("renews the client's certificate, with the same key, when less than a third is left", async () => {
+    const directory = copyOfKeys("renewed");
+    const file = (name: string) => path.join(directory, "hosts", name);
+    const issuer = {
+      certificate: readFileSync(file("ca.crt"), "utf8"),
+      keys: await readKey("ec-p256", readFileSync(file("ca.key"), "utf8")),
+    };
+    const subject = await readKey("ec-p256", readFileSync(file("client.key"), "utf8"));
+    const old = await makeCertificate({ commonName: "operator", role: "client", days: 0.1, subject, issuer });
+    expect(isDueForRenewal(old)).toBe(true);
+    writeFileSync(file("client.crt"), old);
+    expect((await initKeys(directory)).made).toEqual(["renewed/hosts/client.crt"]);
+    const now = readFileSync(file("client.crt"), "utf8");
+    expect(isDueForRenewal(now)).toBe(false);
+    expect(new X509Certificate(now).publicKey.equals(new X509Certificate(old).publicKey)).toBe(true);
+  });
+
+  it("refuses keys that others can read, and says what to do", async () => {
+    const directory = copyOfKeys("open");
+    chmodSync(path.join(directory, "hosts/ca.key"), 0o644);
+    await expect(initKeys(directory)).rejects.toThrow(/hosts\/ca\.key: mode is 0644.*chmod 0600/);
+  });
+
+  it("refuses a certificate whose key is gone", async () => {
+    const directory = copyOfKeys("lost");
+    rmSync(path.join(directory, "secure-boot/pk.key"));
+    await expect(initKeys(directory)).rejects.toThrow(/secure-boot\/pk\.key: missing, but its certificate/);
+    expect(existsSync(path.join(directory, "secure-boot/pk.key"))).toBe(false);
+  });
+
+  it("makes no new passphrase for stacks of a lost one", async () => {
+    const home = path.join(folder, "forgetful");
+    vi.stubEnv("PALISADE_HOME", home);
+    mkdirSync(path.join(home, "backend/.pulumi/stacks/palisade"), { recursive: true, mode: 0o700 });
+    chmodSync(home, 0o700);
+    chmodSync(path.join(home, "backend"), 0o700);
+    await expect(initKeys()).rejects.toThrow(/passphrase: missing, but there are stacks/);
+    expect(existsSync(path.join(home, "passphrase"))).toBe(false);
+  });
+});
