@@ -1,0 +1,349 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/enrollment"
+	"github.com/palisade-host/palisade/hosts/agent/internal/identity"
+	"github.com/palisade-host/palisade/hosts/agent/internal/identity/testca"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+)
+
+// role stands for the roles behind api.
+type role struct {
+	agentv1connect.UnimplementedHostServiceHandler
+	agentv1connect.UnimplementedGroupServiceHandler
+}
+
+func (role) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
+	return connect.NewResponse(&agentv1.GetHostResponse{ContainerdVersion: "v2.4.2", Cpus: 2, MemoryBytes: 1 << 30, Ready: true}), nil
+}
+
+func (role) GetIntegrity(context.Context, *connect.Request[agentv1.GetIntegrityRequest]) (*connect.Response[agentv1.GetIntegrityResponse], error) {
+	return connect.NewResponse(&agentv1.GetIntegrityResponse{SecureBoot: true}), nil
+}
+
+func (role) GetGroup(_ context.Context, request *connect.Request[agentv1.GetGroupRequest]) (*connect.Response[agentv1.GetGroupResponse], error) {
+	return nil, connect.NewError(connect.CodeNotFound, errors.New("no group "+request.Msg.GetName()))
+}
+
+func (role) WatchGroup(ctx context.Context, _ *connect.Request[agentv1.WatchGroupRequest], stream *connect.ServerStream[agentv1.WatchGroupResponse]) error {
+	if err := stream.Send(&agentv1.WatchGroupResponse{Group: &agentv1.Group{Generation: 1}}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+type fixture struct {
+	t         *testing.T
+	directory string
+	now       time.Time
+	authority *testca.Authority
+	host      *identity.Identity
+	address   string
+	logs      *lockedBuffer
+	stopRoles context.CancelFunc
+	stop      func() error
+}
+
+type lockedBuffer struct {
+	mutex  sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(content []byte) (int, error) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.buffer.Write(content)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.buffer.String()
+}
+
+// start serves an enrolled host; offset is what its system clock is wrong by.
+func start(t *testing.T, offset time.Duration) *fixture {
+	t.Helper()
+	directory, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(directory) })
+	f := &fixture{t: t, directory: directory, now: time.Now(), logs: &lockedBuffer{}}
+	f.authority = testca.New(t, f.now)
+	logger := slog.New(slog.NewTextHandler(f.logs, nil))
+
+	roles, stopRoles := context.WithCancel(context.Background())
+	f.stopRoles = stopRoles
+	t.Cleanup(stopRoles)
+	for _, name := range []string{"groups", "integrity"} {
+		listener, err := service.Listen(filepath.Join(directory, name), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		mux := http.NewServeMux()
+		mux.Handle(agentv1connect.NewHostServiceHandler(role{}))
+		mux.Handle(agentv1connect.NewGroupServiceHandler(role{}))
+		go func() { _ = service.ServeUnix(roles, listener, mux) }()
+	}
+
+	// The hypervisor's end of the enrollment port.
+	hypervisor, guest := net.Pipe()
+	enrolled := make(chan struct{})
+	go f.sign(hypervisor, enrolled)
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.address = listener.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(ctx, listener, Options{
+			Version: "test", DataDirectory: filepath.Join(directory, "identity"), GroupsSocket: filepath.Join(directory, "groups"),
+			IntegritySocket: filepath.Join(directory, "integrity"), PowerDirectory: directory, Logger: logger,
+			Now:            func() time.Time { return time.Now().Add(offset) },
+			EnrollmentPort: func() (enrollment.Port, error) { return guest, nil },
+		})
+	}()
+	f.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = f.stop() })
+	select {
+	case <-enrolled:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("not enrolled within 10 s: %s", f.logs)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for !strings.Contains(f.logs.String(), "msg=enrolled") {
+		if time.Now().After(deadline) {
+			t.Fatalf("not enrolled within 10 s: %s", f.logs)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	f.host, err = identity.Open(filepath.Join(directory, "identity"), identity.NewClock(time.Now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *fixture) operator() tls.Certificate {
+	return f.authority.Client(operatorName, x509.ExtKeyUsageClientAuth, f.now.Add(-time.Hour), f.now.Add(time.Hour))
+}
+
+func (f *fixture) client(certificates ...tls.Certificate) *http.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(f.authority.Certificate)
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: f.host.DNSName(), Certificates: certificates, MinVersion: tls.VersionTLS12},
+	}
+	f.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func (f *fixture) hosts(client *http.Client, options ...connect.ClientOption) agentv1connect.HostServiceClient {
+	return agentv1connect.NewHostServiceClient(client, "https://"+f.address, options...)
+}
+
+func (f *fixture) groups(client *http.Client, options ...connect.ClientOption) agentv1connect.GroupServiceClient {
+	return agentv1connect.NewGroupServiceClient(client, "https://"+f.address, options...)
+}
+
+func TestServes(t *testing.T) {
+	f := start(t, 0)
+	ctx := context.Background()
+	for name, options := range map[string][]connect.ClientOption{"Connect": nil, "gRPC": {connect.WithGRPC()}} {
+		t.Run(name, func(t *testing.T) {
+			client := f.client(f.operator())
+			host, err := f.hosts(client, options...).GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m := host.Msg; m.GetHostId() != f.host.HostID() || !m.GetReady() || m.GetContainerdVersion() != "v2.4.2" || m.GetKernelVersion() == "" || m.GetBootId() == "" {
+				t.Errorf("%v", m)
+			}
+			integrity, err := f.hosts(client, options...).GetIntegrity(ctx, connect.NewRequest(&agentv1.GetIntegrityRequest{}))
+			if err != nil || !integrity.Msg.GetSecureBoot() {
+				t.Errorf("%v, %v", integrity, err)
+			}
+			_, err = f.groups(client, options...).GetGroup(ctx, connect.NewRequest(&agentv1.GetGroupRequest{Name: "web"}))
+			if connect.CodeOf(err) != connect.CodeNotFound || !strings.Contains(err.Error(), "no group web") {
+				t.Errorf("%v", err)
+			}
+			// A stream's first message comes while the call goes on.
+			watching, cancel := context.WithCancel(ctx)
+			defer cancel()
+			stream, err := f.groups(client, options...).WatchGroup(watching, connect.NewRequest(&agentv1.WatchGroupRequest{Name: "web"}))
+			if err != nil || !stream.Receive() || stream.Msg().GetGroup().GetGeneration() != 1 {
+				t.Errorf("%v, %v", err, stream.Err())
+			}
+		})
+	}
+}
+
+func TestOnlyOperatorsAreAdmitted(t *testing.T) {
+	f := start(t, 0)
+	early, late := f.now.Add(-time.Hour), f.now.Add(time.Hour)
+	foreign := testca.New(t, f.now)
+	tests := map[string][]tls.Certificate{
+		"nobody":               nil,
+		"of another CA":        {foreign.Client(operatorName, x509.ExtKeyUsageClientAuth, early, late)},
+		"another name":         {f.authority.Client("host-0123456789abcdef", x509.ExtKeyUsageClientAuth, early, late)},
+		"a server certificate": {f.authority.Client(operatorName, x509.ExtKeyUsageServerAuth, early, late)},
+		"expired":              {f.authority.Client(operatorName, x509.ExtKeyUsageClientAuth, early, early.Add(time.Minute))},
+		"not yet valid":        {f.authority.Client(operatorName, x509.ExtKeyUsageClientAuth, late, late.Add(time.Hour))},
+	}
+	for name, certificates := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := f.hosts(f.client(certificates...)).GetHost(context.Background(), connect.NewRequest(&agentv1.GetHostRequest{}))
+			// With TLS 1.3 the alert may come after the client's first write failed.
+			if err == nil {
+				t.Error("admitted")
+			}
+		})
+	}
+	if _, err := f.hosts(f.client(f.operator())).GetHost(context.Background(), connect.NewRequest(&agentv1.GetHostRequest{})); err != nil {
+		t.Errorf("an operator: %v", err)
+	}
+	t.Run("TLS 1.2", func(t *testing.T) {
+		client := f.client(f.operator())
+		client.Transport.(*http.Transport).TLSClientConfig.MaxVersion = tls.VersionTLS12
+		if _, err := f.hosts(client).GetHost(context.Background(), connect.NewRequest(&agentv1.GetHostRequest{})); err == nil {
+			t.Error("admitted")
+		}
+	})
+	t.Run("the host is not another host", func(t *testing.T) {
+		client := f.client(f.operator())
+		client.Transport.(*http.Transport).TLSClientConfig.ServerName = "host-0000000000000000" + identity.DomainSuffix
+		_, err := f.hosts(client).GetHost(context.Background(), connect.NewRequest(&agentv1.GetHostRequest{}))
+		if err == nil || !strings.Contains(err.Error(), "not host-0000000000000000") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestWrongClockServes(t *testing.T) {
+	f := start(t, -40*365*24*time.Hour)
+	host, err := f.hosts(f.client(f.operator())).GetHost(context.Background(), connect.NewRequest(&agentv1.GetHostRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if off := host.Msg.GetTime().AsTime().Sub(time.Now()); off < -time.Minute || off > time.Minute {
+		t.Errorf("off by %s", off)
+	}
+}
+
+func TestCertificateIsRenewedWithoutANewListener(t *testing.T) {
+	f := start(t, 0)
+	ctx := context.Background()
+	client := f.hosts(f.client(f.operator()))
+	request, err := client.CreateCertificateRequest(ctx, connect.NewRequest(&agentv1.CreateCertificateRequestRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	notAfter := f.now.Add(48 * time.Hour).Truncate(time.Second)
+	chain := f.authority.Host(request.Msg.GetCertificateRequest(), f.now.Add(-time.Minute), notAfter)
+	installed, err := client.InstallCertificate(ctx, connect.NewRequest(&agentv1.InstallCertificateRequest{CertificateChain: chain}))
+	if err != nil || !installed.Msg.GetNotAfter().AsTime().Equal(notAfter) {
+		t.Fatalf("%v, %v", installed, err)
+	}
+	connection, err := tls.Dial("tcp", f.address, f.client(f.operator()).Transport.(*http.Transport).TLSClientConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	if got := connection.ConnectionState().PeerCertificates[0].NotAfter; !got.Equal(notAfter) {
+		t.Errorf("serves until %s", got)
+	}
+	_, err = client.InstallCertificate(ctx, connect.NewRequest(&agentv1.InstallCertificateRequest{
+		CertificateChain: testca.New(t, f.now).Host(request.Msg.GetCertificateRequest(), f.now.Add(-time.Minute), notAfter),
+	}))
+	if connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a foreign certificate: %v", err)
+	}
+}
+
+func TestOtherRolesDown(t *testing.T) {
+	f := start(t, 0)
+	f.stopRoles()
+	client := f.client(f.operator())
+	ctx := context.Background()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		host, err := f.hosts(client).GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := host.Msg.GetReadyMessage(); !host.Msg.GetReady() && strings.Contains(m, "groups") && strings.Contains(m, "integrity") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v", host.Msg)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	_, err := f.groups(client).GetGroup(ctx, connect.NewRequest(&agentv1.GetGroupRequest{Name: "web"}))
+	if connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("%v", err)
+	}
+	stream, err := f.groups(client).WatchGroup(ctx, connect.NewRequest(&agentv1.WatchGroupRequest{Name: "web"}))
+	if err == nil {
+		stream.Receive()
+		err = stream.Err()
+	}
+	if connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("stream: %v", err)
+	}
+}
+
+func TestPowerOff(t *testing.T) {
+	f := start(t, 0)
+	client := f.hosts(f.client(f.operator()))
+	if _, err := client.PowerOff(context.Background(), connect.NewRequest(&agentv1.PowerOffRequest{Reboot: true})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(f.directory, "reboot")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStopsInOrder(t *testing.T) {
+	f := start(t, 0)
+	client := f.client(f.operator())
+	stream, err := f.groups(client).WatchGroup(context.Background(), connect.NewRequest(&agentv1.WatchGroupRequest{Name: "web"}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("%v", err)
+	}
+	started := time.Now()
+	if err := f.stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(started); took > service.ShutdownTimeout+time.Second {
+		t.Errorf("took %s", took)
+	}
+}
