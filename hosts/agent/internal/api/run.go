@@ -124,7 +124,7 @@ func groupProxy(socket string, logger *slog.Logger) http.Handler {
 			writer.Header().Set("Content-Type", "application/json")
 			writer.WriteHeader(http.StatusServiceUnavailable)
 			// The Connect protocol's error for unary calls; streams and gRPC map the HTTP status to the same code.
-			json.NewEncoder(writer).Encode(map[string]string{
+			_ = json.NewEncoder(writer).Encode(map[string]string{
 				"code":    connect.CodeUnavailable.String(),
 				"message": "role groups does not answer: " + err.Error(),
 			})

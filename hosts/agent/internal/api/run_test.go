@@ -253,7 +253,7 @@ func TestWrongClockServes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if off := host.Msg.GetTime().AsTime().Sub(time.Now()); off < -time.Minute || off > time.Minute {
+	if off := time.Until(host.Msg.GetTime().AsTime()); off < -time.Minute || off > time.Minute {
 		t.Errorf("off by %s", off)
 	}
 }

@@ -135,6 +135,11 @@ func readArchive(name string) (*layout, error) {
 	if err := json.Unmarshal(manifest, &result.content); err != nil {
 		return nil, fmt.Errorf("%s: manifest: %w", name, err)
 	}
+	for _, blob := range append([]ocispec.Descriptor{result.content.Config}, result.content.Layers...) {
+		if int64(len(result.blobs[blob.Digest.String()])) != blob.Size {
+			return nil, fmt.Errorf("%s: blob %s is missing or torn", name, blob.Digest)
+		}
+	}
 	return result, nil
 }
 
@@ -187,15 +192,12 @@ func (l *layout) importTo(ctx context.Context, connection grpc.ClientConnInterfa
 
 // write stores one blob; containerd checks size and digest.
 func (l *layout) write(ctx context.Context, store content.ContentClient, blob ocispec.Descriptor, labels map[string]string) error {
-	data, found := l.blobs[blob.Digest.String()]
-	if !found {
-		return fmt.Errorf("no blob %s", blob.Digest)
-	}
+	data := l.blobs[blob.Digest.String()]
 	stream, err := store.Write(ctx)
 	if err != nil {
 		return err
 	}
-	defer stream.CloseSend()
+	defer func() { _ = stream.CloseSend() }()
 	err = stream.Send(&content.WriteContentRequest{
 		Action: content.WriteAction_COMMIT, Ref: "palisade-import-" + blob.Digest.String(),
 		Total: blob.Size, Expected: blob.Digest.String(), Data: data, Labels: labels,

@@ -243,7 +243,7 @@ func TestWrongClock(t *testing.T) {
 	f.port.connect(true)
 	f.port.answer(f.response(t, f.port.request(t), f.authority))
 	f.wait(t)
-	if difference := f.host.Clock().Now().Sub(time.Now()); difference < -time.Minute || difference > time.Minute {
+	if difference := time.Until(f.host.Clock().Now()); difference < -time.Minute || difference > time.Minute {
 		t.Errorf("clock is off by %s", difference)
 	}
 }

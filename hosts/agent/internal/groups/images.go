@@ -115,9 +115,10 @@ func (g *group) checkImage(ctx context.Context, image string) (present bool, err
 			OS           string `json:"os"`
 		} `json:"imageSpec"`
 	}
-	// Without the detail there is nothing to check.
-	if json.Unmarshal([]byte(response.GetInfo()["info"]), &info) != nil {
-		return true, nil
+	if detail := response.GetInfo()["info"]; detail != "" {
+		if err := json.Unmarshal([]byte(detail), &info); err != nil {
+			return true, fmt.Errorf("status of image %s: %w", image, err)
+		}
 	}
 	spec := info.ImageSpec
 	if spec.Architecture != "" && spec.Architecture != runtime.GOARCH || spec.OS != "" && spec.OS != runtime.GOOS {

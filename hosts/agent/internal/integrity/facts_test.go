@@ -93,7 +93,7 @@ func TestDeviceMapperAnswers(t *testing.T) {
 	list := make([]byte, 512)
 	native.PutUint32(list[16:], dmHeaderSize)
 	entry := list[dmHeaderSize:]
-	native.PutUint64(entry, 254<<8|0)
+	native.PutUint64(entry, 254<<8)
 	native.PutUint32(entry[8:], 24)
 	copy(entry[12:], "state\x00")
 	native.PutUint64(entry[24:], 254<<8|3)
