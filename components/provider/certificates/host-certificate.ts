@@ -57,7 +57,8 @@ export async function signHostCertificate(
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: serialNumber(),
     subject: `CN=${hostId}`,
-    issuer: authority.parsed.subject,
+    // As parsed: Go compares names byte by byte, and a text would be encoded anew.
+    issuer: authority.parsed.subjectName,
     // A host whose clock is a little behind shall be able to use it.
     notBefore: new Date(now.getTime() - 10 * 60 * 1000),
     notAfter: new Date(now.getTime() + hostCertificateDays * day),

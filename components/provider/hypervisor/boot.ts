@@ -44,11 +44,14 @@ export async function untilReady(
 ): Promise<GetHostResponse> {
   const started = Date.now();
   const seconds = () => Math.round((Date.now() - started) / 1000);
-  const enrollment = new EnrollmentLine(machine);
   let lastSign = Date.now();
   let size = machine.serialOffset;
   let phase = "starting";
   let message = "";
+  const enrollment = new EnrollmentLine(machine, () => {
+    phase = "first contact";
+    lastSign = Date.now();
+  });
   try {
     for (;;) {
       signal.throwIfAborted();
@@ -101,13 +104,17 @@ async function failure(machine: BootingMachine, what: string): Promise<Error> {
 class EnrollmentLine {
   private server: EnrollmentServer | undefined;
 
-  constructor(private readonly machine: BootingMachine) {}
+  constructor(
+    private readonly machine: BootingMachine,
+    private readonly onEnrolled: () => void,
+  ) {}
 
   async connect(signal: AbortSignal): Promise<void> {
     if (this.server?.isOpen) return;
     try {
       const socket = await connectUnix(this.machine.enrollmentSocket, 2000, signal);
       this.server = new EnrollmentServer(socket, this.machine.enrollment);
+      void this.server.enrolled.then(this.onEnrolled);
     } catch {
       signal.throwIfAborted();
       await delay(200);

@@ -19,8 +19,8 @@ const maximumLine = 64 * 1024;
 
 export interface EnrollmentOptions {
   authority: Authority;
-  /** The host that may enroll; undefined at first contact. */
-  hostId: string | undefined;
+  /** The host that may enroll; undefined until the first contact. */
+  expectedHost(): string | undefined;
   /** Called before a certificate is given, to write down whose it is. */
   accept(hostId: string): Promise<void>;
   /** Called when a host asked for what it does not get. */
@@ -57,7 +57,8 @@ export class EnrollmentServer {
   private async answer(line: string): Promise<void> {
     const request = parse(line);
     if (!request) return;
-    const { authority, hostId } = this.options;
+    const { authority } = this.options;
+    const hostId = this.options.expectedHost();
     const response = create(EnrollmentResponseSchema, { signerTime: timestampNow() });
     try {
       if (hostId !== undefined && request.hostId !== hostId) {

@@ -31,7 +31,7 @@ import { connectUnix } from "./qemu/unix-socket.js";
 /** How often a boot that shows no sign of life is begun anew: emulated guests hang now and then. */
 const bootAttempts = 3;
 /** Quiet consoles of emulated machines stay silent for most of a boot. */
-const stallMilliseconds: Record<Accelerator, number> = { kvm: 60_000, tcg: 150_000 };
+const stallMilliseconds: Record<Accelerator, number> = { kvm: 60_000, tcg: 240_000 };
 /** Statuses of QEMU with a guest that runs or soon will. */
 const liveStatuses = new Set(["running", "paused", "prelaunch", "inmigrate", "suspended", "debug", "save-vm"]);
 
@@ -267,7 +267,12 @@ export class VirtualMachines implements HostDirectory {
       if (!booted) await op.checkpoint("booted");
       booted = true;
     };
-    const enrollment = this.enrollment(marker, authority, (reason) => op.log("warning", `${marker.id}: ${reason}`));
+    let refusal = "";
+    const enrollment = this.enrollment(marker, authority, (reason) => {
+      // A host repeats its request every two seconds.
+      if (reason !== refusal) op.log("warning", `${marker.id}: ${reason}`);
+      refusal = reason;
+    });
     const { accept } = enrollment;
     try {
       const host = await untilReady(
@@ -335,7 +340,7 @@ export class VirtualMachines implements HostDirectory {
   ): EnrollmentOptions {
     return {
       authority,
-      hostId: marker.details.hostId,
+      expectedHost: () => marker.details.hostId,
       accept: (hostId) => this.recordHost(marker, hostId),
       refuse,
     };
