@@ -10,17 +10,23 @@ import { EngineProject } from "./project.js";
 const checkpoints = [
   "marker-written",
   "registry-started",
-  "disk-created",
   "image-pushed",
+  "disk-created",
   "tpm-started",
   "qemu-started",
   "booted",
   "enrolled",
   "group-applied",
 ];
-const actions: Fault["action"][] = ["kill-plugin", "interrupt-plugin", "kill-cli", "interrupt-cli", "fail"];
+const cases: [Fault["action"], string[]][] = [
+  ["kill-plugin", checkpoints],
+  ["interrupt-plugin", checkpoints],
+  ["kill-cli", checkpoints],
+  ["interrupt-cli", checkpoints],
+  ["fail", ["marker-written", "booted"]],
+];
 
-describe.each(actions)("%s", (action) => {
+describe.each(cases)("%s", (action, points) => {
   let project: EngineProject;
   beforeAll(async () => {
     project = new EngineProject("stack");
@@ -28,7 +34,7 @@ describe.each(actions)("%s", (action) => {
   });
   afterAll(() => project.remove());
 
-  it.each(checkpoints)("at %s", async (checkpoint) => {
+  it.each(points)("at %s", async (checkpoint) => {
     project.world.setFaults({ checkpoint, action });
     const broken = await project.up();
     expect(project.world.faultsStruck, `the fault has struck: ${broken.output}`).toBe(true);

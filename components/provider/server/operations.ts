@@ -33,12 +33,18 @@ export class Operations {
       () => controller.abort(expired),
       Math.min(seconds * 1000 + graceMilliseconds, 2 ** 31 - 1),
     );
+    let lastStatus: string | undefined;
     const op: Operation = {
       owner: ownerOf(urn, request.backend),
       signal: controller.signal,
       deadline,
       log: (severity, message) => this.log.log(urn, severity, message),
-      status: (message) => this.log.log(urn, "info", message, true),
+      status: (message) => {
+        // Backends report what they poll; only news is worth a line.
+        if (message === lastStatus) return;
+        lastStatus = message;
+        this.log.log(urn, "info", message, true);
+      },
       checkpoint: this.checkpoint,
     };
     const done = body(op);

@@ -25,7 +25,7 @@ const hostImage = new palisade.HostImage("host-image", { build: { keysDirectory:
 const disk = new palisade.StateDisk(
   "disk",
   { sizeGiB: config.getNumber("diskSize") ?? 8 },
-  { protect: config.getBoolean("protect") ?? false },
+  { protect: config.getBoolean("protect") ?? false, dependsOn: [image] },
 );
 const machine = new palisade.VirtualMachine(
   "machine",
@@ -38,7 +38,8 @@ const machine = new palisade.VirtualMachine(
     clientIdentity: pair("client"),
     forceDestroy: config.getBoolean("force") ?? false,
   },
-  { customTimeouts: { create: "2m" } },
+  // The image first, so that tests know in which order checkpoints are reached.
+  { customTimeouts: { create: "2m" }, dependsOn: [image, registry] },
 );
 const secret = config.getSecret("secret");
 const password = config.getSecret("password");
