@@ -17,10 +17,11 @@ if stack_exists; then
   make_home
   clear_stale_locks
   write_stack_config
+  # First: a machine that the state does not know would keep its disk from being removed.
+  pulumi stack export --stack "$STACK" --non-interactive | "${leftovers[@]}"
   pulumi destroy --stack "$STACK" --config-file "$stack_config" --yes --skip-preview --non-interactive \
     --suppress-outputs </dev/null
-  "${leftovers[@]}"
   pulumi stack rm "$STACK" --yes --preserve-config --non-interactive
 else
-  "${leftovers[@]}"
+  "${leftovers[@]}" </dev/null
 fi

@@ -1,6 +1,7 @@
 // Removes what a stack owns on this machine although its state does not know it: an `up` that was killed between making
 // a thing and writing its state leaves one. Ownership is what the thing's marker says; things of other backends,
-// projects and stacks are not touched. Usage: leftovers.mjs STATE-FOLDER BACKEND-URL PROJECT STACK
+// projects and stacks are not touched, nor those that the state knows (`pulumi stack export` on standard input, or
+// nothing where there is no state). Usage: leftovers.mjs STATE-FOLDER BACKEND-URL PROJECT STACK
 import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
@@ -62,6 +63,16 @@ export function owned(state, owner) {
   return things;
 }
 
+/**
+ * Ids of the resources in an exported stack.
+ * @param {string} text
+ * @returns {Set<string>}
+ */
+export function knownIds(text) {
+  if (text.trim() === "") return new Set();
+  return new Set((JSON.parse(text).deployment.resources ?? []).map(({ id }) => id).filter(Boolean));
+}
+
 /** Removes them, one after the other. */
 export async function remove(things, backends, say) {
   for (const { kind, id, owner } of things) {
@@ -85,7 +96,8 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
     console.error("usage: leftovers.mjs STATE-FOLDER BACKEND-URL PROJECT STACK");
     process.exit(2);
   }
-  const things = owned(state, { backend, project, stack });
+  const known = knownIds(readFileSync(0, "utf8"));
+  const things = owned(state, { backend, project, stack }).filter(({ id }) => !known.has(id));
   if (things.length > 0) {
     const require = createRequire(import.meta.url);
     const { createLocalBackends } = require("../dist/components/provider/backends-local.js");

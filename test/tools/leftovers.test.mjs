@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { owned, remove } from "../../tools/leftovers.mjs";
+import { knownIds, owned, remove } from "../../tools/leftovers.mjs";
 
 const mine = { backend: "file:///home/backend", project: "palisade", stack: "local" };
 let state;
@@ -43,6 +43,14 @@ describe("owned", () => {
     thing("virtual-machines", "vm-1");
     expect(ids()).toEqual(["vm-1", "disk-1", "registry-1"]);
   });
+});
+
+describe("knownIds", () => {
+  it.each([
+    ["no state", "", []],
+    ["an empty stack", '{"version":3,"deployment":{"manifest":{}}}', []],
+    ["resources, of which components have no id", '{"deployment":{"resources":[{"id":"vm-1"},{"urn":"x"}]}}', ["vm-1"]],
+  ])("%s", (_name, text, ids) => expect([...knownIds(text)]).toEqual(ids));
 });
 
 describe("remove", () => {
