@@ -1,0 +1,124 @@
+/** What a consumer gets: the packed package in a project of its own, with the plain CLI and a real engine. */
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { World } from "../fakes/world.js";
+import { ConsumerProject } from "./consumer-project.js";
+
+const consumer = new ConsumerProject();
+beforeAll(() => consumer.install());
+afterAll(() => consumer.remove());
+
+function filesOf(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)));
+}
+
+describe("the package", () => {
+  it("holds what runs, and neither tests nor sources", () => {
+    const files = filesOf(consumer.package).filter((file) => !file.startsWith("node_modules/"));
+    expect(files).toEqual(
+      expect.arrayContaining([
+        "LICENSE",
+        "bin/palisade",
+        "bin/pulumi-resource-palisade",
+        "components/provider/schema.json",
+        "dist/components/cli/main.js",
+        "dist/components/index.d.mts",
+        "dist/components/index.d.ts",
+        "dist/components/index.js",
+        "dist/components/index.mjs",
+        "dist/components/provider/main.js",
+      ]),
+    );
+    expect(files.filter((file) => /\.test\.|\/testing\/|^(dist\/)?(test|stacks)\//.test(file))).toEqual([]);
+    expect(files.filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"))).toEqual([]);
+    for (const program of ["bin/palisade", "bin/pulumi-resource-palisade"]) {
+      expect(statSync(path.join(consumer.package, program)).mode & 0o111).toBe(0o111);
+    }
+  });
+
+  it("gives `import` and `require` the same classes", async () => {
+    const script = `import * as imported from "@palisade-host/palisade";
+import { createRequire } from "node:module";
+const required = createRequire(process.cwd() + "/")("@palisade-host/palisade");
+for (const name of ["NestedHost", "ContainerGroup", "Registry", "DebianImage", "HostImage", "StateDisk", "VirtualMachine"]) {
+  if (typeof imported[name] !== "function" || imported[name] !== required[name]) throw new Error(name);
+}`;
+    expect(await consumer.run(process.execPath, ["--input-type=module", "--eval", script])).toMatchObject({
+      exitCode: 0,
+      stderr: "",
+    });
+  });
+
+  it.each(["program.mts", "program.cts"])("has types (%s)", (name) => {
+    const text = (file: string) => readFileSync(path.join(__dirname, "types", file), "utf8");
+    expect(consumer.typeCheck(name, text("right.txt"))).toBe("");
+    const complaints = consumer.typeCheck(name, text("wrong.txt"));
+    expect([...complaints.matchAll(/\((\d+),\d+\): error/g)].map(([, line]) => line)).toEqual(["3", "4", "5", "6"]);
+  });
+
+  it("brings the command, which makes keys", async () => {
+    const command = path.join(consumer.project, "node_modules/.bin/palisade");
+    const result = consumer.must(await consumer.run(command, ["keys", "init"]));
+    expect(result.stdout).toContain(`keys in ${consumer.keys}: made passphrase`);
+  });
+});
+
+describe("the package's own plugin", () => {
+  it("is found in the project and previews", async () => {
+    consumer.must(await consumer.pulumi("stack", "init", "plugin"));
+    consumer.editProjectFile("main: index.js", "main: registry/index.js");
+    const { stdout } = consumer.must(await consumer.pulumi("preview", "--stack", "plugin"));
+    expect(stdout).toMatch(/\+ +palisade:index:Registry +registry +create/);
+    expect(stdout).toMatch(/\+ +palisade:index:StateDisk +data +create/);
+  });
+
+  it("refuses wrong arguments in preview, each with its path", async () => {
+    consumer.editProjectFile("main: registry/index.js", "main: refused/index.js");
+    const { exitCode, output } = await consumer.pulumi("preview", "--stack", "plugin");
+    expect(exitCode).not.toBe(0);
+    expect(output).toContain('NestedHost "host": 3 arguments are not valid');
+    expect(output).toContain('image = "latest": must be a digest');
+    expect(output).toContain("cpus = 0: must be a whole number from 1 to 64");
+    expect(output).toContain("hypervisor.uri = \"esxi://elsewhere\": only 'local' can be used");
+    consumer.editProjectFile("main: refused/index.js", "main: index.js");
+  });
+});
+
+describe("a program, on backends without a machine", () => {
+  beforeAll(async () => {
+    consumer.useFakeBackends();
+    consumer.must(await consumer.pulumi("stack", "init", "consumer"));
+  });
+
+  it("is previewed, made, found unchanged and removed", async () => {
+    const stack = ["--stack", "consumer"];
+    const preview = consumer.must(await consumer.pulumi("preview", ...stack));
+    expect(preview.stdout).toMatch(/\+ \d+ to create/);
+
+    consumer.must(await consumer.pulumi("up", "--yes", "--skip-preview", ...stack));
+    const outputs = consumer.must(await consumer.pulumi("stack", "output", "--json", ...stack));
+    expect(JSON.parse(outputs.stdout)).toMatchObject({ state: "Running", secureBoot: true, endpoints: [{ port: 80 }] });
+    const world = new World(consumer.world);
+    expect(world.list("virtual-machines")).toHaveLength(1);
+
+    const { stdout: state } = consumer.must(await consumer.pulumi("stack", "export", ...stack));
+    expect(state).not.toContain("consumer-canary");
+
+    // The same program as an ECMAScript module is the same program.
+    consumer.editProjectFile("main: index.js", "main: esm/index.js");
+    const again = consumer.must(
+      await consumer.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes", ...stack),
+    );
+    expect(again.stdout).toMatch(/\d+ unchanged/);
+    consumer.editProjectFile("main: esm/index.js", "main: index.js");
+
+    consumer.must(await consumer.pulumi("destroy", "--yes", "--skip-preview", ...stack));
+    // Groups are gone with their host, unasked.
+    for (const kind of ["virtual-machines", "state-disks", "registries"] as const) {
+      expect(world.list(kind), kind).toEqual([]);
+    }
+  });
+});

@@ -1,0 +1,31 @@
+// A consumer's program, CommonJS.
+const { ContainerGroup, DebianImage, HostImage, NestedHost, Registry } = require("@palisade-host/palisade");
+
+const keysDirectory = process.env.CONSUMER_KEYS;
+const registry = new Registry("registry");
+const { server, username, password, ca } = registry;
+const image = new DebianImage("web", {
+  registry: { server, username, password, ca },
+  repository: "web",
+  packages: ["nginx"],
+});
+const hostImage = new HostImage("host", { build: { keysDirectory } });
+const host = new NestedHost("host", { image: hostImage.imageDigest, keysDirectory, publishedPorts: [{ port: 80 }] });
+const group = new ContainerGroup("web", {
+  host: host.connection,
+  containers: [
+    {
+      name: "web",
+      image: image.reference,
+      ports: [{ port: 80 }],
+      environmentVariables: [{ name: "TOKEN", secureValue: "consumer-canary" }],
+      resources: { requests: { cpu: 1, memoryInGB: 0.5 } },
+    },
+  ],
+  ipAddress: { ports: [{ port: 80 }] },
+  imageRegistryCredentials: [{ server, username, password, ca }],
+});
+
+exports.endpoints = group.endpoints;
+exports.state = group.state;
+exports.secureBoot = host.integrity.apply((facts) => facts?.secureBoot);
