@@ -9,6 +9,9 @@ clear_stale_locks
 create_stack
 write_stack_config
 
+# On a terminal Pulumi shows a live tree; elsewhere lines, and nothing to read answers from.
+terminal=(--non-interactive)
+if [[ -t 0 && -t 1 ]]; then terminal=(); else exec </dev/null; fi
+
 # exec: signals reach Pulumi itself, which then ends what it does in order.
-exec pulumi up --stack "$STACK" --config-file "$stack_config" --yes --skip-preview --non-interactive \
-  --suppress-outputs </dev/null
+exec pulumi up --stack "$STACK" --config-file "$stack_config" --yes --skip-preview --suppress-outputs "${terminal[@]}"
