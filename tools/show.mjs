@@ -69,7 +69,9 @@ async function main(prefix) {
     [`curl ${outputs.url}`, "ask it yourself"],
     [`${prefix}tools/stack.sh preview --diff`, "what the next make up would change"],
     [`${prefix}tools/stack.sh stack output`, "everything the stack says"],
-    [`tail -f ${outputs.serialLog}`, "the host's console"],
+    [`${prefix}bin/palisade status`, "hosts, integrity and groups, as the hosts report them now"],
+    [`${prefix}bin/palisade logs ${outputs.group}`, "what the group's containers print"],
+    [`${prefix}bin/palisade console --follow`, "the host's console"],
     [`${prefix}make up`, "again: nothing changes"],
     [`${prefix}make down`, "removes what was made; keys stay"],
   ]) {
