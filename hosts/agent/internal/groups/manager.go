@@ -33,6 +33,8 @@ type Options struct {
 	MaximumLogSize int64
 	PollInterval   time.Duration
 	Capacity       Capacity
+	// DiskUsage tells how full the disk of containerd's images is, 0 to 1; nil means that images are kept for ever.
+	DiskUsage func() (float64, error)
 	// ReservedPorts are the host's own.
 	ReservedPorts []uint32
 	Now           func() time.Time
@@ -124,7 +126,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.setReady(true, "")
 	m.options.Logger.Info("ready", "groups", len(present))
-	<-ctx.Done()
+	m.collectImages(ctx)
 	return nil
 }
 

@@ -74,6 +74,7 @@ func (g *group) reconcile(ctx context.Context) error {
 	if wish, err = g.noteExits(wish, seen); err != nil {
 		return err
 	}
+	g.noteObserved(wish, seen)
 	g.publish(g.assess(wish, seen))
 	g.markSeen()
 	if g.suspended() {

@@ -59,7 +59,7 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	manager, err := NewManager(Options{
 		DataDirectory: *data, LogDirectory: *logs, CertificatesDirectory: *certificates,
 		CgroupParent: *cgroupParent, CgroupRoot: "/sys/fs/cgroup", MaximumLogSize: maximumLogSize,
-		PollInterval: *poll, Capacity: capacity, ReservedPorts: []uint32{8443}, Now: time.Now, Logger: logger,
+		PollInterval: *poll, Capacity: capacity, DiskUsage: func() (float64, error) { return diskUsage(*data) }, ReservedPorts: []uint32{8443}, Now: time.Now, Logger: logger,
 		Prepare: func(ctx context.Context) error {
 			runtimeVersion.set(containerd.RuntimeVersion(ctx, connection))
 			return containerd.EnsureImage(ctx, connection, *pauseArchive, *pauseReference, logger)

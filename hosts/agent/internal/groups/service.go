@@ -14,6 +14,9 @@ import (
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
 
+// firstObservation is how long a call waits for the first look at a group.
+const firstObservation = 5 * time.Second
+
 // maximumSuspension of the reconcile loop.
 const maximumSuspension = time.Hour
 
@@ -50,13 +53,29 @@ func (s *groupService) ApplyGroup(_ context.Context, request *connect.Request[ag
 	return connect.NewResponse(&agentv1.ApplyGroupResponse{Group: group}), nil
 }
 
-func (s *groupService) GetGroup(_ context.Context, request *connect.Request[agentv1.GetGroupRequest]) (*connect.Response[agentv1.GetGroupResponse], error) {
+// observed waits, after a start of the agent, for the first look at the group, and refuses to show what is not known.
+func (s *groupService) observed(ctx context.Context, g *group) error {
+	select {
+	case <-g.seen:
+	case <-g.gone:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(firstObservation):
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q was not looked at yet since the agent's start", g.name))
+	}
+	if err := g.stale(); err != nil {
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q cannot be observed: %w", g.name, err))
+	}
+	return nil
+}
+
+func (s *groupService) GetGroup(ctx context.Context, request *connect.Request[agentv1.GetGroupRequest]) (*connect.Response[agentv1.GetGroupResponse], error) {
 	g, err := s.manager.find(request.Msg.GetName())
 	if err != nil {
 		return nil, err
 	}
-	if err := g.stale(); err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q cannot be observed: %w", g.name, err))
+	if err := s.observed(ctx, g); err != nil {
+		return nil, err
 	}
 	view, _ := g.view()
 	return connect.NewResponse(&agentv1.GetGroupResponse{Group: view}), nil

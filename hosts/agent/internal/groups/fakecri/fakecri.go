@@ -4,9 +4,12 @@ package fakecri
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -390,4 +393,37 @@ func (r *Runtime) PullImage(ctx context.Context, request *runtimev1.PullImageReq
 	defer r.mutex.Unlock()
 	r.images[request.Image.Image] = true
 	return &runtimev1.PullImageResponse{ImageRef: request.Image.Image}, nil
+}
+
+// ListImages implements CRI; an image of the name "pinned" is pinned.
+func (r *Runtime) ListImages(context.Context, *runtimev1.ListImagesRequest) (*runtimev1.ListImagesResponse, error) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	response := &runtimev1.ListImagesResponse{}
+	for name := range r.images {
+		response.Images = append(response.Images, &runtimev1.Image{Id: "id of " + name, RepoDigests: []string{name}, Pinned: name == "pinned"})
+	}
+	return response, nil
+}
+
+// RemoveImage implements CRI.
+func (r *Runtime) RemoveImage(_ context.Context, request *runtimev1.RemoveImageRequest) (*runtimev1.RemoveImageResponse, error) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	delete(r.images, strings.TrimPrefix(request.Image.Image, "id of "))
+	return &runtimev1.RemoveImageResponse{}, nil
+}
+
+// Images lists what is there; AddImage adds to it.
+func (r *Runtime) Images() []string {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return slices.Sorted(maps.Keys(r.images))
+}
+
+// AddImage puts an image into the store as if it had been pulled before.
+func (r *Runtime) AddImage(name string) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.images[name] = true
 }
