@@ -62,7 +62,7 @@ export function decode(struct: Struct | undefined): Decoded {
 
 function decodeObject(wire: Record<string, unknown>, path: Path, secrets: SecretPaths): Properties {
   const result: Properties = {};
-  for (const [name, value] of Object.entries(wire)) set(result, name, decodeValue(value, [...path, name], secrets));
+  for (const [name, value] of Object.entries(wire)) result[name] = decodeValue(value, [...path, name], secrets);
   return result;
 }
 
@@ -115,12 +115,7 @@ function object(
 ): Record<string, unknown> {
   const result: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(properties)) {
-    if (value !== undefined) set(result, name, each(value, [...path, name]));
+    if (value !== undefined) result[name] = each(value, [...path, name]);
   }
   return result;
-}
-
-/** Assignment that treats `__proto__` as the ordinary name that it is on the wire. */
-function set<T>(target: Record<string, T>, name: string, value: T): void {
-  Object.defineProperty(target, name, { value, enumerable: true, configurable: true, writable: true });
 }
