@@ -1,0 +1,94 @@
+/**
+ * On real QEMU, TPM, registry and agent. The host image is built with keys of its own, or, when PALISADE_TEST_KEYS names a folder
+ * made by `palisade keys init`, with those, which finds the image that was built before with them.
+ */
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { createLocalBackends } from "../../components/provider/backends-local.js";
+import { processOf } from "../../components/provider/ownership/marker.js";
+import { terminate, waitForExit, type ProcessIdentity } from "../../components/provider/ownership/process.js";
+import { hypervisorContract } from "./hypervisor.js";
+import { registryContract } from "./registry.js";
+import { operation, type MakeSubject, type Subject } from "./subject.js";
+
+const repository = path.resolve(__dirname, "../..");
+const cacheDirectory =
+  process.env["PALISADE_CACHE"] ??
+  path.join(process.env["XDG_CACHE_HOME"] ?? path.join(process.env["HOME"] ?? "/", ".cache"), "palisade");
+
+/** Keys for the image and the hosts. */
+async function keysDirectory(root: string): Promise<string> {
+  const given = process.env["PALISADE_TEST_KEYS"];
+  if (given) return given;
+  const home = path.join(root, "home");
+  await promisify(execFile)(path.join(repository, "bin", "palisade"), ["keys", "init"], {
+    env: { ...process.env, PALISADE_HOME: home },
+  });
+  return path.join(home, "keys");
+}
+
+async function processIn(folder: string, name: string): Promise<ProcessIdentity | undefined> {
+  const marker = JSON.parse(await readFile(path.join(folder, "marker.json"), "utf8")) as {
+    processes: ProcessIdentity[];
+  };
+  return processOf(marker, name);
+}
+
+const make =
+  (withImage: boolean): MakeSubject =>
+  async () => {
+    const root = await mkdtemp(path.join(tmpdir(), "palisade-contract-"));
+    const stateDirectory = path.join(root, "state");
+    const backends = createLocalBackends({ stateDirectory, cacheDirectory });
+    const keys = withImage ? await keysDirectory(root) : "";
+    const image = withImage
+      ? await backends.hostImages.build(operation("image"), { mode: "audit", keysDirectory: keys })
+      : undefined;
+    const pair = (name: string) => ({
+      certificateFile: path.join(keys, "hosts", `${name}.crt`),
+      keyFile: path.join(keys, "hosts", `${name}.key`),
+    });
+    const end = async (folder: string, name: string) => {
+      const identity = await processIn(folder, name).catch(() => undefined);
+      if (identity) process.kill(identity.pid, "SIGKILL");
+      await waitForExit(identity, 10_000);
+    };
+    const folderOf = (machineId: string) => path.join(stateDirectory, "virtual-machines", machineId);
+    const subject: Subject = {
+      backends,
+      imageDigest: image?.digest ?? "",
+      certificateAuthority: pair("ca"),
+      clientIdentity: pair("client"),
+      crash: (id) => end(folderOf(id), "qemu"),
+      silence: async (id) => {
+        // A stopped QEMU neither forwards connections nor answers its monitor.
+        const { pid } = (await processIn(folderOf(id), "qemu"))!;
+        process.kill(pid, "SIGSTOP");
+        return async () => void process.kill(pid, "SIGCONT");
+      },
+      crashRegistry: (id) => end(path.join(stateDirectory, "registries", id), "docker-registry"),
+    };
+    return {
+      subject,
+      async dispose() {
+        // What a failed test left running.
+        for (const kind of ["virtual-machines", "registries"]) {
+          const { stdout } = await promisify(execFile)("find", [
+            path.join(stateDirectory, kind),
+            ...["-name", "marker.json"],
+          ]).catch(() => ({ stdout: "" }));
+          for (const file of stdout.split("\n").filter(Boolean)) {
+            const { processes } = JSON.parse(await readFile(file, "utf8")) as { processes: ProcessIdentity[] };
+            for (const identity of processes) await terminate(identity, 1000);
+          }
+        }
+        await rm(root, { recursive: true, force: true });
+      },
+    };
+  };
+
+hypervisorContract("QEMU", make(true));
+registryContract("docker-registry", make(false));
