@@ -105,8 +105,19 @@ describe("palisade", () => {
       `export PULUMI_CONFIG_PASSPHRASE_FILE='/it'\\''s here/passphrase'\nunset PULUMI_CONFIG_PASSPHRASE\n`,
     );
     expect(stdout).toContain("export PULUMI_STACK='local'\n");
+    expect(stdout).toContain("unset PULUMI_OPTION_CONFIG_FILE\n");
     expect(stdout).toMatch(/^export PATH='.*\/bin:/);
   });
+});
+
+it("names the stack's configuration where `make up` keeps it", async () => {
+  const file = path.join(folder, "home/stacks/palisade.other.yaml");
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(file, "config: {}\n");
+  vi.stubEnv("STACK", "other");
+  expect(await run(["env"])).toBe(0);
+  expect(stdout).toContain("export PULUMI_STACK='other'\n");
+  expect(stdout).toContain(`export PULUMI_OPTION_CONFIG_FILE='${file}'\n`);
 });
 
 describe("palisade status", () => {

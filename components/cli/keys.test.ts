@@ -1,7 +1,6 @@
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
-  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -48,7 +47,8 @@ function contents(root: string): Record<string, string> {
 /** RSA keys take seconds: tests of what happens to keys share a set. */
 function copyOfKeys(name: string): string {
   const directory = path.join(folder, name);
-  cpSync(path.join(folder, "home/keys"), directory, { recursive: true });
+  // Not cpSync: newer versions of Node.js give copied folders the mode of new ones.
+  execFileSync("cp", ["-a", path.join(folder, "home/keys"), directory]);
   return directory;
 }
 
