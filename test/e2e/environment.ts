@@ -13,6 +13,14 @@ export interface CommandResult {
   seconds: number;
 }
 
+export interface StateResource {
+  urn: string;
+  type: string;
+  id?: string;
+  custom: boolean;
+  outputs: Record<string, unknown>;
+}
+
 export interface ProcessRecord {
   name: string;
   pid: number;
@@ -62,15 +70,25 @@ export class Environment {
     return this.run("make", [target]);
   }
 
-  /** Plain `pulumi` with the environment that `palisade env` gives. */
+  /** Pulumi on this environment's stack, as `tools/stack.sh` runs it. */
   pulumi(...args: string[]): Promise<CommandResult> {
-    return this.run("bash", ["-c", 'eval "$(bin/palisade env)" && exec pulumi "$@"', "pulumi", ...args]);
+    return this.run("tools/stack.sh", args);
   }
 
   async outputs(): Promise<Record<string, unknown>> {
-    const result = await this.pulumi("stack", "output", "--json", "--show-secrets", "--stack", this.stack);
+    const result = await this.pulumi("stack", "output", "--json");
     if (result.exitCode !== 0) throw new Error(result.stderr);
     return JSON.parse(result.stdout) as Record<string, unknown>;
+  }
+
+  /** Resources of the stack's state, by name. */
+  async resources(): Promise<Map<string, StateResource>> {
+    const result = await this.pulumi("stack", "export");
+    if (result.exitCode !== 0) throw new Error(result.stderr);
+    const state = JSON.parse(result.stdout) as { deployment: { resources?: StateResource[] } };
+    return new Map(
+      (state.deployment.resources ?? []).map((one) => [one.urn.slice(one.urn.lastIndexOf("::") + 2), one]),
+    );
   }
 
   /** The things of one kind that the machine's state folder holds, by id. */
