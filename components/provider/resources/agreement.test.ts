@@ -1,14 +1,11 @@
 /** The schema, the handlers and the generated SDK say the same; a difference between them fails here. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createFakeBackends } from "../../../test/fakes/backends.js";
-import { World } from "../../../test/fakes/world.js";
 import type { Properties, Resource, Value } from "../resource.js";
-import { TestClient } from "../server/testing.js";
 import { resources } from "./index.js";
-import { findPackageRoot, packageSchema, schemaText, type PackageSchema } from "./schema.js";
+import { findPackageRoot, packageSchema, type PackageSchema } from "./schema.js";
+import { Fixture } from "./testing.js";
 
 type Spec = PackageSchema["types"][string];
 type Property = Spec["properties"][string];
@@ -82,65 +79,13 @@ const sdkSource = (type: string): string =>
   readFileSync(path.join(findPackageRoot(), "components/sdk", `${lowerFirst(short(type))}.ts`), "utf8");
 
 describe("schema, handlers and SDK", () => {
-  const folder = mkdtempSync(path.join(tmpdir(), "palisade-agreement-"));
+  const fixture = new Fixture();
   const outputs = new Map<string, Properties>();
-
   beforeAll(async () => {
-    mkdirSync(path.join(folder, "keys/hosts"), { recursive: true });
-    for (const name of ["ca.crt", "ca.key", "client.crt", "client.key"]) {
-      writeFileSync(path.join(folder, "keys/hosts", name), "");
-    }
-    writeFileSync(path.join(folder, "keys/hmac.key"), "ab".repeat(32));
-    const pair = (name: string): Properties => ({
-      certificateFile: path.join(folder, `keys/hosts/${name}.crt`),
-      keyFile: path.join(folder, `keys/hosts/${name}.key`),
-    });
-    const backends = createFakeBackends(new World(path.join(folder, "world")));
-    const client = await TestClient.start({ backends: () => backends, resources, schema: schemaText });
-    const make = async (name: string, inputs: Properties): Promise<{ id: string; outputs: Properties }> => {
-      const type = `palisade:index:${name}`;
-      const checked = await client.check(type, inputs);
-      expect(checked.failures).toEqual([]);
-      const made = await client.create(type, checked.inputs.properties);
-      outputs.set(type, made.outputs.properties);
-      return { id: made.id, outputs: made.outputs.properties };
-    };
-    try {
-      const registry = await make("Registry", {});
-      const { server, username, password, ca } = registry.outputs as Record<string, string>;
-      const image = await make("DebianImage", {
-        registry: { server: server!, username: username!, password: password!, ca: ca! },
-        repository: "web/nginx",
-        packages: ["nginx-light"],
-      });
-      const hostImage = await make("HostImage", { build: { keysDirectory: path.join(folder, "keys") } });
-      const disk = await make("StateDisk", {});
-      const machine = await make("VirtualMachine", {
-        imageDigest: hostImage.outputs["imageDigest"]!,
-        stateDiskId: disk.id,
-        publishedPorts: [{ port: 80 }],
-        certificateAuthority: pair("ca"),
-        clientIdentity: pair("client"),
-      });
-      await make("GroupDeployment", {
-        host: machine.outputs["connection"]!,
-        name: "web",
-        containers: [
-          {
-            name: "nginx",
-            image: image.outputs["reference"]!,
-            environmentVariables: [{ name: "TOKEN", secureValue: "canary" }],
-            resources: { requests: { cpu: 0.5, memoryInGB: 0.5 } },
-          },
-        ],
-        ports: [{ port: 80 }],
-        imageRegistryCredentials: [{ server: server!, username: username!, password: password! }],
-      });
-    } finally {
-      await client.stop();
-    }
-  }, 60_000);
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+    await fixture.start();
+    for (const { type, state } of await fixture.makeAll()) outputs.set(type, state.outputs);
+  });
+  afterAll(() => fixture.stop());
 
   it("agree", () => {
     expect(disagreements(packageSchema, resources, outputs, sdkSource)).toEqual([]);

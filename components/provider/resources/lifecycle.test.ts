@@ -1,0 +1,209 @@
+/** A table per resource, over real gRPC: what a change and a drift show, and that read, import and delete fit together. */
+import { DiffResponse, PropertyDiff } from "@pulumi/pulumi/proto/provider_pb.js";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Kind } from "../../../test/fakes/world.js";
+import { unknown, type Properties, type Value } from "../resource.js";
+import { Fixture, type Made, type State } from "./testing.js";
+
+interface Row {
+  name: string;
+  kind: Kind;
+  /** A change of the program, and the paths that Diff shows for it; a path that replaces ends in `!`. */
+  changes: [(given: Properties) => Properties, string[]][];
+  /** A change behind the provider's back, and what Diff shows after the next Read. */
+  drift?: [Record<string, unknown>, string[]];
+  /** Outputs that are not known in the preview of a create. */
+  unknowns: string[];
+}
+
+const set =
+  (name: string, value: Value) =>
+  (given: Properties): Properties => ({ ...given, [name]: value });
+const container =
+  (change: Properties) =>
+  (given: Properties): Properties => ({
+    ...given,
+    containers: [{ ...((given["containers"] as Properties[])[0] as Properties), ...change }],
+  });
+const host =
+  (change: Properties) =>
+  (given: Properties): Properties => ({ ...given, host: { ...(given["host"] as Properties), ...change } });
+
+const rows: Row[] = [
+  {
+    name: "Registry",
+    kind: "registries",
+    changes: [[set("port", 5001), ["port!"]]],
+    drift: [{ powerState: "stopped" }, ["powerState"]],
+    unknowns: ["server", "password", "ca"],
+  },
+  {
+    name: "DebianImage",
+    kind: "images",
+    changes: [
+      [set("packages", ["nginx-light", "curl"]), ["packages[1]"]],
+      [set("files", { "/etc/motd": "hello" }), ["files"]],
+      [set("tag", "2"), ["tag"]],
+    ],
+    unknowns: ["digest", "reference"],
+  },
+  {
+    name: "HostImage",
+    kind: "host-images",
+    changes: [],
+    // What was built already is known.
+    unknowns: [],
+  },
+  {
+    name: "StateDisk",
+    kind: "state-disks",
+    changes: [[set("sizeGiB", 16), ["sizeGiB"]]],
+    unknowns: ["path"],
+  },
+  {
+    name: "VirtualMachine",
+    kind: "virtual-machines",
+    changes: [
+      [set("cpus", 4), ["cpus"]],
+      [set("memoryMiB", 4096), ["memoryMiB"]],
+      [set("imageDigest", `sha256:${"b".repeat(64)}`), ["imageDigest!"]],
+      [set("stateDiskId", "disk-other"), ["stateDiskId!"]],
+      [set("powerState", "stopped"), ["powerState"]],
+      [set("publishedPorts", [{ port: 80 }, { port: 443 }]), ["publishedPorts[1]"]],
+    ],
+    drift: [{ powerState: "stopped" }, ["powerState"]],
+    unknowns: ["connection", "hostId"],
+  },
+  {
+    name: "GroupDeployment",
+    kind: "groups",
+    changes: [
+      [container({ command: ["/usr/sbin/nginx", "-g", "daemon off;"] }), ["containers[0].command"]],
+      [
+        container({ environmentVariables: [{ name: "TOKEN", secureValue: "another" }] }),
+        ["containers[0].environmentVariables[0].secureValue"],
+      ],
+      [set("name", "shop"), ["name!"]],
+      [host({ hostId: "another" }), ["host.hostId!"]],
+      [host({ endpoint: "https://127.0.0.1:9443" }), ["host.endpoint"]],
+      [set("restartPolicy", "Never"), ["restartPolicy"]],
+    ],
+    drift: [{ stopped: true }, ["observedContainers[0].state"]],
+    unknowns: ["address", "endpoints", "state"],
+  },
+];
+
+const replacing = new Set<number>([
+  PropertyDiff.Kind.ADD_REPLACE,
+  PropertyDiff.Kind.UPDATE_REPLACE,
+  PropertyDiff.Kind.DELETE_REPLACE,
+]);
+
+function shown(response: DiffResponse): string[] {
+  const paths: string[] = [];
+  response.getDetaileddiffMap().forEach((diff: PropertyDiff, path: string) => {
+    paths.push(replacing.has(diff.getKind()) ? `${path}!` : path);
+  });
+  return paths.sort();
+}
+
+describe("each resource over gRPC", () => {
+  const fixture = new Fixture();
+  let made: Made[];
+  beforeAll(async () => {
+    await fixture.start();
+    made = await fixture.makeAll();
+  });
+  afterAll(() => fixture.stop());
+
+  const of = (name: string): Made => made.find((one) => one.type === `palisade:index:${name}`)!;
+
+  /** Read and Diff against what the program gives, as `up` with refresh does. */
+  async function observe({ type, given, state }: Made): Promise<{ state: State; paths: string[] }> {
+    const read = await fixture.client.read(type, state.id, state);
+    const seen = { id: read.id, inputs: read.inputs.properties, outputs: read.outputs.properties };
+    const checked = await fixture.client.check(type, given, { olds: seen.inputs });
+    expect(checked.failures).toEqual([]);
+    return { state: seen, paths: shown(await fixture.client.diff(type, state.id, seen, checked.inputs.properties)) };
+  }
+
+  describe.each(rows)("$name", (row) => {
+    it("has no difference after it was made, nor after it was read", async () => {
+      const one = of(row.name);
+      expect(shown(await fixture.client.diff(one.type, one.state.id, one.state, one.state.inputs))).toEqual([]);
+      expect((await observe(one)).paths).toEqual([]);
+    });
+
+    it("has no difference after an import by id", async () => {
+      const one = of(row.name);
+      const read = await fixture.client.read(one.type, one.state.id);
+      expect(read.id).toBe(one.state.id);
+      const seen = { inputs: read.inputs.properties, outputs: read.outputs.properties };
+      expect(shown(await fixture.client.diff(one.type, one.state.id, seen, one.state.inputs))).toEqual([]);
+    });
+
+    it("previews its creation with what is known", async () => {
+      const one = of(row.name);
+      const { id, outputs } = await fixture.client.create(one.type, one.state.inputs, { preview: true });
+      expect(id).toBe("");
+      for (const name of row.unknowns) expect(outputs.properties[name], name).toBe(unknown);
+    });
+
+    it.each(row.changes)("shows change %#", async (change, expected) => {
+      const one = of(row.name);
+      const checked = await fixture.client.check(one.type, change(one.given), { olds: one.state.inputs });
+      expect(checked.failures).toEqual([]);
+      const response = await fixture.client.diff(one.type, one.state.id, one.state, checked.inputs.properties);
+      expect(shown(response)).toEqual(expected);
+      expect(response.getDeletebeforereplace()).toBe(expected.some((path) => path.endsWith("!")));
+    });
+
+    if (row.drift) {
+      const [disturbance, expected] = row.drift;
+      it("shows drift, which an update repairs", async () => {
+        const one = of(row.name);
+        fixture.world.disturb(row.kind, disturbance);
+        const drifted = await observe(one);
+        expect(drifted.paths).toEqual(expected);
+        await fixture.client.update(one.type, one.state.id, drifted.state, one.state.inputs);
+        expect((await observe(one)).paths).toEqual([]);
+      });
+    }
+
+    it("is absent by an empty id when it is proven gone", async () => {
+      const one = of(row.name);
+      const id = one.state.id.replace(/[0-9a-f]{8}$/, "00000000").replace(/web$/, "gone");
+      expect((await fixture.client.read(one.type, id)).id).toBe("");
+    });
+  });
+
+  it("keeps write-only secrets out of what it returns", () => {
+    const { state } = of("GroupDeployment");
+    expect(JSON.stringify(state.outputs)).not.toContain("canary-environment");
+    expect(state.outputs["secretDigest"]).toMatch(/^[0-9a-f]{64}$/);
+  });
+
+  it("keeps a group whose container fails, with the container's last words", async () => {
+    const one = of("GroupDeployment");
+    const crashing = container({ command: ["/crash"] })(set("name", "crash")(set("ports", [])(one.given)));
+    const error = (await fixture.make("GroupDeployment", crashing).catch((reason: unknown) => reason)) as Error;
+    expect(error.message).toMatch(/container nginx.*CrashLoopBackOff.*exit code 1/s);
+    expect(error.message).toMatch(/cannot open configuration/);
+    expect(error.message).toMatch(/palisade logs/);
+    expect(fixture.world.list("groups").some((group) => group.id.endsWith("/crash"))).toBe(true);
+  });
+
+  it("refuses a port that another group of the host publishes, in preview", async () => {
+    const one = of("GroupDeployment");
+    const inputs = (await fixture.client.check(one.type, set("name", "second")(one.given))).inputs.properties;
+    await expect(fixture.client.create(one.type, inputs, { preview: true })).rejects.toThrow(/port 80/);
+  });
+
+  it("ends each in turn", async () => {
+    fixture.world.remove("groups", `${String(of("VirtualMachine").state.outputs["hostId"])}/crash`);
+    for (const { type, state } of [...made].reverse()) await fixture.client.delete(type, state.id, state);
+    for (const kind of ["groups", "virtual-machines", "state-disks", "registries"] as const) {
+      expect(fixture.world.list(kind), kind).toEqual([]);
+    }
+  });
+});

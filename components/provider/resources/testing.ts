@@ -1,0 +1,98 @@
+/** For tests: the six resources on the fault-injecting backends, reached over gRPC as the engine does. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createFakeBackends } from "../../../test/fakes/backends.js";
+import { World } from "../../../test/fakes/world.js";
+import type { Properties } from "../resource.js";
+import type { Path } from "../server/marshal.js";
+import { TestClient } from "../server/testing.js";
+import { resources } from "./index.js";
+import { schemaText } from "./schema.js";
+
+/** What the engine keeps of a resource. */
+export interface State {
+  id: string;
+  inputs: Properties;
+  outputs: Properties;
+}
+export interface Made {
+  type: string;
+  /** What the program gave. */
+  given: Properties;
+  state: State;
+}
+
+export class Fixture {
+  readonly folder = mkdtempSync(path.join(tmpdir(), "palisade-resources-"));
+  readonly keys = path.join(this.folder, "keys");
+  readonly world = new World(path.join(this.folder, "world"));
+  client!: TestClient;
+
+  async start(): Promise<void> {
+    mkdirSync(path.join(this.keys, "hosts"), { recursive: true });
+    for (const name of ["ca.crt", "ca.key", "client.crt", "client.key"]) {
+      writeFileSync(path.join(this.keys, "hosts", name), "");
+    }
+    writeFileSync(path.join(this.keys, "hmac.key"), "ab".repeat(32));
+    const backends = createFakeBackends(this.world);
+    this.client = await TestClient.start({ backends: () => backends, resources, schema: schemaText });
+  }
+
+  async stop(): Promise<void> {
+    await this.client.stop();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  pair(name: string): Properties {
+    return {
+      certificateFile: path.join(this.keys, `hosts/${name}.crt`),
+      keyFile: path.join(this.keys, `hosts/${name}.key`),
+    };
+  }
+
+  /** Check and Create, as the engine does them for a new resource. */
+  async make(name: string, given: Properties, secrets: Path[] = []): Promise<Made> {
+    const type = `palisade:index:${name}`;
+    const checked = await this.client.check(type, given, { secrets });
+    if (checked.failures.length) throw new Error(JSON.stringify(checked.failures));
+    const inputs = checked.inputs.properties;
+    const created = await this.client.create(type, inputs, { secrets });
+    return { type, given, state: { id: created.id, inputs, outputs: created.outputs.properties } };
+  }
+
+  /** One of each resource, each built on those before. */
+  async makeAll(): Promise<Made[]> {
+    const registry = await this.make("Registry", {});
+    const { server, username, password, ca } = registry.state.outputs as Record<string, string>;
+    const image = await this.make("DebianImage", {
+      registry: { server: server!, username: username!, password: password!, ca: ca! },
+      repository: "web/nginx",
+      packages: ["nginx-light"],
+    });
+    const hostImage = await this.make("HostImage", { build: { keysDirectory: this.keys } });
+    const disk = await this.make("StateDisk", {});
+    const machine = await this.make("VirtualMachine", {
+      imageDigest: hostImage.state.outputs["imageDigest"]!,
+      stateDiskId: disk.state.id,
+      publishedPorts: [{ port: 80 }],
+      certificateAuthority: this.pair("ca"),
+      clientIdentity: this.pair("client"),
+    });
+    const group = await this.make("GroupDeployment", {
+      host: machine.state.outputs["connection"]!,
+      name: "web",
+      containers: [
+        {
+          name: "nginx",
+          image: image.state.outputs["reference"]!,
+          environmentVariables: [{ name: "TOKEN", secureValue: "canary-environment" }],
+          resources: { requests: { cpu: 0.5, memoryInGB: 0.5 } },
+        },
+      ],
+      ports: [{ port: 80 }],
+      imageRegistryCredentials: [{ server: server!, username: username!, password: password! }],
+    });
+    return [registry, image, hostImage, disk, machine, group];
+  }
+}
