@@ -3,8 +3,15 @@ import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { operatorHome } from "../internal/directories.js";
 
-/** Root of the clone or of the installed package: this file is compiled to dist/components/cli. */
-const root = path.resolve(__dirname, "../../..");
+/** Root of the clone or of the installed package, seen from the source as from its compiled file. */
+const root = packageRoot(__dirname);
+
+function packageRoot(folder: string): string {
+  if (existsSync(path.join(folder, "package.json"))) return folder;
+  const parent = path.dirname(folder);
+  if (parent === folder) throw new Error(`${__dirname}: no package.json in any folder above`);
+  return packageRoot(parent);
+}
 
 /** Variables to set; `undefined` means: to be unset. */
 export function pulumiEnvironment(environment: NodeJS.ProcessEnv = process.env): Record<string, string | undefined> {
