@@ -49,6 +49,7 @@ func (g *group) sandboxConfig(r *record) *runtimev1.PodSandboxConfig {
 		Hostname:     g.name,
 		LogDirectory: g.logDirectory(),
 		Labels:       g.labels(r),
+		DnsConfig:    resolver(resolverFiles),
 		Linux: &runtimev1.LinuxPodSandboxConfig{
 			CgroupParent: g.manager.options.CgroupParent,
 			SecurityContext: &runtimev1.LinuxSandboxSecurityContext{
