@@ -56,7 +56,12 @@ export async function readStack(stack?: string): Promise<StackState> {
   const defaults = pulumiEnvironment();
   // The caller's own backend and passphrase go first: a stack of a consumer's project is not in our backend.
   const own = process.env["PULUMI_BACKEND_URL"] !== undefined;
-  const environment = own ? { ...process.env, PATH: defaults["PATH"] } : { ...process.env, ...defaults };
+  const environment = {
+    ...process.env,
+    ...(own ? {} : defaults),
+    // The caller's pulumi, else the clone's.
+    PATH: [process.env["PATH"], defaults["PATH"]].join(":"),
+  };
   const name = stack ?? defaults["PULUMI_STACK"]!;
   try {
     const { stdout } = await promisify(execFile)("pulumi", ["stack", "export", "--stack", name, "--non-interactive"], {
