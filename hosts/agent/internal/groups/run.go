@@ -49,7 +49,7 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 		return err
 	}
 	connection, err := grpc.NewClient("unix://"+*address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)), grpc.WithUnaryInterceptor(bounded))
 	if err != nil {
 		return err
 	}
@@ -89,6 +89,20 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 		err = failure
 	}
 	return err
+}
+
+// callTimeout bounds each call to containerd, so that one that hangs does not hold a group for ever. Making a sandbox takes
+// most of a minute on an emulated host.
+const callTimeout = 4 * time.Minute
+
+func bounded(ctx context.Context, method string, request, response any, connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	// A pull takes as long as it makes progress; containerd ends one that does not.
+	if method != runtimev1.ImageService_PullImage_FullMethodName {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	return invoke(ctx, method, request, response, connection, options...)
 }
 
 // cached is a text that one goroutine learns and others read.
