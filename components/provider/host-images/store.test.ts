@@ -1,0 +1,101 @@
+import { mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { testOperation, testOwner, withFolder } from "../ownership/testing.js";
+import { hostImageInputsHash } from "./inputs.js";
+import { LocalHostImages } from "./local-host-images.js";
+import { claimImage, digestOfFile, imageDirectory, readImage, storeImage } from "./store.js";
+
+async function built(folder: string): Promise<{ directory: string; digest: string }> {
+  const directory = join(folder, "built");
+  await mkdir(directory);
+  await writeFile(join(directory, "disk.raw"), "a disk");
+  await writeFile(join(directory, "OVMF_VARS.fd"), "variables");
+  const digest = await digestOfFile(join(directory, "disk.raw"));
+  const ipePolicy = { name: "palisade", version: "1.0.0" };
+  const description = { digest, rootHash: "00", ipePolicy, mode: "audit", trustedCertificates: ["11"] };
+  await writeFile(join(directory, "image.json"), JSON.stringify(description));
+  return { directory, digest };
+}
+
+describe("the image store", () => {
+  it("holds images by digest, read-only", async () => {
+    await withFolder(async (folder) => {
+      const { directory, digest } = await built(folder);
+      expect(await readImage(folder, digest)).toBeUndefined();
+      await storeImage(folder, directory, digest);
+      await storeImage(folder, directory, digest);
+      expect(await readImage(folder, digest)).toEqual({
+        digest,
+        directory: imageDirectory(folder, digest),
+        rootHash: "00",
+        ipePolicy: "palisade 1.0.0",
+        mode: "audit",
+        trustedCertificates: ["11"],
+      });
+      expect((await stat(join(imageDirectory(folder, digest), "disk.raw"))).mode & 0o222).toBe(0);
+      expect(() => imageDirectory(folder, "sha256:../../x")).toThrow(/is no digest/);
+    });
+  });
+
+  it("keeps an image until its last claim is given up and no machine uses it", async () => {
+    await withFolder(async (folder) => {
+      const { directory, digest } = await built(folder);
+      await storeImage(folder, directory, digest);
+      let used = true;
+      const images = new LocalHostImages(folder, folder, async () => used);
+      // Whoever has no claim removes nothing, so an image put there by hand stays.
+      await images.release(testOperation("stranger"), digest);
+      await claimImage(folder, digest, testOwner("a"));
+      await claimImage(folder, digest, testOwner("b"));
+      await images.release(testOperation("a"), digest);
+      expect(await images.read(digest)).toBeDefined();
+      await images.release(testOperation("b"), digest);
+      expect(await images.read(digest)).toBeDefined();
+      used = false;
+      await claimImage(folder, digest, testOwner("b"));
+      await images.release(testOperation("b"), digest);
+      expect(await images.read(digest)).toBeUndefined();
+    });
+  });
+});
+
+describe("the hash over a build's inputs", () => {
+  it("changes with definition, binaries and certificates, and with nothing else", async () => {
+    await withFolder(async (folder) => {
+      const paths = { script: "", definition: join(folder, "definition"), binaries: join(folder, "binaries") };
+      const keysDirectory = join(folder, "keys");
+      for (const path of [paths.definition, paths.binaries, `${keysDirectory}/secure-boot`, `${keysDirectory}/image`]) {
+        await mkdir(path, { recursive: true });
+      }
+      await writeFile(join(paths.definition, "mkosi.conf"), "a");
+      await writeFile(join(paths.binaries, "palisade-agent"), "a");
+      for (const name of [
+        "secure-boot/pk",
+        "secure-boot/kek",
+        "secure-boot/db",
+        "image/root-hash",
+        "image/ipe-policy",
+      ]) {
+        await writeFile(join(keysDirectory, `${name}.crt`), name);
+      }
+      const hash = () => hostImageInputsHash({ mode: "audit", keysDirectory }, paths);
+      const first = await hash();
+      await writeFile(join(paths.definition, "README.md"), "no input");
+      await writeFile(join(keysDirectory, "secure-boot", "db.key"), "no input");
+      expect(await hash()).toBe(first);
+      const seen = new Set([first]);
+      for (const path of [
+        join(paths.definition, "mkosi.conf"),
+        join(paths.binaries, "palisade-agent"),
+        join(keysDirectory, "image", "root-hash.crt"),
+      ]) {
+        await writeFile(path, "changed");
+        seen.add(await hash());
+      }
+      expect(seen.size).toBe(4);
+      await rm(join(keysDirectory, "secure-boot", "db.crt"));
+      await expect(hash()).rejects.toThrow(/^build\.keysDirectory: .*db\.crt cannot be read.*palisade keys init/);
+    });
+  });
+});

@@ -1,0 +1,61 @@
+import { expect, it } from "vitest";
+import type { PublishedPort } from "../../backends.js";
+import { commandLine, macAddress, type MachineDefinition } from "./command-line.js";
+import { changeForwards, listForwards } from "./forwards.js";
+import type { Qmp } from "./qmp.js";
+
+const port = (number: number, hostPort: number, protocol: "TCP" | "UDP" = "TCP"): PublishedPort => ({
+  port: number,
+  protocol,
+  hostAddress: "127.0.0.1",
+  hostPort,
+});
+
+const machine: MachineDefinition = {
+  id: "vm-0123456789ab",
+  accelerator: "tcg",
+  cpus: 2,
+  memoryMiB: 2048,
+  firmware: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+  imageDisk: "/state/a,b/disk.raw",
+  stateDisk: "/state/disk.qcow2",
+  forwards: [port(8443, 20001), port(53, 20002, "UDP")],
+};
+
+it("shares the image read-only, forwards ports, and doubles commas in paths", () => {
+  const text = commandLine(machine).join(" ");
+  expect(text).toContain("node-name=image,driver=raw,read-only=on,file.driver=file,file.filename=/state/a,,b/disk.raw");
+  expect(text).toContain("serial=palisade-state");
+  expect(text).toContain("hostfwd=tcp:127.0.0.1:20001-:8443,hostfwd=udp:127.0.0.1:20002-:53");
+  expect(text).toContain("-accel tcg,thread=multi");
+  expect(commandLine({ ...machine, accelerator: "kvm" }).join(" ")).toContain("-accel kvm");
+  expect(macAddress(machine.id)).toMatch(/^52:54:00(:[0-9a-f]{2}){3}$/);
+  expect(macAddress(machine.id)).not.toBe(macAddress("vm-0123456789ac"));
+});
+
+it("changes only the forwards that differ, and reports QEMU's refusal", async () => {
+  const said: string[] = [];
+  const qmp = (complaint = "") =>
+    ({
+      human: async (line: string) => (said.push(line), line.startsWith("hostfwd_add") ? complaint : ""),
+    }) as unknown as Qmp;
+  await changeForwards(qmp(), [port(80, 1), port(81, 2)], [port(80, 1), port(81, 3)]);
+  expect(said).toEqual(["hostfwd_remove net0 tcp:127.0.0.1:2", "hostfwd_add net0 tcp:127.0.0.1:3-:81"]);
+  await expect(changeForwards(qmp("could not set up"), [], [port(80, 1)])).rejects.toThrow(
+    /publishedPorts: tcp:127\.0\.0\.1:1-:80 was refused by QEMU: could not set up/,
+  );
+});
+
+it("reads QEMU's table of forwards", async () => {
+  const table = [
+    "Hub -1 (net0):",
+    "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ",
+    "  TCP[HOST_FORWARD]  15       127.0.0.1 22255       10.0.2.15    80     0     0",
+    "  UDP[HOST_FORWARD]  16       127.0.0.1 22256               *    53     0     0",
+    "  TCP[ESTABLISHED]   17       127.0.0.1 22255       10.0.2.15    80     0     0",
+  ].join("\r\n");
+  expect(await listForwards({ human: async () => table } as unknown as Qmp)).toEqual([
+    { protocol: "TCP", hostPort: 22255, port: 80 },
+    { protocol: "UDP", hostPort: 22256, port: 53 },
+  ]);
+});
