@@ -62,10 +62,10 @@ flock --nonblock 8 || { progress "another image is being built; waiting for it" 
 
 work=$(mktemp -d "$cache/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{definition,out,workspace} "$cache"/{packages,base}
+mkdir -p "$work"/{definition,out,workspace} "$cache"/{packages,base$profile}
 in_root() {
     "$here/scripts/in-root.sh" "$tools" "$here:/definition:ro" "$keys:/keys:ro" "$binaries:/binaries:ro" "$work:/work" \
-        "$cache/packages:/cache/packages" "$cache/base:/cache/base" -- "$@"
+        "$cache/packages:/cache/packages" "$cache/base$profile:/cache/base" -- "$@"
 }
 SOURCE_DATE_EPOCH=$(<"$here/source-date-epoch")
 export SOURCE_DATE_EPOCH

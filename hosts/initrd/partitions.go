@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -184,10 +183,4 @@ func readNumber(path string) (int64, error) {
 		return 0, err
 	}
 	return strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64)
-}
-
-// isHex tells whether a string is hexadecimal and of the given number of bytes.
-func isHex(s string, bytes int) bool {
-	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == bytes
 }

@@ -6,9 +6,9 @@ set -euo pipefail
 
 disk=$1 mkosi=$2 definition=$3 keys=$4 mode=$5 tools=$6
 
-# The root hash is what the two halves of the verity partitions' unique ids say; read it where the kernel gets it from.
-root_hash=$(grep -aoE 'roothash=[0-9a-f]{64}' "$disk" | head -n 1 | cut -d= -f2 || true)
-kernel=$(grep -aoE '"linux-image-[0-9][^"]*"' "$mkosi/../out/disk.manifest" 2>/dev/null | head -n 1 | sed 's/"linux-image-\(.*\)"/\1/' || true)
+# Both lie in plain text in the signed kernel image, which comes first on the disk.
+root_hash=$(grep -aom 1 -E 'roothash=[0-9a-f]{64}' "$disk" | head -n 1 | cut -d= -f2 || true)
+kernel=$(grep -aom 1 -E '[0-9]+\.[0-9]+\.[0-9]+[0-9a-z.+~-]*-amd64' "$disk" | head -n 1 || true)
 [[ -n $root_hash ]] || { echo "describe.sh: $disk carries no root hash" >&2; exit 1; }
 policy=$(head -n 1 "$definition/ipe-policy")
 fingerprint() { openssl x509 -in "$1" -noout -fingerprint -sha256 | sed 's/.*=//; s/://g' | tr '[:upper:]' '[:lower:]'; }
