@@ -74,6 +74,10 @@ const refusedContainerFields: Record<string, string> = {
 export function checkGroupArguments(check: ArgumentCheck, args: ContainerGroupArgs): void {
   check.keys("", args, groupFields, refusedGroupFields);
   check.require("host", args.host);
+  const host = known(args.host);
+  if (host !== undefined && (typeof host !== "object" || !("hostId" in host) || host instanceof pulumi.Resource)) {
+    check.add("host", undefined, "must be the connection of a host, e.g. host.connection");
+  }
   check.require("containers", args.containers);
   const containers = known(args.containers);
   if (containers !== undefined) {
@@ -207,7 +211,9 @@ function checkCredential(
   });
   check.require(`${at}.server`, credential.server);
   check.field(`${at}.server`, credential.server, (server) =>
-    /^[^\s/:]+(:\d+)?$/.test(server) ? undefined : "must be host[:port] as in image references, without a scheme",
+    /^(\[[0-9a-fA-F:]+\]|[^\s/:]+)(:\d+)?$/.test(server)
+      ? undefined
+      : "must be host[:port] as in image references, without a scheme",
   );
   if (credential.password !== undefined && credential.username === undefined) {
     check.require(`${at}.username`, undefined);

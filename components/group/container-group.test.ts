@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { NestedHost } from "../host/nested-host.js";
 import { answer, connection, digest } from "../internal/testing/answers.js";
 import { record, type Registration, settled, valueOf } from "../internal/testing/recorder.js";
@@ -95,12 +95,27 @@ describe("ContainerGroup", () => {
     expect(deploymentOf(registrations).inputs["name"]).toBe("other");
   });
 
+  it("warns of a port that its host does not publish", async () => {
+    await record({ answer });
+    const warn = vi.spyOn(pulumi.log, "warn").mockResolvedValue();
+    const containers = [{ ...container, ports: [{ port: 80 }, { port: 81 }] }];
+    new ContainerGroup("shop", { ...minimal, containers, ipAddress: { ports: [{ port: 80 }, { port: 81 }] } });
+    await settled();
+    expect(warn.mock.calls.map(([message]) => message)).toEqual([
+      "ipAddress.ports[1].port = 81/TCP: the host does not publish it, so it is reached from the host only; " +
+        "add it to the host's publishedPorts",
+    ]);
+    warn.mockRestore();
+  });
+
   const withContainer = (change: object) =>
     ({ containers: [{ ...container, ...change }] }) as Partial<ContainerGroupArgs>;
   const withResources = (resources: object) => withContainer({ resources });
 
   it.each<[string, object]>([
     ["host: is required", { host: undefined }],
+    ["host: must be the connection of a host, e.g. host.connection", { host: "edge" }],
+    ["host: must be the connection of a host, e.g. host.connection", { host: { endpoint: "https://127.0.0.1" } }],
     ["containers: is required", { containers: undefined }],
     ["containers: must be a list of 1 to 60 containers", { containers: [] }],
     ["containers: must be a list of 1 to 60 containers", { containers: Array.from({ length: 61 }, () => container) }],

@@ -57,6 +57,8 @@ export class ContainerGroup extends Component {
       this.childOptions(deletedWith ? { deletedWith } : {}),
     );
 
+    warnOfUnpublishedPorts(this.deployment);
+
     this.containerGroupName = this.deployment.name;
     this.endpoints = this.deployment.endpoints;
     this.address = this.deployment.address;
@@ -74,6 +76,22 @@ export class ContainerGroup extends Component {
 /** The operating system enters no resource: its check, when it is late, hangs on the name. */
 function afterCheckOf(osType: pulumi.Input<string> | undefined, name: pulumi.Input<string>): pulumi.Input<string> {
   return pulumi.Output.isInstance(osType) ? pulumi.all([name, osType]).apply(([value]) => value) : name;
+}
+
+/** Not an error: what publishes a host's ports may be outside this program. */
+function warnOfUnpublishedPorts(deployment: GroupDeployment): void {
+  pulumi.all([deployment.host, deployment.ports]).apply(([host, ports]) => {
+    const published = host?.publishedPorts?.map(({ port, protocol }) => `${port}/${protocol}`);
+    ports?.forEach(({ port, protocol }, index) => {
+      const key = `${port}/${protocol ?? "TCP"}`;
+      if (!published || published.includes(key)) return;
+      void pulumi.log.warn(
+        `ipAddress.ports[${index}].port = ${key}: the host does not publish it, so it is reached from the host only; ` +
+          "add it to the host's publishedPorts",
+        deployment,
+      );
+    });
+  });
 }
 
 function publishedPorts(

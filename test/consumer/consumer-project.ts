@@ -108,29 +108,16 @@ export class ConsumerProject {
     return result;
   }
 
-  /** Type-checks a text as a file of that name, with the clone's compiler and the consumer's packages. */
-  typeCheck(name: string, text: string): string {
-    writeFileSync(path.join(this.project, name), text);
+  /** Type-checks texts as files of these names, with the clone's compiler and the consumer's packages; returns complaints. */
+  typeCheck(files: Record<string, string>): string {
+    for (const [name, text] of Object.entries(files)) writeFileSync(path.join(this.project, name), text);
     const compiler = path.join(repository, "node_modules/typescript/bin/tsc");
-    const types = path.join(repository, "node_modules/@types");
-    const options = [
-      "--noEmit",
-      "--strict",
-      "--module",
-      "node16",
-      "--target",
-      "es2022",
-      "--skipLibCheck",
-      "--pretty",
-      "false",
-    ];
+    const options = ["--noEmit", "--strict", "--module", "node16", "--target", "es2022", "--skipLibCheck"];
+    const types = ["--typeRoots", path.join(repository, "node_modules/@types"), "--types", "node"];
     const { stdout } = spawnSync(
       process.execPath,
-      [compiler, ...options, "--typeRoots", types, "--types", "node", name],
-      {
-        cwd: this.project,
-        encoding: "utf8",
-      },
+      [compiler, ...options, ...types, "--pretty", "false", ...Object.keys(files)],
+      { cwd: this.project, encoding: "utf8" },
     );
     return stdout;
   }

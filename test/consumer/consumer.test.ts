@@ -52,11 +52,21 @@ for (const name of ["NestedHost", "ContainerGroup", "Registry", "DebianImage", "
     });
   });
 
-  it.each(["program.mts", "program.cts"])("has types (%s)", (name) => {
-    const text = (file: string) => readFileSync(path.join(__dirname, "types", file), "utf8");
-    expect(consumer.typeCheck(name, text("right.txt"))).toBe("");
-    const complaints = consumer.typeCheck(name, text("wrong.txt"));
-    expect([...complaints.matchAll(/\((\d+),\d+\): error/g)].map(([, line]) => line)).toEqual(["3", "4", "5", "6"]);
+  it("has types for both kinds of modules", () => {
+    const [right, wrong] = ["right.txt", "wrong.txt"].map((file) =>
+      readFileSync(path.join(__dirname, "types", file), "utf8"),
+    ) as [string, string];
+    const complaints = consumer.typeCheck({
+      "right.mts": right,
+      "right.cts": right,
+      "wrong.mts": wrong,
+      "wrong.cts": wrong,
+    });
+    const places = [...complaints.matchAll(/^([\w.]+)\((\d+),\d+\): error/gm)].map(
+      ([, file, line]) => `${file}:${line}`,
+    );
+    const expected = ["wrong.mts", "wrong.cts"].flatMap((file) => [3, 4, 5, 6].map((line) => `${file}:${line}`));
+    expect(places.sort(), complaints).toEqual(expected.sort());
   });
 
   it("brings the command, which makes keys", async () => {
