@@ -1,6 +1,6 @@
 /** Host images: built here, at most once per set of inputs, and kept in this machine's store. */
-import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import type { HostImageBuildSpec, HostImageObserved, HostImageStore, Operation } from "../backends.js";
 import { run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
@@ -76,6 +76,12 @@ export class LocalHostImages implements HostImageStore {
       );
     }
     const { script, binaries } = buildPaths();
+    // What killed calls left behind; the lock says that nobody works there.
+    const builds = dirname(built);
+    for (const name of await readdir(builds)) {
+      if (name.startsWith(`${basename(built)}.building-`))
+        await rm(join(builds, name), { recursive: true, force: true });
+    }
     const output = await mkdtemp(`${built}.building-`);
     try {
       await run(
@@ -87,6 +93,7 @@ export class LocalHostImages implements HostImageStore {
         {
           logFile: `${built}.log`,
           signal,
+          diesWithUs: true,
           onLine: (line) => {
             const step = /^\[ *\d+ s\] (.*)$/.exec(line)?.[1];
             if (step !== undefined) op.status(step);

@@ -85,7 +85,9 @@ export async function untilReady(
     if (error instanceof StalledBootError || !signal.aborted) throw error;
     // Out of time, or cancelled: the console tells how far it came.
     const reason = signal.reason as Error;
-    if (reason.name === "DeadlineExceededError") throw await failure(machine, reason.message);
+    if (reason.name === "DeadlineExceededError") {
+      throw await failure(machine, reason.message.replace(`${machine.id}: `, ""));
+    }
     throw reason;
   } finally {
     enrollment.close();

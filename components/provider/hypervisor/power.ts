@@ -120,6 +120,7 @@ export class Power {
   async stop(
     op: Pick<Operation, "log" | "status">,
     marker: VirtualMachineMarker,
+    signal: AbortSignal,
     powerOff?: () => Promise<void>,
   ): Promise<void> {
     const qemu = processOf(marker, "qemu");
@@ -129,8 +130,9 @@ export class Power {
         op.status("shutting the host down");
         try {
           await powerOff();
-          ended = await waitForExit(qemu, powerOffMilliseconds);
+          ended = await waitForExit(qemu, powerOffMilliseconds, signal);
         } catch (error) {
+          signal.throwIfAborted();
           op.log("debug", `${marker.id}: the agent did not shut it down: ${(error as Error).message}`);
         }
       }
@@ -139,8 +141,9 @@ export class Power {
         try {
           await this.monitor(marker, (qmp) => qmp.execute("system_powerdown"), 5000);
           // Without an agent, there is rarely a system that listens.
-          ended = await waitForExit(qemu, powerOff ? acpiMilliseconds : acpiMilliseconds / 3);
+          ended = await waitForExit(qemu, powerOff ? acpiMilliseconds : acpiMilliseconds / 3, signal);
         } catch {
+          signal.throwIfAborted();
           // A hanging QEMU is ended by force below.
         }
       }

@@ -100,7 +100,7 @@ export class VirtualMachines implements HostDirectory {
           const running = await this.power.isRunning(marker);
           // A machine that never became a host has nobody to ask.
           if (running && client && !force) await client.getHost();
-          await this.power.stop(op, marker, client && (() => client.powerOff()));
+          await this.power.stop(op, marker, signal, client && (() => client.powerOff()));
         } finally {
           client?.close();
         }
@@ -172,7 +172,7 @@ export class VirtualMachines implements HostDirectory {
       started.stateDiskId === spec.stateDiskId &&
       (started.accelerator === accelerator || spec.acceleration === "auto");
     if ((await this.power.isRunning(marker)) && (!fits || spec.powerState === "stopped"))
-      await this.shutDown(op, marker);
+      await this.shutDown(op, marker, signal);
 
     if (await this.power.isRunning(marker)) {
       await this.power.monitor(marker, (qmp) => changeForwards(qmp, oldPorts, ports));
@@ -195,8 +195,25 @@ export class VirtualMachines implements HostDirectory {
   private async wake(marker: VirtualMachineMarker): Promise<void> {
     if (!(await this.power.isRunning(marker))) return;
     const status = await this.status(marker).catch(() => undefined);
+    // A monitor that somebody else holds looks the same as a QEMU that hangs; the guest tells them apart.
+    if (status === undefined && (await this.answers(marker))) {
+      throw new Error(
+        `${marker.id}: QEMU's monitor does not answer though the host does; end other clients of the monitor`,
+      );
+    }
     if (status === "paused") await this.power.monitor(marker, (qmp) => qmp.execute("cont"));
     else if (status === undefined || !liveStatuses.has(status)) await this.power.kill(marker);
+  }
+
+  private async answers(marker: VirtualMachineMarker): Promise<boolean> {
+    const client = await this.client(marker);
+    try {
+      return (await client?.getHost(askMilliseconds)) !== undefined;
+    } catch {
+      return false;
+    } finally {
+      client?.close();
+    }
   }
 
   private async powerState(marker: VirtualMachineMarker): Promise<"running" | "stopped"> {
@@ -212,10 +229,10 @@ export class VirtualMachines implements HostDirectory {
     return answer.status;
   }
 
-  private async shutDown(op: Operation, marker: VirtualMachineMarker): Promise<void> {
+  private async shutDown(op: Operation, marker: VirtualMachineMarker, signal: AbortSignal): Promise<void> {
     const client = await this.client(marker);
     try {
-      await this.power.stop(op, marker, client && (() => client.powerOff()));
+      await this.power.stop(op, marker, signal, client && (() => client.powerOff()));
     } finally {
       client?.close();
     }
@@ -273,7 +290,6 @@ export class VirtualMachines implements HostDirectory {
       if (reason !== refusal) op.log("warning", `${marker.id}: ${reason}`);
       refusal = reason;
     });
-    const { accept } = enrollment;
     try {
       const host = await untilReady(
         op,
@@ -287,7 +303,7 @@ export class VirtualMachines implements HostDirectory {
             ...enrollment,
             accept: async (hostId) => {
               await onBooted();
-              await accept(hostId);
+              await enrollment.accept(hostId);
             },
           },
           stallMilliseconds: stallMilliseconds[accelerator],

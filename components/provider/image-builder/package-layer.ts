@@ -1,7 +1,7 @@
 /** A root file system of Debian packages as a compressed layer, kept by what it is made of. */
 import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -68,7 +68,11 @@ export async function packageLayer(
     const present = await readFileIfPresent(join(kept, "layer.json"));
     if (present !== undefined)
       return { ...(JSON.parse(present) as Omit<Layer, "file">), file: join(kept, "layer.tar.gz") };
-    const work = await mkdtemp(join(folder, ".building-"));
+    // What killed calls left behind; the lock says that nobody works there.
+    for (const name of await readdir(folder)) {
+      if (name.startsWith(`.building-${hash}-`)) await rm(join(folder, name), { recursive: true, force: true });
+    }
+    const work = await mkdtemp(join(folder, `.building-${hash}-`));
     try {
       const layer = await build(set, work, join(folder, `${hash}.log`), status, signal);
       await writeFileAtomic(join(work, "layer.json"), JSON.stringify(layer), 0o644);
@@ -106,6 +110,7 @@ async function build(
         environment: { SOURCE_DATE_EPOCH: String(epoch), TMPDIR: work },
         logFile,
         signal,
+        diesWithUs: true,
         onLine: (line) => {
           const step = /^I: (.+?)(\.\.\.)?$/.exec(line)?.[1];
           if (step !== undefined && !step.includes("/")) status(`packages: ${step}`);

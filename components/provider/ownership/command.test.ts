@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { run } from "./command.js";
+import { identify, isAlive } from "./process.js";
 import { withFolder } from "./testing.js";
 
 describe("run", () => {
@@ -27,5 +28,21 @@ describe("run", () => {
       /timeout/i,
     );
     expect(Date.now() - begin).toBeLessThan(4000);
+  });
+
+  it("ends the program when this process is killed", async () => {
+    await withFolder(async (folder) => {
+      const identityFile = join(folder, "pid");
+      // A process that starts a program as `run` does, and is killed as soon as the program runs.
+      const program = `require("node:child_process").spawn("setpriv",
+        ["--pdeathsig", "TERM", "--", "bash", "-c", "echo $$ > $0; exec sleep 60", process.argv[1]], { detached: true });
+        setInterval(() => require("node:fs").existsSync(process.argv[1]) && process.kill(process.pid, "SIGKILL"), 50);`;
+      await expect(run(process.execPath, ["-e", program, identityFile])).rejects.toThrow(/SIGKILL/);
+      const pid = Number(await readFile(identityFile, "utf8"));
+      for (let attempt = 0; attempt < 20 && (await isAlive(await identify("sleep", pid))); attempt++) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      expect(await isAlive(await identify("sleep", pid))).toBe(false);
+    });
   });
 });

@@ -12,6 +12,8 @@ export interface CommandOptions {
   onLine?: (line: string) => void;
   /** Gets standard output and error. */
   logFile?: string;
+  /** Ends the program by SIGTERM when this process dies, however it does: for what works long. */
+  diesWithUs?: boolean;
 }
 
 /** A program ended with an exit code other than 0. */
@@ -39,7 +41,10 @@ const keptLines = 20;
 export async function run(file: string, args: string[], options: CommandOptions = {}): Promise<string> {
   options.signal?.throwIfAborted();
   const log = options.logFile === undefined ? undefined : createWriteStream(options.logFile, { mode: 0o600 });
-  const child = spawn(file, args, {
+  const [program, programArguments] = options.diesWithUs
+    ? ["setpriv", ["--pdeathsig", "TERM", "--", file, ...args]]
+    : [file, args];
+  const child = spawn(program, programArguments, {
     cwd: options.directory,
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],

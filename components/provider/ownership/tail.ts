@@ -26,7 +26,7 @@ export async function textFrom(
 }
 
 /** Terminal control sequences and other bytes that a message should not carry. */
-const controls = /\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][0-9A-B]|[^\x09\x0a\x20-\x7e\u00a0-\uffff]/g; // eslint-disable-line no-control-regex
+const controls = /\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][0-9A-B]|[^\x09\x0a\x20-\x7e\u00a0-\uffff]/g;
 
 /** The last non-empty lines of a file, without control characters. */
 export async function lastLines(path: string, count: number): Promise<string> {
