@@ -175,7 +175,7 @@ export class VirtualMachines implements HostDirectory {
       await this.shutDown(op, marker, signal);
 
     if (await this.power.isRunning(marker)) {
-      await this.power.monitor(marker, (qmp) => changeForwards(qmp, oldPorts, ports));
+      await this.power.monitor(marker, (qmp) => changeForwards(qmp, [agentForward(marker), ...ports]));
     }
     marker.spec = spec;
     marker.details.ports = ports;

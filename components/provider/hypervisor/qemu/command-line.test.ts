@@ -33,29 +33,36 @@ it("shares the image read-only, forwards ports, and doubles commas in paths", ()
   expect(macAddress(machine.id)).not.toBe(macAddress("vm-0123456789ac"));
 });
 
-it("changes only the forwards that differ, and reports QEMU's refusal", async () => {
+const table = [
+  "Hub -1 (net0):",
+  "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ",
+  "  TCP[HOST_FORWARD]  15       127.0.0.1 22255       10.0.2.15    80     0     0",
+  "  UDP[HOST_FORWARD]  16         0.0.0.0 22256       10.0.2.15    53     0     0",
+  "  TCP[ESTABLISHED]   17       127.0.0.1 22255       10.0.2.15    80     0     0",
+].join("\r\n");
+
+function monitor(refusal = "") {
   const said: string[] = [];
-  const qmp = (complaint = "") =>
-    ({
-      human: async (line: string) => (said.push(line), line.startsWith("hostfwd_add") ? complaint : ""),
-    }) as unknown as Qmp;
-  await changeForwards(qmp(), [port(80, 1), port(81, 2)], [port(80, 1), port(81, 3)]);
-  expect(said).toEqual(["hostfwd_remove net0 tcp:127.0.0.1:2", "hostfwd_add net0 tcp:127.0.0.1:3-:81"]);
-  await expect(changeForwards(qmp("could not set up"), [], [port(80, 1)])).rejects.toThrow(
-    /publishedPorts: tcp:127\.0\.0\.1:1-:80 was refused by QEMU: could not set up/,
-  );
-});
+  const human = (line: string) => {
+    if (line === "info usernet") return Promise.resolve(table);
+    said.push(line);
+    return Promise.resolve(line.startsWith("hostfwd_add") ? refusal : "");
+  };
+  return { said, qmp: { human } as unknown as Qmp };
+}
 
 it("reads QEMU's table of forwards", async () => {
-  const table = [
-    "Hub -1 (net0):",
-    "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ",
-    "  TCP[HOST_FORWARD]  15       127.0.0.1 22255       10.0.2.15    80     0     0",
-    "  UDP[HOST_FORWARD]  16       127.0.0.1 22256               *    53     0     0",
-    "  TCP[ESTABLISHED]   17       127.0.0.1 22255       10.0.2.15    80     0     0",
-  ].join("\r\n");
-  expect(await listForwards({ human: async () => table } as unknown as Qmp)).toEqual([
-    { protocol: "TCP", hostPort: 22255, port: 80 },
-    { protocol: "UDP", hostPort: 22256, port: 53 },
+  expect(await listForwards(monitor().qmp)).toEqual([
+    port(80, 22255),
+    { ...port(53, 22256, "UDP"), hostAddress: "0.0.0.0" },
   ]);
+});
+
+it("changes only the forwards that differ from QEMU's, and reports its refusal", async () => {
+  const { qmp, said } = monitor();
+  await changeForwards(qmp, [port(80, 22255), port(81, 3)]);
+  expect(said).toEqual(["hostfwd_remove net0 udp:0.0.0.0:22256", "hostfwd_add net0 tcp:127.0.0.1:3-:81"]);
+  await expect(changeForwards(monitor("could not set up").qmp, [port(81, 1)])).rejects.toThrow(
+    /publishedPorts: tcp:127\.0\.0\.1:1-:81 was refused by QEMU: could not set up/,
+  );
 });

@@ -17,8 +17,9 @@ export function sameForward(a: PublishedPort, b: PublishedPort): boolean {
   return forwardRule(a) === forwardRule(b);
 }
 
-/** Changes the forwards of a running machine; connections of kept rules go on. */
-export async function changeForwards(qmp: Qmp, before: PublishedPort[], after: PublishedPort[]): Promise<void> {
+/** Changes the forwards of a running machine from what QEMU has to what is wanted; connections of kept rules go on. */
+export async function changeForwards(qmp: Qmp, after: PublishedPort[]): Promise<void> {
+  const before = await listForwards(qmp);
   for (const port of before.filter((old) => !after.some((kept) => sameForward(old, kept)))) {
     await qmp.human(`hostfwd_remove ${networkId} ${protocolOf(port)}:${port.hostAddress}:${port.hostPort}`);
   }
@@ -28,12 +29,14 @@ export async function changeForwards(qmp: Qmp, before: PublishedPort[], after: P
   }
 }
 
-/** Forwards of a running machine as QEMU lists them: guest port, protocol and host port. */
-export async function listForwards(qmp: Qmp): Promise<{ protocol: "TCP" | "UDP"; hostPort: number; port: number }[]> {
+/** Forwards of a running machine, as QEMU lists them. */
+export async function listForwards(qmp: Qmp): Promise<PublishedPort[]> {
   const table = await qmp.human("info usernet");
-  return [...table.matchAll(/^\s*(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+\S+\s+(\d+)\s+\S+\s+(\d+)/gm)].map((match) => ({
+  const row = /^\s*(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)/gm;
+  return [...table.matchAll(row)].map((match) => ({
     protocol: match[1] as "TCP" | "UDP",
-    hostPort: Number(match[2]),
-    port: Number(match[3]),
+    hostAddress: match[2]!,
+    hostPort: Number(match[3]),
+    port: Number(match[4]),
   }));
 }
