@@ -50,11 +50,8 @@ function stubPulumi(hostConnection: Connection = connection): void {
     {
       urn: urn("palisade:index:GroupDeployment", "web-deployment"),
       type: "palisade:index:GroupDeployment",
-      outputs: {
-        name: "web",
-        host: hostConnection,
-        endpoints: [{ port: 80, protocol: "TCP", address: "127.0.0.1:8080" }],
-      },
+      // As old as the group's last update: the host has moved since.
+      outputs: { name: "web", host: { ...hostConnection, endpoint: "https://127.0.0.1:1" } },
     },
     {
       urn: urn("palisade:index:VirtualMachine", "old"),

@@ -27,8 +27,8 @@ export interface GroupRecord {
   /** On its host. */
   name: string;
   hostId: string;
+  /** The host's own where the stack has the host: the group's is as old as its last update. */
   connection: Connection;
-  endpoints: { port: number; protocol: string; address: string }[];
 }
 
 /** What a stack has on hosts. */
@@ -93,13 +93,12 @@ export function parseExport(text: string): StackState {
       });
     } else if (type === "palisade:index:GroupDeployment") {
       const connection = outputs["host"] as Connection;
-      state.groups.push({
-        name: outputs["name"] as string,
-        hostId: connection.hostId,
-        connection,
-        endpoints: (outputs["endpoints"] as GroupRecord["endpoints"] | undefined) ?? [],
-      });
+      state.groups.push({ name: outputs["name"] as string, hostId: connection.hostId, connection });
     }
+  }
+  for (const group of state.groups) {
+    const host = state.hosts.find(({ connection }) => connection?.hostId === group.hostId);
+    if (host?.connection) group.connection = host.connection;
   }
   return state;
 }

@@ -6,10 +6,11 @@ import {
   type GetIntegrityResponse,
   type Group,
   GroupPhase,
+  Protocol,
 } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { withAgent } from "./agent.js";
 import type { Command } from "./commands.js";
-import { readStack, type GroupRecord, type HostRecord } from "./stack-state.js";
+import { readStack, type Connection, type HostRecord } from "./stack-state.js";
 import { printable, table } from "./table.js";
 
 export const statusCommand: Command = {
@@ -21,7 +22,7 @@ export const statusCommand: Command = {
     if (state.hosts.length === 0) process.stdout.write("The stack has no hosts.\n");
     let failed = false;
     for (const host of state.hosts) {
-      const { text, ok } = await describe(host, state.groups);
+      const { text, ok } = await describe(host);
       process.stdout.write(text);
       failed ||= !ok;
     }
@@ -29,7 +30,7 @@ export const statusCommand: Command = {
   },
 };
 
-async function describe(host: HostRecord, groups: GroupRecord[]): Promise<{ text: string; ok: boolean }> {
+async function describe(host: HostRecord): Promise<{ text: string; ok: boolean }> {
   const { connection } = host;
   if (!connection) return { text: `host ${host.name}: has not answered yet\n`, ok: false };
   try {
@@ -37,8 +38,7 @@ async function describe(host: HostRecord, groups: GroupRecord[]): Promise<{ text
       const facts = await agent.host.getHost({});
       const integrity = await agent.host.getIntegrity({});
       const list = (await agent.groups.listGroups({})).groups;
-      const own = groups.filter(({ hostId }) => hostId === connection.hostId);
-      return { text: formatHost(host, facts, integrity) + formatGroups(list, own), ok: facts.ready };
+      return { text: formatHost(host, facts, integrity) + formatGroups(list, connection), ok: facts.ready };
     });
   } catch (error) {
     return { text: `host ${host.name}: ${error instanceof Error ? error.message : String(error)}\n`, ok: false };
@@ -68,13 +68,15 @@ export function formatHost(host: HostRecord, facts: GetHostResponse, integrity: 
 }
 
 /** The table of groups; exported for tests. */
-export function formatGroups(groups: Group[], own: GroupRecord[]): string {
+export function formatGroups(groups: Group[], { publishedPorts }: Connection): string {
   if (groups.length === 0) return "  no groups\n";
   const rows = groups.map(({ spec, status, generation }) => {
     const containers = status?.containers ?? [];
     const running = containers.filter(({ phase }) => phase === ContainerPhase.RUNNING).length;
     const restarts = containers.reduce((sum, { restartCount }) => sum + restartCount, 0);
-    const endpoints = own.find(({ name }) => name === spec?.name)?.endpoints ?? [];
+    const endpoints = publishedPorts.filter((published) =>
+      spec?.ports.some(({ port, protocol }) => port === published.port && Protocol[protocol] === published.protocol),
+    );
     const observed = status?.observedGeneration ?? 0n;
     return [
       spec?.name ?? "",

@@ -12,6 +12,7 @@ import {
   GroupPhase,
   GroupService,
   HostService,
+  Protocol,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { readKey } from "../certificates.js";
 import type { Connection } from "../stack-state.js";
@@ -32,7 +33,10 @@ export async function startHost(keysDirectory: string, hostId: string) {
     certificateAuthority: ca,
     clientCertificateFile: path.join(keysDirectory, "hosts/client.crt"),
     clientKeyFile: path.join(keysDirectory, "hosts/client.key"),
-    publishedPorts: [],
+    publishedPorts: [
+      { port: 80, protocol: "TCP", address: "127.0.0.1:8080" },
+      { port: 80, protocol: "UDP", address: "127.0.0.1:8081" },
+    ],
   };
   return { connection, close: () => new Promise<void>((resolve) => void server.close(() => resolve())) };
 }
@@ -60,7 +64,11 @@ async function serverCertificate(ca: string, caKey: string, hostId: string) {
 
 function routes(router: ConnectRouter, hostId: string): void {
   const group = {
-    spec: { name: "web", containers: [{ name: "nginx" }, { name: "sidecar" }] },
+    spec: {
+      name: "web",
+      containers: [{ name: "nginx" }, { name: "sidecar" }],
+      ports: [{ port: 80, protocol: Protocol.TCP }],
+    },
     generation: 2n,
     status: {
       observedGeneration: 2n,
@@ -89,7 +97,7 @@ function routes(router: ConnectRouter, hostId: string): void {
       selinux: { enabled: true, enforcing: false, policy: "default" },
     }),
   });
-  router.service(GroupService, {
+  router.service(GroupService, Protocol, {
     listGroups: () => ({ groups: [group] }),
     getGroup: ({ name }) => {
       if (name !== "web") throw new ConnectError(`no group ${name}`, Code.NotFound);
