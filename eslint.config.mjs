@@ -3,6 +3,9 @@
 import tseslint from "typescript-eslint";
 import { oneWay } from "./tools/eslint-one-way.mjs";
 
+/** Tests, and what only tests use. */
+const tests = ["**/*.test.ts", "**/testing.ts", "**/testing/**/*.ts", "test/**/*.ts"];
+
 export default tseslint.config(
   {
     ignores: ["build/", "dist/", "**/node_modules/", "hosts/api/gen/", "components/sdk/"],
@@ -43,13 +46,13 @@ export default tseslint.config(
   {
     files: ["components/**/*.ts", "stacks/**/*.ts"],
     // Tests may look at their subject from both sides.
-    ignores: ["**/*.test.ts"],
+    ignores: tests,
     plugins: { palisade: { rules: { "one-way": oneWay } } },
     rules: { "palisade/one-way": "error" },
   },
   {
     // Tests look into answers of programs, whose types nobody declares.
-    files: ["**/*.test.ts", "test/**/*.ts"],
+    files: tests,
     rules: {
       "@typescript-eslint/no-unsafe-assignment": "off",
       "@typescript-eslint/no-unsafe-member-access": "off",

@@ -56,7 +56,7 @@ shell_check() {
   fi
   git ls-files -co --exclude-standard -- tools .ci hosts bin | while read -r file; do
     [[ -f $file ]] && head -n 1 "$file" | grep -qE '^#!/(usr/)?bin/(env )?(ba)?sh$|^# shellcheck shell=bash$' && echo "$file"
-  done | xargs -r shellcheck --external-sources --source-path=SCRIPTDIR
+  done | xargs -r shellcheck --severity=warning --external-sources --source-path=SCRIPTDIR
 }
 
 protobuf_lint() {

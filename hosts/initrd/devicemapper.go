@@ -59,7 +59,7 @@ func dmRequest(name, uuid string, flags uint32, sectors uint64, table string) ([
 }
 
 func dmCall(control *os.File, command uintptr, request []byte) error {
-	number := uintptr(iocReadWrite | dmHeaderSize<<iocSizeShift | dmIoctlType<<iocTypeShift | command)
+	number := iocReadWrite | dmHeaderSize<<iocSizeShift | dmIoctlType<<iocTypeShift | command
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), number, uintptr(unsafe.Pointer(&request[0])))
 	if errno != 0 {
 		return errno

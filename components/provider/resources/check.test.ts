@@ -199,7 +199,7 @@ describe("rules over more than one place", () => {
   it("refuses two containers that listen on one port", async () => {
     const inputs = structuredClone(good["palisade:index:GroupDeployment"]!) as { containers: Properties[] };
     inputs.containers.push({ ...inputs.containers[0]!, name: "other" });
-    const found = await failures("GroupDeployment", inputs as unknown as Properties);
+    const found = await failures("GroupDeployment", inputs);
     expect(found).toEqual([
       {
         property: "containers[1].ports[0].port",

@@ -57,7 +57,7 @@ export interface Decoded {
 export function decode(struct: Struct | undefined): Decoded {
   const secrets = new SecretPaths();
   const wire = struct?.toJavaScript() ?? {};
-  return { properties: decodeObject(wire as Record<string, unknown>, [], secrets), secrets };
+  return { properties: decodeObject(wire, [], secrets), secrets };
 }
 
 function decodeObject(wire: Record<string, unknown>, path: Path, secrets: SecretPaths): Properties {

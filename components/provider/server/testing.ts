@@ -37,7 +37,7 @@ export class FakeEngine {
         });
         callback(null, new Empty());
       },
-    } as never);
+    });
     const port = await new Promise<number>((resolve, reject) =>
       this.server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, bound) =>
         error ? reject(error) : resolve(bound),
