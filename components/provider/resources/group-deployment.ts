@@ -25,6 +25,8 @@ const secretPaths = [
 
 /** A container has to stay up this long before its group counts as ready, in milliseconds. */
 const settleTime = 2000;
+/** How long the host may be silent before it is asked, in milliseconds. */
+const pollInterval = 1000;
 /** Restarts after which a container that fails to stay up fails the operation. */
 const hopelessRestarts = 2;
 const logLines = 20;
@@ -246,7 +248,10 @@ async function deploy({ backends }: Context, id: string, inputs: Properties, op:
   }
 }
 
-/** Follows the group until it is ready, or adds to `reasons` why it will not be. Returns what was seen last. */
+/**
+ * Follows the group until it is ready, or adds to `reasons` why it will not be. Returns what was seen last. The host tells changes at once;
+ * it is asked as well, so that a message that gets lost, or silence, ends nothing late.
+ */
 async function untilReady(
   agent: AgentClient,
   declared: agentv1.Group,
@@ -254,54 +259,52 @@ async function untilReady(
   reasons: string[],
 ): Promise<agentv1.Group> {
   const name = declared.spec!.name;
-  const ended = AbortSignal.any([op.signal, AbortSignal.timeout(Math.max(0, op.deadline - Date.now()))]);
-  let last = declared;
-  let settledSince: number | undefined;
-  let restarts = -1;
   const watching = new AbortController();
-  const stop = (): void => watching.abort();
-  ended.addEventListener("abort", stop, { once: true });
-  let timer: NodeJS.Timeout | undefined;
+  const messages = agent.watchGroup(name, watching.signal)[Symbol.asyncIterator]();
+  const listen = (): Promise<IteratorResult<agentv1.Group>> => {
+    const next = messages.next();
+    // Awaited below or not at all: a rejection that nobody waits for must not end the process.
+    next.catch(() => undefined);
+    return next;
+  };
+  let last = declared;
+  let ready: { since: number; restarts: number } | undefined;
   try {
-    for await (const group of agent.watchGroup(name, watching.signal)) {
-      last = group;
-      op.status(progress(group));
-      if ((group.status?.observedGeneration ?? 0n) < declared.generation) continue;
-      const hopeless = group.status?.containers.find((container) => isHopeless(container, group.spec!));
+    for (let next = listen(); ;) {
+      if (op.signal.aborted || Date.now() >= op.deadline) {
+        reasons.push(...(await unreadiness(agent, last, op.signal.aborted)));
+        return last;
+      }
+      const heard = await Promise.race([next, pause(pollInterval)]);
+      if (heard?.done) throw new Error(`group ${name}: the host has ended the report on it`);
+      if (heard) next = listen();
+      last = heard?.value ?? (await agent.getGroup(name)) ?? last;
+      op.status(progress(last));
+      if ((last.status?.observedGeneration ?? 0n) < declared.generation) continue;
+      const hopeless = last.status?.containers.find((container) => isHopeless(container, last.spec!));
       if (hopeless) {
         reasons.push(await explain(agent, name, hopeless));
-        return group;
+        return last;
       }
-      const sum = group.status?.containers.reduce((total, container) => total + container.restartCount, 0) ?? 0;
-      if (!isReady(group) || sum !== restarts) {
-        settledSince = isReady(group) ? Date.now() : undefined;
-        restarts = sum;
-        clearTimeout(timer);
-        // The stream is silent while nothing changes, which is what is waited for here.
-        if (settledSince !== undefined) timer = setTimeout(stop, settleTime);
-      } else if (settledSince !== undefined && Date.now() - settledSince >= settleTime) {
-        return group;
-      }
+      const restarts = last.status?.containers.reduce((total, container) => total + container.restartCount, 0) ?? 0;
+      if (!isReady(last)) ready = undefined;
+      else if (ready?.restarts !== restarts) ready = { since: Date.now(), restarts };
+      else if (Date.now() - ready.since >= settleTime) return last;
     }
-  } catch (error) {
-    if (!watching.signal.aborted) throw error;
   } finally {
-    clearTimeout(timer);
-    ended.removeEventListener("abort", stop);
     watching.abort();
   }
-  if (ended.aborted) {
-    reasons.push(
-      op.signal.aborted ? "the operation was cancelled" : "the group was not ready in time",
-      ...(await Promise.all(
-        (last.status?.containers ?? [])
-          .filter((container) => container.phase !== agentv1.ContainerPhase.RUNNING)
-          .map((container) => explain(agent, name, container)),
-      )),
-    );
-    return last;
-  }
-  return (await agent.getGroup(name)) ?? last;
+}
+
+const pause = (milliseconds: number): Promise<undefined> =>
+  new Promise((resolve) => setTimeout(() => resolve(undefined), milliseconds));
+
+async function unreadiness(agent: AgentClient, group: agentv1.Group, cancelled: boolean): Promise<string[]> {
+  const waiting = (group.status?.containers ?? []).filter(({ phase }) => phase !== agentv1.ContainerPhase.RUNNING);
+  return [
+    cancelled ? "the operation was cancelled" : "the group was not ready in time",
+    ...(await Promise.all(waiting.map((container) => explain(agent, group.spec!.name, container)))),
+  ];
 }
 
 function isReady(group: agentv1.Group): boolean {
