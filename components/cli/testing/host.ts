@@ -97,7 +97,7 @@ function routes(router: ConnectRouter, hostId: string): void {
       selinux: { enabled: true, enforcing: false, policy: "default" },
     }),
   });
-  router.service(GroupService, Protocol, {
+  router.service(GroupService, {
     listGroups: () => ({ groups: [group] }),
     getGroup: ({ name }) => {
       if (name !== "web") throw new ConnectError(`no group ${name}`, Code.NotFound);
