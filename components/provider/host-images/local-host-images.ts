@@ -16,6 +16,7 @@ import {
   releaseClaim,
   removeImage,
   storeImage,
+  unclaimedImages,
 } from "./store.js";
 
 export class LocalHostImages implements HostImageStore {
@@ -60,8 +61,11 @@ export class LocalHostImages implements HostImageStore {
   }
 
   async release(op: Operation, digest: string): Promise<void> {
-    const last = await releaseClaim(this.stateDirectory, digest, op.owner);
-    if (last && !(await this.isUsed(digest))) await removeImage(this.stateDirectory, digest);
+    await releaseClaim(this.stateDirectory, digest, op.owner);
+    // Not only this one: an image that was let go while a machine still ran from it goes now.
+    for (const unclaimed of await unclaimedImages(this.stateDirectory)) {
+      if (!(await this.isUsed(unclaimed))) await removeImage(this.stateDirectory, unclaimed);
+    }
   }
 
   private async buildInto(

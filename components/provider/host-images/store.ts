@@ -99,16 +99,24 @@ export async function claimImage(stateDirectory: string, digest: string, owner: 
   await writeFile(join(folder, idFor("claim", owner)), `${JSON.stringify(owner)}\n`, { mode: 0o600 });
 }
 
-/** Gives up an owner's claim. Returns true when it was there and the last one. */
-export async function releaseClaim(stateDirectory: string, digest: string, owner: Owner): Promise<boolean> {
-  const folder = claims(imageDirectory(stateDirectory, digest));
-  try {
-    await rm(join(folder, idFor("claim", owner)));
-    return (await readdir(folder)).length === 0;
-  } catch (error) {
-    if (isAbsent(error)) return false;
+/** Gives up an owner's claim, if there is one. */
+export async function releaseClaim(stateDirectory: string, digest: string, owner: Owner): Promise<void> {
+  await rm(join(claims(imageDirectory(stateDirectory, digest)), idFor("claim", owner)), { force: true });
+}
+
+/** Images that were claimed and let go by all. What was put into the store by hand was never claimed, and stays. */
+export async function unclaimedImages(stateDirectory: string): Promise<string[]> {
+  const store = join(stateDirectory, "images");
+  const names = await readdir(store).catch((error: unknown) => {
+    if (isAbsent(error)) return [];
     throw error;
+  });
+  const unclaimed: string[] = [];
+  for (const name of names.filter((entry) => /^[0-9a-f]{64}$/.test(entry))) {
+    const owners = await readdir(claims(join(store, name))).catch(() => undefined);
+    if (owners?.length === 0) unclaimed.push(`sha256:${name}`);
   }
+  return unclaimed;
 }
 
 /** Removes an image. */

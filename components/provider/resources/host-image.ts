@@ -78,9 +78,13 @@ export const hostImage: Resource = {
     return { id, inputs: known, outputs: outputs(known, observed) };
   },
 
-  async update(context, { inputs, preview, op }) {
+  async update(context, { inputs, oldOutputs, preview, op }) {
     if (preview) return foreseen(context, inputs);
-    return outputs(inputs, await realise(context, inputs, op));
+    const made = await realise(context, inputs, op);
+    const before = text(oldOutputs["imageDigest"]);
+    // The machine may still run from it; the last to let go removes it.
+    if (before && before !== made.digest) await context.backends.hostImages.release(op, before);
+    return outputs(inputs, made);
   },
 
   async delete({ backends }, { outputs: old, op }) {
