@@ -108,6 +108,11 @@ class FakeHypervisor implements Hypervisor {
       .list<VirtualMachineSpec>("virtual-machines")
       .find((machine) => machine.spec.stateDiskId === id);
     if (user) throw new Error(`${id}: the disk is attached to ${user.id}`);
+    // Groups live on their host's disk.
+    const hostId = String(this.world.get("state-disks", id)?.observed["hostId"]);
+    for (const group of this.world.list("groups")) {
+      if (group.id.startsWith(`${hostId}/`)) this.world.remove("groups", group.id);
+    }
     this.world.remove("state-disks", id);
   }
 

@@ -1,6 +1,7 @@
 /**
  * One of each resource, wired as the components wire them, driven by configuration so that a test can change one thing at a
- * time: `keys` (folder), `protect`, `memory`, `imageTag`, `command`, `secret`, `password`, `force`.
+ * time: `keys` (folder), `protect`, `memory`, `imageTag`, `imageDigest`, `diskSize`, `command`, `image`, `secret`, `password`, `force`,
+ * `updateTimeout`.
  */
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
@@ -13,9 +14,18 @@ const pair = (name: string) => ({
   keyFile: path.join(keys, "hosts", `${name}.key`),
 });
 
+const secret = config.getSecret("secret");
+const password = config.getSecret("password");
+const updateTimeout = config.get("updateTimeout") ?? "2m";
+
 const registry = new palisade.Registry("registry");
 const image = new palisade.DebianImage("image", {
-  registry: { server: registry.server, username: registry.username, password: registry.password, ca: registry.ca },
+  registry: {
+    server: registry.server,
+    username: registry.username,
+    password: password ?? registry.password,
+    ca: registry.ca,
+  },
   repository: "web/nginx",
   tag: config.get("imageTag") ?? "1",
   packages: ["nginx-light"],
@@ -30,7 +40,7 @@ const disk = new palisade.StateDisk(
 const machine = new palisade.VirtualMachine(
   "machine",
   {
-    imageDigest: hostImage.imageDigest,
+    imageDigest: config.get("imageDigest") ?? hostImage.imageDigest,
     stateDiskId: disk.id,
     memoryMiB: config.getNumber("memory") ?? 2048,
     publishedPorts: [{ port: 80 }],
@@ -39,10 +49,8 @@ const machine = new palisade.VirtualMachine(
     forceDestroy: config.getBoolean("force") ?? false,
   },
   // The image first, so that tests know in which order checkpoints are reached.
-  { customTimeouts: { create: "2m" }, dependsOn: [image, registry] },
+  { customTimeouts: { create: "2m", update: updateTimeout }, dependsOn: [image, registry] },
 );
-const secret = config.getSecret("secret");
-const password = config.getSecret("password");
 const group = new palisade.GroupDeployment(
   "group",
   {
@@ -51,7 +59,7 @@ const group = new palisade.GroupDeployment(
     containers: [
       {
         name: "nginx",
-        image: image.reference,
+        image: config.get("image") ?? image.reference,
         command: config.getObject<string[]>("command"),
         ports: [{ port: 80 }],
         environmentVariables: secret ? [{ name: "TOKEN", secureValue: secret }] : [],
