@@ -157,9 +157,3 @@ describe("a stack's life on the real engine", () => {
     }
   });
 });
-
-function urnOf(state: { urn: string }[], name: string): string {
-  const found = state.find((resource) => urnEnd(resource.urn) === name);
-  if (!found) throw new Error(`no ${name} in the state`);
-  return found.urn;
-}
