@@ -2,7 +2,7 @@
  * A killed `up` at each named checkpoint: each next one adopts what was half made and gets further, the last one comes to the end,
  * and nothing exists twice.
  */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import type { Fault } from "../fakes/world.js";
 import { EngineProject } from "./project.js";
 
@@ -18,6 +18,8 @@ const checkpoints = [
   "enrolled",
   "group-applied",
 ];
+const kinds = ["virtual-machines", "state-disks", "registries", "images", "host-images", "groups"] as const;
+
 const cases: [Fault["action"], string[]][] = [
   ["kill-plugin", checkpoints],
   ["interrupt-plugin", checkpoints],
@@ -26,32 +28,31 @@ const cases: [Fault["action"], string[]][] = [
   ["fail", ["marker-written", "booted"]],
 ];
 
-describe.each(cases)("%s", (action, points) => {
-  let project: EngineProject;
-  beforeAll(async () => {
-    project = new EngineProject("stack");
-    await project.init();
-  });
-  afterAll(() => project.remove());
-
-  it.each(points)("at %s", async (checkpoint) => {
-    project.world.setFaults({ checkpoint, action });
-    const broken = await project.up();
-    expect(project.world.faultsStruck, `the fault has struck: ${broken.output}`).toBe(true);
-    expect(broken.exitCode, broken.output).not.toBe(0);
-    project.clearLocks();
-  });
-
-  it("and the next up succeeds, with one of each thing", async () => {
-    const repaired = await project.up();
-    expect(repaired.exitCode, repaired.output).toBe(0);
-    for (const kind of ["virtual-machines", "state-disks", "registries", "images", "host-images", "groups"] as const) {
-      expect(
-        project.world.list(kind).map((thing) => thing.id),
-        kind,
-      ).toHaveLength(1);
+// Side by side: a killed `up` waits more than it computes.
+it.concurrent.each(cases)(
+  "%s",
+  async (action, points) => {
+    const project = new EngineProject("stack");
+    try {
+      await project.init();
+      for (const checkpoint of points) {
+        project.world.setFaults({ checkpoint, action });
+        const broken = await project.up();
+        expect(project.world.faultsStruck, `${checkpoint} was reached: ${broken.output}`).toBe(true);
+        expect(broken.exitCode, `${checkpoint}: ${broken.output}`).not.toBe(0);
+        project.clearLocks();
+      }
+      const repaired = await project.up();
+      expect(repaired.exitCode, repaired.output).toBe(0);
+      for (const kind of kinds) {
+        const ids = project.world.list(kind).map((thing) => thing.id);
+        expect(ids, kind).toHaveLength(1);
+      }
+      expect(project.world.list("virtual-machines").every((thing) => thing.finished)).toBe(true);
+      expect((await project.changes()).map((step) => step.urn)).toEqual([]);
+    } finally {
+      project.remove();
     }
-    expect(project.world.list("virtual-machines").every((thing) => thing.finished)).toBe(true);
-    expect((await project.changes()).map((step) => step.urn)).toEqual([]);
-  });
-});
+  },
+  600_000,
+);
