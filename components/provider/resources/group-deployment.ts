@@ -84,7 +84,8 @@ function settled(state: Value | undefined, exitCode: Value | undefined, policy: 
 
 export const groupDeployment: Resource = {
   type,
-  defaultTimeouts: { create: 300, update: 300, delete: 120 },
+  // Long enough to pull an image on an emulated, busy host.
+  defaultTimeouts: { create: 900, update: 900, delete: 120 },
 
   async check(_context, { inputs }) {
     const checked = validate(type, inputs);
