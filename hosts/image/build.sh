@@ -76,7 +76,7 @@ tr '\n' ' ' <"$here/command-line.$mode" | sed 's/ *$/\n/' >"$work/command-line"
 cat >"$work/definition/mkosi.conf.d/99-build.conf" <<EOF
 [Output]
 OutputDirectory=/work/out
-Seed=$(sha256sum "$here/inputs.sh" "$work/command-line" | sha256sum | sed -E 's/(.{8})(.{4})(.{4})(.{4})(.{12}).*/\1-\2-\3-\4-\5/')
+Seed=$(cat "$here/ipe-policy" "$work/command-line" | sha256sum | sed -E 's/(.{8})(.{4})(.{4})(.{4})(.{12}).*/\1-\2-\3-\4-\5/')
 [Content]
 SourceDateEpoch=$SOURCE_DATE_EPOCH
 Initrds=/work/initrd.cpio.zst
