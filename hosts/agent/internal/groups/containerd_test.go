@@ -107,11 +107,12 @@ func TestContainerd(t *testing.T) {
 		}
 		started := time.Now()
 		for _, sandbox := range sandboxes.Items {
+			// The agent clears a stopped sandbox away as well: when it is faster, there is nothing left to stop or remove.
 			if _, err := h.manager.runtime.StopPodSandbox(h.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: sandbox.Id}); err != nil {
-				t.Fatal(err)
+				t.Logf("the agent was faster: %v", err)
 			}
 			if _, err := h.manager.runtime.RemovePodSandbox(h.ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: sandbox.Id}); err != nil {
-				t.Fatal(err)
+				t.Logf("the agent was faster: %v", err)
 			}
 		}
 		h.waitFor(t, "web", func(g *agentv1.Group) bool {
