@@ -74,4 +74,6 @@ create_stack() {
 
 clear_stale_locks() {
   node tools/stack-lock.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
+  # Nobody is at work on the stack now.
+  node tools/stack-checkpoint.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
 }

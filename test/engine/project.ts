@@ -192,10 +192,17 @@ export class EngineProject {
     return (JSON.parse(result.stdout) as { deployment: { resources?: StateResource[] } }).deployment.resources ?? [];
   }
 
-  /** Makes a lock left by a CLI that a test killed go away, as `make up` does for dead processes. */
-  clearLocks(): void {
-    const folder = path.join(this.backend, ".pulumi/locks");
-    if (existsSync(folder)) rmSync(folder, { recursive: true });
+  /** What `make up` does before it runs Pulumi: locks of dead processes and cut-off state files are cleared away. */
+  async recover(): Promise<void> {
+    for (const tool of ["stack-lock", "stack-checkpoint"]) {
+      const child = spawn(process.execPath, [
+        path.join(repository, "tools", `${tool}.mjs`),
+        ...[this.backend, "engine-test", this.stack],
+      ]);
+      await new Promise((resolve) => child.once("close", resolve));
+    }
+    const state = path.join(this.backend, ".pulumi/stacks/engine-test", `${this.stack}.json`);
+    if (!existsSync(state)) await this.expectSuccess(["stack", "init", this.stack]);
   }
 
   /** Every file below the project and the backend, as text, for searches. */
