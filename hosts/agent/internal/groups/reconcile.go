@@ -347,6 +347,9 @@ func (g *group) createSandbox(ctx context.Context, wish *record, seen *observati
 	}
 	g.sandboxes = sandboxFailures{}
 	g.event(eventNormal, "SandboxCreated", "sandbox "+short(response.PodSandboxId), "")
+	// The first sandbox unpacks the pause image, which containerd does not sync: after a loss of power its program was seen
+	// to be empty, and no group came back.
+	syncFileSystems()
 	seen.sandbox = &runtimev1.PodSandbox{Id: response.PodSandboxId, Labels: config.Labels}
 	seen.containers = map[string]*runtimev1.ContainerStatus{}
 	return wish, nil
