@@ -1,7 +1,7 @@
 // The state file of a stack in Pulumi's file backend. A Pulumi that is killed while it writes leaves it empty or cut off,
 // and every later run is refused ("failed to load checkpoint: EOF"). The backend keeps the version before it; that one is
 // put back. What was made since then is adopted by the next `up`, as it carries its owner's marker.
-import { copyFileSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 
@@ -15,16 +15,6 @@ function isWhole(file) {
   }
 }
 
-function exists(file) {
-  try {
-    readFileSync(file);
-    return true;
-  } catch (error) {
-    if (error.code === "ENOENT") return false;
-    throw error;
-  }
-}
-
 /**
  * Repairs a broken state file. No Pulumi may be at work on the stack.
  * @param {string} backend folder of the file backend
@@ -32,15 +22,14 @@ function exists(file) {
  */
 export function repairCheckpoint(backend, project, stack, say) {
   const file = path.join(backend, ".pulumi", "stacks", project, `${stack}.json`);
-  if (!exists(file) || isWhole(file)) return;
+  if (!existsSync(file) || isWhole(file)) return;
   const broken = `${file}.broken`;
+  copyFileSync(file, broken);
   if (isWhole(`${file}.bak`)) {
-    copyFileSync(file, broken);
     copyFileSync(`${file}.bak`, `${file}.restored`);
     renameSync(`${file}.restored`, file);
     say(`the state of ${stack} was cut off by a killed Pulumi; the version before it is back (the other: ${broken})`);
   } else {
-    copyFileSync(file, broken);
     rmSync(file);
     say(`the state of ${stack} was cut off by a killed Pulumi before anything was in it; it begins anew`);
   }

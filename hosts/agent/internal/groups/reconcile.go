@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -349,7 +350,7 @@ func (g *group) createSandbox(ctx context.Context, wish *record, seen *observati
 	g.event(eventNormal, "SandboxCreated", "sandbox "+short(response.PodSandboxId), "")
 	// The first sandbox unpacks the pause image, which containerd does not sync: after a loss of power its program was seen
 	// to be empty, and no group came back.
-	syncFileSystems()
+	unix.Sync()
 	seen.sandbox = &runtimev1.PodSandbox{Id: response.PodSandboxId, Labels: config.Labels}
 	seen.containers = map[string]*runtimev1.ContainerStatus{}
 	return wish, nil
