@@ -1,0 +1,150 @@
+// datapath-bench measures the ladder from loopback to Palisade's datapath, and how rules scale, all in one run on this
+// machine: figures of different runs do not compare. Repetitions of all rungs alternate, so that a busy moment hits all.
+//
+// It needs root, and iptables and nft for their rungs. The report (JSON) goes to standard output, progress to standard error.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// Report is what is written.
+type Report struct {
+	Kernel      string    `json:"kernel"`
+	CPUs        int       `json:"cpus"`
+	LoadAverage string    `json:"loadAverage"`
+	Started     time.Time `json:"started"`
+	Repetitions int       `json:"repetitions"`
+	Ladder      []Rung    `json:"ladder"`
+	Scaling     []Rung    `json:"scaling"`
+}
+
+// Rung is one way for packets to go.
+type Rung struct {
+	Name  string `json:"name"`
+	Rules int    `json:"rules"`
+	// The client's and the server's processor time included.
+	StreamGbit   Interval `json:"streamGbit"`
+	CPUPerGbit   Interval `json:"cpuSecondsPerGbit"`
+	RoundTripP50 Interval `json:"roundTripP50Microseconds"`
+	RoundTripP99 Interval `json:"roundTripP99Microseconds"`
+	Connects     Interval `json:"connectsPerSecond"`
+}
+
+// Interval is a median with the bounds that hold the true median in at least 95 of 100 runs (order statistics).
+type Interval struct {
+	Median float64 `json:"median"`
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+}
+
+func main() {
+	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "measure") {
+		if err := child(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, os.Args[1]+":", err)
+			os.Exit(1)
+		}
+		return
+	}
+	repetitions := flag.Int("repetitions", 10, "of each rung, at least 6 for an interval")
+	most := flag.Int("rules", 100_000, "the most rules of the scaling")
+	flag.Parse()
+	report, err := run(*repetitions, *most)
+	if err == nil {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(report)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "datapath-bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(repetitions, most int) (Report, error) {
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return Report{}, err
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return Report{}, err
+	}
+	report := Report{
+		Kernel: string(kernel[:len(kernel)-1]), CPUs: runtime.NumCPU(), LoadAverage: string(load[:len(load)-1]),
+		Started: time.Now().UTC(), Repetitions: repetitions,
+	}
+	if report.Ladder, err = measureAll(ladder(), repetitions); err != nil {
+		return report, err
+	}
+	report.Scaling, err = measureAll(scaling(most), repetitions)
+	return report, err
+}
+
+// measureAll builds all rungs, then takes turns among them.
+func measureAll(rungs []rung, repetitions int) ([]Rung, error) {
+	results := make([]Rung, len(rungs))
+	samples := make([][]sample, len(rungs))
+	servers := make([]*running, len(rungs))
+	for i, each := range rungs {
+		started := time.Now()
+		built, err := each.build()
+		if err != nil {
+			return nil, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+		}
+		defer built.close()
+		if servers[i], err = built.serve(); err != nil {
+			return nil, fmt.Errorf("%s: %w", each.name, err)
+		}
+		defer servers[i].stop()
+		fmt.Fprintf(os.Stderr, "%s, %d rules: built in %.1f s\n", each.name, each.rules, time.Since(started).Seconds())
+	}
+	for repetition := range repetitions {
+		for i, each := range rungs {
+			taken, err := servers[i].measure()
+			if err != nil {
+				return nil, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+			}
+			samples[i] = append(samples[i], taken)
+		}
+		fmt.Fprintf(os.Stderr, "repetition %d of %d\n", repetition+1, repetitions)
+	}
+	for i, each := range rungs {
+		results[i] = Rung{
+			Name: each.name, Rules: each.rules,
+			StreamGbit:   interval(samples[i], func(s sample) float64 { return s.StreamGbit }),
+			CPUPerGbit:   interval(samples[i], func(s sample) float64 { return s.CPUPerGbit }),
+			RoundTripP50: interval(samples[i], func(s sample) float64 { return s.RoundTripP50 }),
+			RoundTripP99: interval(samples[i], func(s sample) float64 { return s.RoundTripP99 }),
+			Connects:     interval(samples[i], func(s sample) float64 { return s.Connects }),
+		}
+	}
+	return results, nil
+}
+
+// interval: of n samples the k-th smallest and largest bound the median with probability 1 - 2·P(Binomial(n, ½) < k).
+func interval(samples []sample, value func(sample) float64) Interval {
+	var values []float64
+	for _, each := range samples {
+		values = append(values, value(each))
+	}
+	slices.Sort(values)
+	n := len(values)
+	k, tail, term := 0, 0.0, 1.0
+	for range n {
+		term /= 2
+	}
+	for tail+term <= 0.025 {
+		tail += term
+		term *= float64(n-k) / float64(k+1)
+		k++
+	}
+	k = max(k-1, 0)
+	return Interval{Median: (values[(n-1)/2] + values[n/2]) / 2, Low: values[k], High: values[n-1-k]}
+}

@@ -1,0 +1,113 @@
+package datapath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+func decode(data []byte, to any) error {
+	return binary.Read(bytes.NewReader(data), binary.NativeEndian, to)
+}
+
+// now is the programs' clock.
+func now() (time.Duration, error) {
+	var at unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &at)
+	return time.Duration(at.Nano()), err
+}
+
+// FlowCounts are the flows in the kernel, with expired ones that Collect has not met yet.
+type FlowCounts struct {
+	Established, Pending int
+}
+
+// Collect removes expired established flows and the masqueraded tuples whose flow is gone. Half-open ones need none: they
+// make room for each other. Call it every few seconds; packets never see an expired flow, only its memory waits.
+func (d *Datapath) Collect() (removed int, err error) {
+	at, err := now()
+	if err != nil {
+		return 0, err
+	}
+	var key datapathTuple
+	var flow datapathFlow
+	var expired []datapathTuple
+	flows := d.objects.Flows.Iterate()
+	for flows.Next(&key, &flow) {
+		if flow.Expires <= uint64(at) {
+			expired = append(expired, key)
+		}
+	}
+	if err := flows.Err(); err != nil {
+		return 0, err
+	}
+	for _, each := range expired {
+		if err := absent(d.objects.Flows.Delete(each)); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	var alias datapathAlias
+	var orphans []datapathTuple
+	aliases := d.objects.Aliases.Iterate()
+	for aliases.Next(&key, &alias) {
+		if !d.ownerLives(key, alias) {
+			orphans = append(orphans, key)
+		}
+	}
+	if err := aliases.Err(); err != nil {
+		return removed, err
+	}
+	for _, each := range orphans {
+		if err := absent(d.objects.Aliases.Delete(each)); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	return removed, nil
+}
+
+// ownerLives looks for the flow of a masqueraded tuple. Which end of the ordered tuple is the host's is not stored; one of
+// the two replaced by the endpoint gives the flow's key.
+func (d *Datapath) ownerLives(key datapathTuple, alias datapathAlias) bool {
+	isICMP := key.Protocol == protocolNumbers["ICMP"] || key.Protocol == protocolNumbers["ICMPv6"]
+	for _, remote := range []struct {
+		address datapathAddress
+		port    uint16
+	}{{key.Source, key.SourcePort}, {key.Destination, key.DestinationPort}} {
+		port := remote.port
+		if isICMP {
+			port = alias.Port
+		}
+		for _, candidate := range []datapathTuple{
+			{Source: alias.Address, SourcePort: alias.Port, Destination: remote.address, DestinationPort: port, Protocol: key.Protocol},
+			{Source: remote.address, SourcePort: port, Destination: alias.Address, DestinationPort: alias.Port, Protocol: key.Protocol},
+		} {
+			var flow datapathFlow
+			for _, each := range []*ebpf.Map{d.objects.Flows, d.objects.PendingFlows} {
+				if each.Lookup(candidate, &flow) == nil {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// CountFlows counts the entries; it walks all of them.
+func (d *Datapath) CountFlows() (counts FlowCounts, err error) {
+	for _, each := range []struct {
+		from *ebpf.Map
+		to   *int
+	}{{d.objects.Flows, &counts.Established}, {d.objects.PendingFlows, &counts.Pending}} {
+		entries, err := getAll[datapathTuple, datapathFlow](each.from)
+		if err != nil {
+			return counts, err
+		}
+		*each.to = len(entries)
+	}
+	return counts, nil
+}

@@ -1,0 +1,344 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// The gateway of every endpoint. The programs answer for it; no interface has these addresses.
+var (
+	GatewayIPv4 = netip.MustParseAddr("169.254.1.1")
+	GatewayIPv6 = netip.MustParseAddr("fe80::1")
+)
+
+const identityHost = 1
+
+// Endpoint is a container's link and what it may send from.
+type Endpoint struct {
+	// Name is the subject of policies.
+	Name string `json:"name"`
+	// Interface is the index of the host's end of the link.
+	Interface int `json:"interface"`
+	// IPv4 and IPv6 are its only addresses; one may be absent.
+	IPv4 netip.Addr `json:"ipv4"`
+	IPv6 netip.Addr `json:"ipv6"`
+	// MAC is that of the container's end, HostMAC that of the host's end.
+	MAC     net.HardwareAddr `json:"mac"`
+	HostMAC net.HardwareAddr `json:"hostMac"`
+}
+
+// Device is an interface to other machines.
+type Device struct {
+	Interface int `json:"interface"`
+	// MasqueradeIPv4 and MasqueradeIPv6 are the host's addresses behind which endpoints are seen; absent: they are routed.
+	MasqueradeIPv4 netip.Addr `json:"masqueradeIpv4"`
+	MasqueradeIPv6 netip.Addr `json:"masqueradeIpv6"`
+}
+
+// Published is a port of the host that leads to an endpoint's.
+type Published struct {
+	// Address of the host; the unspecified one of a family stands for every address of the host in it.
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port"`
+	// Protocol is TCP, UDP or SCTP; SCTP needs the same port on both sides, as its checksum covers it.
+	Protocol string     `json:"protocol"`
+	Backend  netip.Addr `json:"backend"`
+	// BackendPort is the endpoint's port.
+	BackendPort uint16 `json:"backendPort"`
+}
+
+// ErrTaken says that a published port or an address is another's already. Nothing was changed.
+var ErrTaken = errors.New("is taken")
+
+// desired is what was declared; Repair restores it.
+type desired struct {
+	endpoints map[string]Endpoint
+	devices   map[int]Device
+	hosts     map[netip.Addr]bool
+	remotes   map[netip.Addr]string
+	published map[publishedKey]Published
+	policy    *Policy
+	tables    *tables
+}
+
+type publishedKey struct {
+	address  netip.Addr
+	port     uint16
+	protocol string
+}
+
+func (p Published) key() publishedKey {
+	return publishedKey{p.Address, p.Port, p.Protocol}
+}
+
+func newDesired() desired {
+	return desired{
+		endpoints: map[string]Endpoint{},
+		devices:   map[int]Device{},
+		hosts:     map[netip.Addr]bool{},
+		remotes:   map[netip.Addr]string{},
+		published: map[publishedKey]Published{},
+	}
+}
+
+// AddEndpoint connects an endpoint. When it returns, its programs are attached and its entries are in place: the first
+// packet meets the policy.
+func (d *Datapath) AddEndpoint(endpoint Endpoint) error {
+	if err := endpoint.validate(); err != nil {
+		return err
+	}
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	for _, other := range d.desired.endpoints {
+		for _, address := range endpoint.addresses() {
+			if other.Name != endpoint.Name && (address == other.IPv4 || address == other.IPv6) {
+				return fmt.Errorf("endpoint %q: address %s %w: endpoint %q has it", endpoint.Name, address, ErrTaken, other.Name)
+			}
+		}
+	}
+	if err := d.putEndpoint(endpoint); err != nil {
+		return fmt.Errorf("endpoint %q: %w", endpoint.Name, err)
+	}
+	d.desired.endpoints[endpoint.Name] = endpoint
+	return nil
+}
+
+// judgeAgain has the policy asked for every flow with its next packet: who has an address has changed. The slot of the
+// policy is the generation's lowest bit, so it stays.
+func (d *Datapath) judgeAgain() error {
+	generation, err := d.generation()
+	if err != nil || generation == 0 {
+		return err
+	}
+	if generation += 2; generation < 2 {
+		generation += 2
+	}
+	return d.objects.Generation.Put(uint32(0), generation)
+}
+
+func (e Endpoint) validate() error {
+	switch {
+	case e.Name == "":
+		return errors.New("endpoint.name: is empty")
+	case e.Interface <= 0:
+		return fmt.Errorf("endpoint %q: interface: %d is no index of an interface", e.Name, e.Interface)
+	case len(e.addresses()) == 0:
+		return fmt.Errorf("endpoint %q: has neither an IPv4 nor an IPv6 address", e.Name)
+	case e.IPv4.IsValid() && !e.IPv4.Is4():
+		return fmt.Errorf("endpoint %q: ipv4: %s is not of that family", e.Name, e.IPv4)
+	case e.IPv6.IsValid() && (!e.IPv6.Is6() || e.IPv6.Is4In6()):
+		return fmt.Errorf("endpoint %q: ipv6: %s is not of that family", e.Name, e.IPv6)
+	case len(e.MAC) != 6 || len(e.HostMAC) != 6:
+		return fmt.Errorf("endpoint %q: mac and hostMac have to be Ethernet addresses", e.Name)
+	}
+	return nil
+}
+
+func (e Endpoint) addresses() (addresses []netip.Addr) {
+	for _, address := range []netip.Addr{e.IPv4, e.IPv6} {
+		if address.IsValid() {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
+}
+
+func (e Endpoint) interfaceEntry() datapathInterface {
+	return datapathInterface{
+		Ipv4: toAddress(e.IPv4), Ipv6: toAddress(e.IPv6), Subject: subjectOf(e.Name),
+		Mac: toMAC(e.MAC), HostMac: toMAC(e.HostMAC),
+	}
+}
+
+func (e Endpoint) entry() datapathEndpoint {
+	return datapathEndpoint{
+		Subject: subjectOf(e.Name), Ifindex: uint32(e.Interface), Mac: toMAC(e.MAC), HostMac: toMAC(e.HostMAC),
+	}
+}
+
+// putEndpoint attaches first: until the entries are there the programs drop everything.
+func (d *Datapath) putEndpoint(endpoint Endpoint) error {
+	for _, hook := range []hook{hookFromContainer, hookToContainer} {
+		if err := d.attach(attachment{endpoint.Interface, hook}); err != nil {
+			return err
+		}
+	}
+	if err := d.objects.Interfaces.Put(uint32(endpoint.Interface), endpoint.interfaceEntry()); err != nil {
+		return err
+	}
+	changed := false
+	for _, address := range endpoint.addresses() {
+		entry := wanted("", d.objects.Endpoints, toAddress(address), endpoint.entry())
+		if entry.present() {
+			continue
+		}
+		if err := entry.put(); err != nil {
+			return err
+		}
+		changed = true
+	}
+	if changed {
+		return d.judgeAgain()
+	}
+	return nil
+}
+
+// RemoveEndpoint forgets an endpoint; it is no error when it is gone. Its flows do not pass to the next one with its address.
+func (d *Datapath) RemoveEndpoint(name string) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	endpoint, known := d.desired.endpoints[name]
+	if !known {
+		return nil
+	}
+	delete(d.desired.endpoints, name)
+	var problems []error
+	for _, address := range endpoint.addresses() {
+		problems = append(problems, absent(d.objects.Endpoints.Delete(toAddress(address))))
+	}
+	problems = append(problems, absent(d.objects.Interfaces.Delete(uint32(endpoint.Interface))))
+	for _, hook := range []hook{hookFromContainer, hookToContainer} {
+		problems = append(problems, d.detach(attachment{endpoint.Interface, hook}))
+	}
+	return errors.Join(append(problems, d.judgeAgain())...)
+}
+
+// absent takes "there is no such entry" for success.
+func absent(err error) error {
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	return err
+}
+
+// SetHost declares all addresses of this host; those that were declared before are forgotten.
+func (d *Datapath) SetHost(addresses ...netip.Addr) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	hosts := map[netip.Addr]bool{}
+	for _, address := range addresses {
+		hosts[address] = true
+		if err := d.objects.Endpoints.Put(toAddress(address), datapathEndpoint{Identity: identityHost}); err != nil {
+			return err
+		}
+	}
+	for address := range d.desired.hosts {
+		if !hosts[address] {
+			if err := absent(d.objects.Endpoints.Delete(toAddress(address))); err != nil {
+				return err
+			}
+		}
+	}
+	d.desired.hosts = hosts
+	return nil
+}
+
+// AddRemote declares an address of an endpoint on another host.
+func (d *Datapath) AddRemote(name string, address netip.Addr) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	d.desired.remotes[address] = name
+	return d.objects.Endpoints.Put(toAddress(address), datapathEndpoint{Subject: subjectOf(name)})
+}
+
+// AddDevice attaches to an interface that leads to other machines.
+func (d *Datapath) AddDevice(device Device) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if err := d.putDevice(device); err != nil {
+		return fmt.Errorf("device %d: %w", device.Interface, err)
+	}
+	d.desired.devices[device.Interface] = device
+	return nil
+}
+
+func (d *Datapath) putDevice(device Device) error {
+	entry := datapathDevice{
+		MasqueradeIpv4: toAddress(device.MasqueradeIPv4),
+		MasqueradeIpv6: toAddress(device.MasqueradeIPv6),
+	}
+	if err := d.objects.Devices.Put(uint32(device.Interface), entry); err != nil {
+		return err
+	}
+	for _, hook := range []hook{hookFromDevice, hookToDevice} {
+		if err := d.attach(attachment{device.Interface, hook}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Publish makes an endpoint's port one of the host. All ports are checked before the first is published; a taken one is
+// ErrTaken.
+func (d *Datapath) Publish(ports ...Published) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	wanted := map[publishedKey]Published{}
+	for i, port := range ports {
+		if err := port.validate(fmt.Sprintf("ports[%d]", i)); err != nil {
+			return err
+		}
+		for _, others := range []map[publishedKey]Published{d.desired.published, wanted} {
+			for _, other := range others {
+				if port.collides(other) && port != other {
+					return fmt.Errorf("ports[%d]: %s port %d of %s %w: it leads to %s; publish another port", i, port.Protocol,
+						port.Port, port.Address, ErrTaken, netip.AddrPortFrom(other.Backend, other.BackendPort))
+				}
+			}
+		}
+		wanted[port.key()] = port
+	}
+	for key, port := range wanted {
+		if err := d.objects.PublishedPorts.Put(port.entryKey(), port.entry()); err != nil {
+			return err
+		}
+		d.desired.published[key] = port
+	}
+	return nil
+}
+
+func (p Published) validate(path string) error {
+	switch {
+	case p.Port == 0 || p.BackendPort == 0:
+		return fmt.Errorf("%s: port %d to %d: zero is no port", path, p.Port, p.BackendPort)
+	case p.Protocol != "TCP" && p.Protocol != "UDP" && p.Protocol != "SCTP":
+		return fmt.Errorf("%s.protocol: %q is not TCP, UDP or SCTP", path, p.Protocol)
+	case p.Protocol == "SCTP" && p.Port != p.BackendPort:
+		return fmt.Errorf("%s.port: %d for port %d of SCTP, whose checksum covers it; publish the same port", path, p.Port, p.BackendPort)
+	case !p.Address.IsValid() || !p.Backend.IsValid() || p.Address.Is4() != p.Backend.Is4():
+		return fmt.Errorf("%s.address: %s and %s are not of one family", path, p.Address, p.Backend)
+	}
+	return nil
+}
+
+// collides: the unspecified address stands for all of its family.
+func (p Published) collides(other Published) bool {
+	return p.Port == other.Port && strings.EqualFold(p.Protocol, other.Protocol) && p.Address.Is4() == other.Address.Is4() &&
+		(p.Address == other.Address || p.Address.IsUnspecified() || other.Address.IsUnspecified())
+}
+
+func (p Published) entryKey() datapathPublishedKey {
+	return datapathPublishedKey{Address: toAddress(p.Address), Port: toPort(p.Port), Protocol: protocolNumbers[p.Protocol]}
+}
+
+func (p Published) entry() datapathPublished {
+	return datapathPublished{Address: toAddress(p.Backend), Port: toPort(p.BackendPort)}
+}
+
+// Unpublish takes ports back; flows through them end. It is no error when they are gone.
+func (d *Datapath) Unpublish(ports ...Published) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	for _, port := range ports {
+		delete(d.desired.published, port.key())
+		if err := absent(d.objects.PublishedPorts.Delete(port.entryKey())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

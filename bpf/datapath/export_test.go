@@ -1,0 +1,147 @@
+package datapath
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// What tests of the outside need from the inside.
+
+// Hook is where a program is attached.
+type Hook = hook
+
+// Hooks of Run.
+const (
+	FromContainer = hookFromContainer
+	ToContainer   = hookToContainer
+	FromDevice    = hookFromDevice
+	ToDevice      = hookToDevice
+)
+
+// skb is the start of the kernel's struct __sk_buff.
+type skb struct {
+	_       [10]uint32
+	Ifindex uint32
+	_       uint32
+}
+
+// Run hands a frame to a program as if it met it on the interface. Call it in the namespace of the interface.
+func (d *Datapath) Run(hook hook, ifindex int, frame []byte) (action uint32, out []byte, err error) {
+	options := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+64), Context: skb{Ifindex: uint32(ifindex)}}
+	action, err = d.program(hook).Run(options)
+	return action, options.DataOut, err
+}
+
+// Detach takes a program off an interface.
+func (d *Datapath) Detach(ifindex int, hook hook) error {
+	return d.detach(attachment{ifindex, hook})
+}
+
+// Reattach undoes Detach.
+func (d *Datapath) Reattach(ifindex int, hook hook) error {
+	return d.attach(attachment{ifindex, hook})
+}
+
+// DeleteInterface removes a map entry by hand.
+func (d *Datapath) DeleteInterface(ifindex int) error {
+	return d.objects.Interfaces.Delete(uint32(ifindex))
+}
+
+// AllowByHand writes a rule that no policy has.
+func (d *Datapath) AllowByHand(name string) error {
+	generation, err := d.generation()
+	if err != nil {
+		return err
+	}
+	var inner *ebpf.Map
+	if err := d.objects.Rules.Lookup(generation&1, &inner); err != nil {
+		return err
+	}
+	defer inner.Close()
+	return inner.Put(datapathRuleKey{Subject: subjectOf(name), Protocol: 6}, datapathRule{Verdict: verdictAllow})
+}
+
+// LinkPin is where the pin of a program lies.
+func (d *Datapath) LinkPin(ifindex int, hook hook) string {
+	return d.links[attachment{ifindex, hook}].path
+}
+
+// Instructions of each program, after the verifier.
+func (d *Datapath) Instructions(t *testing.T) map[string]uint32 {
+	t.Helper()
+	counts := map[string]uint32{}
+	for name, program := range map[string]*ebpf.Program{
+		"from_container": d.objects.FromContainer, "to_container": d.objects.ToContainer,
+		"from_device": d.objects.FromDevice, "to_device": d.objects.ToDevice,
+	} {
+		info, err := program.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		verified, known := info.VerifiedInstructions()
+		if !known {
+			t.Skip("the kernel does not tell how many instructions it verified")
+		}
+		counts[name] = verified
+	}
+	return counts
+}
+
+// Judge asks policy.h without a packet.
+type Judge struct {
+	program *ebpf.Program
+	names   names
+}
+
+// NewJudge shares the maps of a datapath. `local` are addresses of endpoints on this host, which need no link for it.
+func NewJudge(t *testing.T, d *Datapath, local map[netip.Addr]string) *Judge {
+	t.Helper()
+	spec, err := loadJudge()
+	if err != nil {
+		t.Fatal(err)
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		"generation": d.objects.Generation, "rules": d.objects.Rules, "ports": d.objects.Ports,
+		"prefixes": d.objects.Prefixes, "endpoints": d.objects.Endpoints,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(collection.Close)
+	for address, name := range local {
+		if err := d.objects.Endpoints.Put(toAddress(address), datapathEndpoint{Subject: subjectOf(name), Ifindex: 1 << 30}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known, err := readNames()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Judge{program: collection.Programs["judge"], names: known}
+}
+
+// Ask returns the reason for a first packet; `port` as the policy is asked for it.
+func (j *Judge) Ask(t *testing.T, source, destination netip.Addr, protocol uint8, port uint16) string {
+	t.Helper()
+	question := judgeQuestion{Port: uint32(port)}
+	question.Tuple.Source = judgeAddress(toAddress(source))
+	question.Tuple.Destination = judgeAddress(toAddress(destination))
+	question.Tuple.Protocol = protocol
+	answer := judgeQuestion{}
+	options := &ebpf.RunOptions{Context: question, ContextOut: &answer}
+	if code, err := j.program.Run(options); err != nil || code != 0 {
+		t.Fatalf("judge: code %d, %v", code, err)
+	}
+	return j.names.reasons[answer.Reason]
+}
+
+// RequireRoot skips what the kernel allows only root to do.
+func RequireRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: BPF programs, network namespaces")
+	}
+}

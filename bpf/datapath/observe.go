@@ -1,0 +1,207 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// Flow is an event: a flow that was opened, or a packet that was dropped; with EventsPackets every packet.
+type Flow struct {
+	// Time since the machine was started.
+	Time time.Duration
+	// Source and Destination in terms of endpoints: behind a published port, before a masquerade.
+	Source, Destination                 netip.AddrPort
+	Protocol                            uint8
+	SourceIdentity, DestinationIdentity uint32
+	Interface                           int
+	Length                              uint32
+	Forwarded                           bool
+	// Reason and Hook as in the metrics' labels.
+	Reason, Hook string
+	Opened       bool
+}
+
+// Events reads flows from the kernel's ring.
+type Events struct {
+	reader *ringbuf.Reader
+	names  names
+}
+
+// Events opens the ring. There is one reader at a time: what it has read is gone.
+func (d *Datapath) Events() (*Events, error) {
+	known, err := readNames()
+	if err != nil {
+		return nil, err
+	}
+	reader, err := ringbuf.NewReader(d.objects.Events)
+	if err != nil {
+		return nil, err
+	}
+	return &Events{reader, known}, nil
+}
+
+// Next waits for the next event; os.ErrDeadlineExceeded after the deadline, ringbuf.ErrClosed after Close.
+func (e *Events) Next() (Flow, error) {
+	record, err := e.reader.Read()
+	if err != nil {
+		return Flow{}, err
+	}
+	var event datapathEvent
+	if err := decode(record.RawSample, &event); err != nil {
+		return Flow{}, err
+	}
+	return Flow{
+		Time:           time.Duration(event.Time),
+		Source:         netip.AddrPortFrom(fromAddress(event.Tuple.Source), fromPort(event.Tuple.SourcePort)),
+		Destination:    netip.AddrPortFrom(fromAddress(event.Tuple.Destination), fromPort(event.Tuple.DestinationPort)),
+		Protocol:       event.Tuple.Protocol,
+		SourceIdentity: event.SourceIdentity, DestinationIdentity: event.DestinationIdentity,
+		Interface: int(event.Interface),
+		Length:    event.Length,
+		Forwarded: datapathReason(event.Reason) < firstDrop,
+		Reason:    e.names.reasons[event.Reason],
+		Hook:      e.names.hooks[event.Hook],
+		Opened:    event.Opened != 0,
+	}, nil
+}
+
+// SetDeadline of Next; the zero time: none.
+func (e *Events) SetDeadline(deadline time.Time) {
+	e.reader.SetDeadline(deadline)
+}
+
+// Close ends Next in other goroutines.
+func (e *Events) Close() error {
+	return e.reader.Close()
+}
+
+// firstDrop is the first reason for which a packet is dropped.
+const firstDrop = datapathReasonREASON_UNKNOWN_ENDPOINT
+
+// names are the enumerators of the programs' own types, in lower case: labels cannot drift from the programs.
+type names struct {
+	reasons, hooks []string
+}
+
+var readNames = sync.OnceValues(func() (names, error) {
+	spec, err := loadDatapath()
+	if err != nil {
+		return names{}, err
+	}
+	reasons, err := enumerators(spec.Types, "reason", "REASON_")
+	if err != nil {
+		return names{}, err
+	}
+	hooks, err := enumerators(spec.Types, "hook", "HOOK_")
+	return names{reasons, hooks}, err
+})
+
+func enumerators(types *btf.Spec, name, prefix string) ([]string, error) {
+	var enum *btf.Enum
+	if err := types.TypeByName(name, &enum); err != nil {
+		return nil, err
+	}
+	var result []string
+	for _, value := range enum.Values {
+		if value.Name != prefix+"COUNT" {
+			result = append(result, strings.ToLower(strings.TrimPrefix(value.Name, prefix)))
+		}
+	}
+	return result, nil
+}
+
+// Count is of one hook and reason since the maps were made.
+type Count struct {
+	Hook, Reason   string
+	Packets, Bytes uint64
+}
+
+// Counts reads all that are not zero, in the order of hooks and reasons.
+func (d *Datapath) Counts() ([]Count, error) {
+	known, err := readNames()
+	if err != nil {
+		return nil, err
+	}
+	var counts []Count
+	for hook, hookName := range known.hooks {
+		for reason, reasonName := range known.reasons {
+			var perCPU []datapathCount
+			index := uint32(hook*int(datapathReasonREASON_COUNT) + reason)
+			if err := d.objects.Counts.Lookup(index, &perCPU); err != nil {
+				return nil, err
+			}
+			count := Count{Hook: hookName, Reason: reasonName}
+			for _, each := range perCPU {
+				count.Packets += each.Packets
+				count.Bytes += each.Bytes
+			}
+			if count.Packets != 0 {
+				counts = append(counts, count)
+			}
+		}
+	}
+	return counts, nil
+}
+
+// LostEvents is how many events found the ring full.
+func (d *Datapath) LostEvents() (uint64, error) {
+	var perCPU []uint64
+	if err := d.objects.LostEvents.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, err
+	}
+	var sum uint64
+	for _, each := range perCPU {
+		sum += each
+	}
+	return sum, nil
+}
+
+// WriteMetrics writes Prometheus' text format. Labels are the hooks and reasons only, so their number is bounded.
+func (d *Datapath) WriteMetrics(to io.Writer) error {
+	counts, err := d.Counts()
+	if err != nil {
+		return err
+	}
+	lost, err := d.LostEvents()
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, metric := range []struct {
+		name, help string
+		value      func(Count) uint64
+	}{
+		{"palisade_datapath_packets_total", "Packets by the hook they met and how they ended.", func(c Count) uint64 { return c.Packets }},
+		{"palisade_datapath_bytes_total", "Bytes of these packets.", func(c Count) uint64 { return c.Bytes }},
+	} {
+		fmt.Fprintf(&text, "# HELP %s %s\n# TYPE %s counter\n", metric.name, metric.help, metric.name)
+		for _, count := range counts {
+			fmt.Fprintf(&text, "%s{hook=%q,reason=%q} %d\n", metric.name, count.Hook, count.Reason, metric.value(count))
+		}
+	}
+	const events = "palisade_datapath_lost_events_total"
+	fmt.Fprintf(&text, "# HELP %s Events that found the ring full.\n# TYPE %s counter\n%s %d\n", events, events, events, lost)
+	_, err = io.WriteString(to, text.String())
+	return err
+}
+
+// Reasons lists every way in which a packet can end, forwarded ones first.
+func Reasons() ([]string, error) {
+	known, err := readNames()
+	return slices.Clone(known.reasons), err
+}
+
+// IsDeadline tells that Next has reached its deadline.
+func IsDeadline(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}

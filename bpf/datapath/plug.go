@@ -1,0 +1,115 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Plug describes the link between a container and the host.
+type Plug struct {
+	// Name is the endpoint's; Container and Host are the names of the link's two ends.
+	Name, Container, Host string
+	IPv4, IPv6            netip.Addr
+	// MTU of both ends; zero: the kernel's default.
+	MTU int
+}
+
+// Connect makes the link, with its addresses and routes, and returns the endpoint that AddEndpoint takes. Both ends are
+// up only after `admit` has returned: nothing can be sent before.
+//
+// On an error nothing is left of the link.
+func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func(Endpoint) error) (err error) {
+	inside, err := netlink.NewHandleAt(container)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name, attributes.MTU = p.Host, p.MTU
+	pair := &netlink.Veth{LinkAttrs: attributes, PeerName: p.Container, PeerNamespace: netlink.NsFd(container)}
+	if err := host.LinkAdd(pair); err != nil {
+		return fmt.Errorf("link %s: %w", p.Host, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, host.LinkDel(pair))
+		}
+	}()
+	hostEnd, err := host.LinkByName(p.Host)
+	if err != nil {
+		return err
+	}
+	containerEnd, err := inside.LinkByName(p.Container)
+	if err != nil {
+		return err
+	}
+	if p.MTU != 0 {
+		if err := inside.LinkSetMTU(containerEnd, p.MTU); err != nil {
+			return err
+		}
+	}
+	// An own link-local address of the host's end would only make it talk.
+	if err := host.LinkSetIP6AddrGenMode(hostEnd, 1); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("link %s: no link-local address: %w", p.Host, err)
+	}
+	endpoint := Endpoint{
+		Name: p.Name, Interface: hostEnd.Attrs().Index, IPv4: p.IPv4, IPv6: p.IPv6,
+		MAC: containerEnd.Attrs().HardwareAddr, HostMAC: hostEnd.Attrs().HardwareAddr,
+	}
+	if err := admit(endpoint); err != nil {
+		return err
+	}
+	if err := host.LinkSetUp(hostEnd); err != nil {
+		return err
+	}
+	if err := inside.LinkSetUp(containerEnd); err != nil {
+		return err
+	}
+	for _, address := range endpoint.addresses() {
+		if err := p.route(host, hostEnd, inside, containerEnd, address); err != nil {
+			return fmt.Errorf("address %s: %w", address, err)
+		}
+	}
+	return nil
+}
+
+// route gives the container one address and a gateway, and the host a route and a permanent neighbour: it never asks the
+// container for its own.
+func (p Plug) route(host *netlink.Handle, hostEnd netlink.Link, inside *netlink.Handle, containerEnd netlink.Link, address netip.Addr) error {
+	gateway, family := GatewayIPv4, netlink.FAMILY_V4
+	if address.Is6() {
+		gateway, family = GatewayIPv6, netlink.FAMILY_V6
+	}
+	single := &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
+	own := &netlink.Addr{IPNet: single}
+	if address.Is6() {
+		own.Flags = unix.IFA_F_NODAD
+	}
+	if err := inside.AddrAdd(containerEnd, own); err != nil {
+		return err
+	}
+	index := containerEnd.Attrs().Index
+	onLink := &netlink.Route{
+		LinkIndex: index, Scope: netlink.SCOPE_LINK,
+		Dst: &net.IPNet{IP: gateway.AsSlice(), Mask: net.CIDRMask(gateway.BitLen(), gateway.BitLen())},
+	}
+	byGateway := &netlink.Route{LinkIndex: index, Gw: gateway.AsSlice(), Family: family}
+	for _, route := range []*netlink.Route{onLink, byGateway} {
+		if err := inside.RouteAdd(route); err != nil {
+			return err
+		}
+	}
+	if err := host.NeighSet(&netlink.Neigh{
+		LinkIndex: hostEnd.Attrs().Index, Family: family, State: netlink.NUD_PERMANENT,
+		IP: address.AsSlice(), HardwareAddr: containerEnd.Attrs().HardwareAddr,
+	}); err != nil {
+		return err
+	}
+	return host.RouteReplace(&netlink.Route{LinkIndex: hostEnd.Attrs().Index, Dst: single, Scope: netlink.SCOPE_LINK})
+}

@@ -1,0 +1,224 @@
+package datapath
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+)
+
+// Limits of a compiled policy. They bound the kernel's memory, not what one rule costs a packet.
+const (
+	maximumEndpoints = 4096
+	maximumRules     = 1 << 20
+	maximumPrefixes  = 1 << 18
+
+	firstEndpointIdentity = 256
+	firstPrefixIdentity   = 0x01000000
+)
+
+// Policy is a compiled policy: the contract with the compiler (components/policy). It speaks of numeric identities only.
+type Policy struct {
+	Version    int              `json:"version"`
+	Identities []PrefixIdentity `json:"identities"`
+	Endpoints  []Subject        `json:"endpoints"`
+	// Hash is SHA-256 over the canonical JSON (sorted keys, no spaces) of everything else, in lower-case hexadecimal.
+	Hash string `json:"hash,omitempty"`
+}
+
+// PrefixIdentity is the identity of addresses that belong to no endpoint.
+type PrefixIdentity struct {
+	ID   uint32 `json:"id"`
+	CIDR string `json:"cidr"`
+}
+
+// Subject is an endpoint that the policy speaks of.
+type Subject struct {
+	Name     string    `json:"name"`
+	Identity uint32    `json:"identity"`
+	Ingress  Direction `json:"ingress"`
+	Egress   Direction `json:"egress"`
+}
+
+// Direction holds the rules of ingress or egress. Without Enforce everything is allowed.
+type Direction struct {
+	Enforce bool   `json:"enforce"`
+	Rules   []Rule `json:"rules"`
+}
+
+// Rule allows or denies. Of the rules that match, the one with the highest precedence wins, with equal precedence a denial.
+type Rule struct {
+	Precedence uint16 `json:"precedence"`
+	// Action is "allow" or "deny".
+	Action string `json:"action"`
+	// Identity of the other side; zero: any.
+	Identity uint32 `json:"identity"`
+	// Protocol is any, TCP, UDP, SCTP, ICMP or ICMPv6.
+	Protocol string `json:"protocol"`
+	// PortStart and PortEnd are inclusive. For ICMP both are the message's type; 0 to 255 is any.
+	PortStart uint16 `json:"portStart"`
+	PortEnd   uint16 `json:"portEnd"`
+	// Code of an ICMP message; absent: any.
+	Code *uint8 `json:"code,omitempty"`
+}
+
+const protocolAny = "any"
+
+// The IP protocols that rules can name; "" stands for all others.
+var protocolNumbers = map[string]uint8{"": 0, "TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1, "ICMPv6": 58}
+
+// ParsePolicy reads a compiled policy and checks it. The error names the path of the wrong field, its value and the reason.
+func ParsePolicy(data []byte) (*Policy, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	var policy Policy
+	if err := decoder.Decode(&policy); err != nil {
+		return nil, fmt.Errorf("policy: not a compiled policy: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("policy: something follows the compiled policy")
+	}
+	hash, err := canonicalHash(data)
+	if err != nil {
+		return nil, err
+	}
+	if policy.Hash != hash {
+		return nil, fmt.Errorf("policy.hash: %q is not the hash of this policy (%s); compile it again", policy.Hash, hash)
+	}
+	if err := policy.validate(); err != nil {
+		return nil, err
+	}
+	return &policy, nil
+}
+
+// Seal returns the policy as JSON with its hash.
+func (p Policy) Seal() ([]byte, error) {
+	p.Hash = ""
+	data, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	if p.Hash, err = canonicalHash(data); err != nil {
+		return nil, err
+	}
+	return json.Marshal(p)
+}
+
+func canonicalHash(data []byte) (string, error) {
+	var fields map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	if err := decoder.Decode(&fields); err != nil {
+		return "", fmt.Errorf("policy: not a JSON object: %w", err)
+	}
+	delete(fields, "hash")
+	var canonical bytes.Buffer
+	encoder := json.NewEncoder(&canonical)
+	encoder.SetEscapeHTML(false)
+	// Keys of maps are sorted.
+	if err := encoder.Encode(fields); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(bytes.TrimSuffix(canonical.Bytes(), []byte("\n")))
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func (p *Policy) validate() error {
+	if p.Version != 1 {
+		return fmt.Errorf("policy.version: %d is not known; this agent reads version 1", p.Version)
+	}
+	if len(p.Identities) > maximumPrefixes {
+		return fmt.Errorf("policy.identities: %d prefixes, at most %d are possible", len(p.Identities), maximumPrefixes)
+	}
+	if len(p.Endpoints) > maximumEndpoints {
+		return fmt.Errorf("policy.endpoints: %d endpoints, at most %d are possible", len(p.Endpoints), maximumEndpoints)
+	}
+	identities, prefixes := map[uint32]bool{}, map[netip.Prefix]bool{}
+	for i, identity := range p.Identities {
+		path := fmt.Sprintf("policy.identities[%d]", i)
+		prefix, err := netip.ParsePrefix(identity.CIDR)
+		if err != nil || prefix != prefix.Masked() || prefix.Addr().Is4In6() {
+			return fmt.Errorf("%s.cidr: %q is not a prefix in its shortest form", path, identity.CIDR)
+		}
+		if identity.ID < firstPrefixIdentity {
+			return fmt.Errorf("%s.id: %d is below %d, where the identities of prefixes begin", path, identity.ID, firstPrefixIdentity)
+		}
+		if prefixes[prefix] || identities[identity.ID] {
+			return fmt.Errorf("%s: prefix %s or identity %d is there twice", path, prefix, identity.ID)
+		}
+		prefixes[prefix], identities[identity.ID] = true, true
+	}
+	subjects, count := map[uint64]string{}, 0
+	for i := range p.Endpoints {
+		endpoint := &p.Endpoints[i]
+		path := fmt.Sprintf("policy.endpoints[%d]", i)
+		if endpoint.Name == "" {
+			return fmt.Errorf("%s.name: is empty", path)
+		}
+		if other, taken := subjects[subjectOf(endpoint.Name)]; taken {
+			return fmt.Errorf("%s.name: %q is not distinct from %q", path, endpoint.Name, other)
+		}
+		subjects[subjectOf(endpoint.Name)] = endpoint.Name
+		if endpoint.Identity < firstEndpointIdentity || endpoint.Identity >= firstPrefixIdentity {
+			return fmt.Errorf("%s.identity: %d is not between %d and %d", path, endpoint.Identity, firstEndpointIdentity, firstPrefixIdentity-1)
+		}
+		for name, direction := range map[string]Direction{"ingress": endpoint.Ingress, "egress": endpoint.Egress} {
+			if err := validateRules(path+"."+name+".rules", direction.Rules); err != nil {
+				return err
+			}
+			count += len(direction.Rules)
+		}
+	}
+	if count > maximumRules {
+		return fmt.Errorf("policy.endpoints: %d rules in sum, at most %d are possible", count, maximumRules)
+	}
+	return nil
+}
+
+func validateRules(path string, rules []Rule) error {
+	type match struct {
+		precedence uint16
+		identity   uint32
+		protocol   string
+		start, end uint16
+		code       int
+	}
+	seen := make(map[match]bool, len(rules))
+	for i, rule := range rules {
+		path := fmt.Sprintf("%s[%d]", path, i)
+		if rule.Action != "allow" && rule.Action != "deny" {
+			return fmt.Errorf("%s.action: %q is neither allow nor deny", path, rule.Action)
+		}
+		if _, known := protocolNumbers[rule.Protocol]; (!known && rule.Protocol != protocolAny) || rule.Protocol == "" {
+			return fmt.Errorf("%s.protocol: %q is not any, TCP, UDP, SCTP, ICMP or ICMPv6", path, rule.Protocol)
+		}
+		if rule.PortStart > rule.PortEnd {
+			return fmt.Errorf("%s.portStart: %d is above portEnd %d", path, rule.PortStart, rule.PortEnd)
+		}
+		isICMP := strings.HasPrefix(rule.Protocol, "ICMP")
+		if isICMP && rule.PortEnd > 255 {
+			return fmt.Errorf("%s.portEnd: %d is not a type of ICMP, which end at 255", path, rule.PortEnd)
+		}
+		if rule.Protocol == protocolAny && (rule.PortStart != 0 || rule.PortEnd != 65535) {
+			return fmt.Errorf("%s.portStart: %d to %d without a protocol; any protocol has all ports", path, rule.PortStart, rule.PortEnd)
+		}
+		code := -1
+		if rule.Code != nil {
+			if !isICMP || rule.PortStart != rule.PortEnd {
+				return fmt.Errorf("%s.code: %d needs one type of ICMP", path, *rule.Code)
+			}
+			code = int(*rule.Code)
+		}
+		key := match{rule.Precedence, rule.Identity, rule.Protocol, rule.PortStart, rule.PortEnd, code}
+		if seen[key] {
+			return fmt.Errorf("%s: matches what a rule before it matches", path)
+		}
+		seen[key] = true
+	}
+	return nil
+}

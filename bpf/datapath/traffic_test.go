@@ -1,0 +1,603 @@
+package datapath_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/palisade-host/palisade/bpf/datapath"
+	"github.com/palisade-host/palisade/bpf/lab"
+	"github.com/palisade-host/palisade/test/acceptance/row"
+)
+
+func probe(t *testing.T, running *lab.Lab, from, to string, family int, protocol string, port uint16) lab.Result {
+	t.Helper()
+	result, err := running.Probe(lab.Probe{From: from, To: to, Family: family, Protocol: protocol, Port: port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// Real traffic of all protocols in both families, between all kinds of ends.
+func TestTraffic(t *testing.T) {
+	for _, masquerade := range []bool{false, true} {
+		t.Run(fmt.Sprintf("masquerade %t", masquerade), func(t *testing.T) {
+			running := newLab(t, lab.Description{Endpoints: endpoints(), Masquerade: masquerade})
+			apply(t, running, usualPolicy())
+			for _, protocol := range []string{"TCP", "UDP", "SCTP", "ICMP"} {
+				for _, family := range []int{4, 6} {
+					for _, test := range []struct {
+						from, to string
+						port     uint16
+						reason   string
+					}{
+						{"a", "b", 80, ""},
+						{"a", "b", 81, "policy_default_denied"},
+						{"b", "a", 80, ""},
+						{"a", "c", 80, "no_policy"},
+						{"c", "a", 80, "no_policy"},
+						{"a", lab.World, 80, ""},
+						{"a", lab.Host, 80, ""},
+						{lab.World, "b", 80, ""},
+						{lab.World, "b", 81, "policy_default_denied"},
+						{lab.Host, "b", 80, ""},
+						{lab.Host, "b", 81, "policy_default_denied"},
+					} {
+						if protocol == "ICMP" {
+							if test.port == 81 {
+								continue
+							}
+							test.port = 0
+						}
+						result := probe(t, running, test.from, test.to, family, protocol, test.port)
+						if result.Allowed != (test.reason == "") || result.Reason != test.reason {
+							t.Errorf("%s → %s %s port %d, IPv%d: %+v, want %q", test.from, test.to, protocol, test.port, family, result, test.reason)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// whoami answers every connection with the address that it sees.
+func whoami(t *testing.T, node *lab.Node, address netip.AddrPort) {
+	t.Helper()
+	var listener net.Listener
+	if err := node.Do(func() (err error) {
+		listener, err = net.Listen("tcp", address.String())
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(connection, connection.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+			connection.Close()
+		}
+	}()
+}
+
+func dial(node *lab.Node, network, address string) (connection net.Conn, err error) {
+	err = node.Do(func() error {
+		connection, err = (&net.Dialer{Timeout: time.Second, FallbackDelay: -1}).Dial(network, address)
+		return err
+	})
+	return connection, err
+}
+
+func ask(t *testing.T, node *lab.Node, address netip.AddrPort) string {
+	t.Helper()
+	connection, err := dial(node, "tcp", address.String())
+	if err != nil {
+		return err.Error()
+	}
+	defer connection.Close()
+	connection.SetDeadline(time.Now().Add(2 * time.Second))
+	answer, err := io.ReadAll(connection)
+	if err != nil {
+		return err.Error()
+	}
+	return string(answer)
+}
+
+// N13: published ports from outside, from another endpoint and from the endpoint itself; masquerade; collisions.
+func TestPublishedPorts(t *testing.T) {
+	observation := row.Observe(t, "N13")
+	observation.Observed = "from outside, from another endpoint and from itself, IPv4 and IPv6; masqueraded; a taken port is refused as a whole"
+	observation.Control = "before it is published and afterwards the port is closed"
+	running := newLab(t, lab.Description{Endpoints: endpoints(), Masquerade: true})
+	apply(t, running, policyOf(datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "b", Identity: 257}))
+	a, b, world := running.Nodes["a"], running.Nodes["b"], running.Nodes[lab.World]
+	for _, family := range []int{4, 6} {
+		host, any := lab.HostIPv4, netip.IPv4Unspecified()
+		if family == 6 {
+			host, any = lab.HostIPv6, netip.IPv6Unspecified()
+		}
+		published := datapath.Published{Address: any, Port: 8080, Protocol: "TCP", Backend: a.Address(family), BackendPort: 80}
+		if got := ask(t, world, netip.AddrPortFrom(host, 8080)); !strings.Contains(got, "refused") {
+			t.Errorf("before it is published: %s", got)
+		}
+		if err := running.Datapath.Publish(published); err != nil {
+			t.Fatal(err)
+		}
+		whoami(t, a, netip.AddrPortFrom(a.Address(family), 80))
+		whoami(t, world, netip.AddrPortFrom(world.Address(family), 80))
+		for _, test := range []struct {
+			name string
+			node *lab.Node
+			to   netip.AddrPort
+			want netip.Addr
+		}{
+			{"from outside", world, netip.AddrPortFrom(host, 8080), world.Address(family)},
+			{"from another endpoint", b, netip.AddrPortFrom(host, 8080), b.Address(family)},
+			{"from itself", a, netip.AddrPortFrom(host, 8080), host},
+			{"masquerade", b, netip.AddrPortFrom(world.Address(family), 80), host},
+		} {
+			for range 3 {
+				if got := ask(t, test.node, test.to); got != test.want.String() {
+					t.Errorf("IPv%d %s: seen as %s, want %s", family, test.name, got, test.want)
+				}
+			}
+		}
+
+		// A collision is refused as a whole: the first port of the request is not published either.
+		free := datapath.Published{Address: host, Port: 9090, Protocol: "TCP", Backend: b.Address(family), BackendPort: 80}
+		taken := datapath.Published{Address: host, Port: 8080, Protocol: "TCP", Backend: b.Address(family), BackendPort: 80}
+		if err := running.Datapath.Publish(free, taken); !errors.Is(err, datapath.ErrTaken) {
+			t.Errorf("a taken port: %v", err)
+		}
+		if got := ask(t, world, netip.AddrPortFrom(host, 9090)); !strings.Contains(got, "refused") {
+			t.Errorf("IPv%d: after the refusal port 9090 is published: %s", family, got)
+		}
+		if err := running.Datapath.Unpublish(published); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, world, netip.AddrPortFrom(host, 8080)); !strings.Contains(got, "refused") {
+			t.Errorf("after it was unpublished: %s", got)
+		}
+	}
+}
+
+// ICMP errors find back through masquerade and published ports: a closed UDP port is refused, not silent.
+func TestErrorsThroughTranslation(t *testing.T) {
+	running := newLab(t, lab.Description{Endpoints: endpoints(), Masquerade: true})
+	apply(t, running, policyOf(datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "b", Identity: 257}))
+	a, world := running.Nodes["a"], running.Nodes[lab.World]
+	for _, family := range []int{4, 6} {
+		host := running.Nodes[lab.Host].Address(family)
+		if err := running.Datapath.Publish(datapath.Published{Address: host, Port: 5353, Protocol: "UDP", Backend: a.Address(family), BackendPort: 53}); err != nil {
+			t.Fatal(err)
+		}
+		for name, test := range map[string]struct {
+			from *lab.Node
+			to   netip.AddrPort
+		}{
+			"masqueraded": {a, netip.AddrPortFrom(world.Address(family), 5300)},
+			"published":   {world, netip.AddrPortFrom(host, 5353)},
+		} {
+			connection, err := dial(test.from, "udp", test.to.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			connection.SetDeadline(time.Now().Add(2 * time.Second))
+			connection.Write([]byte("anybody?"))
+			if _, err := connection.Read(make([]byte, 8)); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("IPv%d %s: %v, want that it is refused", family, name, err)
+			}
+			connection.Close()
+		}
+	}
+}
+
+// echo keeps a connection open and exchanges a line on demand.
+type echo struct{ connection net.Conn }
+
+func (e echo) exchange() error {
+	e.connection.SetDeadline(time.Now().Add(time.Second))
+	if _, err := e.connection.Write([]byte("palisade")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(e.connection, make([]byte, 8))
+	return err
+}
+
+func serveEcho(t *testing.T, node *lab.Node, address netip.AddrPort) {
+	t.Helper()
+	var listener net.Listener
+	if err := node.Do(func() (err error) {
+		listener, err = net.Listen("tcp", address.String())
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer connection.Close()
+				_, _ = io.Copy(connection, connection)
+			}()
+		}
+	}()
+}
+
+func connect(t *testing.T, from *lab.Node, address netip.AddrPort) echo {
+	t.Helper()
+	connection, err := dial(from, "tcp", address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	made := echo{connection}
+	if err := made.exchange(); err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// N9: half-open flows make room for each other, never for established ones, and memory does not grow.
+func TestSYNFlood(t *testing.T) {
+	observation := row.Observe(t, "N9")
+	config := datapath.Config{Flows: 4096, PendingFlows: 4096}
+	running := newLab(t, lab.Description{Endpoints: endpoints(), Config: config})
+	apply(t, running, usualPolicy())
+	a, b, world := running.Nodes["a"], running.Nodes["b"], running.Nodes[lab.World]
+	address := netip.AddrPortFrom(b.IPv4, 80)
+	serveEcho(t, b, address)
+	var established []echo
+	for i := range 100 {
+		from := a
+		if i%2 == 0 {
+			from = world
+		}
+		established = append(established, connect(t, from, address))
+	}
+	socket := openRaw(t, world, running.WorldLink)
+	uplink, err := running.Nodes[lab.Host].Handle.LinkByName("uplink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood := 2 * int(config.Flows+config.PendingFlows)
+	for i := range flood {
+		source := netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
+		socket.send(t, packet{from: otherMAC, to: uplink.Attrs().HardwareAddr, source: source, destination: b.IPv4, protocol: 6, payload: tcp(uint16(1024+i), 80, syn)})
+	}
+	counts, err := running.Datapath.CountFlows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts.Established < len(established) || counts.Pending > int(config.PendingFlows) || counts.Pending < int(config.PendingFlows)/2 {
+		t.Errorf("after %d half-open flows there are %+v", flood, counts)
+	}
+	observation.Observed = fmt.Sprintf("%d SYNs from as many addresses; %d half-open flows are left of at most %d, %d established ones all answer",
+		flood, counts.Pending, config.PendingFlows, len(established))
+	observation.Control = "the flood did evict half-open flows"
+	for i, each := range established {
+		if err := each.exchange(); err != nil {
+			t.Errorf("established flow %d: %v", i, err)
+		}
+	}
+	connect(t, a, address)
+}
+
+// N7: a policy is replaced as a whole, for all endpoints at once.
+func TestPolicySwapUnderLoad(t *testing.T) {
+	observation := row.Observe(t, "N7")
+	running := newLab(t, lab.Description{Endpoints: endpoints()})
+	open, closed := datapath.Direction{}, enforce()
+	subjects := func(aEgress, bIngress datapath.Direction) datapath.Policy {
+		return policyOf(
+			datapath.Subject{Name: "a", Identity: 256, Egress: aEgress},
+			datapath.Subject{Name: "b", Identity: 257, Ingress: bIngress},
+		)
+	}
+	apply(t, running, subjects(closed, open))
+	a, b := running.Nodes["a"], running.Nodes["b"]
+	var received atomic.Int64
+	var sink *net.UDPConn
+	if err := b.Do(func() (err error) {
+		sink, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.IPv4, 80)))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	go func() {
+		for {
+			if _, _, err := sink.ReadFromUDPAddrPort(make([]byte, 64)); err != nil {
+				return
+			}
+			received.Add(1)
+		}
+	}()
+	stop := make(chan struct{})
+	var sent atomic.Int64
+	var senders sync.WaitGroup
+	senders.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// A new socket each time, so that each packet is judged by itself.
+			connection, err := dial(a, "udp", netip.AddrPortFrom(b.IPv4, 80).String())
+			if err != nil {
+				return
+			}
+			if _, err := connection.Write([]byte("x")); err == nil {
+				sent.Add(1)
+			}
+			connection.Close()
+		}
+	})
+	// Each of the two denies the packet at another end; half of each would let it pass.
+	for i := range 40 {
+		if i%2 == 0 {
+			apply(t, running, subjects(open, closed))
+		} else {
+			apply(t, running, subjects(closed, open))
+		}
+	}
+	mixtures := received.Load()
+	// The control: the packets do arrive as soon as one policy allows them.
+	apply(t, running, subjects(open, open))
+	time.Sleep(50 * time.Millisecond)
+	close(stop)
+	senders.Wait()
+	if mixtures != 0 {
+		t.Errorf("%d of %d packets passed that no policy allows", mixtures, sent.Load())
+	}
+	if received.Load() == 0 {
+		t.Error("no packet passed under the policy that allows them")
+	}
+	observation.Observed = fmt.Sprintf("40 policies replaced under %d packets: none followed a mixture", sent.Load())
+	observation.Control = "under a policy that allows them the packets arrive"
+}
+
+// N7: flows that the new policy does not allow are cut, others are not.
+func TestRevokedFlows(t *testing.T) {
+	observation := row.Observe(t, "N7")
+	observation.Observed = "a flow that the new policy does not allow is cut with its next packet"
+	observation.Control = "a flow that both policies allow goes on"
+	running := newLab(t, lab.Description{Endpoints: endpoints()})
+	apply(t, running, usualPolicy())
+	a, b := running.Nodes["a"], running.Nodes["b"]
+	serveEcho(t, b, netip.AddrPortFrom(b.IPv4, 80))
+	serveEcho(t, a, netip.AddrPortFrom(a.IPv4, 80))
+	revoked, kept := connect(t, a, netip.AddrPortFrom(b.IPv4, 80)), connect(t, b, netip.AddrPortFrom(a.IPv4, 80))
+	apply(t, running, policyOf(
+		datapath.Subject{Name: "a", Identity: 256},
+		datapath.Subject{Name: "b", Identity: 257, Ingress: enforce()},
+	))
+	if err := kept.exchange(); err != nil {
+		t.Errorf("a flow that both policies allow: %v", err)
+	}
+	if err := revoked.exchange(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a flow that is allowed no more: %v", err)
+	}
+}
+
+// An address that passes to another endpoint does not bring its flows along.
+func TestAddressReused(t *testing.T) {
+	running := newLab(t, lab.Description{Endpoints: endpoints()})
+	apply(t, running, usualPolicy())
+	a, b := running.Nodes["a"], running.Nodes["b"]
+	serveEcho(t, b, netip.AddrPortFrom(b.IPv4, 80))
+	flow := connect(t, a, netip.AddrPortFrom(b.IPv4, 80))
+	again := b.Endpoint
+	if err := running.InHost(func() error { return running.Datapath.AddEndpoint(again) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := flow.exchange(); err != nil {
+		t.Errorf("the same endpoint declared again: %v", err)
+	}
+	if err := running.Datapath.RemoveEndpoint("b"); err != nil {
+		t.Fatal(err)
+	}
+	again.Name = "another"
+	if err := running.InHost(func() error { return running.Datapath.AddEndpoint(again) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := flow.exchange(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the flow of the endpoint before: %v", err)
+	}
+	if dropped(t, running.Datapath, "no_policy") == 0 {
+		t.Error("nothing was counted")
+	}
+}
+
+// Without the agent the kernel goes on by itself; the next agent takes over and replaces the programs under running flows.
+func TestAgentGone(t *testing.T) {
+	observation := row.Observe(t, "N8")
+	observation.Observed = "without a process the policy holds; programs replaced under an open connection"
+	observation.Missing = "killed at each step, map layout bumped, downgrade, 1,000 flows"
+	running := newLab(t, lab.Description{Endpoints: endpoints()})
+	apply(t, running, usualPolicy())
+	a, b := running.Nodes["a"], running.Nodes["b"]
+	serveEcho(t, b, netip.AddrPortFrom(b.IPv4, 80))
+	flow := connect(t, a, netip.AddrPortFrom(b.IPv4, 80))
+	if err := running.Datapath.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := flow.exchange(); err != nil {
+		t.Errorf("without the agent: %v", err)
+	}
+	if connection, err := dial(a, "tcp", netip.AddrPortFrom(b.IPv4, 81).String()); err == nil || strings.Contains(err.Error(), "refused") {
+		t.Errorf("without the agent a denied port answers: %v %v", connection, err)
+	}
+	next, err := datapath.Open(datapath.Config{Pins: running.Pins})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running.Datapath = next
+	for _, node := range []*lab.Node{a, b} {
+		if err := running.InHost(func() error { return next.AddEndpoint(node.Endpoint) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := flow.exchange(); err != nil {
+		t.Errorf("with the next agent: %v", err)
+	}
+	status, err := next.Status()
+	if err != nil || len(status.Problems) != 0 || status.Generation == 0 {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
+// N18: what is removed or changed by hand is reported by name, and repaired.
+func TestStatusAndRepair(t *testing.T) {
+	observation := row.Observe(t, "N18")
+	observation.Observed = "pins of a program and a map, a program, an interface's entry, a rule: each reported by name and repaired"
+	observation.Missing = "by refresh and up: no host has netd yet"
+	running := newLab(t, lab.Description{Endpoints: endpoints()})
+	apply(t, running, usualPolicy())
+	d, a := running.Datapath, running.Nodes["a"].Endpoint
+	reaches := func(port uint16) bool { return probe(t, running, "a", "b", 4, "TCP", port).Allowed }
+	for _, test := range []struct {
+		name, problem string
+		damage        func() error
+	}{
+		{"pin of a program", "the pin of from_container is gone", func() error { return os.Remove(d.LinkPin(a.Interface, datapath.FromContainer)) }},
+		{"pin of a map", "map flows: its pin is gone", func() error { return os.Remove(running.Pins + "/v1/maps/flows") }},
+		{"program", "to_container is not attached", func() error { return d.Detach(a.Interface, datapath.ToContainer) }},
+		{"map entry of an interface", `endpoint "a": its map entry`, func() error { return d.DeleteInterface(a.Interface) }},
+		{"rule of the policy", "its map entries were changed", func() error { return d.AllowByHand("b") }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := test.damage(); err != nil {
+				t.Fatal(err)
+			}
+			status, err := d.Status()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(status.Problems) != 1 || !strings.Contains(status.Problems[0], test.problem) {
+				t.Errorf("problems: %q, want one with %q", status.Problems, test.problem)
+			}
+			if err := running.InHost(func() error {
+				_, err := d.Repair()
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if status, err = d.Status(); err != nil || len(status.Problems) != 0 {
+				t.Errorf("after the repair: %q, %v", status.Problems, err)
+			}
+			if !reaches(80) || reaches(81) {
+				t.Error("after the repair the policy is not in force")
+			}
+		})
+	}
+}
+
+// N16: events and lost events are all packets, and a full ring holds no packet up.
+func TestEvents(t *testing.T) {
+	observation := row.Observe(t, "N16")
+	running := newLab(t, lab.Description{Endpoints: endpoints(), Config: datapath.Config{Events: datapath.EventsPackets, Ring: 4096}})
+	apply(t, running, usualPolicy())
+	watched := running.StopWatching()
+	a, b := running.Nodes["a"], running.Nodes["b"]
+	connection, err := dial(a, "udp", netip.AddrPortFrom(b.IPv4, 80).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sink *net.UDPConn
+	if err := b.Do(func() (err error) {
+		sink, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.IPv4, 80)))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	const packets = 500
+	for i := range packets {
+		if _, err := connection.Write([]byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+		sink.SetReadDeadline(time.Now().Add(time.Second))
+		if _, _, err := sink.ReadFromUDPAddrPort(make([]byte, 8)); err != nil {
+			t.Fatalf("packet %d did not arrive: %v", i, err)
+		}
+	}
+	// Nothing may send while the sums are read.
+	for _, node := range running.Nodes {
+		for _, name := range []string{"eth0", "uplink"} {
+			if link, err := node.Handle.LinkByName(name); err == nil {
+				_ = node.Handle.LinkSetDown(link)
+			}
+		}
+	}
+	events, err := running.Datapath.Events()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	var read, toB uint64
+	for {
+		events.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		flow, err := events.Next()
+		if datapath.IsDeadline(err) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		read++
+		if flow.Destination == netip.AddrPortFrom(b.IPv4, 80) {
+			if flow.SourceIdentity != 256 || flow.DestinationIdentity != 257 || flow.Reason != "forwarded" || flow.Hook != "from_container" {
+				t.Errorf("%+v", flow)
+			}
+			toB++
+		}
+	}
+	lost, err := running.Datapath.LostEvents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts, err := running.Datapath.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all uint64
+	for _, count := range counts {
+		all += count.Packets
+	}
+	if read+lost+watched != all || lost == 0 || toB == 0 {
+		t.Errorf("%d read before, %d read, %d lost, of %d packets", watched, read, lost, all)
+	}
+	observation.Observed = fmt.Sprintf("%d events and %d lost ones are all %d packets; every packet arrived", read+watched, lost, all)
+	observation.Control = "the ring was full"
+	var metrics bytes.Buffer
+	if err := running.Datapath.WriteMetrics(&metrics); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("palisade_datapath_lost_events_total %d\n", lost); !strings.Contains(metrics.String(), want) {
+		t.Errorf("metrics lack %q", want)
+	}
+	// One line for each hook and reason at most: no address, port or name is a label.
+	if lines := strings.Count(metrics.String(), "\n"); lines > 2*4*40+8 {
+		t.Errorf("%d lines of metrics", lines)
+	}
+}

@@ -1,0 +1,45 @@
+/* Why a packet ended as it did: one reason for each exit of the programs. The Go side reads the names from BTF; in
+ * lower case they are the labels of the metrics. */
+#pragma once
+
+enum reason {
+	REASON_FORWARDED = 0,
+	/* Answered by the program itself: ARP and neighbour discovery for the gateway. */
+	REASON_ANSWERED,
+	/* What an endpoint's kernel says of itself on every link: its own address probes, router solicitations, MLD. */
+	REASON_LINK_CHATTER,
+
+	/* From here on packets are dropped. */
+	REASON_UNKNOWN_ENDPOINT,
+	REASON_UNKNOWN_ETHERTYPE,
+	REASON_VLAN,
+	REASON_TRUNCATED,
+	REASON_BAD_HEADER,
+	REASON_EXTENSION_HEADERS,
+	REASON_ROUTING_HEADER,
+	REASON_FRAGMENT_TINY,
+	REASON_FRAGMENT_OVERLAP,
+	REASON_FRAGMENT_UNKNOWN,
+	REASON_SPOOFED_MAC,
+	REASON_SPOOFED_SOURCE,
+	REASON_SPOOFED_ARP,
+	REASON_SPOOFED_NEIGHBOUR,
+	REASON_ARP_UNEXPECTED,
+	REASON_ROUTER_ADVERTISEMENT,
+	REASON_TUNNEL,
+	REASON_MULTICAST,
+	REASON_NOT_FOR_ENDPOINT,
+	REASON_NO_POLICY,
+	REASON_POLICY_DENIED,
+	REASON_POLICY_DEFAULT_DENIED,
+	REASON_NO_CONNECTION,
+	REASON_TCP_INVALID,
+	REASON_ICMP_UNRELATED,
+	REASON_TTL_EXCEEDED,
+	REASON_NAT_COLLISION,
+	REASON_EXHAUSTED,
+	REASON_NAT_UNSUPPORTED,
+	REASON_COUNT,
+};
+
+#define REASON_FIRST_DROP REASON_UNKNOWN_ENDPOINT

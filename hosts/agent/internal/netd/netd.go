@@ -1,0 +1,179 @@
+// Package netd is the role that owns the host's datapath: it loads the eBPF programs, connects containers (as the other side
+// of the CNI plugin), and keeps policy and published ports as declared. Nothing else on the host needs CAP_BPF or
+// CAP_NET_ADMIN.
+package netd
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/palisade-host/palisade/bpf/datapath"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+)
+
+// Socket is where the CNI plugin finds the role unless its configuration says otherwise.
+const Socket = "/run/palisade/netd.sock"
+
+// maintenance is how often expired flows are collected, addresses of the host read and differences repaired.
+const maintenance = 10 * time.Second
+
+// Run parses the flags and serves until ctx ends. What is connected stays connected without it.
+func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
+	flags := flag.NewFlagSet("netd", flag.ContinueOnError)
+	socket := flags.String("socket", Socket, "unix socket of the CNI plugin and the role groups")
+	group := flags.String("socket-group", "palisade-groups", "group that may connect")
+	pins := flags.String("pins", "/sys/fs/bpf/palisade", "folder on a BPF file system for programs and maps")
+	state := flags.String("state", "/var/lib/palisade/netd", "folder for what has to survive a restart")
+	device := flags.String("device", "", "interface to other machines; its addresses stand for containers outside")
+	ipv4 := flags.String("ipv4", "10.88.0.0/16", "prefix of the containers' IPv4 addresses")
+	ipv6 := flags.String("ipv6", "fd00:88::/112", "prefix of the containers' IPv6 addresses")
+	if err := flags.Parse(arguments); err != nil {
+		return err
+	}
+	prefixes, err := parsePrefixes(*ipv4, *ipv6)
+	if err != nil {
+		return err
+	}
+	network, err := open(*pins, *state, *device, prefixes, logger)
+	if err != nil {
+		return err
+	}
+	defer network.close()
+	listener, err := service.Listen(*socket, *group)
+	if err != nil {
+		return err
+	}
+	go network.maintain(ctx)
+	logger.Info("serving", "socket", *socket)
+	service.Notify("READY=1")
+	return service.ServeUnix(ctx, listener, network.handler())
+}
+
+func parsePrefixes(texts ...string) (prefixes []netip.Prefix, err error) {
+	for i, name := range []string{"ipv4", "ipv6"} {
+		prefix, err := netip.ParsePrefix(texts[i])
+		if err != nil || prefix != prefix.Masked() || prefix.Addr().Is4() != (name == "ipv4") {
+			return nil, fmt.Errorf("-%s: %q is not a prefix of that family in its shortest form", name, texts[i])
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
+}
+
+// open loads the datapath and puts everything back that was connected before.
+func open(pins, state, device string, prefixes []netip.Prefix, logger *slog.Logger) (*network, error) {
+	stored, err := readStore(state)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := netlink.NewHandle()
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := datapath.Open(datapath.Config{Pins: pins, Events: datapath.EventsFlows})
+	if err != nil {
+		return nil, err
+	}
+	n := &network{datapath: loaded, handle: handle, store: stored, prefixes: prefixes, device: device, logger: logger}
+	if err := n.restore(); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *network) close() {
+	_ = n.datapath.Close()
+	n.handle.Close()
+}
+
+// restore tells the datapath what was connected. The policy comes first, so that no packet meets none.
+func (n *network) restore() error {
+	if len(n.store.Policy) != 0 {
+		policy, err := datapath.ParsePolicy(n.store.Policy)
+		if err != nil {
+			return err
+		}
+		if err := n.datapath.Apply(policy); err != nil {
+			return err
+		}
+	}
+	if err := n.readHost(); err != nil {
+		return err
+	}
+	for id, attached := range n.store.Attachments {
+		link, err := n.handle.LinkByName(attached.HostInterface)
+		if err != nil || link.Attrs().Index != attached.Endpoint.Interface {
+			// The container went while nobody was here; DEL finds nothing to do.
+			n.logger.Warn("the link of a container is gone", "container", id, "endpoint", attached.Endpoint.Name)
+			delete(n.store.Attachments, id)
+			continue
+		}
+		if err := n.datapath.AddEndpoint(attached.Endpoint); err != nil {
+			return err
+		}
+	}
+	if err := n.datapath.Prune(); err != nil {
+		return err
+	}
+	return n.store.write()
+}
+
+// readHost tells the datapath the host's own addresses, and the device that leads to other machines.
+func (n *network) readHost() error {
+	links, err := n.handle.LinkList()
+	if err != nil {
+		return err
+	}
+	var host []netip.Addr
+	for _, link := range links {
+		addresses, err := n.handle.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		device := datapath.Device{Interface: link.Attrs().Index}
+		for _, each := range addresses {
+			address, ok := netip.AddrFromSlice(each.IP)
+			if address = address.Unmap(); !ok || address.IsLoopback() || address.IsLinkLocalUnicast() {
+				continue
+			}
+			host = append(host, address)
+			if address.Is4() && !device.MasqueradeIPv4.IsValid() {
+				device.MasqueradeIPv4 = address
+			}
+			if address.Is6() && !device.MasqueradeIPv6.IsValid() {
+				device.MasqueradeIPv6 = address
+			}
+		}
+		if n.device != "" && link.Attrs().Name == n.device {
+			if err := n.datapath.AddDevice(device); err != nil {
+				return err
+			}
+		}
+	}
+	return n.datapath.SetHost(host...)
+}
+
+func (n *network) maintain(ctx context.Context) {
+	ticker := time.NewTicker(maintenance)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if _, err := n.datapath.Collect(); err != nil {
+			n.logger.Error("collect expired flows", "error", err)
+		}
+		if err := n.readHost(); err != nil {
+			n.logger.Error("read the host's addresses", "error", err)
+		}
+	}
+}

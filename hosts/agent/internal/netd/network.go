@@ -1,0 +1,187 @@
+package netd
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/palisade-host/palisade/bpf/datapath"
+)
+
+// network connects containers, one at a time.
+type network struct {
+	datapath *datapath.Datapath
+	handle   *netlink.Handle
+	prefixes []netip.Prefix
+	device   string
+	logger   *slog.Logger
+
+	mutex sync.Mutex
+	store *store
+}
+
+// container is what the plugin says of an interface.
+type container struct {
+	// ID and Interface identify it: the runtime's name of the sandbox, and the name inside it.
+	ID        string `json:"id"`
+	Interface string `json:"interface"`
+	// Namespace is a path to the network namespace.
+	Namespace string `json:"namespace,omitempty"`
+	// Name is the subject of policies.
+	Name string `json:"name,omitempty"`
+	MTU  int    `json:"mtu,omitempty"`
+}
+
+func (c container) key() string {
+	return c.ID + "/" + c.Interface
+}
+
+// hostInterface is a name of at most 15 bytes, the same for each attempt.
+func (c container) hostInterface() string {
+	sum := sha256.Sum256([]byte(c.key()))
+	return "pal" + hex.EncodeToString(sum[:6])
+}
+
+// errUnknown says that there is no such container.
+var errUnknown = errors.New("is not connected")
+
+// add connects a container. When it returns, the policy is in place; before, the container can send nothing. Asked again
+// for the same container it returns what there is.
+func (n *network) add(c container) (attachment, error) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	if existing, known := n.store.Attachments[c.key()]; known {
+		if _, err := n.handle.LinkByName(existing.HostInterface); err == nil {
+			return existing, nil
+		}
+		if err := n.forget(c); err != nil {
+			return attachment{}, err
+		}
+	}
+	namespace, err := netns.GetFromPath(c.Namespace)
+	if err != nil {
+		return attachment{}, fmt.Errorf("network namespace %s: %w", c.Namespace, err)
+	}
+	defer func() { _ = namespace.Close() }()
+	plug := datapath.Plug{Name: c.Name, Container: c.Interface, Host: c.hostInterface(), MTU: c.MTU}
+	if plug.IPv4, err = n.free(n.prefixes[0]); err != nil {
+		return attachment{}, err
+	}
+	if plug.IPv6, err = n.free(n.prefixes[1]); err != nil {
+		return attachment{}, err
+	}
+	// Of an attempt that was broken off.
+	if stale, err := n.handle.LinkByName(plug.Host); err == nil {
+		if err := n.handle.LinkDel(stale); err != nil {
+			return attachment{}, err
+		}
+	}
+	made := attachment{HostInterface: plug.Host}
+	err = plug.Connect(n.handle, namespace, func(endpoint datapath.Endpoint) error {
+		made.Endpoint = endpoint
+		// Written first: an address is never given twice.
+		n.store.Attachments[c.key()] = made
+		if err := n.store.write(); err != nil {
+			return err
+		}
+		return n.datapath.AddEndpoint(endpoint)
+	})
+	if err != nil {
+		return attachment{}, errors.Join(err, n.forget(c))
+	}
+	return made, nil
+}
+
+// remove disconnects a container; it is no error when it is gone.
+func (n *network) remove(c container) error {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	return n.forget(c)
+}
+
+func (n *network) forget(c container) error {
+	existing, known := n.store.Attachments[c.key()]
+	if !known {
+		return nil
+	}
+	if link, err := n.handle.LinkByName(existing.HostInterface); err == nil {
+		if err := n.handle.LinkDel(link); err != nil {
+			return err
+		}
+	}
+	if err := n.datapath.RemoveEndpoint(existing.Endpoint.Name); err != nil {
+		return err
+	}
+	delete(n.store.Attachments, c.key())
+	return n.store.write()
+}
+
+// check says what is not as it was connected.
+func (n *network) check(c container) error {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	existing, known := n.store.Attachments[c.key()]
+	if !known {
+		return fmt.Errorf("container %s, interface %s: %w", c.ID, c.Interface, errUnknown)
+	}
+	link, err := n.handle.LinkByName(existing.HostInterface)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", existing.HostInterface, err)
+	}
+	if link.Attrs().Index != existing.Endpoint.Interface {
+		return fmt.Errorf("link %s was replaced by another", existing.HostInterface)
+	}
+	status, err := n.datapath.Status()
+	if err != nil {
+		return err
+	}
+	var problems []string
+	for _, problem := range status.Problems {
+		if strings.HasPrefix(problem, fmt.Sprintf("endpoint %q:", existing.Endpoint.Name)) ||
+			strings.HasPrefix(problem, fmt.Sprintf("interface %d:", existing.Endpoint.Interface)) ||
+			strings.HasPrefix(problem, "policy") {
+			problems = append(problems, problem)
+		}
+	}
+	if len(problems) != 0 {
+		return fmt.Errorf("endpoint %q: %s", existing.Endpoint.Name, strings.Join(problems, "; "))
+	}
+	return nil
+}
+
+// free is the lowest address of a prefix that nobody has. The first one is left out: many take it for the network's own.
+func (n *network) free(prefix netip.Prefix) (netip.Addr, error) {
+	taken := map[netip.Addr]bool{}
+	for _, each := range n.store.Attachments {
+		taken[each.Endpoint.IPv4], taken[each.Endpoint.IPv6] = true, true
+	}
+	for address := prefix.Addr().Next(); prefix.Contains(address); address = address.Next() {
+		if !taken[address] {
+			return address, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("prefix %s: all addresses are taken; start netd with a larger one", prefix)
+}
+
+// apply replaces the policy. It is stored once it is in force, and comes back with the role.
+func (n *network) apply(compiled []byte) (string, error) {
+	policy, err := datapath.ParsePolicy(compiled)
+	if err != nil {
+		return "", err
+	}
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	if err := n.datapath.Apply(policy); err != nil {
+		return "", err
+	}
+	n.store.Policy = compiled
+	return policy.Hash, n.store.write()
+}

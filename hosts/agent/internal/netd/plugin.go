@@ -1,0 +1,147 @@
+package netd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/palisade-host/palisade/bpf/datapath"
+)
+
+// pluginTimeout bounds a call of the plugin; the runtime tries again.
+const pluginTimeout = 30 * time.Second
+
+// pluginConfig is the plugin's part of a CNI network configuration.
+type pluginConfig struct {
+	types.NetConf
+	// Socket of netd. Default: Socket.
+	Socket string `json:"socket"`
+	// MTU of containers' links. Default: the kernel's.
+	MTU int `json:"mtu"`
+}
+
+// podArguments are what runtimes say of a pod in CNI_ARGS.
+type podArguments struct {
+	types.CommonArgs
+	// Named by the convention of Kubernetes.
+	//nolint:revive
+	K8S_POD_NAMESPACE, K8S_POD_NAME types.UnmarshallableString
+}
+
+// Plugin is a CNI plugin (specification 1.1): it hands ADD, DEL and CHECK to netd, and does nothing by itself. It reads the
+// command from the environment and the configuration from standard input, and ends the process.
+func Plugin() {
+	skel.PluginMainFuncs(skel.CNIFuncs{Add: pluginAdd, Del: pluginDel, Check: pluginCheck},
+		version.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "palisade: connects containers to Palisade's datapath")
+}
+
+func readPlugin(arguments *skel.CmdArgs) (pluginConfig, container, error) {
+	config := pluginConfig{Socket: Socket}
+	if err := json.Unmarshal(arguments.StdinData, &config); err != nil {
+		return config, container{}, fmt.Errorf("network configuration: %w", err)
+	}
+	var pod podArguments
+	pod.IgnoreUnknown = true
+	if err := types.LoadArgs(arguments.Args, &pod); err != nil {
+		return config, container{}, fmt.Errorf("CNI_ARGS: %w", err)
+	}
+	name := arguments.ContainerID
+	if pod.K8S_POD_NAME != "" && pod.K8S_POD_NAMESPACE != "" {
+		name = string(pod.K8S_POD_NAMESPACE) + "/" + string(pod.K8S_POD_NAME)
+	}
+	return config, container{ID: arguments.ContainerID, Interface: arguments.IfName, Namespace: arguments.Netns, Name: name, MTU: config.MTU}, nil
+}
+
+func pluginAdd(arguments *skel.CmdArgs) error {
+	config, c, err := readPlugin(arguments)
+	if err != nil {
+		return err
+	}
+	var made attachment
+	if err := ask(config.Socket, "add", c, &made); err != nil {
+		return err
+	}
+	result := &current.Result{
+		CNIVersion: current.ImplementedSpecVersion,
+		Interfaces: []*current.Interface{
+			{Name: made.HostInterface, Mac: made.Endpoint.HostMAC.String()},
+			{Name: c.Interface, Mac: made.Endpoint.MAC.String(), Sandbox: arguments.Netns},
+		},
+	}
+	for _, each := range []struct{ address, gateway netip.Addr }{
+		{made.Endpoint.IPv4, datapath.GatewayIPv4}, {made.Endpoint.IPv6, datapath.GatewayIPv6},
+	} {
+		result.IPs = append(result.IPs, &current.IPConfig{
+			Interface: current.Int(1), Gateway: each.gateway.AsSlice(),
+			Address: net.IPNet{IP: each.address.AsSlice(), Mask: net.CIDRMask(each.address.BitLen(), each.address.BitLen())},
+		})
+	}
+	return types.PrintResult(result, config.CNIVersion)
+}
+
+func pluginDel(arguments *skel.CmdArgs) error {
+	config, c, err := readPlugin(arguments)
+	if err != nil {
+		return err
+	}
+	return ask(config.Socket, "remove", c, nil)
+}
+
+func pluginCheck(arguments *skel.CmdArgs) error {
+	config, c, err := readPlugin(arguments)
+	if err != nil {
+		return err
+	}
+	return ask(config.Socket, "check", c, nil)
+}
+
+// ask calls netd.
+func ask(socket, command string, c container, result any) error {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), pluginTimeout)
+	defer cancel()
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://netd/v1/containers/"+command, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("netd at %s: %w; is the role netd running?", socket, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		var failed failure
+		if err := json.Unmarshal(content, &failed); err != nil {
+			return fmt.Errorf("netd at %s: %s", socket, response.Status)
+		}
+		return errors.New(failed.Error)
+	}
+	if result == nil {
+		return nil
+	}
+	return json.Unmarshal(content, result)
+}

@@ -1,0 +1,89 @@
+package netd
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/palisade-host/palisade/bpf/datapath"
+)
+
+// maximumRequest bounds a compiled policy in bytes.
+const maximumRequest = 256 << 20
+
+// The requests of the plugin and of the role groups; all are JSON over the role's unix socket.
+//
+//	POST /v1/containers/add | remove | check    container → attachment
+//	PUT  /v1/policy                             compiled policy → its hash
+//	GET  /v1/status                             datapath.Status, and what bypasses the datapath
+//	POST /v1/repair                             → the problems that were found
+//	GET  /metrics                               Prometheus text
+func (n *network) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/containers/add", onContainer(func(c container) (any, error) { return n.add(c) }))
+	mux.HandleFunc("POST /v1/containers/remove", onContainer(func(c container) (any, error) { return struct{}{}, n.remove(c) }))
+	mux.HandleFunc("POST /v1/containers/check", onContainer(func(c container) (any, error) { return struct{}{}, n.check(c) }))
+	mux.HandleFunc("PUT /v1/policy", func(writer http.ResponseWriter, request *http.Request) {
+		compiled, err := io.ReadAll(http.MaxBytesReader(writer, request.Body, maximumRequest))
+		if err != nil {
+			answer(writer, nil, err)
+			return
+		}
+		hash, err := n.apply(compiled)
+		answer(writer, map[string]string{"hash": hash}, err)
+	})
+	mux.HandleFunc("GET /v1/status", func(writer http.ResponseWriter, _ *http.Request) {
+		status, err := n.datapath.Status()
+		if err != nil {
+			answer(writer, nil, err)
+			return
+		}
+		bypasses, err := findBypasses(n.handle)
+		answer(writer, struct {
+			datapath.Status
+			Bypasses []string `json:"bypasses"`
+		}{status, bypasses}, err)
+	})
+	mux.HandleFunc("POST /v1/repair", func(writer http.ResponseWriter, _ *http.Request) {
+		problems, err := n.datapath.Repair()
+		answer(writer, problems, err)
+	})
+	mux.HandleFunc("GET /metrics", func(writer http.ResponseWriter, _ *http.Request) {
+		writer.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		if err := n.datapath.WriteMetrics(writer); err != nil {
+			n.logger.Error("metrics", "error", err)
+		}
+	})
+	return mux
+}
+
+func onContainer(do func(container) (any, error)) http.HandlerFunc {
+	return func(writer http.ResponseWriter, request *http.Request) {
+		var c container
+		err := json.NewDecoder(http.MaxBytesReader(writer, request.Body, 1<<16)).Decode(&c)
+		if err == nil && (c.ID == "" || c.Interface == "") {
+			err = errors.New("container: id and interface have to be set")
+		}
+		if err != nil {
+			answer(writer, nil, err)
+			return
+		}
+		result, err := do(c)
+		answer(writer, result, err)
+	}
+}
+
+func answer(writer http.ResponseWriter, result any, err error) {
+	writer.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		writer.WriteHeader(http.StatusBadRequest)
+		result = failure{err.Error()}
+	}
+	_ = json.NewEncoder(writer).Encode(result)
+}
+
+// failure is the answer to what could not be done.
+type failure struct {
+	Error string `json:"error"`
+}
