@@ -1,0 +1,97 @@
+/** A lab of network namespaces with the real datapath between them: bpf/cmd/datapath-lab. It needs root. */
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface, type Interface } from "node:readline";
+import type { CompiledPolicy } from "../../components/policy/index.js";
+
+export interface LabEndpoint {
+  /** As the compiled form has it: `namespace/name`. */
+  name: string;
+  ipv4: string;
+  ipv6: string;
+}
+
+export interface LabProbe {
+  from: string;
+  to: string;
+  family: 4 | 6;
+  protocol: "TCP" | "UDP" | "SCTP";
+  port: number;
+}
+
+export interface LabResult {
+  allowed: boolean;
+  /** Why the datapath dropped it, or `timeout`. */
+  reason?: string;
+}
+
+const repository = path.resolve(__dirname, "../..");
+const source = path.join(repository, "bpf/cmd/datapath-lab");
+
+/** Why there can be no lab here; undefined when there can. PALISADE_DATAPATH_LAB names a program built elsewhere. */
+export function labIsMissing(): string | undefined {
+  if (process.getuid?.() !== 0) return "network namespaces need root";
+  if (process.env.PALISADE_DATAPATH_LAB === undefined && !existsSync(source)) return "this clone has no datapath";
+  return undefined;
+}
+
+function program(): string {
+  if (process.env.PALISADE_DATAPATH_LAB !== undefined) return process.env.PALISADE_DATAPATH_LAB;
+  const target = path.join(repository, "build/test/datapath-lab");
+  mkdirSync(path.dirname(target), { recursive: true });
+  execFileSync("go", ["build", "-o", target, "./bpf/cmd/datapath-lab"], { cwd: repository });
+  return target;
+}
+
+export class Lab {
+  private constructor(
+    private readonly child: ChildProcess,
+    private readonly folder: string,
+    private readonly lines: AsyncIterator<string>,
+    private readonly reader: Interface,
+  ) {}
+
+  static async start(endpoints: LabEndpoint[]): Promise<Lab> {
+    const folder = mkdtempSync(path.join(tmpdir(), "palisade-lab-"));
+    const description = path.join(folder, "lab.json");
+    writeFileSync(description, JSON.stringify({ endpoints }));
+    const child = spawn(program(), [description], { stdio: ["pipe", "pipe", "inherit"] });
+    const reader = createInterface({ input: child.stdout as NodeJS.ReadableStream });
+    const lab = new Lab(child, folder, reader[Symbol.asyncIterator](), reader);
+    await lab.answer();
+    return lab;
+  }
+
+  /** Replaces the policy; fails when the kernel's is not the one that was given. */
+  async apply(policy: CompiledPolicy): Promise<void> {
+    const { applied } = await this.ask<{ applied: string }>({ policy });
+    if (applied !== policy.hash) throw new Error(`the datapath has policy ${applied} instead of ${policy.hash}`);
+  }
+
+  async probe(probes: LabProbe[]): Promise<LabResult[]> {
+    return (await this.ask<{ results: LabResult[] }>({ probes })).results;
+  }
+
+  async close(): Promise<void> {
+    const ended = new Promise((resolve) => this.child.once("close", resolve));
+    this.child.stdin?.end();
+    await ended;
+    this.reader.close();
+    rmSync(this.folder, { recursive: true });
+  }
+
+  private async ask<T>(request: object): Promise<T> {
+    this.child.stdin?.write(`${JSON.stringify(request)}\n`);
+    return (await this.answer()) as T;
+  }
+
+  private async answer(): Promise<object> {
+    const { value, done } = await this.lines.next();
+    if (done) throw new Error("the lab has ended; see its output above");
+    const answer = JSON.parse(value) as { error?: string };
+    if (answer.error !== undefined) throw new Error(`lab: ${answer.error}`);
+    return answer;
+  }
+}
