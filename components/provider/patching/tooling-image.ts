@@ -1,0 +1,79 @@
+/**
+ * The image in which Copa looks for its tools. It updates the package lists of it, installs busybox there and takes that over into the
+ * image that is patched, to look at it; so a busybox and an apt-get that has nothing to do are the whole image.
+ */
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { RegistryAccess } from "../backends.js";
+import { fileLayer } from "../image-builder/file-layer.js";
+import { writeLayout } from "../image-builder/oci-layout.js";
+import { push } from "../image-builder/push.js";
+import { isAbsent, writeFileAtomic } from "../ownership/atomic-file.js";
+import { run } from "../ownership/command.js";
+import { withLock } from "../ownership/lock.js";
+import { SuiteApt } from "./suite-apt.js";
+
+/** Where Copa 0.11 looks, below its registry. Which tag depends on how it compares the releases' texts. */
+const repository = "project-copacetic/copacetic/debian";
+const tags = ["stable-slim", "12-slim"];
+
+/** Copa's registry. */
+export const upstream = "ghcr.io";
+/** Folder in the mirror that stands for it. */
+export const mirrorFolder = "upstream";
+
+const suite = "trixie";
+
+/** Puts the image into the mirror. */
+export async function pushToolingImage(
+  registry: RegistryAccess,
+  cacheDirectory: string,
+  status: (message: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const busybox = await staticBusybox(cacheDirectory, status, signal);
+  const work = await mkdtemp(join(cacheDirectory, ".tooling-"));
+  try {
+    const files = { "/bin/busybox": busybox, "/usr/bin/apt-get": "#!/bin/busybox sh\nexit 0\n" };
+    for (const tag of tags) {
+      const layout = join(work, tag);
+      await mkdir(layout);
+      const layer = await fileLayer(files, join(layout, "layer.tar.gz"));
+      const none = { entrypoint: [], command: [], environment: {}, labels: {} };
+      await writeLayout(layout, [layer], { ...none, workingDirectory: "/" }, tag);
+      await push(layout, tag, registry, `${mirrorFolder}/${repository}`, signal);
+    }
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** Debian's busybox that needs no libraries; fetched once. */
+async function staticBusybox(
+  cacheDirectory: string,
+  status: (message: string) => void,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const state = join(cacheDirectory, "apt", suite);
+  const kept = join(cacheDirectory, "apt", `busybox-${suite}`);
+  return withLock(`${state}.lock`, signal, async () => {
+    try {
+      return await readFile(kept);
+    } catch (error) {
+      if (!isAbsent(error)) throw error;
+    }
+    status(`fetching busybox of ${suite}`);
+    const apt = new SuiteApt(state, suite, signal);
+    await apt.update();
+    const work = await mkdtemp(join(state, "busybox-"));
+    try {
+      await apt.download(["busybox-static"], work);
+      await run("sh", ["-c", "dpkg-deb --extract busybox-static_*.deb root"], { directory: work });
+      const busybox = await readFile(join(work, "root/usr/bin/busybox"));
+      await writeFileAtomic(kept, busybox, 0o755);
+      return busybox;
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+  });
+}

@@ -1,0 +1,88 @@
+/** What a patch did about which vulnerability: https://github.com/openvex/spec/blob/main/OPENVEX-SPEC.md */
+import { createHash } from "node:crypto";
+import { hexOf } from "../registry/digest.js";
+import { fixable, type Scan, type Vulnerability } from "./scan.js";
+
+/** As the specification and cosign call it. */
+export const openVexType = "https://openvex.dev/ns";
+
+export interface VexDocument {
+  "@context": string;
+  "@id": string;
+  author: string;
+  timestamp: string;
+  version: number;
+  statements: {
+    vulnerability: { name: string };
+    products: { "@id": string; hashes: { "sha-256": string }; subcomponents: { "@id": string }[] }[];
+    status: "fixed" | "affected";
+    /** Of what is affected. */
+    action_statement?: string;
+  }[];
+}
+
+/**
+ * `fixed` is what the original has and the patched image has not any more, `affected` what that has, which no version fixes. From scans
+ * of both, so it holds all that was ever fixed since the original, also what an earlier patch has fixed.
+ *
+ * @param place server/repository
+ */
+export function openVex(before: Scan, after: Scan, place: string, digest: string, timestamp: string): VexDocument {
+  const left = new Set(after.vulnerabilities.map(pair));
+  const fixed = fixable(before).filter((one) => !left.has(pair(one)));
+  const versions = new Map(after.packages.map(({ name, version }) => [name, version]));
+  const product = { "@id": packageUrl(place, digest), hashes: { "sha-256": hexOf(digest) } };
+  const components = (packages: Set<string>) =>
+    [...packages]
+      .sort()
+      .map((name) => ({ "@id": `pkg:deb/debian/${name}@${encodeURIComponent(versions.get(name) ?? "")}` }));
+  const statementsOf = (found: Vulnerability[]) =>
+    [...packagesById(found)].sort().map(([name, packages]) => ({
+      vulnerability: { name },
+      products: [{ ...product, subcomponents: components(packages) }],
+    }));
+  const statements: VexDocument["statements"] = [
+    ...statementsOf(fixed).map((one) => ({ ...one, status: "fixed" as const })),
+    ...statementsOf(after.vulnerabilities).map((one) => ({
+      ...one,
+      status: "affected" as const,
+      action_statement: "No version of the package fixes it yet.",
+    })),
+  ];
+  const id = createHash("sha256").update(JSON.stringify(statements)).digest("hex");
+  return {
+    "@context": "https://openvex.dev/ns/v0.2.0",
+    "@id": `https://openvex.dev/docs/public/vex-${id}`,
+    author: "Palisade",
+    timestamp,
+    version: 1,
+    statements,
+  };
+}
+
+/** https://github.com/package-url/purl-spec/blob/main/types-doc/oci-definition.md */
+export function packageUrl(place: string, digest: string): string {
+  const name = place.split("/").at(-1)!;
+  return `pkg:oci/${name}@${encodeURIComponent(digest)}?repository_url=${encodeURIComponent(place)}`;
+}
+
+/** How many pairs of vulnerability and package a document says are fixed, and which are affected, as `<vulnerability> <package>`. */
+export function summaryOf({ statements }: VexDocument): { fixed: number; affected: string[] } {
+  const pairs = (status: string) =>
+    statements
+      .filter((one) => one.status === status)
+      .flatMap(({ vulnerability, products }) =>
+        products.flatMap(({ subcomponents }) =>
+          subcomponents.map((one) => `${vulnerability.name} ${/^pkg:deb\/debian\/(.+)@/.exec(one["@id"])?.[1]}`),
+        ),
+      );
+  return { fixed: pairs("fixed").length, affected: pairs("affected").sort() };
+}
+
+const pair = ({ id, package: name }: Vulnerability) => `${id} ${name}`;
+
+function packagesById(found: Vulnerability[]): Map<string, Set<string>> {
+  const packages = new Map<string, Set<string>>();
+  for (const { id, package: name } of found) packages.set(id, (packages.get(id) ?? new Set()).add(name));
+  return packages;
+}
