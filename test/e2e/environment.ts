@@ -1,10 +1,18 @@
 /** A home, a state folder and a backend of its own for one end-to-end run; the cache of builds is shared with the user. */
 import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { createLocalBackends } from "../../components/provider/backends-local.js";
+import type { AgentClient, HostConnection } from "../../components/provider/backends.js";
 
 export const repository = path.resolve(__dirname, "../..");
+
+/** Where builds are cached, shared with the user. */
+export function cacheDirectory(): string {
+  const caches = process.env["XDG_CACHE_HOME"] ?? path.join(process.env["HOME"] ?? "/", ".cache");
+  return process.env["PALISADE_CACHE"] ?? path.join(caches, "palisade");
+}
 
 export interface CommandResult {
   exitCode: number;
@@ -27,28 +35,41 @@ export interface ProcessRecord {
 }
 
 export interface Marker {
+  owner: { stack: string };
   spec: Record<string, unknown>;
   processes: ProcessRecord[];
 }
 
 export class Environment {
-  readonly root = mkdtempSync(path.join(tmpdir(), "palisade-e2e-"));
-  readonly home = path.join(this.root, "home");
-  readonly state = path.join(this.root, "state");
+  readonly home: string;
+  readonly state: string;
   readonly variables: NodeJS.ProcessEnv;
 
-  constructor(readonly stack = "local") {
+  /** @param root folder of home and state; stacks that share it are of one operator on one machine. */
+  constructor(
+    readonly stack = "local",
+    readonly root = mkdtempSync(path.join(tmpdir(), "palisade-e2e-")),
+  ) {
+    this.home = path.join(root, "home");
+    this.state = path.join(root, "state");
     this.variables = { ...process.env, PALISADE_HOME: this.home, PALISADE_STATE: this.state, STACK: stack };
   }
 
+  /** Settings of this stack, as a `Pulumi.<stack>.yaml` that git ignores; the stack's name begins with e2e-. */
+  configure(settings: Record<string, string>): void {
+    const lines = Object.entries(settings).map(([name, value]) => `  palisade:${name}: ${JSON.stringify(value)}\n`);
+    writeFileSync(this.settingsFile, `config:\n${lines.join("")}`);
+  }
+
+  private get settingsFile(): string {
+    return path.join(repository, `Pulumi.${this.stack}.yaml`);
+  }
+
   /** Runs a program in the repository and gathers what it prints; progress goes to the test's own output as well. */
-  async run(command: string, args: string[], extra: NodeJS.ProcessEnv = {}): Promise<CommandResult> {
-    const started = Date.now();
-    const child = spawn(command, args, {
-      cwd: repository,
-      env: { ...this.variables, ...extra },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
+  async run(command: string, args: string[], started = (_pid: number) => {}): Promise<CommandResult> {
+    const since = Date.now();
+    const child = spawn(command, args, { cwd: repository, env: this.variables, stdio: ["ignore", "pipe", "pipe"] });
+    if (child.pid !== undefined) started(child.pid);
     let stdout = "";
     let stderr = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -63,7 +84,7 @@ export class Environment {
       child.once("error", reject);
       child.once("close", (code) => resolve(code ?? -1));
     });
-    return { exitCode, stdout, stderr, seconds: (Date.now() - started) / 1000 };
+    return { exitCode, stdout, stderr, seconds: (Date.now() - since) / 1000 };
   }
 
   make(target: string): Promise<CommandResult> {
@@ -91,7 +112,26 @@ export class Environment {
     );
   }
 
-  /** The things of one kind that the machine's state folder holds, by id. */
+  /** The stack's resources of a type of ours, e.g. `VirtualMachine`. */
+  async resource(type: string): Promise<StateResource> {
+    const found = [...(await this.resources()).values()].find((one) => one.type === `palisade:index:${type}`);
+    if (!found) throw new Error(`the stack ${this.stack} has no ${type}`);
+    return found;
+  }
+
+  /** Calls the agent of the stack's host as the operator. */
+  async agent<T>(use: (client: AgentClient) => Promise<T>): Promise<T> {
+    const machine = await this.resource("VirtualMachine");
+    const { agents } = createLocalBackends({ stateDirectory: this.state, cacheDirectory: this.root });
+    const client = agents.connect(machine.outputs["connection"] as HostConnection);
+    try {
+      return await use(client);
+    } finally {
+      client.close();
+    }
+  }
+
+  /** The things of one kind that the machine's state folder holds for this stack, by id. */
   things(kind: "virtual-machines" | "state-disks" | "registries"): Map<string, Marker> {
     let ids: string[] = [];
     try {
@@ -99,9 +139,16 @@ export class Environment {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     }
-    return new Map(
-      ids.map((id) => [id, JSON.parse(readFileSync(path.join(this.state, kind, id, "marker.json"), "utf8")) as Marker]),
-    );
+    const marker = (id: string) =>
+      JSON.parse(readFileSync(path.join(this.state, kind, id, "marker.json"), "utf8")) as Marker;
+    return new Map(ids.map((id) => [id, marker(id)] as const).filter(([, { owner }]) => owner.stack === this.stack));
+  }
+
+  /** Folder of the stack's only thing of a kind. */
+  folder(kind: "virtual-machines" | "registries"): string {
+    const [id] = this.things(kind).keys();
+    if (id === undefined) throw new Error(`the stack ${this.stack} has nothing in ${kind}`);
+    return path.join(this.state, kind, id);
   }
 
   processId(kind: "virtual-machines" | "registries", name: string): number {
@@ -113,6 +160,7 @@ export class Environment {
 
   remove(): void {
     rmSync(this.root, { recursive: true, force: true });
+    if (this.stack.startsWith("e2e-")) rmSync(this.settingsFile, { force: true });
   }
 }
 

@@ -1,13 +1,14 @@
 /** `make up` as a user runs it: one real host, shared by all tests of this file, in the order in which they are written. */
-import { readdirSync, readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createLocalBackends } from "../../components/provider/backends-local.js";
-import type { AgentClient, HostConnection } from "../../components/provider/backends.js";
+import type { AgentClient } from "../../components/provider/backends.js";
 import { ContainerPhase } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import { report, type Observation } from "../acceptance/report.js";
-import { Environment, eventually, isAlive } from "./environment.js";
+import { report } from "../acceptance/report.js";
+import { prove } from "../attack/hosts.js";
+import { cacheDirectory, Environment, eventually, isAlive, type StateResource } from "./environment.js";
 
 const environment = new Environment();
 let url = "";
@@ -18,25 +19,10 @@ async function answers(): Promise<string> {
   return response.text();
 }
 
-async function agent<T>(use: (client: AgentClient) => Promise<T>): Promise<T> {
-  const machine = [...(await environment.resources()).values()].find((one) => one.type.endsWith(":VirtualMachine"));
-  const { agents } = createLocalBackends({ stateDirectory: environment.state, cacheDirectory: environment.root });
-  const client = agents.connect(machine!.outputs["connection"] as HostConnection);
-  try {
-    return await use(client);
-  } finally {
-    client.close();
-  }
-}
+const agent = <T>(use: (client: AgentClient) => Promise<T>): Promise<T> => environment.agent(use);
 
 const containerId = (): Promise<string> =>
   agent(async (client) => (await client.getGroup("web"))!.status!.containers[0]!.containerId);
-
-/** Writes the row down, whether it holds or not, and then fails the test if it does not. */
-function prove(row: Omit<Observation, "table" | "pass" | "seconds">, started: number, pass: boolean): void {
-  report({ table: "attack", ...row, pass, seconds: (Date.now() - started) / 1000 });
-  expect(pass, `${row.id}: ${row.observed}`).toBe(true);
-}
 
 beforeAll(async () => {
   const up = await environment.make("up");
@@ -53,6 +39,21 @@ afterAll(async () => {
 describe("the host that make up made", () => {
   it("serves the page of the program's image", async () => {
     expect(await answers()).toMatch(/Palisade/i);
+  });
+
+  it("PT1: runs the digest of the patched image, in which nothing is fixable any more", async () => {
+    const started = Date.now();
+    const { vulnerabilities, image, vex } = await environment.outputs();
+    const { fixableBefore, fixableAfter } = vulnerabilities as Record<string, number>;
+    const running = (await agent((client) => client.getGroup("web")))!.status!.containers[0]!.imageDigest;
+    const pass = fixableBefore! > 0 && fixableAfter === 0 && String(image).endsWith(`@${running.split("@").at(-1)}`);
+    report({
+      ...{ table: "patch", id: "PT1", part: "roll" },
+      observed: `the group runs ${running}, patched from ${fixableBefore} fixable to ${fixableAfter}`,
+      evidence: `${String(image)}, attested by ${String(vex)}`,
+      ...{ pass, seconds: (Date.now() - started) / 1000 },
+    });
+    expect(pass, `${running}, ${JSON.stringify({ vulnerabilities, image })}`).toBe(true);
   });
 
   it("B6: Secure Boot is on, the firmware not in setup mode", async () => {
@@ -100,6 +101,20 @@ describe("the host that make up made", () => {
     expect([environment.processId("virtual-machines", "qemu"), await containerId()]).toEqual(before);
   });
 
+  it("takes every resource into a stack that lost them by import, and the next preview shows no change", async () => {
+    await loseResources();
+    const imported = await environment.pulumi(
+      ...["import", "--file", path.join(environment.root, "import.json"), "--yes", "--skip-preview"],
+      ...["--generate-code=false", "--protect=false"],
+    );
+    expect(imported.exitCode, imported.stderr).toBe(0);
+    expect(imported.stdout + imported.stderr).not.toMatch(/failed to validate/);
+    const preview = await environment.pulumi("preview", "--diff", "--expect-no-changes");
+    expect(preview.exitCode, preview.stdout).toBe(0);
+    // What an import cannot know, the values of secrets, comes from the program.
+    expect((await environment.make("up")).exitCode).toBe(0);
+  });
+
   it("serves again after a reboot, with Pulumi absent", async () => {
     const bootOf = (): Promise<string> => agent(async (client) => (await client.getHost()).bootId);
     const before = await bootOf();
@@ -108,10 +123,13 @@ describe("the host that make up made", () => {
     await eventually("the group serves", 120, answers);
   });
 
-  it("shows a killed QEMU as stopped, and up repairs it", async () => {
-    const pid = environment.processId("virtual-machines", "qemu");
-    process.kill(pid, "SIGKILL");
-    await eventually("QEMU is gone", 10, async () => (isAlive(pid) ? undefined : true));
+  it("shows a killed QEMU and registry, as after a restart of this machine, as stopped, and up repairs them", async () => {
+    const pids = [
+      environment.processId("virtual-machines", "qemu"),
+      environment.processId("registries", "docker-registry"),
+    ];
+    for (const pid of pids) process.kill(pid, "SIGKILL");
+    await eventually("they are gone", 10, async () => (pids.some(isAlive) ? undefined : true));
     const preview = await environment.pulumi("preview", "--diff");
     expect(preview.exitCode, preview.stderr).toBe(0);
     expect(preview.stdout).toMatch(/powerState.*stopped.*running/);
@@ -129,9 +147,8 @@ describe("the host that make up made", () => {
 
   it("P3: keeps the registry's password and the passphrase out of state, console, argv and environ", async () => {
     const started = Date.now();
-    const [registry] = [...environment.things("registries").keys()];
     const passphrase = readFileSync(path.join(environment.home, "passphrase"), "utf8").trim();
-    const secrets = [passphrase, registryPassword(registry!)];
+    const secrets = [passphrase, registryPassword()];
     const places = new Map<string, string>();
     for (const folder of [path.join(environment.home, "backend"), path.join(environment.state, "virtual-machines")]) {
       collect(folder, places);
@@ -146,15 +163,18 @@ describe("the host that make up made", () => {
       }
     }
     const found = [...places].filter(([, content]) => secrets.some((secret) => content.includes(secret)));
+    const inCache = filesWith(secrets, cacheDirectory());
     prove(
       {
         id: "P3",
         observed:
-          found.length === 0 ? `${places.size} places searched, none found` : found.map(([at]) => at).join(", "),
-        evidence: `${secrets.length} secrets searched for in state, history, console logs, argv and environ`,
+          found.length + inCache.length === 0
+            ? `${places.size} places and the build cache searched, none found`
+            : [...found.map(([at]) => at), ...inCache].join(", "),
+        evidence: `${secrets.length} secrets searched for in state, history, console logs, argv, environ, build cache`,
       },
       started,
-      secrets.every((secret) => secret.length >= 16) && found.length === 0,
+      secrets.every((secret) => secret.length >= 16) && found.length + inCache.length === 0,
     );
   });
 
@@ -177,18 +197,56 @@ describe("the host that make up made", () => {
   });
 });
 
+interface Exported {
+  deployment: { resources: (StateResource & { parent?: string; provider?: string })[] };
+}
+
+/** Takes our resources out of the state and writes down, as `pulumi import` wants it, what they were. */
+async function loseResources(): Promise<void> {
+  const state = JSON.parse((await environment.pulumi("stack", "export")).stdout) as Exported;
+  const isOurs = ({ type, custom }: StateResource) => custom && type.startsWith("palisade:");
+  const lost = state.deployment.resources.filter(isOurs);
+  expect(new Set(lost.map(({ type }) => type)).size).toBe(8);
+  const nameTable: Record<string, string> = {};
+  // Not all names differ from each other; URNs do.
+  const named = (urn: string): string => {
+    nameTable[urn] = urn;
+    return urn;
+  };
+  const resources = lost.map(({ type, urn, id, parent, provider }) => ({
+    ...{ type, id, name: urn.slice(urn.lastIndexOf("::") + 2) },
+    provider: named(provider!.slice(0, provider!.lastIndexOf("::"))),
+    ...(parent!.includes("pulumi:pulumi:Stack") ? {} : { parent: named(parent!) }),
+  }));
+  writeFileSync(path.join(environment.root, "import.json"), JSON.stringify({ nameTable, resources }));
+  state.deployment.resources = state.deployment.resources.filter((one) => !isOurs(one));
+  const file = path.join(environment.root, "state.json");
+  writeFileSync(file, JSON.stringify(state), { mode: 0o600 });
+  expect((await environment.pulumi("stack", "import", "--file", file)).exitCode).toBe(0);
+}
+
 async function reboot(): Promise<void> {
-  const [id] = [...environment.things("virtual-machines").keys()];
-  const socket = connect(path.join(environment.state, "virtual-machines", id!, "qmp.sock"));
+  const socket = connect(path.join(environment.folder("virtual-machines"), "qmp.sock"));
   // A hard reset, as by the button: nothing in the guest is asked.
   socket.write('{"execute":"qmp_capabilities"}\n{"execute":"system_reset"}\n');
   await new Promise((resolve) => setTimeout(resolve, 1000));
   socket.destroy();
 }
 
-function registryPassword(id: string): string {
-  const file = path.join(environment.state, "registries", id, "credentials.json");
+function registryPassword(): string {
+  const file = path.join(environment.folder("registries"), "credentials.json");
   return (JSON.parse(readFileSync(file, "utf8")) as { password: string }).password;
+}
+
+/** Files below a folder, of any size, in which one of the texts occurs. */
+function filesWith(texts: string[], folder: string): string[] {
+  const { status, stdout, stderr } = spawnSync(
+    "grep",
+    ["--recursive", "--files-with-matches", "--text", "--fixed-strings", "--file=-", folder],
+    { input: texts.join("\n"), encoding: "utf8" },
+  );
+  if (status === null || status > 1) throw new Error(`grep: ${stderr}`);
+  return stdout.split("\n").filter(Boolean);
 }
 
 function collect(folder: string, into: Map<string, string>): void {

@@ -26,6 +26,8 @@ export interface VirtualMachineDetails {
   /** Published ports with the host ports that were chosen. */
   ports: PublishedPort[];
   started?: StartedWith;
+  /** Started from a template and not a host of its own yet: good for nothing but another start. */
+  unreleased?: boolean;
   /** Image whose firmware variables were copied. */
   variablesOf?: string;
   hostId?: string;

@@ -42,6 +42,8 @@ export function factsOf(answer: GetIntegrityResponse, kernelVersion: string): In
     ipeEnforcing: ipe?.enforcing ?? false,
     selinux: !selinux?.enabled ? "disabled" : selinux.enforcing ? "enforcing" : "permissive",
     kernelVersion,
+    mode: answer.mode,
+    sealedLayers: answer.layers.length,
   };
 }
 

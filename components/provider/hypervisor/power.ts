@@ -1,4 +1,5 @@
 /** Starting a machine's processes, and ending them in the least harmful way that works. */
+import { randomUUID } from "node:crypto";
 import { chmod, copyFile, mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Operation } from "../backends.js";
@@ -7,15 +8,18 @@ import { isAlive, spawnDetached, terminate, waitForExit } from "../ownership/pro
 import { lastLines } from "../ownership/tail.js";
 import { sleep } from "../ownership/time.js";
 import { imageDirectory } from "../host-images/store.js";
+import { copyTemplate, resumeClone } from "./clone.js";
 import type { HypervisorMarkers, VirtualMachineMarker } from "./markers.js";
 import { commandLine, machineFiles } from "./qemu/command-line.js";
 import type { Accelerator } from "./qemu/accelerator.js";
 import { agentForward } from "./ports.js";
 import { Qmp } from "./qemu/qmp.js";
 import { startTpm } from "./qemu/tpm.js";
+import { makeTpm } from "./qemu/tpm-state.js";
+import type { Template } from "./templates.js";
 
 /** OVMF with Secure Boot and system management mode, as Debian's package ovmf has it. */
-const firmware = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+export const firmware = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 
 /** The host was asked, it agreed, and it takes this long at most: services stop and file systems are unmounted. */
 const powerOffMilliseconds = 90_000;
@@ -37,12 +41,15 @@ export class Power {
     return Qmp.session(this.file(marker, "monitor"), work, timeout);
   }
 
-  /** Starts TPM and QEMU, and returns when QEMU's monitor answers. */
+  /**
+   * Starts TPM and QEMU, and returns when QEMU's monitor answers; with a template, when its clone has become a host of its own.
+   */
   async start(
     op: Operation,
     marker: VirtualMachineMarker,
     accelerator: Accelerator,
     signal: AbortSignal,
+    template?: Template,
   ): Promise<void> {
     const folder = this.markers.machines.folder(marker.id);
     const { imageDigest, stateDiskId, cpus, memoryMiB } = marker.spec;
@@ -50,8 +57,15 @@ export class Power {
       throw new Error(`the firmware ${firmware} is missing; install the package ovmf`);
     });
     await this.firmwareVariables(marker);
-    for (const name of ["monitor", "enrollment"] as const) await rm(this.file(marker, name), { force: true });
+    if (template) {
+      marker.details.unreleased = true;
+      await this.markers.machines.write(marker);
+      await copyTemplate(template, folder, this.markers.diskFile(stateDiskId));
+    }
+    for (const name of ["monitor", "enrollment", "template", "incoming"] as const)
+      await rm(this.file(marker, name), { force: true });
     await terminate(processOf(marker, "swtpm"));
+    const ownTpm = template && (await makeTpm(folder, signal));
     marker.processes = [await startTpm(folder, signal)];
     await this.markers.machines.write(marker);
     await op.checkpoint("tpm-started");
@@ -61,6 +75,7 @@ export class Power {
       file: "qemu-system-x86_64",
       args: commandLine({
         id: marker.id,
+        generationId: randomUUID(),
         accelerator,
         cpus,
         memoryMiB,
@@ -68,6 +83,7 @@ export class Power {
         imageDisk: join(imageDirectory(this.markers.stateDirectory, imageDigest), "disk.raw"),
         stateDisk: this.markers.diskFile(stateDiskId),
         forwards: [agentForward(marker), ...marker.details.ports],
+        ...(template ? { snapshot: { file: template.memory, use: "clone" as const } } : {}),
       }),
       directory: folder,
       logFile: this.file(marker, "qemuLog"),
@@ -77,6 +93,10 @@ export class Power {
     await this.markers.machines.write(marker);
     await op.checkpoint("qemu-started");
     await this.untilMonitorAnswers(marker, signal);
+    if (!template || !ownTpm) return;
+    await resumeClone(template, folder, ownTpm, signal);
+    delete marker.details.unreleased;
+    await this.markers.machines.write(marker);
   }
 
   /** Each machine has variables of its own, as firmware writes to them; a new image brings new ones. */
@@ -155,6 +175,7 @@ export class Power {
     await terminate(processOf(marker, "swtpm"), 5000);
     marker.processes = [];
     delete marker.details.started;
+    delete marker.details.unreleased;
     await this.markers.machines.write(marker);
   }
 
@@ -163,6 +184,7 @@ export class Power {
     await terminate(processOf(marker, "qemu"), 2000);
     await terminate(processOf(marker, "swtpm"), 2000);
     marker.processes = [];
+    delete marker.details.unreleased;
     await this.markers.machines.write(marker);
   }
 }

@@ -24,6 +24,7 @@ import type { HypervisorMarkers, VirtualMachineMarker } from "./markers.js";
 import { connectionOf, factsOf, observedMachine } from "./observation.js";
 import { agentForward, reservePorts } from "./ports.js";
 import { Power } from "./power.js";
+import { Templates, type Template } from "./templates.js";
 import { AcceleratorChoice, type Accelerator } from "./qemu/accelerator.js";
 import { changeForwards } from "./qemu/forwards.js";
 import { connectUnix } from "./qemu/unix-socket.js";
@@ -44,6 +45,7 @@ export class VirtualMachines implements HostDirectory {
   private readonly power: Power;
   private readonly reservations: PortReservations;
   private readonly accelerators: AcceleratorChoice;
+  private readonly templates: Templates;
 
   constructor(
     private readonly markers: HypervisorMarkers,
@@ -52,6 +54,7 @@ export class VirtualMachines implements HostDirectory {
     this.power = new Power(markers);
     this.reservations = new PortReservations(join(markers.stateDirectory, "ports"));
     this.accelerators = new AcceleratorChoice(join(cacheDirectory, "accelerator.json"));
+    this.templates = new Templates(markers.stateDirectory, cacheDirectory);
   }
 
   async create(op: Operation, spec: VirtualMachineSpec): Promise<VirtualMachineObserved> {
@@ -194,6 +197,7 @@ export class VirtualMachines implements HostDirectory {
   /** A paused guest goes on; what is left of one that has crashed or shut down is cleared away. */
   private async wake(marker: VirtualMachineMarker): Promise<void> {
     if (!(await this.power.isRunning(marker))) return;
+    if (marker.details.unreleased) return this.power.kill(marker);
     const status = await this.status(marker).catch(() => undefined);
     // A monitor that somebody else holds looks the same as a QEMU that hangs; the guest tells them apart.
     if (status === undefined && (await this.answers(marker))) {
@@ -246,6 +250,7 @@ export class VirtualMachines implements HostDirectory {
     signal: AbortSignal,
   ): Promise<void> {
     const authority = await readAuthority(marker.spec.certificateAuthority);
+    let template = await this.template(op, marker, accelerator, signal);
     for (let attempt = 1; ; attempt++) {
       const serialLog = this.power.file(marker, "serialLog");
       const begin = Date.now();
@@ -253,20 +258,45 @@ export class VirtualMachines implements HostDirectory {
       const starts = !(await this.power.isRunning(marker));
       if (starts) {
         serialOffset = (await textFrom(serialLog, 0, 0)).size;
-        op.status(`starting the machine under ${accelerator.toUpperCase()}`);
-        await this.power.start(op, marker, accelerator, signal);
+        op.status(template ? "resuming a template" : `starting the machine under ${accelerator.toUpperCase()}`);
       }
       try {
+        if (starts) await this.power.start(op, marker, accelerator, signal, template);
         await this.watch(op, marker, authority, serialOffset, accelerator, signal);
       } catch (error) {
-        if (!(error instanceof StalledBootError) || attempt === bootAttempts) throw error;
-        op.log("warning", `${error.message}\nStarting it again (${attempt} of ${bootAttempts - 1})`);
+        const isRepairable = error instanceof StalledBootError || (template !== undefined && !signal.aborted);
+        if (!isRepairable || attempt === bootAttempts) throw error;
+        op.log("warning", `${(error as Error).message}\nStarting it again (${attempt} of ${bootAttempts - 1})`);
         await this.power.kill(marker);
+        template = undefined;
         continue;
       }
       if (starts) marker.details.bootSeconds = Math.round((Date.now() - begin) / 100) / 10;
       await this.markers.machines.write(marker);
       return;
+    }
+  }
+
+  /** What the machine goes on from instead of booting; undefined when it has to boot, which is said where it is news. */
+  private async template(
+    op: Operation,
+    marker: VirtualMachineMarker,
+    accelerator: Accelerator,
+    signal: AbortSignal,
+  ): Promise<Template | undefined> {
+    const { spec, details } = marker;
+    if (spec.snapshot !== "template" || (await this.power.isRunning(marker))) return undefined;
+    // A host with an identity, and data, boots: it is no clone.
+    if (details.hostId !== undefined) return undefined;
+    const { imageDigest, cpus, memoryMiB } = spec;
+    const stateDiskGiB = (await this.markers.disks.existing(spec.stateDiskId)).spec.sizeGiB;
+    const shape = { imageDigest, cpus, memoryMiB, stateDiskGiB, accelerator };
+    try {
+      return await this.templates.prepare(op, shape, stallMilliseconds[accelerator], signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      op.log("warning", `snapshot: there is no template to resume, the host boots: ${(error as Error).message}`);
+      return undefined;
     }
   }
 
@@ -310,7 +340,9 @@ export class VirtualMachines implements HostDirectory {
           isRunning: () => this.power.isRunning(marker),
           askAgent: async () => {
             if (marker.details.hostId === undefined) await this.discover(marker, authority, signal);
-            client ??= await this.client(marker);
+            // A client that takes no care of certificates: the line of the first contact is held here already.
+            const connection = await connectionOf(marker);
+            client ??= connection && new HostAgentClient(connection);
             try {
               const host = await client?.getHost(askMilliseconds);
               if (host) await onBooted();

@@ -18,7 +18,9 @@ export function machineArguments(accelerator: Accelerator): string[] {
   return [
     ...["-no-user-config", "-nodefaults", "-display", "none"],
     ...["-machine", "q35,smm=on,vmport=off"],
-    ...["-accel", accelerator === "kvm" ? "kvm" : "tcg,thread=multi,tb-size=512"],
+    // One thread for all virtual processors: with several, a guest's kernel that patches its own code (static keys) was seen to
+    // run into its own break points, and died of them.
+    ...["-accel", accelerator === "kvm" ? "kvm" : "tcg,thread=single,tb-size=512"],
     ...["-cpu", "max"],
   ];
 }

@@ -13,6 +13,7 @@ const port = (number: number, hostPort: number, protocol: "TCP" | "UDP" = "TCP")
 
 const machine: MachineDefinition = {
   id: "vm-0123456789ab",
+  generationId: "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87",
   accelerator: "tcg",
   cpus: 2,
   memoryMiB: 2048,
@@ -27,10 +28,23 @@ it("shares the image read-only, forwards ports, and doubles commas in paths", ()
   expect(text).toContain("node-name=image,driver=raw,read-only=on,file.driver=file,file.filename=/state/a,,b/disk.raw");
   expect(text).toContain("serial=palisade-state");
   expect(text).toContain("hostfwd=tcp:127.0.0.1:20001-:8443,hostfwd=udp:127.0.0.1:20002-:53");
-  expect(text).toContain("-accel tcg,thread=multi");
+  expect(text).toContain("-accel tcg,thread=single");
   expect(commandLine({ ...machine, accelerator: "kvm" }).join(" ")).toContain("-accel kvm");
   expect(macAddress(machine.id)).toMatch(/^52:54:00(:[0-9a-f]{2}){3}$/);
   expect(macAddress(machine.id)).not.toBe(macAddress("vm-0123456789ac"));
+});
+
+it("gives a clone the devices of its template, memory that it cannot change, and no right to start programs", () => {
+  const words = (use: "keep" | "clone") => commandLine({ ...machine, snapshot: { file: "/cache/a,b", use } });
+  const devices = (args: string[]) => args.filter((_word, index) => args[index - 1] === "-device");
+  expect(devices(words("clone"))).toEqual(devices(words("keep")));
+  expect(devices(words("clone")).at(-1)).toContain("name=palisade.template");
+  expect(devices(commandLine(machine)).join(" ")).not.toContain("palisade.template");
+  expect(words("keep").join(" ")).toContain("mem-path=/cache/a,,b,share=on");
+  expect(words("clone").join(" ")).toContain("mem-path=/cache/a,,b,share=off");
+  expect(words("clone").join(" ")).toContain("-incoming defer");
+  expect(words("keep").join(" ")).not.toContain("-incoming");
+  for (const args of [words("clone"), commandLine(machine)]) expect(args.join(" ")).toContain("spawn=deny");
 });
 
 const table = [

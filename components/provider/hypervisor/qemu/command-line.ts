@@ -12,13 +12,27 @@ export const machineFiles = {
   enrollment: "enrollment.sock",
   serialLog: "serial.log",
   qemuLog: "qemu.log",
+  template: "template.sock",
+  incoming: "incoming.sock",
 } as const;
 
 /** Block node of the state disk, for QMP. */
 export const stateDiskNode = "state";
 
+/** Id of the port on which a template waits and is released (template.proto), for QMP. */
+export const templatePort = "template";
+
+/** Memory in a file: kept by a template, mapped copy-on-write by its clones. */
+export interface SnapshotMemory {
+  file: string;
+  /** `keep` writes to the file; `clone` never does, and waits for the state of the devices. */
+  use: "keep" | "clone";
+}
+
 export interface MachineDefinition {
   id: string;
+  /** UUID of this start of the machine; the guest's random number generator begins anew where it changes (vmgenid). */
+  generationId: string;
   accelerator: Accelerator;
   cpus: number;
   memoryMiB: number;
@@ -28,6 +42,7 @@ export interface MachineDefinition {
   imageDisk: string;
   stateDisk: string;
   forwards: PublishedPort[];
+  snapshot?: SnapshotMemory;
 }
 
 /** A stable address of the locally administered range QEMU uses; each machine has its own network, so it needs no more. */
@@ -41,10 +56,12 @@ const escape = (value: string) => value.replaceAll(",", ",,");
 
 export function commandLine(machine: MachineDefinition): string[] {
   const forwards = machine.forwards.map((port) => `,hostfwd=${forwardRule(port)}`).join("");
+  const keeps = machine.snapshot?.use === "keep";
   return [
     ...["-name", machine.id, ...machineArguments(machine.accelerator)],
     ...["-smp", String(machine.cpus), "-m", String(machine.memoryMiB), "-rtc", "base=utc"],
-    ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+    // A template hands its state to a program; nothing but the host image has ever run in it.
+    ...["-sandbox", `on,obsolete=deny,elevateprivileges=deny,spawn=${keeps ? "allow" : "deny"},resourcecontrol=deny`],
 
     // Secure Boot needs flash that only system management mode may write, and no way around it by resuming from S3.
     ...["-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"],
@@ -61,7 +78,7 @@ export function commandLine(machine: MachineDefinition): string[] {
 
     ...["-netdev", `user,id=${networkId}${forwards}`],
     ...["-device", `virtio-net-pci,netdev=${networkId},mac=${macAddress(machine.id)},romfile=`],
-    ...["-device", "virtio-rng-pci"],
+    ...["-device", "virtio-rng-pci", "-device", `vmgenid,guid=${machine.generationId}`],
 
     ...["-chardev", `file,id=console,path=${machineFiles.serialLog},append=on`, "-serial", "chardev:console"],
     ...["-device", "virtio-serial-pci"],
@@ -69,6 +86,19 @@ export function commandLine(machine: MachineDefinition): string[] {
     ...["-device", "virtserialport,chardev=enrollment,name=palisade.enrollment"],
     ...["-chardev", `socket,id=monitor,path=${machineFiles.monitor},server=on,wait=off`],
     ...["-mon", "chardev=monitor,mode=control"],
+    ...(machine.snapshot ? snapshotArguments(machine.memoryMiB, machine.snapshot) : []),
+  ];
+}
+
+/** Template and clone have the same devices; the port's number is what the guest looks for. */
+function snapshotArguments(memoryMiB: number, { file, use }: SnapshotMemory): string[] {
+  const share = use === "keep" ? "on" : "off";
+  return [
+    ...["-object", `memory-backend-file,id=memory,size=${memoryMiB}M,mem-path=${escape(file)},share=${share}`],
+    ...["-machine", "memory-backend=memory"],
+    ...["-chardev", `socket,id=${templatePort},path=${machineFiles.template},server=on,wait=off`],
+    ...["-device", `virtserialport,id=${templatePort},nr=30,chardev=${templatePort},name=palisade.template`],
+    ...(use === "clone" ? ["-incoming", "defer"] : []),
   ];
 }
 

@@ -1,0 +1,2 @@
+/** For `import`: the same module that `require` gives. */
+export * from "./index.js";

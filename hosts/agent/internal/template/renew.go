@@ -1,0 +1,74 @@
+package template
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// reseed mixes the seed into the kernel's random number generator and makes it, and every generator that follows it, begin
+// anew at once: all clones of a template have the same state until then (random(4)).
+func reseed(device string, seed []byte) error {
+	file, err := os.OpenFile(device, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	// struct rand_pool_info: bits of entropy, bytes, the bytes.
+	pool := binary.NativeEndian.AppendUint32(nil, uint32(8*len(seed)))
+	pool = binary.NativeEndian.AppendUint32(pool, uint32(len(seed)))
+	pool = append(pool, seed...)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&pool[0]))); errno != 0 {
+		return fmt.Errorf("%s: add entropy: %w", device, errno)
+	}
+	if err := unix.IoctlSetInt(int(file.Fd()), unix.RNDRESEEDCRNG, 0); err != nil {
+		return fmt.Errorf("%s: reseed: %w", device, err)
+	}
+	return nil
+}
+
+// setClock ends the time at which the template stopped.
+func setClock(now time.Time) error {
+	value := unix.NsecToTimespec(now.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &value); err != nil {
+		return fmt.Errorf("set the clock: %w", err)
+	}
+	return nil
+}
+
+// renewIDs gives the clone a machine id, in the file that systemd has mounted over /etc/machine-id, and a boot id: the kernel's
+// own cannot be changed.
+func renewIDs(machineID, bootID string) error {
+	// Read-only for everybody; its owner opens it for the moment.
+	if err := os.Chmod(machineID, 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(machineID, []byte(hex.EncodeToString(randomID())+"\n"), 0o644); err != nil {
+		return err
+	}
+	if err := os.Chmod(machineID, 0o444); err != nil {
+		return err
+	}
+	id := randomID()
+	text := fmt.Sprintf("%x-%x-%x-%x-%x\n", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+	if err := os.WriteFile(bootID, []byte(text), 0o644); err != nil {
+		return err
+	}
+	// The service manager's umask is not this file's.
+	return os.Chmod(bootID, 0o644)
+}
+
+// randomID returns a UUID of version 4 (RFC 9562), as machine-id(5) wants it.
+func randomID() []byte {
+	id := make([]byte, 16)
+	rand.Read(id)
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
