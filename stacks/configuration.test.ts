@@ -21,7 +21,7 @@ it("reads what is set", () => {
 });
 
 it.each([
-  ["environment", "metal", "must be local; other environments are not there yet"],
+  ["environment", "metal", "must be local or azure or kubernetes; other environments are not there yet"],
   ["cpus", "0", "must be a whole number from 1 to 64"],
   ["cpus", "two", "must be a whole number from 1 to 64"],
   ["memoryMiB", "512", "must be a whole number from 1024 to 1048576"],
@@ -34,6 +34,23 @@ it.each([
 ])("refuses palisade:%s = %j", (key, value, reason) => {
   pulumi.runtime.setAllConfig({ [`palisade:${key}`]: value });
   expect(() => readConfiguration()).toThrow(`palisade:${key} = ${JSON.stringify(value)}: ${reason}`);
+});
+
+it("demands what an environment cannot be without, and shows no secret", () => {
+  pulumi.runtime.setAllConfig({
+    "palisade:environment": "azure",
+    "palisade:registryPassword": "",
+    "palisade:cpus": "0",
+  });
+  expect(() => readConfiguration()).toThrow(
+    [
+      "Stack configuration: 4 arguments are not valid",
+      "  palisade:registryPassword: must not be empty",
+      '  palisade:cpus = "0": must be a whole number from 1 to 64',
+      "  palisade:image: is required for the environment azure",
+      "  palisade:resourceGroupName: is required for the environment azure",
+    ].join("\n"),
+  );
 });
 
 it("refuses an unknown setting, and all wrong ones at once", () => {

@@ -2,8 +2,8 @@
 import * as pulumi from "@pulumi/pulumi";
 import { ArgumentError, type Problem } from "../components/index.js";
 
-/** The environments this release can make. */
-export const environments = ["local"] as const;
+/** The environments this release can make; azure and kubernetes are experimental. */
+export const environments = ["local", "azure", "kubernetes"] as const;
 export type Environment = (typeof environments)[number];
 
 /** Settings of a stack. Absent ones take the components' defaults. */
@@ -22,10 +22,29 @@ export interface Configuration {
   forceDestroy: boolean;
   /** auto, kvm or tcg. */
   acceleration: string;
+  /** What the host demands of code: enforce, audit or jit. */
+  mode: string;
   /** Port of 127.0.0.1 on which the group answers; 0 chooses a free one and keeps it. */
   hostPort: number;
+  /** Digest of the host's image in this machine's store; absent: the image is built here. */
+  imageDigest?: string;
   /** Folder of `palisade keys init`; absent: in the operator's home. */
   keysDirectory?: string;
+  /** Image of the website by digest; local builds its own, the other environments need one that is in a registry. */
+  image?: string;
+  /** Registry of the image, when it asks for credentials. */
+  registryServer?: string;
+  registryUsername?: string;
+  /** Set it with `pulumi config set --secret`. */
+  registryPassword?: string;
+  /** azure: an existing resource group. */
+  resourceGroupName?: string;
+  /** azure: the region. Absent: that of the resource group. */
+  location?: string;
+  /** kubernetes: an existing namespace. Absent: that of the current context. */
+  namespace?: string;
+  /** kubernetes: a RuntimeClass of the cluster. Absent: the cluster's runtime. */
+  runtimeClassName?: string;
   /** Where disks, machines and registries are kept; absent: the provider's default. */
   stateDirectory?: string;
   /** Where builds are kept; absent: the provider's default. */
@@ -53,17 +72,39 @@ function oneOf<T extends string>(allowed: readonly T[], hint = ""): Reader<T> {
 
 const readers = {
   environment: oneOf(environments, "; other environments are not there yet"),
+  image: (value) =>
+    /^[^\s/@]+\/[^\s@]+@sha256:[0-9a-f]{64}$/.test(value) ? value : new Error("must be server/repository@sha256:…"),
+  registryServer: text,
+  registryUsername: text,
+  registryPassword: text,
+  resourceGroupName: text,
+  location: text,
+  namespace: text,
+  runtimeClassName: text,
   cpus: integer(1, 64),
   memoryMiB: integer(1024, 1024 * 1024),
   stateDiskGiB: integer(1, 65536),
   protectState: boolean,
   forceDestroy: boolean,
   acceleration: oneOf(["auto", "kvm", "tcg"]),
+  mode: oneOf(["enforce", "audit", "jit"]),
   hostPort: integer(0, 65535),
+  imageDigest: (value) =>
+    /^sha256:[0-9a-f]{64}$/.test(value) ? value : new Error("must be sha256: and 64 hexadecimal digits"),
   keysDirectory: text,
   stateDirectory: text,
   cacheDirectory: text,
 } satisfies { [K in keyof Required<Configuration>]: Reader<Required<Configuration>[K]> };
+
+/** Settings without which an environment cannot be made. */
+const required: Record<Environment, (keyof Configuration)[]> = {
+  local: [],
+  azure: ["image", "resourceGroupName"],
+  kubernetes: ["image"],
+};
+
+/** Settings whose values no message shows. */
+const secrets: string[] = ["registryPassword"] satisfies (keyof Configuration)[];
 
 /** As in the `config` section of Pulumi.yaml, which a test compares; here for programs run without that file. */
 export const defaults: Configuration = {
@@ -74,6 +115,7 @@ export const defaults: Configuration = {
   protectState: false,
   forceDestroy: false,
   acceleration: "auto",
+  mode: "enforce",
   hostPort: 0,
 };
 
@@ -91,7 +133,8 @@ export function readConfiguration(): Configuration {
     if (value === undefined) continue;
     const parsed = read(value);
     if (parsed instanceof Error) {
-      problems.push({ path: `palisade:${key}`, value: JSON.stringify(value), reason: parsed.message });
+      const shown = secrets.includes(key) ? {} : { value: JSON.stringify(value) };
+      problems.push({ path: `palisade:${key}`, ...shown, reason: parsed.message });
     } else {
       result[key] = parsed;
     }
@@ -102,6 +145,20 @@ export function readConfiguration(): Configuration {
       problems.push({ path: key, reason: `no such setting; there are ${Object.keys(readers).join(", ")}` });
     }
   }
+  const environment = result["environment"] as Environment;
+  for (const key of required[environment]) {
+    if (config.get(key) === undefined) {
+      problems.push({ path: `palisade:${key}`, reason: `is required for the environment ${environment}` });
+    }
+  }
   if (problems.length > 0) throw new ArgumentError("Stack configuration", problems);
   return result as unknown as Configuration;
+}
+
+/** Credentials of the image's registry, its password secret; absent without `registryServer`. */
+export function registryCredentials(configuration: Configuration) {
+  const { registryServer: server, registryUsername: username, registryPassword: password } = configuration;
+  return server === undefined
+    ? undefined
+    : [{ server, username, password: password === undefined ? undefined : pulumi.secret(password) }];
 }

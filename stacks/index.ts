@@ -1,31 +1,20 @@
-/** The program that Pulumi runs. The configuration chooses the environment; the stack's name means nothing. */
+/**
+ * The program that Pulumi runs. The configuration chooses the environment; the stack's name means nothing. An environment is
+ * loaded when it is chosen: the packages of the clouds are large, and optional.
+ */
 import { type Configuration, type Environment, readConfiguration } from "./configuration.js";
-import { local } from "./local.js";
 
-const programs: Record<Environment, (configuration: Configuration) => ReturnType<typeof local>> = { local };
+type Program = (configuration: Configuration) => Record<string, unknown>;
 
-const configuration = readConfiguration();
-const outputs = programs[configuration.environment](configuration);
+const programs: Record<Environment, () => Promise<Program>> = {
+  local: async () => (await import("./local.js")).local,
+  azure: async () => (await import("./azure.js")).azure,
+  kubernetes: async () => (await import("./kubernetes.js")).kubernetes,
+};
 
-/** Where the group answers. */
-export const url = outputs.url;
-/** The same as address:port. */
-export const address = outputs.address;
-/** Integrity as the host's kernel reports it. */
-export const integrity = outputs.integrity;
-/** Identity of the host. */
-export const hostId = outputs.hostId;
-/** Digest of the image the host runs. */
-export const hostImage = outputs.hostImage;
-/** kvm or tcg. */
-export const accelerator = outputs.accelerator;
-/** Seconds from the machine's last start to ready. */
-export const bootSeconds = outputs.bootSeconds;
-/** File with the host's serial console. */
-export const serialLog = outputs.serialLog;
-/** The local registry, as in image references. */
-export const registry = outputs.registry;
-/** Name of the group on the host. */
-export const group = outputs.group;
-/** State of the group. */
-export const groupState = outputs.groupState;
+/** Declares the environment; returns the stack's outputs. */
+export = async function main(): Promise<Record<string, unknown>> {
+  const configuration = readConfiguration();
+  const program = await programs[configuration.environment]();
+  return program(configuration);
+};

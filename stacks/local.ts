@@ -1,9 +1,18 @@
-/** The environment `local`: a registry, an image, a host in a virtual machine and a group on it, all on this machine. */
+/** The environment `local`: a registry, an image and its seal, a host in a virtual machine and a group on it, all on this machine. */
 import * as pulumi from "@pulumi/pulumi";
-import { ContainerGroup, DebianImage, HostImage, NestedHost, Provider, Registry } from "../components/index.js";
-import { defaultKeysDirectory } from "../components/internal/directories.js";
+import {
+  ContainerGroup,
+  DebianImage,
+  HostImage,
+  NestedHost,
+  PatchedImage,
+  Provider,
+  Registry,
+  SealedImage,
+} from "../components/index.js";
+import { defaultKeysDirectory, keyPair } from "../components/internal/directories.js";
 import type { Configuration } from "./configuration.js";
-import { files, port } from "./website.js";
+import { files, port, website } from "./website.js";
 
 /** Declares the environment; returns the stack's outputs. */
 export function local(configuration: Configuration) {
@@ -27,12 +36,40 @@ export function local(configuration: Configuration) {
       repository: "web/nginx",
       suite: "trixie",
       packages: ["nginx"],
+      // As the last point release has it, so that there is something to patch.
+      securityUpdates: false,
+      packageSources: true,
       entrypoint: ["/usr/sbin/nginx"],
       files,
     },
     { provider },
   );
-  const image = new HostImage("host", { build: { keysDirectory } }, { provider });
+  const signer = (name: string) => keyPair(keysDirectory, name);
+  const patched = new PatchedImage(
+    "nginx",
+    {
+      registry: access,
+      repository: "web/nginx",
+      digest: nginx.digest,
+      tag: "patched",
+      imageSigner: signer("images/signer"),
+    },
+    { provider },
+  );
+  const sealed = new SealedImage(
+    "nginx",
+    {
+      registry: access,
+      repository: "web/nginx",
+      digest: patched.patchedDigest,
+      layerSigner: signer("layers/layer"),
+      sealSigner: signer("layers/seal"),
+      imageSigner: signer("images/signer"),
+    },
+    { provider },
+  );
+  const { imageDigest: digest, mode } = configuration;
+  const image = new HostImage("host", digest ? { digest } : { build: { keysDirectory, mode } }, { provider });
   const host = new NestedHost(
     "host",
     {
@@ -52,32 +89,44 @@ export function local(configuration: Configuration) {
     "web",
     {
       host: host.connection,
-      containers: [
-        {
-          name: "nginx",
-          image: nginx.reference,
-          ports: [{ port, protocol: "TCP" }],
-          resources: { requests: { cpu: 0.5, memoryInGB: 0.25 }, limits: { cpu: 1, memoryInGB: 0.5 } },
-        },
-      ],
-      ipAddress: { type: "Public", ports: [{ port, protocol: "TCP" }] },
-      restartPolicy: "Always",
+      ...website(sealed.reference),
       imageRegistryCredentials: [access],
     },
     { provider },
   );
   const address = web.endpoints.apply((endpoints) => endpoints?.[0]?.address);
   return {
+    /** Where the group answers. */
     url: pulumi.interpolate`http://${address}/`,
+    /** The same as address:port. */
     address,
+    /** Integrity as the host's kernel reports it. */
     integrity: host.integrity,
+    /** Identity of the host. */
     hostId: host.hostId,
+    /** Digest of the image the host runs. */
     hostImage: image.imageDigest,
+    /** What the host demands of code: enforce, audit or jit. */
+    mode: image.mode,
+    /** kvm or tcg. */
     accelerator: host.accelerator,
+    /** Seconds from the machine's last start to ready. */
     bootSeconds: host.bootSeconds,
+    /** File with the host's serial console. */
     serialLog: host.serialLog,
+    /** The local registry, as in image references. */
     registry: registry.server,
+    /** Vulnerabilities of the group's image that some version fixes, before and after patching. */
+    vulnerabilities: pulumi
+      .all([patched.fixableBefore, patched.fixableAfter])
+      .apply(([before, after]) => ({ fixableBefore: before, fixableAfter: after })),
+    /** Where the OpenVEX attestation of the patched image is; absent when nothing was patched. */
+    vex: patched.vexReference,
+    /** What the group runs, by digest. */
+    image: sealed.reference,
+    /** Name of the group on the host. */
     group: web.containerGroupName,
+    /** State of the group. */
     groupState: web.state,
   };
 }

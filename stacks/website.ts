@@ -1,7 +1,24 @@
-/** What the nginx of the local environment is told: to stay in the foreground, log to its streams and serve a page. */
+/** The website that every environment runs, and what its nginx is told: stay in the foreground, log to its streams, serve a page. */
+import type * as pulumi from "@pulumi/pulumi";
 
 /** Port the server listens on. */
 export const port = 80;
+
+/** The group's arguments; the same on a host, on Azure and on Kubernetes. */
+export function website(image: pulumi.Input<string>) {
+  return {
+    containers: [
+      {
+        name: "nginx",
+        image,
+        ports: [{ port, protocol: "TCP" }],
+        resources: { requests: { cpu: 0.5, memoryInGB: 0.25 }, limits: { cpu: 1, memoryInGB: 0.5 } },
+      },
+    ],
+    ipAddress: { type: "Public", ports: [{ port, protocol: "TCP" }] },
+    restartPolicy: "Always",
+  };
+}
 
 /** Files of the image, by absolute path. */
 export const files: Record<string, string> = {

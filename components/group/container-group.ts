@@ -4,7 +4,8 @@ import { Component } from "../internal/component.js";
 import { hostResourceOf } from "../internal/host-resource.js";
 import { GroupDeployment } from "../sdk/groupDeployment.js";
 import type * as outputs from "../sdk/types/output.js";
-import { checkGroupArguments, checkIpAddress, type ContainerGroupArgs, type IpAddressArgs } from "./arguments.js";
+import { checkGroupArguments, type ContainerGroupArgs, hostRules, type IpAddressArgs } from "./arguments.js";
+import { checkIpAddress } from "./checks.js";
 import { withSecretPasswords, withSecureValues } from "./secrets.js";
 
 export type { ContainerGroupArgs, IpAddressArgs } from "./arguments.js";
@@ -100,7 +101,7 @@ function publishedPorts(
 ): pulumi.Output<{ port: number; protocol?: string }[]> {
   return pulumi.output(ipAddress).apply((resolved) => {
     const check = new ArgumentCheck(`ContainerGroup "${name}"`);
-    checkIpAddress(check, resolved, undefined);
+    checkIpAddress(check, resolved, undefined, hostRules);
     check.refuse();
     return resolved.ports;
   });

@@ -1,0 +1,165 @@
+import * as pulumi from "@pulumi/pulumi";
+import {
+  ContainerGroup as AzureContainerGroup,
+  type ContainerGroupArgs as AzureContainerGroupArgs,
+} from "@pulumi/azure-native/containerinstance/containerGroup";
+import { checkGroup } from "../group/checks.js";
+import { lift, mapItems, secret, verified } from "../group/inputs.js";
+import { ArgumentCheck, rules } from "../internal/arguments.js";
+import { Component } from "../internal/component.js";
+import { azureRules, checkLimits } from "./limits.js";
+
+/** The arguments of azure-native's container group, without those that exist in ACI's preview API only. */
+export type ContainerGroupArgs = Omit<AzureContainerGroupArgs, "containerGroupProfile" | "standbyPoolProfile">;
+
+/** Where a port of the group is reached. */
+export interface Endpoint {
+  port: number;
+  protocol: string;
+  /** address:port. */
+  address: string;
+}
+
+/**
+ * Properties that ACI does not change on a living group; azure-native would try, and fail.
+ * @see https://learn.microsoft.com/azure/container-instances/container-instances-update#properties-that-require-container-delete
+ */
+export const replacing = ["osType", "restartPolicy", "containers[*].resources", "subnetIds", "zones"];
+
+/** Outputs in which Azure or the provider may repeat a secret input. */
+const secretOutputs = [
+  "containers",
+  "diagnostics",
+  "extensions",
+  "imageRegistryCredentials",
+  "initContainers",
+  "volumes",
+];
+
+/**
+ * Containers that run together in Azure Container Instances, with the arguments of
+ * `azure-native.containerinstance.ContainerGroup`. Experimental: it has been proved against Microsoft's published client, not
+ * against Azure. Images are named by digest as everywhere in Palisade; their seals mean nothing to ACI.
+ *
+ * Secure values, passwords, storage keys, secret volumes, workspace keys and protected settings are marked secret. What ACI
+ * cannot change on a living group is shown as a replacement; the old group goes first, as the name is the same.
+ *
+ * @throws ArgumentError in preview, with the path of each wrong field and ACI's own limit.
+ * @see https://learn.microsoft.com/azure/templates/microsoft.containerinstance/containergroups
+ */
+export class ContainerGroup extends Component {
+  /** Name in the resource group. */
+  public readonly containerGroupName: pulumi.Output<string>;
+  /** Where the group's ports are reached; empty without `ipAddress`. */
+  public readonly endpoints: pulumi.Output<Endpoint[]>;
+  /** The group's address; absent without `ipAddress`. */
+  public readonly address: pulumi.Output<string | undefined>;
+  /** As ACI reports it, e.g. Running. */
+  public readonly state: pulumi.Output<string>;
+  /** azure-native's resource. */
+  public readonly group: AzureContainerGroup;
+
+  constructor(name: string, args: ContainerGroupArgs, opts?: pulumi.ComponentResourceOptions) {
+    const check = Component.checkFor("ContainerGroup", name);
+    checkArguments(check, args);
+    check.refuse();
+    super("ContainerGroup", name, {}, opts, [], "azure");
+
+    const late = verified(args, (resolved) => {
+      const again = new ArgumentCheck(`ContainerGroup "${name}"`);
+      checkArguments(again, resolved);
+      again.refuse();
+    });
+    this.group = new AzureContainerGroup(
+      this.childName("group"),
+      toAzure(name, args),
+      this.childOptions({
+        dependsOn: late,
+        replaceOnChanges: replacing,
+        deleteBeforeReplace: true,
+        additionalSecretOutputs: secretOutputs,
+      }),
+    );
+
+    this.containerGroupName = this.group.name;
+    this.address = this.group.ipAddress.apply((ipAddress) => ipAddress?.ip);
+    this.endpoints = this.group.ipAddress.apply(
+      (ipAddress) =>
+        ipAddress?.ports.map(({ port, protocol }) => ({
+          port,
+          protocol: protocol ?? "TCP",
+          address: `${ipAddress.ip}:${port}`,
+        })) ?? [],
+    );
+    this.state = this.group.instanceView.apply((view) => view.state);
+    this.registerOutputs({
+      containerGroupName: this.containerGroupName,
+      endpoints: this.endpoints,
+      address: this.address,
+      state: this.state,
+    });
+  }
+}
+
+function checkArguments(check: ArgumentCheck, args: ContainerGroupArgs): void {
+  checkGroup(check, args as Parameters<typeof checkGroup>[1], azureRules);
+  checkLimits(check, args);
+  check.field("containerGroupName", args.containerGroupName as string | undefined, rules.dnsLabel);
+  check.field("restartPolicy", args.restartPolicy as string | undefined, rules.oneOf("Always", "OnFailure", "Never"));
+}
+
+/** The arguments as azure-native takes them: the names of the two are the same; defaults and secrets are added. */
+export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerGroupArgs {
+  const withSecureValues = <T extends Pick<ContainerArgs, "environmentVariables">>(container: T): T => ({
+    ...container,
+    environmentVariables: mapItems(container.environmentVariables, (variable) =>
+      variable.secureValue === undefined ? variable : { ...variable, secureValue: secret(variable.secureValue) },
+    ),
+  });
+  return {
+    ...args,
+    containerGroupName: args.containerGroupName ?? name,
+    osType: args.osType ?? "Linux",
+    restartPolicy: args.restartPolicy ?? "Always",
+    ipAddress:
+      args.ipAddress &&
+      lift(
+        args.ipAddress,
+        (ipAddress) =>
+          ipAddress && { ...ipAddress, type: ipAddress.type ?? (args.subnetIds === undefined ? "Public" : "Private") },
+      ),
+    containers: mapItems(args.containers, withSecureValues),
+    initContainers: mapItems(args.initContainers, withSecureValues),
+    imageRegistryCredentials: mapItems(args.imageRegistryCredentials, (credential) => ({
+      ...credential,
+      password: secret(credential.password),
+    })),
+    volumes: mapItems(args.volumes, (volume) => ({
+      ...volume,
+      secret: secret(volume.secret),
+      azureFile:
+        volume.azureFile &&
+        lift(
+          volume.azureFile,
+          (azureFile) => azureFile && { ...azureFile, storageAccountKey: secret(azureFile.storageAccountKey) },
+        ),
+    })),
+    diagnostics:
+      args.diagnostics &&
+      lift(args.diagnostics, (diagnostics) => ({
+        ...diagnostics,
+        logAnalytics:
+          diagnostics?.logAnalytics &&
+          lift(
+            diagnostics.logAnalytics,
+            (analytics) => analytics && { ...analytics, workspaceKey: secret(analytics.workspaceKey)! },
+          ),
+      })),
+    extensions: mapItems(args.extensions, (extension) => ({
+      ...extension,
+      protectedSettings: secret(extension.protectedSettings),
+    })),
+  };
+}
+
+type ContainerArgs = AzureContainerGroupArgs["containers"] extends pulumi.Input<pulumi.Input<infer T>[]> ? T : never;

@@ -1,0 +1,4 @@
+/**
+ * Palisade on Kubernetes (experimental). Needs the optional peer `@pulumi/kubernetes`, which the rest of Palisade never loads.
+ */
+export { ContainerGroup, type ContainerGroupArgs, type Endpoint } from "./container-group.js";

@@ -1,0 +1,67 @@
+/**
+ * A host as a backend of groups, up to the specification that its agent is sent. A real host can stand here: what its agent
+ * reports of a group is the same message.
+ */
+import { ContainerGroup } from "../../../components/index.js";
+import { RestartPolicy, type GroupSpec, type Port } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { answer, connection } from "../../../components/internal/testing/answers.js";
+import { plain } from "../../../components/internal/testing/plain.js";
+import { record, settled } from "../../../components/internal/testing/recorder.js";
+import { toGroupSpec, toProperties } from "../../../components/provider/resources/group-spec.js";
+import type { Properties } from "../../../components/provider/resource.js";
+import type { GroupArgs } from "../../../components/group/model.js";
+import { portText, type GroupBackend, type TakenGroup } from "./backend.js";
+
+export class HostBackend implements GroupBackend {
+  readonly name = "host";
+  readonly refused = [
+    "initContainers",
+    "volumes",
+    "containers[0].livenessProbe",
+    "containers[0].readinessProbe",
+    "containers[0].securityContext",
+    "containers[0].volumeMounts",
+  ];
+  async start(): Promise<void> {}
+  async stop(): Promise<void> {}
+
+  declare(name: string, args: GroupArgs): void {
+    new ContainerGroup(name, { ...args, host: connection } as ConstructorParameters<typeof ContainerGroup>[1]);
+  }
+
+  async take(name: string, args: GroupArgs): Promise<TakenGroup> {
+    const registrations = await record({ answer });
+    this.declare(name, args);
+    await settled();
+    const { inputs } = registrations.find(({ type }) => type === "palisade:index:GroupDeployment")!;
+    return takenFromSpec(toGroupSpec(plain(inputs) as Properties));
+  }
+}
+
+/** What a host's agent was told, or reports. */
+export function takenFromSpec(spec: GroupSpec): TakenGroup {
+  const ports = (list: Port[]) =>
+    (toProperties({ ...spec, ports: list })["ports"] as { port: number; protocol: string }[]).map(portText);
+  return {
+    name: spec.name,
+    restartPolicy: { 0: "Always", 1: "Always", 2: "OnFailure", 3: "Never" }[spec.restartPolicy satisfies RestartPolicy],
+    containers: spec.containers.map(({ name, image, command, environment, ports: listening, resources }) => ({
+      name,
+      image,
+      command,
+      environment: Object.fromEntries(
+        environment.map((variable) => [variable.name, variable.secure ? variable.secureValue : variable.value]),
+      ),
+      mounts: {},
+      ports: ports(listening),
+      requests: { cpu: resources!.cpuRequest, memory: Number(resources!.memoryRequestBytes) },
+      limits: { cpu: resources!.cpuLimit, memory: Number(resources!.memoryLimitBytes) },
+    })),
+    initContainers: [],
+    volumes: {},
+    published: ports(spec.ports),
+    registries: Object.fromEntries(
+      spec.imageRegistries.map(({ server, username, password }) => [server, `${username}:${password}`]),
+    ),
+  };
+}
