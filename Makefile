@@ -23,8 +23,12 @@ host-binaries: setup ## The programs that go into the host image, into build/hos
 build: host-binaries ## Everything that `up` needs: the host's programs, components and stacks
 	@tools/build.sh
 
+.PHONY: patch-tools
+patch-tools: setup ## What patches images: Trivy, Copa, BuildKit; the first time takes minutes
+	@tools/patch-tools.sh
+
 .PHONY: up
-up: build ## The local environment: a container group that serves on a hardened host
+up: build patch-tools ## The local environment: a container group that serves on a hardened host
 	@tools/up.sh
 	@tools/show.sh
 
@@ -46,19 +50,52 @@ check: setup ## Formatters, linters, type checks, contracts, generated code
 
 .PHONY: test
 test: ## All tests, lowest layer first; the last line is the sum
-	@tools/test.sh go unit tools engine contract consumer e2e
+	@tools/test.sh go unit tools conformance engine contract consumer patch e2e
 
 .PHONY: e2e
 e2e: ## The tests on a real host, and the tables of acceptance rows they fill
 	@tools/test.sh e2e
 
-.PHONY: attack conformance
-attack conformance: setup ## The table of rows with what the last end-to-end tests of this commit observed
-	@tools/acceptance.sh $@
+.PHONY: patch
+patch: ## The tests of patching images, with real scans, patches and registries, and the table of their rows
+	@tools/test.sh patch
+
+.PHONY: attack
+attack: setup ## Attacks on real hosts, with negative controls; ends with the table of their rows
+	@tools/attack.sh
+
+.PHONY: metal
+metal: build ## Installs a host on an emulated machine over SSH, interrupted and repeated: row M1
+	@node node_modules/vitest/vitest.mjs run --project metal
+
+.PHONY: conformance
+conformance: setup ## Network policies against the oracles of Cyclonus and network-policy-api; ends with the table of their rows
+	@tools/conformance.sh
+
+.PHONY: fuzz
+fuzz: build ## A million random packets under random policies: eBPF verdicts against an oracle
+	@tools/fuzz.sh
 
 .PHONY: bench
-bench: ## Times of `up`: nothing cached, only the stack gone, again
+bench: bench-seal bench-preview bench-groups ## Times of `up`: nothing cached, only the stack gone, again; the other bench-*
 	@tools/bench-up.sh
+
+.PHONY: bench-seal
+bench-seal: build ## Time to seal an image beside that of mkfs.erofs and veritysetup alone; needs no host
+	@tools/bench-seal.sh
+
+.PHONY: bench-groups
+bench-groups: build ## On a host: starting a group sealed beside unsealed; memory and devices of 100 groups
+	@node node_modules/vitest/vitest.mjs run --project bench test/bench/groups.test.ts
+
+.PHONY: bench-preview
+bench-preview: setup ## Time of a preview with each cloud's package beside that of an empty program, limit 1.5; needs no host
+	@tools/build.sh
+	@node node_modules/vitest/vitest.mjs run --project bench test/bench/preview.test.ts
+
+.PHONY: bench-datapath
+bench-datapath: ## Network: the ladder from loopback to our datapath, and how rules scale; needs root and a quiet machine
+	@tools/bench-datapath.sh
 
 .PHONY: package
 package: build ## The npm package with plugin and host binaries, into build/package

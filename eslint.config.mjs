@@ -4,7 +4,7 @@ import tseslint from "typescript-eslint";
 import { oneWay } from "./tools/eslint-one-way.mjs";
 
 /** Tests, and what only tests use. */
-const tests = ["**/*.test.ts", "**/testing.ts", "**/testing/**/*.ts", "test/**/*.ts"];
+const tests = ["**/*.test.ts", "**/testing.ts", "components/*/**/testing/**/*.ts", "test/**/*.ts"];
 
 export default tseslint.config(
   {

@@ -9,6 +9,19 @@ export { NestedHost, type NestedHostArgs } from "./host/nested-host.js";
 export { ContainerGroup, type ContainerGroupArgs, type IpAddressArgs } from "./group/container-group.js";
 export { ArgumentError, type Problem } from "./internal/arguments.js";
 export * from "./image/index.js";
+export {
+  type ClusterNetworkPolicyArgs,
+  type CompiledPolicy,
+  compileNetworkPolicies,
+  type KubernetesNetworkPolicy,
+  type NetworkPolicyArgs,
+  networkPolicyFromKubernetes,
+  type NetworkPolicyPeer,
+  type NetworkPolicyPort,
+  type PolicyEndpoint,
+  type PolicyNamespace,
+  type PolicySet,
+} from "./policy/index.js";
 export * from "./registry/index.js";
 export { GroupDeployment, type GroupDeploymentArgs } from "./sdk/groupDeployment.js";
 export { Provider, type ProviderArgs } from "./sdk/provider.js";

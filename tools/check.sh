@@ -36,9 +36,17 @@ gofmt_check() {
   }
 }
 
+clang_format_check() {
+  if ! command -v clang-format-19 >/dev/null; then
+    echo "skipped: clang-format-19 is not installed (sudo apt-get install clang-format-19)" >&3
+    return
+  fi
+  clang-format-19 --dry-run --Werror bpf/src/*.[ch]
+}
+
+# The modules whose code is ours; the others of tools/ only pin programs.
 go_lint() {
-  go vet ./...
-  local machine linter wanted
+  local machine linter wanted module
   wanted=$(sed -n 's/.*golangci-lint\/v2 v\([0-9.]*\).*/\1/p' tools/golangci-lint/go.mod)
   machine=$(PATH=$outer_path command -v golangci-lint || true)
   if [[ -n $machine && $("$machine" version --short 2>/dev/null) == "$wanted" ]]; then
@@ -46,7 +54,19 @@ go_lint() {
   else
     linter=$(tools/go-tool.sh golangci-lint)/golangci-lint
   fi
-  "$linter" run --concurrency 2 ./...
+  local status=0
+  for module in . hosts/containerd tools/cyclonus tools/sdkgen tools/vulndb; do
+    (cd "$module" && GOWORK=off go vet ./... && GOWORK=off "$linter" run --concurrency 2 ./...) || status=$?
+  done
+  return "$status"
+}
+
+go_modules() {
+  local file untidy=()
+  while read -r file; do
+    (cd "$(dirname "$file")" && GOWORK=off go mod tidy -diff) || untidy+=("$file")
+  done < <(git ls-files -co --exclude-standard -- '*go.mod')
+  ((${#untidy[@]} == 0)) || fail "not tidy: ${untidy[*]}" "run go mod tidy beside each"
 }
 
 shell_check() {
@@ -80,7 +100,9 @@ check "prettier" prettier_check
 check "eslint" eslint_check
 check "TypeScript types" types_check
 check "gofmt" gofmt_check
+check "clang-format" clang_format_check
 check "go vet and golangci-lint" go_lint
+check "go.mod files" go_modules
 check "shellcheck" shell_check
 check "buf lint" protobuf_lint
 check "buf breaking" protobuf_breaking

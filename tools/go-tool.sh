@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the programs of tools/<name>/go.mod once for each content and prints the folder they lie in.
-# The cache's key is everything that the result depends on: go.mod, go.sum, build flags, compiler, platform.
+# The cache's key is everything that the result depends on: go.mod, go.sum, build flags and environment, code of ours, compiler,
+# platform.
 # Usage: go-tool.sh NAME
 source "$(dirname "$0")/lib.sh"
 name=${1:?usage: go-tool.sh NAME}
@@ -13,7 +14,14 @@ flags=()
 
 export CGO_ENABLED=0 GOWORK=off
 files=("$module/go.mod" "$module/go.sum")
+mapfile -t -O "${#files[@]}" files < <(find "$module" -name '*.go' | sort)
 [[ -f $module/build.flags ]] && files+=("$module/build.flags")
+# One NAME=value a line: what cannot be said by flags, as GOEXPERIMENT.
+environment=()
+if [[ -f $module/build.environment ]]; then
+  files+=("$module/build.environment")
+  mapfile -t environment <"$module/build.environment"
+fi
 hash=$({ go version; go env GOOS GOARCH GOAMD64; } | content_hash "${files[@]}")
 parent="$PALISADE_CACHE/tools/$name"
 folder="$parent/$hash"
@@ -26,7 +34,7 @@ build() {
   temporary="$parent/.new-$hash"
   mkdir "$temporary"
   # -mod=readonly: versions are those of the lock, never what a registry says today.
-  (cd "$module" && go build -mod=readonly -trimpath -buildvcs=false "${flags[@]}" -o "$temporary/" tool) >&2
+  (cd "$module" && env "${environment[@]}" go build -mod=readonly -trimpath -buildvcs=false "${flags[@]}" -o "$temporary/" tool) >&2
   mv -T "$temporary" "$folder"
 }
 mkdir -p "$parent"

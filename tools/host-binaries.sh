@@ -21,13 +21,28 @@ own_programs() {
   place build/go/palisade-initrd build/host/palisade-initrd
 }
 
+# Our build of the pinned containerd (hosts/containerd); a Go module of its own, for all that it depends on.
+containerd() {
+  local version
+  version=$(sed -n 's|^\s*github.com/containerd/containerd/v2 \(v[0-9.]*\).*|\1|p' hosts/containerd/go.mod)
+  (cd hosts/containerd && CGO_ENABLED=0 GOWORK=off go build -mod=readonly -trimpath -buildvcs=false -tags=no_btrfs \
+    -ldflags="-s -w -X github.com/containerd/containerd/v2/version.Version=$version" -o ../../build/go/containerd .)
+  place build/go/containerd build/host/containerd
+  from_module containerd ""
+  echo "$version" >&3
+}
+
 from_module() {
   local folder program
   folder=$(tools/go-tool.sh "$1")
   for program in "$folder"/*; do
     place "$program" "build/host/$2${program##*/}"
   done
-  sed -n 's/.*ersion=\(v[0-9.]*\).*/\1/p' "tools/$1/build.flags" >&3
+}
+
+cni_plugins() {
+  from_module cni cni/
+  sed -n 's/.*ersion=\(v[0-9.]*\).*/\1/p' tools/cni/build.flags >&3
 }
 
 pause_image() {
@@ -37,8 +52,8 @@ pause_image() {
 }
 
 steps() {
-  step "containerd" from_module containerd ""
-  step "CNI plugins" from_module cni cni/
+  step "containerd" containerd
+  step "CNI plugins" cni_plugins
   step "agent and initrd program" own_programs
   step "pause image" pause_image
 }

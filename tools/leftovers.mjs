@@ -23,6 +23,11 @@ const kinds = [
     remove: (backends, operation, id) => backends.hypervisor("local").deleteStateDisk(operation, id),
   },
   {
+    folder: "patches",
+    title: "patch",
+    remove: (backends, operation, id) => backends.patcher.endPatch(operation, id),
+  },
+  {
     folder: "registries",
     title: "registry",
     remove: (backends, operation, id) => backends.registries.deleteRegistry(operation, id),

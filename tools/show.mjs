@@ -28,6 +28,12 @@ export async function ask(url, limit = patience, pause = 500) {
   }
 }
 
+/** What patching did, as lines of label and text. */
+export function vulnerabilityLines({ fixableBefore, fixableAfter }, vex) {
+  const counted = [["vulnerabilities", `${fixableBefore} fixable → ${fixableAfter}`]];
+  return vex === undefined ? counted : [...counted, ["OpenVEX", vex]];
+}
+
 /** The facts as lines of label and text. */
 export function integrityLines(facts) {
   return [
@@ -38,6 +44,7 @@ export function integrityLines(facts) {
     ["its signature", facts.rootHashSignatureVerified ? "verified by the kernel" : "NOT VERIFIED"],
     ["IPE policy", `${facts.ipePolicy || "NONE"}, ${facts.ipeEnforcing ? "enforcing" : "audit"}`],
     ["SELinux", facts.selinux],
+    ["mode", facts.mode || "NOT NAMED"],
     ["kernel", facts.kernelVersion],
   ];
 }
@@ -60,6 +67,10 @@ async function main(prefix) {
     ["host", `${outputs.hostId} (${outputs.accelerator}), booted in ${outputs.bootSeconds ?? "?"} s`],
     ["image", outputs.hostImage],
   ]);
+  if (outputs.vulnerabilities) {
+    console.log("\nImage");
+    print(vulnerabilityLines(outputs.vulnerabilities, outputs.vex));
+  }
   if (outputs.integrity) {
     console.log("\nIntegrity, as the host's kernel reports it");
     print(integrityLines(outputs.integrity));

@@ -5,6 +5,8 @@ source tools/stack-environment.sh
 
 make_home
 bin/palisade keys init
+# What images are scanned with. `palisade vulndb build nginx` makes it anew, and the next `up` patches what it knows by then.
+step "vulnerability database" bin/palisade vulndb build --if-absent nginx
 clear_stale_locks
 create_stack
 write_stack_config

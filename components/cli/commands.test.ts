@@ -133,6 +133,8 @@ describe("palisade status", () => {
   root hash         abcd on /
   signature checked yes; unsigned ones refused: yes
   IPE               palisade, audit
+  mode              enforce
+  sealed layers     2 open, 1 with a checked signature
   SELinux           permissive, default
   GROUP  STATE    RUNNING  RESTARTS  ENDPOINTS
   web    Running  1/2      3         127.0.0.1:8080/TCP

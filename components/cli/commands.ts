@@ -3,7 +3,11 @@ import { consoleCommand } from "./console-command.js";
 import { envCommand } from "./env-command.js";
 import { keysCommand } from "./keys-command.js";
 import { logsCommand } from "./logs-command.js";
+import { reapCommand } from "./reap-command.js";
+import { metalCommand } from "./metal-command.js";
+import { sealCommand } from "./seal-command.js";
 import { statusCommand } from "./status-command.js";
+import { vulndbCommand } from "./vulndb-command.js";
 
 /** One command: its arguments as the user writes them, a line of help, and what it does; returns the exit code. */
 export interface Command {
@@ -18,6 +22,10 @@ const commands: Record<string, Command> = {
   status: statusCommand,
   logs: logsCommand,
   console: consoleCommand,
+  seal: sealCommand,
+  reap: reapCommand,
+  vulndb: vulndbCommand,
+  metal: metalCommand,
 };
 
 /** Runs `palisade ARGS`; returns the exit code: 0 done, 1 failed, 2 not understood. */

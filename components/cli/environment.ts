@@ -1,17 +1,9 @@
 /** The environment in which plain `pulumi` works on this project as `make up` does: no account, no question, no download. */
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { operatorHome } from "../internal/directories.js";
+import { operatorHome, packageRoot } from "../internal/directories.js";
 
-/** Root of the clone or of the installed package, seen from the source as from its compiled file. */
-const root = packageRoot(__dirname);
-
-function packageRoot(folder: string): string {
-  if (existsSync(path.join(folder, "package.json"))) return folder;
-  const parent = path.dirname(folder);
-  if (parent === folder) throw new Error(`${__dirname}: no package.json in any folder above`);
-  return packageRoot(parent);
-}
+const root = packageRoot();
 
 /** Variables to set; `undefined` means: to be unset. */
 export function pulumiEnvironment(environment: NodeJS.ProcessEnv = process.env): Record<string, string | undefined> {

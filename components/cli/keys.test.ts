@@ -10,7 +10,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { X509Certificate } from "node:crypto";
+import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -68,6 +68,10 @@ describe("palisade keys init", () => {
         [`keys/image/${name}.crt`, "600"],
         [`keys/image/${name}.key`, "600"],
       ]),
+      ["keys/images", "700"],
+      ...["signer.crt", "signer.key", "signer.pub"].map((name) => [`keys/images/${name}`, "600"]),
+      ["keys/layers", "700"],
+      ...["layer.crt", "layer.key", "seal.crt", "seal.key"].map((name) => [`keys/layers/${name}`, "600"]),
       ["keys/secure-boot", "700"],
       ...["db", "kek", "pk"].flatMap((name) => [
         [`keys/secure-boot/${name}.crt`, "600"],
@@ -75,7 +79,7 @@ describe("palisade keys init", () => {
       ]),
       ["passphrase", "600"],
     ]);
-    expect(report.made).toHaveLength(16);
+    expect(report.made).toHaveLength(23);
     const before = contents(home);
     expect((await initKeys()).made).toEqual([]);
     expect(contents(home)).toEqual(before);
@@ -87,18 +91,26 @@ describe("palisade keys init", () => {
     expect(readdirSync(path.dirname(directory))).toEqual(["keys"]);
   });
 
-  it("makes pairs that fit, of the kinds that firmware, kernel and TLS take", async () => {
+  it("makes pairs that fit, of the kinds that firmware, kernel and TLS take", () => {
     const directory = path.join(folder, "home/keys");
     const read = (name: string) => readFileSync(path.join(directory, name), "utf8");
-    for (const name of ["secure-boot/pk", "secure-boot/kek", "secure-boot/db", "image/root-hash", "image/ipe-policy"]) {
+    for (const name of [
+      ...["secure-boot/pk", "secure-boot/kek", "secure-boot/db"],
+      ...["image/root-hash", "image/ipe-policy", "layers/layer"],
+    ]) {
       const certificate = new X509Certificate(read(`${name}.crt`));
       expect(certificate.publicKey.asymmetricKeyDetails).toMatchObject({ modulusLength: 2048, publicExponent: 65537n });
       expect(certificate.verify(certificate.publicKey)).toBe(true);
-      expect(certificate.checkPrivateKey((await import("node:crypto")).createPrivateKey(read(`${name}.key`)))).toBe(
-        true,
-      );
+      expect(certificate.checkPrivateKey(createPrivateKey(read(`${name}.key`)))).toBe(true);
       expect(certificate.ca).toBe(name.endsWith("pk") || name.endsWith("kek"));
     }
+    for (const name of ["layers/seal", "images/signer"]) {
+      const certificate = new X509Certificate(read(`${name}.crt`));
+      expect(certificate.publicKey.asymmetricKeyDetails).toMatchObject({ namedCurve: "prime256v1" });
+      expect(certificate.checkPrivateKey(createPrivateKey(read(`${name}.key`)))).toBe(true);
+    }
+    const signer = new X509Certificate(read("images/signer.crt"));
+    expect(createPublicKey(read("images/signer.pub")).equals(signer.publicKey)).toBe(true);
     const ca = new X509Certificate(read("hosts/ca.crt"));
     const client = new X509Certificate(read("hosts/client.crt"));
     expect(ca.ca).toBe(true);
@@ -151,6 +163,19 @@ describe("palisade keys init", () => {
     rmSync(path.join(directory, "secure-boot/db.crt"));
     expect((await initKeys(directory)).made).toEqual(["half/secure-boot/db.crt"]);
     expect(readFileSync(path.join(directory, "secure-boot/db.key"), "utf8")).toBe(key);
+  });
+
+  it("gives a folder of an earlier version what it lacks, and leaves the rest", async () => {
+    const directory = copyOfKeys("earlier");
+    rmSync(path.join(directory, "layers"), { recursive: true });
+    rmSync(path.join(directory, "images"), { recursive: true });
+    const before = contents(directory);
+    const { made } = await initKeys(directory);
+    expect(made.map((file) => path.relative("earlier", file)).sort()).toEqual([
+      ...["images/signer.crt", "images/signer.key", "images/signer.pub"],
+      ...["layers/layer.crt", "layers/layer.key", "layers/seal.crt", "layers/seal.key"],
+    ]);
+    expect(contents(directory)).toMatchObject(before);
   });
 
   it("renews the client's certificate, with the same key, when less than a third is left", async () => {

@@ -3,11 +3,14 @@
  *
  *     secure-boot/{pk,kek,db}.{key,crt}        firmware: pk and kek own it, db signs boot images
  *     image/{root-hash,ipe-policy}.{key,crt}   what the kernel checks: the root file system and the integrity policy
+ *     layers/layer.{key,crt}                   what the kernel checks: root hashes of container images' layers
+ *     layers/seal.{key,crt}                    what hosts check: which layers an image has
+ *     images/signer.{key,crt,pub}              signatures of images in cosign's format; the public key is what a policy names
  *     hosts/{ca,client}.{key,crt}              hosts' identities, and the operator's client certificate
  *     hmac.key                                 keyed hashes of write-only values
  */
-import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { randomBytes, X509Certificate } from "node:crypto";
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { defaultKeysDirectory, hostKeyFiles, operatorHome } from "../internal/directories.js";
 import { generateKey, isDueForRenewal, type KeyKind, type KeyPair, makeCertificate, readKey } from "./certificates.js";
@@ -43,6 +46,9 @@ const selfSigned: KeySpec[] = [
   { path: "secure-boot/db", kind: "rsa-2048", role: "signer", commonName: "Palisade boot images", days: 20 * year },
   { path: "image/root-hash", kind: "rsa-2048", role: "signer", commonName: "Palisade root hashes", days: 20 * year },
   { path: "image/ipe-policy", kind: "rsa-2048", role: "signer", commonName: "Palisade IPE policies", days: 20 * year },
+  { path: "layers/layer", kind: "rsa-2048", role: "signer", commonName: "Palisade layers", days: 20 * year },
+  { path: "layers/seal", kind: "ec-p256", role: "signer", commonName: "Palisade seals", days: 20 * year },
+  { path: "images/signer", kind: "ec-p256", role: "signer", commonName: "Palisade container images", days: 20 * year },
   { path: "hosts/ca", kind: "ec-p256", role: "authority", commonName: "Palisade hosts", days: 10 * year },
 ];
 
@@ -80,7 +86,9 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
       noted(passphrase, () => `${randomBytes(32).toString("base64url")}\n`),
     );
   }
-  for (const folder of ["", "secure-boot", "image", "hosts"]) ensurePrivateDirectory(path.join(keysDirectory, folder));
+  for (const folder of ["", "secure-boot", "image", "layers", "images", "hosts"]) {
+    ensurePrivateDirectory(path.join(keysDirectory, folder));
+  }
 
   const ensureKey = async (stem: string, kind: KeyKind): Promise<KeyPair> => {
     const keyFile = path.join(keysDirectory, `${stem}.key`);
@@ -109,6 +117,13 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
     );
   }
 
+  const imageSigner = path.join(keysDirectory, "images/signer.crt");
+  const publicFile = path.join(keysDirectory, "images/signer.pub");
+  await ensurePublicFile(
+    publicFile,
+    noted(publicFile, () => publicKeyOf(readFileSync(imageSigner, "utf8"))),
+  );
+
   const ca = hostKeyFiles.certificateAuthority;
   const issuer = {
     certificate: await ensurePublicFile(path.join(keysDirectory, ca.certificateFile), missing(ca.certificateFile)),
@@ -129,6 +144,11 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
     noted(hmac, () => `${randomBytes(32).toString("hex")}\n`),
   );
   return { directory: keysDirectory, made };
+}
+
+/** The public key of a certificate, PEM (SubjectPublicKeyInfo), as cosign and image policies take it. */
+function publicKeyOf(certificate: string): string {
+  return new X509Certificate(certificate).publicKey.export({ type: "spki", format: "pem" }) as string;
 }
 
 /** A new passphrase would not open the secrets of the stacks that are there. */

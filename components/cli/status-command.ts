@@ -49,6 +49,7 @@ async function describe(host: HostRecord): Promise<{ text: string; ok: boolean }
 export function formatHost(host: HostRecord, facts: GetHostResponse, integrity: GetIntegrityResponse): string {
   const on = (value: boolean | undefined) => (value ? "yes" : "no");
   const { root, ipe, selinux } = integrity;
+  const verified = ({ signatureVerified }: { signatureVerified: boolean }) => signatureVerified;
   const rows: [string, string][] = [
     ["ready", facts.ready ? "yes" : `no: ${facts.readyMessage}`],
     ["agent", `${host.connection?.endpoint ?? ""}, version ${facts.agentVersion}`],
@@ -61,6 +62,11 @@ export function formatHost(host: HostRecord, facts: GetHostResponse, integrity: 
     ["root hash", root ? `${root.rootHash} on ${root.mountPoint}` : "no verity device"],
     ["signature checked", `${on(root?.signatureVerified)}; unsigned ones refused: ${on(root?.signaturesRequired)}`],
     ["IPE", ipe?.activePolicy ? `${ipe.activePolicy}, ${ipe.enforcing ? "enforcing" : "audit"}` : "no policy"],
+    ["mode", integrity.mode || "not named"],
+    [
+      "sealed layers",
+      `${integrity.layers.length} open, ${integrity.layers.filter(verified).length} with a checked signature`,
+    ],
     ["SELinux", selinux?.enabled ? `${selinux.enforcing ? "enforcing" : "permissive"}, ${selinux.policy}` : "disabled"],
   ];
   const lines = rows.map(([name, value]) => `  ${name.padEnd(18)}${printable(value)}\n`);

@@ -33,6 +33,11 @@ export interface NestedHostArgs {
   keysDirectory?: pulumi.Input<string>;
   /** auto, kvm or tcg. Default: auto, which boots a probe guest to find out whether KVM works. */
   acceleration?: pulumi.Input<string>;
+  /**
+   * none or template. template: a host whose state disk is new does not boot, but resumes a template of its image and size, which the
+   * first one makes; for tests, see `docs/testing.md`. Default: none.
+   */
+  snapshot?: pulumi.Input<string>;
   /** running or stopped. Default: running. */
   powerState?: pulumi.Input<string>;
   /** Delete the machine even when its agent cannot be reached. Default: false. */
@@ -51,6 +56,7 @@ const argumentNames = [
   "clientIdentity",
   "keysDirectory",
   "acceleration",
+  "snapshot",
   "powerState",
   "forceDestroy",
 ] as const satisfies readonly (keyof NestedHostArgs)[];
@@ -107,6 +113,7 @@ export class NestedHost extends Component {
         certificateAuthority: args.certificateAuthority ?? keyPair(args.keysDirectory, "certificateAuthority"),
         clientIdentity: args.clientIdentity ?? keyPair(args.keysDirectory, "clientIdentity"),
         acceleration: checked.acceleration,
+        snapshot: checked.snapshot,
         powerState: checked.powerState,
         forceDestroy: checked.forceDestroy,
       },
@@ -170,6 +177,7 @@ function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
     stateDiskGiB: check.field("stateDiskGiB", args.stateDiskGiB, rules.integer(1, 65536)),
     publishedPorts: args.publishedPorts,
     acceleration: check.field("acceleration", args.acceleration, rules.oneOf("auto", "kvm", "tcg")),
+    snapshot: check.field("snapshot", args.snapshot, rules.oneOf("none", "template")),
     powerState: check.field("powerState", args.powerState, rules.oneOf("running", "stopped")),
     forceDestroy: check.field("forceDestroy", args.forceDestroy, rules.boolean),
   };

@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
 import { describe, expect, it } from "vitest";
 import { ArgumentCheck, ArgumentError, known, rules } from "./arguments.js";
@@ -38,6 +39,11 @@ describe("ArgumentCheck", () => {
       expect(pulumi.RunError.isInstance(error)).toBe(true);
       expect((error as ArgumentError).problems).toEqual([{ path: "a", value: "1", reason: "wrong" }]);
     }
+  });
+
+  it("is inspected in no time, whatever Pulumi hangs on the error", () => {
+    const error = Object.assign(new ArgumentError("Thing", []), { promise: new Promise(() => undefined) });
+    expect(inspect(error)).toBe(error.message);
   });
 
   it("does not call a name of Object's own an argument", () => {

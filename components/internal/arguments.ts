@@ -1,4 +1,5 @@
 /** Checking of components' arguments: all problems of a call at once, each with the path of the wrong field. */
+import { inspect } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
 
 /** What is wrong with one field. */
@@ -23,6 +24,11 @@ export class ArgumentError extends pulumi.RunError {
         ...problems.map(({ path, value, reason }) => `  ${path}${value === undefined ? "" : ` = ${value}`}: ${reason}`),
       ].join("\n"),
     );
+  }
+
+  /** Pulumi hangs promises on errors and inspects them, for a minute and more, when an output was refused. */
+  [inspect.custom](): string {
+    return this.message;
   }
 }
 

@@ -11,11 +11,12 @@ export interface ChildOptions extends pulumi.CustomResourceOptions {
 /** Base of every component. Type tokens and children's names are permanent: they are part of URNs. */
 export abstract class Component extends pulumi.ComponentResource {
   /**
-   * @param kind last part of the type token: `palisade:index:<kind>`
+   * @param kind last part of the type token: `palisade:<module>:<kind>`
    * @param name the user's name of the component, a DNS label; children's names derive from it
    * @param args kept for the engine's record of the component
    * @param opts the user's options
    * @param formerKinds kinds this component had in earlier releases
+   * @param module the sub-path that exports the component; `index` for the package itself
    */
   protected constructor(
     kind: string,
@@ -23,10 +24,11 @@ export abstract class Component extends pulumi.ComponentResource {
     args: pulumi.Inputs,
     opts: pulumi.ComponentResourceOptions | undefined,
     formerKinds: string[] = [],
+    module: "index" | "azure" | "kubernetes" = "index",
   ) {
     Component.checkFor(kind, componentName).refuse();
-    const aliases = formerKinds.map((former) => ({ type: `palisade:index:${former}` }));
-    super(`palisade:index:${kind}`, componentName, args, pulumi.mergeOptions(opts, { aliases }));
+    const aliases = formerKinds.map((former) => ({ type: `palisade:${module}:${former}` }));
+    super(`palisade:${module}:${kind}`, componentName, args, pulumi.mergeOptions(opts, { aliases }));
   }
 
   /** A check that already holds what is wrong with the name. */

@@ -1,4 +1,5 @@
 /** Where Palisade keeps what belongs to the operator: never in the clone, never in a stack's state. */
+import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
 
@@ -19,6 +20,25 @@ export function defaultKeysDirectory(environment: Environment = process.env): st
 export function cacheDirectory(environment: Environment = process.env): string {
   const base = environment["XDG_CACHE_HOME"] || path.join(homedir(), ".cache");
   return path.resolve(environment["PALISADE_CACHE"] || path.join(base, "palisade"));
+}
+
+/** A key of the keys folder with its certificate, named by its path there: `layers/layer`, `images/signer`. */
+export function keyPair(keysDirectory: string, name: string): { certificateFile: string; keyFile: string } {
+  return { certificateFile: path.join(keysDirectory, `${name}.crt`), keyFile: path.join(keysDirectory, `${name}.key`) };
+}
+
+/** `$PALISADE_STATE`, else `$XDG_STATE_HOME/palisade`, else `~/.local/state/palisade`: what exists on this machine. */
+export function stateDirectory(environment: Environment = process.env): string {
+  const base = environment["XDG_STATE_HOME"] || path.join(homedir(), ".local", "state");
+  return path.resolve(environment["PALISADE_STATE"] || path.join(base, "palisade"));
+}
+
+/** Root of the clone or of the installed package, seen from the source as from its compiled file. */
+export function packageRoot(folder = __dirname): string {
+  if (existsSync(path.join(folder, "package.json"))) return folder;
+  const parent = path.dirname(folder);
+  if (parent === folder) throw new Error(`${__dirname}: no package.json in any folder above`);
+  return packageRoot(parent);
 }
 
 /** Files of the keys folder that hosts are reached with, relative to it. */

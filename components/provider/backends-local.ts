@@ -7,6 +7,8 @@ import { createLocalHypervisor, demandLocal } from "./hypervisor/local-hyperviso
 import { HypervisorMarkers } from "./hypervisor/markers.js";
 import { VirtualMachines } from "./hypervisor/virtual-machines.js";
 import { DebianImageBuilder } from "./image-builder/debian-image-builder.js";
+import { LocalPatcher } from "./patching/local-patcher.js";
+import { LocalSealer } from "./sealing/local-sealer.js";
 import { LocalRegistries } from "./registry/local-registries.js";
 
 /** Nothing is read, made or dialled before the first call. */
@@ -16,13 +18,16 @@ export function createLocalBackends(config: { stateDirectory: string; cacheDirec
   const markers = new HypervisorMarkers(state);
   const machines = new VirtualMachines(markers, cache);
   const hypervisor = createLocalHypervisor(markers, machines);
+  const registries = new LocalRegistries(state);
   return {
     hypervisor(uri) {
       demandLocal(uri);
       return hypervisor;
     },
-    registries: new LocalRegistries(state),
-    images: new DebianImageBuilder(cache),
+    registries,
+    images: new DebianImageBuilder(cache, (server) => registries.findRegistry(server)),
+    sealer: new LocalSealer(cache, (server) => registries.findRegistry(server)),
+    patcher: new LocalPatcher(state, cache, registries),
     hostImages: new LocalHostImages(state, cache, (digest) => machines.usesImage(digest)),
     agents: new LocalAgents(machines),
   };

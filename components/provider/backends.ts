@@ -12,6 +12,7 @@
  * - `read*` returns what is observed. `undefined` means proven absence; anything unknowable is thrown.
  */
 import type * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import type * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 
 /** Who a thing on this machine belongs to. */
 export interface Owner {
@@ -34,7 +35,8 @@ export interface Operation {
   status(message: string): void;
   /**
    * Named points at which tests kill or fail the call: `marker-written`, `disk-created`, `tpm-started`, `qemu-started`,
-   * `booted`, `enrolled`, `registry-started`, `image-built`, `image-pushed`, `group-applied`, `group-ready`.
+   * `booted`, `enrolled`, `registry-started`, `image-built`, `image-scanned`, `image-patched`, `image-pushed`, `layer-sealed`, `image-signed`, `seal-published`,
+   * `group-applied`, `group-ready`, `image-policy-applied`.
    * Does nothing in production.
    */
   checkpoint(name: string): Promise<void>;
@@ -76,6 +78,8 @@ export interface VirtualMachineSpec {
   certificateAuthority: KeyPairFiles;
   clientIdentity: KeyPairFiles;
   acceleration: "auto" | "kvm" | "tcg";
+  /** template: a machine whose disk has no host yet resumes a template of its image and size instead of booting. Default: none. */
+  snapshot?: "none" | "template";
   powerState: "running" | "stopped";
 }
 
@@ -102,6 +106,10 @@ export interface IntegrityFacts {
   ipeEnforcing: boolean;
   selinux: "enforcing" | "permissive" | "disabled";
   kernelVersion: string;
+  /** audit, enforce, jit or strict; empty when the host's command line names none. */
+  mode: string;
+  /** Layers of sealed images that are open as verity devices. */
+  sealedLayers: number;
 }
 
 export interface VirtualMachineObserved extends VirtualMachineSpec {
@@ -149,6 +157,8 @@ export interface RegistryObserved extends RegistrySpec {
 export interface RegistryService {
   createRegistry(op: Operation, spec: RegistrySpec): Promise<RegistryObserved>;
   readRegistry(id: string): Promise<RegistryObserved | undefined>;
+  /** The registry of this machine with that server, `<address>:<port>`; undefined when it is none of this machine's. */
+  findRegistry(server: string): Promise<RegistryObserved | undefined>;
   updateRegistry(op: Operation, id: string, spec: RegistrySpec): Promise<RegistryObserved>;
   deleteRegistry(op: Operation, id: string): Promise<void>;
 }
@@ -166,6 +176,10 @@ export interface DebianImageSpec {
   tag: string;
   suite: string;
   packages: string[];
+  /** Default: true; else the packages are those of the suite's last point release. */
+  securityUpdates?: boolean;
+  /** Default: false; else the image holds apt and this machine's package sources of the suite. */
+  packageSources?: boolean;
   entrypoint: string[];
   command: string[];
   environment: Record<string, string>;
@@ -178,9 +192,9 @@ export interface DebianImageObserved {
   digest: string;
   /** <server>/<repository>@<digest> */
   reference: string;
-  /** What the image was made from, as recorded in the image itself; absent for an image that is not ours. */
-  madeFrom?: Omit<DebianImageSpec, "registry"> & { inputsHash: string };
 }
+/** What an image was made from, as recorded in the image itself. */
+export type MadeFrom = Omit<DebianImageSpec, "registry"> & { inputsHash: string };
 export interface ImageBuilder {
   /** Builds (or takes from the cache by content) and pushes. */
   buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved>;
@@ -189,12 +203,14 @@ export interface ImageBuilder {
    * of this machine with that server are used, for imports.
    */
   readImage(registry: RegistryAccess, repository: string, digest: string): Promise<DebianImageObserved | undefined>;
+  /** For an image that is there, with credentials as for `readImage`; undefined for one that is not ours. */
+  readMadeFrom(registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined>;
   /** A short stable string over everything that decides the image's content but is not in the spec. */
   inputsHash(spec: DebianImageSpec): Promise<string>;
 }
 
 export interface HostImageBuildSpec {
-  mode: "audit";
+  mode: "enforce" | "audit" | "jit";
   keysDirectory: string;
 }
 export interface HostImageObserved {
@@ -204,7 +220,8 @@ export interface HostImageObserved {
   directory: string;
   rootHash: string;
   ipePolicy: string;
-  mode: "audit";
+  /** Of the kernel image that boots; with `-debug` or `-probe` behind it for an image that is no product. */
+  mode: string;
   /** SHA-256 fingerprints, hex, of the certificates in the firmware's db. */
   trustedCertificates: string[];
   /** What it was built from on this machine; absent for an image that came from elsewhere. */
@@ -235,6 +252,13 @@ export interface AgentClient {
   deleteGroup(name: string): Promise<void>;
   watchGroup(name: string, signal: AbortSignal): AsyncIterable<agentv1.Group>;
   getLogs(group: string, container: string, tailLines: number): Promise<string>;
+  /** Declares a policy, or only asks whether it would be taken; tells which images on the host it refuses. */
+  applyImagePolicy(policy: images.ImagePolicy, dryRun?: boolean): Promise<images.ApplyImagePolicyResponse>;
+  /** undefined: the host itself says that there is no such policy. */
+  getImagePolicy(name: string): Promise<images.ImagePolicy | undefined>;
+  deleteImagePolicy(name: string): Promise<void>;
+  /** Leaves all groups as they are for a while, whatever happens to them; 0 seconds resume. At most an hour. */
+  suspendReconcile(seconds: number): Promise<void>;
   close(): void;
 }
 
@@ -266,11 +290,140 @@ export interface Agents {
   isStopped(hostId: string): Promise<boolean>;
 }
 
+/** A key that signs, by reference: exactly one of `keyFile` and `pkcs11Uri`. Nothing secret enters the state. */
+export interface SigningKey {
+  /** PEM. */
+  certificateFile: string;
+  /** PEM, PKCS#8, not encrypted. */
+  keyFile?: string;
+  /** RFC 7512; the PIN is in the file that `pin-source` names. */
+  pkcs11Uri?: string;
+}
+export interface SealSpec {
+  registry: RegistryAccess;
+  repository: string;
+  digest: string;
+  /** Signs the layers' root hashes, for the kernel. */
+  layerSigner: SigningKey;
+  /** Signs the seal manifest, for hosts. */
+  sealSigner: SigningKey;
+  /** Signs the image in cosign's format; absent: it is not signed. */
+  imageSigner?: SigningKey;
+}
+export interface SealObserved {
+  digest: string;
+  /** <server>/<repository>@<digest> */
+  reference: string;
+  /** sha256:<hex> of the seal's manifest in the registry. */
+  sealDigest: string;
+  /** Of the layers, bottom first, hex. */
+  rootHashes: string[];
+  /** SHA-256 of the layer signer's certificate in DER, hex. */
+  layerKey: string;
+  /** SHA-256 of the seal signer's public key (SubjectPublicKeyInfo in DER), hex. */
+  sealKeyId: string;
+  /** Layers that had been sealed before. */
+  reusedLayers: number;
+}
+/** A seal that was found, with the signers that an import records. */
+export interface SealFound extends SealObserved {
+  /** Of the operator's keys; imageSigner only where the image itself is signed. Absent unless nothing was known before. */
+  signers?: { layerSigner: SigningKey; sealSigner: SigningKey; imageSigner?: SigningKey };
+}
+export interface ImageSealer {
+  /** Identities of the signers, from their certificates; reads files only. Throws a PropertyError for what cannot be read. */
+  identify(keys: Pick<SealSpec, "layerSigner" | "sealSigner">): Promise<Pick<SealObserved, "layerKey" | "sealKeyId">>;
+  /** Seals what is not sealed yet and publishes; the same for the same image and keys. */
+  seal(op: Operation, spec: SealSpec): Promise<SealObserved>;
+  /**
+   * The seal of an image that the seal key has signed; undefined when the registry says that there is none. Credentials as for
+   * `ImageBuilder.readImage`.
+   *
+   * @param known what was observed before: when it was made with another seal key, it counts as long as it is there.
+   * @param sealCertificateFile default: the seal certificate of the operator's keys.
+   */
+  readSeal(
+    registry: RegistryAccess,
+    repository: string,
+    digest: string,
+    known?: SealObserved,
+    sealCertificateFile?: string,
+  ): Promise<SealFound | undefined>;
+}
+
+export interface PatchSpec {
+  registry: RegistryAccess;
+  repository: string;
+  /** Of the original image. */
+  digest: string;
+  /** Tag that is set to the patched image, last; absent: none. */
+  tag?: string;
+  /** Folder of the vulnerability database. Default: the one that `palisade vulndb build` makes. */
+  database?: string;
+  /** Signs the OpenVEX attestation. */
+  imageSigner: SigningKey;
+}
+export interface PatchObserved {
+  /** Of the patched image; the original's when nothing in that is fixable. */
+  digest: string;
+  /** <server>/<repository>@<digest> */
+  reference: string;
+  /** Pairs of vulnerability and package that some version fixes: in the original, in `digest`. */
+  fixableBefore: number;
+  fixableAfter: number;
+  /** What `digest` has, each as `<vulnerability> <package>`: what no version fixes. */
+  remaining: string[];
+  databaseDigest: string;
+  /** ISO 8601. */
+  scannedAt: string;
+  /** <server>/<repository>@<digest> of the OpenVEX attestation; absent when nothing was patched. */
+  vexReference?: string;
+}
+/** What a registry tells of a patched image. */
+export interface PatchedFound {
+  digest: string;
+  /** <server>/<repository>@<digest> */
+  reference: string;
+  /** For an import: how it was made, when the operator's key has attested it. */
+  made?: {
+    /** Digest of the image it was patched from. */
+    original: string;
+    tag?: string;
+    observed: PatchObserved;
+    imageSigner: SigningKey;
+  };
+}
+export interface ImagePatcher {
+  /** Digest of a vulnerability database; reads small files only. Throws a PropertyError when there is none. */
+  databaseDigest(directory?: string): Promise<string>;
+  /**
+   * Scans, and patches what is fixable, always from the original.
+   *
+   * @param previous digest of an earlier patch of the same original, which is kept while nothing in it is fixable.
+   */
+  patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved>;
+  /**
+   * undefined when the registry says that the digest is not there. Credentials as for `ImageBuilder.readImage`.
+   *
+   * @param isKnown whether how it was made need not be told.
+   */
+  readPatched(
+    registry: RegistryAccess,
+    repository: string,
+    digest: string,
+    isKnown: boolean,
+  ): Promise<PatchedFound | undefined>;
+  /** Ends what an interrupted patch has left running, and removes it. */
+  endPatch(op: Operation, id: string): Promise<void>;
+}
+
 /** Everything the provider's resources stand on. */
 export interface Backends {
   hypervisor(uri: string): Hypervisor;
   registries: RegistryService;
   images: ImageBuilder;
+  sealer: ImageSealer;
+  patcher: ImagePatcher;
   hostImages: HostImageStore;
   agents: Agents;
 }

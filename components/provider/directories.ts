@@ -1,4 +1,4 @@
-/** Where the provider keeps what it makes when its configuration does not say. Absolute paths. */
+/** Where the provider keeps what it makes, and looks for keys, when it is not told. Absolute paths. */
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 
@@ -14,4 +14,18 @@ export function defaultStateDirectory(environment: Environment = process.env): s
 export function defaultCacheDirectory(environment: Environment = process.env): string {
   const base = environment["XDG_CACHE_HOME"] || join(homedir(), ".cache");
   return resolve(environment["PALISADE_CACHE"] || join(base, "palisade"));
+}
+
+/**
+ * The folder that `palisade keys init` makes: `keys` in `$PALISADE_HOME`, else in `$XDG_DATA_HOME/palisade`, else in
+ * `~/.local/share/palisade`.
+ */
+export function defaultKeysDirectory(environment: Environment = process.env): string {
+  const base = environment["XDG_DATA_HOME"] || join(homedir(), ".local", "share");
+  return join(resolve(environment["PALISADE_HOME"] || join(base, "palisade")), "keys");
+}
+
+/** A key of the keys folder with its certificate, named by its path there: `layers/layer`, `images/signer`. */
+export function keyPair(keysDirectory: string, name: string): { certificateFile: string; keyFile: string } {
+  return { certificateFile: join(keysDirectory, `${name}.crt`), keyFile: join(keysDirectory, `${name}.key`) };
 }

@@ -39,8 +39,8 @@ export interface PropertyDiff {
   inputDiff: boolean;
 }
 
-export interface Context {
-  backends: Backends;
+export interface Context<B = Backends> {
+  backends: B;
 }
 
 export interface CreateResult {
@@ -76,27 +76,28 @@ export class PropertyError extends Error {
   }
 }
 
-export interface Resource {
+/** @typeParam B what the resource stands on; Palisade's own resources stand on `Backends` */
+export interface Resource<B = Backends> {
   /** Token, e.g. `palisade:index:VirtualMachine`. */
   readonly type: string;
   /** Seconds, when the program sets no customTimeouts. */
   readonly defaultTimeouts: { create: number; update: number; delete: number };
   /** Pure and complete: validates, fills in defaults and normalises. Reads no more than local files that are inputs. */
   check(
-    context: Context,
+    context: Context<B>,
     request: { inputs: Properties; oldInputs: Properties | undefined },
   ): Promise<{ inputs: Properties; failures: CheckFailure[] }>;
   /** What differs, in detail; an empty list means no change. Everything that replaces deletes first. */
   diff(request: { id: string; oldInputs: Properties; oldOutputs: Properties; inputs: Properties }): PropertyDiff[];
   /** In preview the outputs hold what can be known and `unknown` elsewhere; the id is empty. */
-  create(context: Context, request: { inputs: Properties; preview: boolean; op: Operation }): Promise<CreateResult>;
+  create(context: Context<B>, request: { inputs: Properties; preview: boolean; op: Operation }): Promise<CreateResult>;
   /** Inputs and outputs are absent when the resource is imported. `undefined`: proven absent. */
   read(
-    context: Context,
+    context: Context<B>,
     request: { id: string; inputs: Properties | undefined; outputs: Properties | undefined; op: Operation },
   ): Promise<ReadResult | undefined>;
   update(
-    context: Context,
+    context: Context<B>,
     request: {
       id: string;
       oldInputs: Properties;
@@ -107,7 +108,13 @@ export interface Resource {
     },
   ): Promise<Properties>;
   delete(
-    context: Context,
+    context: Context<B>,
     request: { id: string; inputs: Properties; outputs: Properties; op: Operation },
   ): Promise<void>;
 }
+
+/** A function of a plugin, e.g. `command:local:run`. It is called in preview too. */
+export type PluginFunction<B = Backends> = (
+  context: Context<B>,
+  request: { inputs: Properties; op: Operation },
+) => Promise<{ outputs: Properties; failures: CheckFailure[] }>;

@@ -61,6 +61,10 @@ export class DebianImage extends pulumi.CustomResource {
      */
     declare public /*out*/ readonly inputsHash: pulumi.Output<string>;
     /**
+     * Whether the image holds apt and this machine's package sources of the suite, which a PatchedImage needs. Default: false.
+     */
+    declare public readonly packageSources: pulumi.Output<boolean | undefined>;
+    /**
      * Package names; their dependencies come along.
      */
     declare public readonly packages: pulumi.Output<string[]>;
@@ -76,6 +80,10 @@ export class DebianImage extends pulumi.CustomResource {
      * Repository in the registry.
      */
     declare public readonly repository: pulumi.Output<string>;
+    /**
+     * Whether packages come with the suite's updates. Without, they are those of its last point release, for a PatchedImage to update. Default: true.
+     */
+    declare public readonly securityUpdates: pulumi.Output<boolean | undefined>;
     /**
      * Debian suite, e.g. trixie.
      */
@@ -113,9 +121,11 @@ export class DebianImage extends pulumi.CustomResource {
             resourceInputs["entrypoint"] = args?.entrypoint;
             resourceInputs["environment"] = args?.environment;
             resourceInputs["files"] = args?.files;
+            resourceInputs["packageSources"] = args?.packageSources;
             resourceInputs["packages"] = args?.packages;
             resourceInputs["registry"] = args?.registry;
             resourceInputs["repository"] = args?.repository;
+            resourceInputs["securityUpdates"] = args?.securityUpdates;
             resourceInputs["suite"] = (args?.suite) ?? "trixie";
             resourceInputs["tag"] = (args?.tag) ?? "latest";
             resourceInputs["workingDirectory"] = (args?.workingDirectory) ?? "/";
@@ -129,10 +139,12 @@ export class DebianImage extends pulumi.CustomResource {
             resourceInputs["environment"] = undefined /*out*/;
             resourceInputs["files"] = undefined /*out*/;
             resourceInputs["inputsHash"] = undefined /*out*/;
+            resourceInputs["packageSources"] = undefined /*out*/;
             resourceInputs["packages"] = undefined /*out*/;
             resourceInputs["reference"] = undefined /*out*/;
             resourceInputs["registry"] = undefined /*out*/;
             resourceInputs["repository"] = undefined /*out*/;
+            resourceInputs["securityUpdates"] = undefined /*out*/;
             resourceInputs["suite"] = undefined /*out*/;
             resourceInputs["tag"] = undefined /*out*/;
             resourceInputs["workingDirectory"] = undefined /*out*/;
@@ -163,6 +175,10 @@ export interface DebianImageArgs {
      */
     files?: pulumi.Input<{[key: string]: pulumi.Input<string>} | undefined>;
     /**
+     * Whether the image holds apt and this machine's package sources of the suite, which a PatchedImage needs. Default: false.
+     */
+    packageSources?: pulumi.Input<boolean | undefined>;
+    /**
      * Package names; their dependencies come along.
      */
     packages: pulumi.Input<pulumi.Input<string>[]>;
@@ -174,6 +190,10 @@ export interface DebianImageArgs {
      * Repository in the registry.
      */
     repository: pulumi.Input<string>;
+    /**
+     * Whether packages come with the suite's updates. Without, they are those of its last point release, for a PatchedImage to update. Default: true.
+     */
+    securityUpdates?: pulumi.Input<boolean | undefined>;
     /**
      * Debian suite, e.g. trixie.
      */

@@ -57,7 +57,7 @@ export class HostImage extends pulumi.CustomResource {
      */
     declare public /*out*/ readonly ipePolicy: pulumi.Output<string>;
     /**
-     * audit.
+     * Mode of the kernel image that boots: enforce, audit or jit.
      */
     declare public /*out*/ readonly mode: pulumi.Output<string>;
     /**

@@ -20,6 +20,16 @@ export type HostImage = import("./hostImage").HostImage;
 export const HostImage: typeof import("./hostImage").HostImage = null as any;
 utilities.lazyLoad(exports, ["HostImage"], () => require("./hostImage"));
 
+export { ImagePolicyArgs } from "./imagePolicy";
+export type ImagePolicy = import("./imagePolicy").ImagePolicy;
+export const ImagePolicy: typeof import("./imagePolicy").ImagePolicy = null as any;
+utilities.lazyLoad(exports, ["ImagePolicy"], () => require("./imagePolicy"));
+
+export { PatchedImageArgs } from "./patchedImage";
+export type PatchedImage = import("./patchedImage").PatchedImage;
+export const PatchedImage: typeof import("./patchedImage").PatchedImage = null as any;
+utilities.lazyLoad(exports, ["PatchedImage"], () => require("./patchedImage"));
+
 export { ProviderArgs } from "./provider";
 export type Provider = import("./provider").Provider;
 export const Provider: typeof import("./provider").Provider = null as any;
@@ -29,6 +39,11 @@ export { RegistryArgs } from "./registry";
 export type Registry = import("./registry").Registry;
 export const Registry: typeof import("./registry").Registry = null as any;
 utilities.lazyLoad(exports, ["Registry"], () => require("./registry"));
+
+export { SealedImageArgs } from "./sealedImage";
+export type SealedImage = import("./sealedImage").SealedImage;
+export const SealedImage: typeof import("./sealedImage").SealedImage = null as any;
+utilities.lazyLoad(exports, ["SealedImage"], () => require("./sealedImage"));
 
 export { StateDiskArgs } from "./stateDisk";
 export type StateDisk = import("./stateDisk").StateDisk;
@@ -60,8 +75,14 @@ const _module = {
                 return new GroupDeployment(name, <any>undefined, { urn })
             case "palisade:index:HostImage":
                 return new HostImage(name, <any>undefined, { urn })
+            case "palisade:index:ImagePolicy":
+                return new ImagePolicy(name, <any>undefined, { urn })
+            case "palisade:index:PatchedImage":
+                return new PatchedImage(name, <any>undefined, { urn })
             case "palisade:index:Registry":
                 return new Registry(name, <any>undefined, { urn })
+            case "palisade:index:SealedImage":
+                return new SealedImage(name, <any>undefined, { urn })
             case "palisade:index:StateDisk":
                 return new StateDisk(name, <any>undefined, { urn })
             case "palisade:index:VirtualMachine":

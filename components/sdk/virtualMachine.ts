@@ -101,6 +101,10 @@ export class VirtualMachine extends pulumi.CustomResource {
      */
     declare public /*out*/ readonly serialLog: pulumi.Output<string>;
     /**
+     * none or template. template: where the state disk has no host yet, the machine does not boot, but resumes a template of its image and size, made by the first one, within seconds. For tests. Default: none.
+     */
+    declare public readonly snapshot: pulumi.Output<string | undefined>;
+    /**
      * Id of a StateDisk. A change replaces the machine.
      */
     declare public readonly stateDiskId: pulumi.Output<string>;
@@ -138,6 +142,7 @@ export class VirtualMachine extends pulumi.CustomResource {
             resourceInputs["memoryMiB"] = (args?.memoryMiB) ?? 2048;
             resourceInputs["powerState"] = (args?.powerState) ?? "running";
             resourceInputs["publishedPorts"] = args?.publishedPorts;
+            resourceInputs["snapshot"] = args?.snapshot;
             resourceInputs["stateDiskId"] = args?.stateDiskId;
             resourceInputs["accelerator"] = undefined /*out*/;
             resourceInputs["bootSeconds"] = undefined /*out*/;
@@ -162,6 +167,7 @@ export class VirtualMachine extends pulumi.CustomResource {
             resourceInputs["powerState"] = undefined /*out*/;
             resourceInputs["publishedPorts"] = undefined /*out*/;
             resourceInputs["serialLog"] = undefined /*out*/;
+            resourceInputs["snapshot"] = undefined /*out*/;
             resourceInputs["stateDiskId"] = undefined /*out*/;
         }
         opts = pulumi.mergeOptions(utilities.resourceOptsDefaults(), opts);
@@ -213,6 +219,10 @@ export interface VirtualMachineArgs {
      * Ports of the host reachable on the hypervisor's machine, beside the agent's.
      */
     publishedPorts?: pulumi.Input<pulumi.Input<inputs.PublishedPortArgs>[] | undefined>;
+    /**
+     * none or template. template: where the state disk has no host yet, the machine does not boot, but resumes a template of its image and size, made by the first one, within seconds. For tests. Default: none.
+     */
+    snapshot?: pulumi.Input<string | undefined>;
     /**
      * Id of a StateDisk. A change replaces the machine.
      */

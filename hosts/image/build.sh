@@ -1,24 +1,30 @@
 #!/bin/bash
 # Builds the host image. Needs root: mmdebstrap and mkosi make file systems with other owners than the caller.
 #
-#   build.sh --binaries DIR --keys DIR --output DIR --cache DIR [--mode audit] [--profile debug]
+#   build.sh --binaries DIR --keys DIR --layers DIR --output DIR --cache DIR [--mode enforce] [--profile debug]
 #
 #   --binaries  what `make host-binaries` leaves: palisade-agent, palisade-initrd, containerd, containerd-shim-runc-v2,
 #               ctr, cni/, pause.oci.tar
-#   --keys      what `palisade keys init` leaves; used: secure-boot/{pk,kek,db}, image/{root-hash,ipe-policy}
+#   --keys      what `palisade keys init` leaves; used: secure-boot/{pk,kek,db}, image/{root-hash,ipe-policy}, and the
+#               certificates layers/{layer,seal}; layers/revoked.json, if it is there, lists what is not trusted any more
+#   --layers    store of sealed layers (hosts/seal) with the pause image
 #   --output    gets disk.raw, OVMF_VARS.fd and image.json; each is replaced at once or not at all
 #   --cache     tools, packages and the installed base, reused by later builds; shared by all clones
-#   --mode      what the integrity policy does, part of the signed image; only audit so far
+#   --mode      what the integrity policy does, part of the signed kernel image that is booted: audit reports, enforce
+#               denies, jit denies all but execution, for programs that make code at run time. The kernel images of the
+#               other modes lie beside it, for the same root file system. debug, with a profile only, is enforce without
+#               what the initrd gives up, so that tests can see each layer of protection alone
 #   --profile   debug: a root shell on the second serial port, for work on the image itself; never for a host in use
+#               probe: the witness of the end-to-end tests; --binaries has palisade-probe then
 #
 # Progress goes to standard output, one line per step.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 suite=trixie
-mode=audit
+mode=enforce
 profile=
-unset binaries keys output cache
+unset binaries keys layers output cache
 
 fail() {
     echo "build.sh: $*" >&2
@@ -27,7 +33,7 @@ fail() {
 
 while (($#)); do
     case $1 in
-    --binaries | --keys | --output | --cache | --mode | --profile)
+    --binaries | --keys | --layers | --output | --cache | --mode | --profile)
         (($# > 1)) || fail "$1 needs a value"
         declare "${1#--}=$2"
         shift 2
@@ -35,20 +41,23 @@ while (($#)); do
     *) fail "unknown argument $1; see the head of $0" ;;
     esac
 done
-for argument in binaries keys output cache; do
+for argument in binaries keys layers output cache; do
     [[ -n ${!argument:-} ]] || fail "--$argument is missing; see the head of $0"
 done
-[[ -f $here/command-line.$mode ]] || fail "--mode $mode is not known; known: audit"
-[[ -z $profile || $profile == debug ]] || fail "--profile $profile is not known; known: debug"
+[[ $profile =~ ^(|debug|probe)$ ]] || fail "--profile $profile is not known; known: debug, probe"
+modes=(audit enforce jit ${profile:+debug})
+[[ " ${modes[*]} " == *" $mode "* ]] || fail "--mode $mode is not known; known: ${modes[*]}"
 ((EUID == 0)) || fail "has to run as root: it makes file systems whose files belong to other users"
 for file in palisade-agent palisade-initrd containerd containerd-shim-runc-v2 ctr cni/bridge cni/host-local cni/loopback cni/portmap pause.oci.tar; do
     [[ -f $binaries/$file ]] || fail "--binaries $binaries lacks $file; make host-binaries makes it"
 done
-for role in secure-boot/pk secure-boot/kek secure-boot/db image/root-hash image/ipe-policy; do
+[[ $profile != probe || -f $binaries/palisade-probe ]] || fail "--binaries $binaries lacks palisade-probe, which --profile probe needs"
+for role in secure-boot/pk secure-boot/kek secure-boot/db image/root-hash image/ipe-policy layers/layer layers/seal; do
     [[ -f $keys/$role.crt ]] || fail "--keys $keys lacks $role.crt; palisade keys init makes it"
 done
+compgen -G "$layers/seals/*.json" >/dev/null || fail "--layers $layers is no store of sealed layers"
 mkdir -p "$output" "$cache/image"
-binaries=$(realpath "$binaries") keys=$(realpath "$keys") output=$(realpath "$output") cache=$(realpath "$cache")/image
+binaries=$(realpath "$binaries") keys=$(realpath "$keys") layers=$(realpath "$layers") output=$(realpath "$output") cache=$(realpath "$cache")/image
 
 started=$SECONDS
 progress() { printf '[%3d s] %s\n' $((SECONDS - started)) "$*"; }
@@ -71,16 +80,14 @@ SOURCE_DATE_EPOCH=$(<"$here/source-date-epoch")
 export SOURCE_DATE_EPOCH
 
 progress "definition: mode $mode${profile:+, profile $profile}"
-"$here/scripts/assemble.sh" "$here" "$binaries" "$tools" "$work/definition"
-tr '\n' ' ' <"$here/command-line.$mode" | sed 's/ *$/\n/' >"$work/command-line"
+"$here/scripts/assemble.sh" "$here" "$binaries" "$keys" "$layers" "$tools" "$work/definition" "$profile"
 cat >"$work/definition/mkosi.conf.d/99-build.conf" <<EOF
 [Output]
 OutputDirectory=/work/out
-Seed=$(cat "$here/ipe-policy" "$work/command-line" | sha256sum | sed -E 's/(.{8})(.{4})(.{4})(.{4})(.{12}).*/\1-\2-\3-\4-\5/')
+Seed=8f0f6c0e-3b1c-4d4e-9e5a-4a2f2f6d7c11
 [Content]
 SourceDateEpoch=$SOURCE_DATE_EPOCH
 Initrds=/work/initrd.cpio.zst
-KernelCommandLine=$(<"$work/command-line")
 [Validation]
 SecureBootKey=/keys/secure-boot/db.key
 SecureBootCertificate=/keys/secure-boot/db.crt
@@ -93,11 +100,10 @@ PackageCacheDirectory=/cache/packages
 WorkspaceDirectory=/work/workspace
 EOF
 
-progress "initrd: init program and signed integrity policy"
-in_root /definition/scripts/initrd.sh /binaries/palisade-initrd /work/command-line /definition/ipe-policy \
-    /keys/image/ipe-policy.crt /keys/image/ipe-policy.key /work/initrd.cpio.zst
+progress "initrd: init program"
+in_root /definition/scripts/initrd.sh /binaries/palisade-initrd /work/initrd.cpio.zst
 
-progress "system: packages, labels, verity, signed kernel image (mkosi)"
+progress "system: packages, labels, verity (mkosi)"
 if ! in_root mkosi --directory /work/definition ${profile:+--profile "$profile"} --force build >"$work/mkosi.log" 2>&1; then
     cp "$work/mkosi.log" "$output/build.log"
     tail -n 40 "$work/mkosi.log" >&2
@@ -105,13 +111,19 @@ if ! in_root mkosi --directory /work/definition ${profile:+--profile "$profile"}
 fi
 cp "$work/mkosi.log" "$output/build.log"
 
+progress "kernel images: ${modes[*]}, signed"
+# In plain text in mkosi's own kernel image, which comes first on the disk.
+root_hash=$(grep -aom 1 -E 'roothash=[0-9a-f]{64}' "$work/out/disk.raw" | head -n 1 | cut -d= -f2 || true)
+[[ -n $root_hash ]] || fail "mkosi's image carries no root hash"
+in_root /definition/scripts/boot-images.sh /definition /work/out/disk.raw "$root_hash" "$mode" /keys "${modes[@]}"
+
 progress "firmware: variables with our keys"
 in_root /definition/scripts/firmware.sh /keys /work/out/OVMF_VARS.fd
 
 progress "description"
 cp --sparse=always "$work/out/disk.raw" "$output/.disk.raw.new"
 cp "$work/out/OVMF_VARS.fd" "$output/.OVMF_VARS.fd.new"
-"$here/scripts/describe.sh" "$output/.disk.raw.new" "$work/definition" "$here" "$keys" "$mode${profile:+-$profile}" "$tools" >"$output/.image.json.new"
+"$here/scripts/describe.sh" "$output/.disk.raw.new" "$root_hash" "$work/definition" "$here" "$keys" "$mode${profile:+-$profile}" "$tools" >"$output/.image.json.new"
 for file in disk.raw OVMF_VARS.fd image.json; do
     mv -f "$output/.$file.new" "$output/$file"
 done

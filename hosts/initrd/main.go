@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/palisade-host/palisade/hosts/devicemapper"
+	"github.com/palisade-host/palisade/hosts/verity"
 )
 
 const (
@@ -28,11 +31,12 @@ const (
 	diskTimeout = 60 * time.Second
 )
 
-// Modules that are needed before the root file system is there. Those built into the kernel are skipped.
-var modules = []string{"efivarfs", "virtio_pci", "virtio_blk", "dm_mod", "dm_verity", "erofs"}
+// Modules that are needed before the root file system is there, and loop, which nothing on a host without udev's rules for it
+// asks for. Those built into the kernel are skipped.
+var modules = []string{"efivarfs", "virtio_pci", "virtio_blk", "dm_mod", "dm_verity", "erofs", "loop"}
 
 func main() {
-	// The keyring that carries the signature belongs to one thread.
+	// Capabilities belong to a thread; the one that gives some up becomes systemd.
 	runtime.LockOSThread()
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "palisade-initrd runs as the init process of the initrd only")
@@ -63,6 +67,7 @@ func boot() error {
 		{"check firmware and kernel", checkFacts},
 		{"open the root file system", openRoot},
 		{"activate the integrity policy", activatePolicy},
+		{"give up what could undo it", giveUp},
 	} {
 		if err := step.run(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -130,25 +135,38 @@ func openRoot() error {
 	if err != nil {
 		return err
 	}
-	superblock, err := readSuperblock(parts.hash.path)
+	hashDevice, err := os.Open(parts.hash.path)
 	if err != nil {
 		return err
+	}
+	defer hashDevice.Close()
+	superblock, err := verity.ReadSuperblock(hashDevice, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", parts.hash.path, err)
 	}
 	signature, err := readSignature(parts.signature.path, hash)
 	if err != nil {
 		return err
 	}
-	table := superblock.table(parts.data.number, parts.hash.number, hash, signatureKey)
-	if err := createVerityDevice("root", superblock.deviceUUID("root"), superblock.sectors(), table, signature); err != nil {
+	mapper, err := devicemapper.Open(devicemapper.Control)
+	if err != nil {
+		return err
+	}
+	defer mapper.Close()
+	source := verity.Source{Data: parts.data.number, Hash: parts.hash.number, Superblock: superblock}
+	// A corrupted block stops the machine: the attacker who can change blocks should not get to choose which reads fail.
+	device, err := verity.Open(mapper, "root", source, hash, signature, "panic_on_corruption")
+	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(newRoot, 0o755); err != nil {
 		return err
 	}
-	if err := waitForFile("/dev/dm-0", 5*time.Second); err != nil {
+	node, err := device.AwaitNode(5 * time.Second)
+	if err != nil {
 		return err
 	}
-	if err := unix.Mount("/dev/dm-0", newRoot, "erofs", unix.MS_RDONLY, ""); err != nil {
+	if err := unix.Mount(node, newRoot, "erofs", unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
 	say("root %s… opened, signature checked by the kernel", hash[:16])
@@ -178,15 +196,4 @@ func activatePolicy() error {
 	}
 	say("integrity policy %s active, enforce=%s", name, enforce)
 	return nil
-}
-
-func waitForFile(path string, timeout time.Duration) error {
-	deadline := time.Now().Add(timeout)
-	for {
-		_, err := os.Stat(path)
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }

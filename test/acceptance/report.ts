@@ -58,7 +58,7 @@ export function readRows(table: Table): Row[] {
 
 /** A hash over everything that decides what a host and its tests do; an observation counts for the same content only. */
 export function subject(): string {
-  const folders = ["hosts", "components", "stacks", "bin", "tools", "test", "package-lock.json", "go.sum"];
+  const folders = ["hosts", "bpf", "components", "stacks", "bin", "tools", "test", "package-lock.json", "go.sum"];
   const listing = execFileSync("git", ["ls-files", "-co", "--exclude-standard", "-z", "--", ...folders], {
     cwd: repository,
     encoding: "utf8",

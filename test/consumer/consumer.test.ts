@@ -1,9 +1,9 @@
 /** What a consumer gets: the packed package in a project of its own, with the plain CLI and a real engine. */
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, unlinkSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { World } from "../fakes/world.js";
-import { ConsumerProject } from "./consumer-project.js";
+import { ConsumerProject, repository } from "./consumer-project.js";
 
 const consumer = new ConsumerProject();
 beforeAll(() => consumer.install());
@@ -30,9 +30,11 @@ describe("the package", () => {
         "dist/components/index.js",
         "dist/components/index.mjs",
         "dist/components/provider/main.js",
+        ...["d.mts", "d.ts", "js", "mjs"].map((end) => `dist/components/testing/index.${end}`),
       ]),
     );
-    expect(files.filter((file) => /\.test\.|\/testing\/|^(dist\/)?(test|stacks)\//.test(file))).toEqual([]);
+    const internal = /\.test\.|components\/.+\/testing\/|^(dist\/)?(test|stacks)\//;
+    expect(files.filter((file) => internal.test(file))).toEqual([]);
     expect(files.filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"))).toEqual([]);
     for (const program of ["bin/palisade", "bin/pulumi-resource-palisade"]) {
       expect(statSync(path.join(consumer.package, program)).mode & 0o111).toBe(0o111);
@@ -45,11 +47,54 @@ import { createRequire } from "node:module";
 const required = createRequire(process.cwd() + "/")("@palisade-host/palisade");
 for (const name of ["NestedHost", "ContainerGroup", "Registry", "DebianImage", "HostImage", "StateDisk", "VirtualMachine"]) {
   if (typeof imported[name] !== "function" || imported[name] !== required[name]) throw new Error(name);
-}`;
+}
+const testing = "@palisade-host/palisade/testing";
+const { ephemeralStack } = await import(testing);
+if (typeof ephemeralStack !== "function") throw new Error(testing);
+if (ephemeralStack !== createRequire(process.cwd() + "/")(testing).ephemeralStack) throw new Error(testing);`;
     expect(await consumer.run(process.execPath, ["--input-type=module", "--eval", script])).toMatchObject({
       exitCode: 0,
       stderr: "",
     });
+  });
+
+  it("brings no package of a cloud, and says which one a sub-path needs", async () => {
+    for (const [subPath, peer] of [
+      ["azure", "@pulumi/azure-native"],
+      ["kubernetes", "@pulumi/kubernetes"],
+    ] as const) {
+      expect(existsSync(path.join(consumer.project, "node_modules", peer))).toBe(false);
+      const script = `require("@palisade-host/palisade/${subPath}")`;
+      const { exitCode, stderr } = await consumer.run(process.execPath, ["--eval", script]);
+      expect(exitCode).not.toBe(0);
+      expect(stderr).toContain(`Cannot find module '${peer}/`);
+    }
+  });
+
+  it("gives a group of each cloud where its package is there, by `import` and `require`", async () => {
+    const script = `import { createRequire } from "node:module";
+const require = createRequire(process.cwd() + "/");
+for (const subPath of ["azure", "kubernetes"]) {
+  const imported = await import("@palisade-host/palisade/" + subPath);
+  const required = require("@palisade-host/palisade/" + subPath);
+  if (typeof imported.ContainerGroup !== "function" || imported.ContainerGroup !== required.ContainerGroup) {
+    throw new Error(subPath);
+  }
+}`;
+    const scope = path.join(consumer.project, "node_modules/@pulumi");
+    const peers = ["azure-native", "kubernetes"];
+    for (const name of peers) symlinkSync(path.join(repository, "node_modules/@pulumi", name), path.join(scope, name));
+    try {
+      const run = await consumer.run(process.execPath, [
+        "--preserve-symlinks",
+        "--input-type=module",
+        "--eval",
+        script,
+      ]);
+      expect(run).toMatchObject({ exitCode: 0, stderr: "" });
+    } finally {
+      for (const name of peers) unlinkSync(path.join(scope, name));
+    }
   });
 
   it("has types for both kinds of modules", () => {

@@ -45,7 +45,7 @@ const make =
     const backends = createLocalBackends({ stateDirectory, cacheDirectory });
     const keys = withImage ? await keysDirectory(root) : "";
     const image = withImage
-      ? await backends.hostImages.build(operation("image"), { mode: "audit", keysDirectory: keys })
+      ? await backends.hostImages.build(operation("image"), { mode: "enforce", keysDirectory: keys })
       : undefined;
     const pair = (name: string) => ({
       certificateFile: path.join(keys, "hosts", `${name}.crt`),

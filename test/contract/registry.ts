@@ -25,6 +25,8 @@ export function registryContract(implementation: string, make: MakeSubject): voi
       expect(registry.password.length).toBeGreaterThanOrEqual(16);
       expect(await registries.createRegistry(operation("registry"), { port: 0 })).toEqual(registry);
       expect(await registries.readRegistry(registry.id)).toEqual(registry);
+      expect(await registries.findRegistry(registry.server)).toEqual(registry);
+      expect(await registries.findRegistry("registry.example:5000")).toBeUndefined();
     });
 
     it("is seen stopped, and started again as it was", async () => {

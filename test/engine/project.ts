@@ -18,6 +18,14 @@ import { homedir, tmpdir } from "node:os";
 import path from "node:path";
 import { World } from "../fakes/world.js";
 
+/** A package whose provider cannot be had here; a plugin that keeps what it is given stands in for it. */
+export interface StandIn {
+  name: string;
+  version: string;
+  /** Type token → what it answers beside the inputs. */
+  answers: Record<string, Record<string, unknown>>;
+}
+
 const repository = path.resolve(__dirname, "../..");
 
 export interface Result {
@@ -53,13 +61,13 @@ export class EngineProject {
   readonly world: World;
 
   /**
-   * @param program - name of a compiled program in `test/engine/programs`
+   * @param program - name of a compiled program in `test/engine/programs`, or a path of one in `dist`
    * @param options - `world`: an existing world to share, e.g. with the project that is imported from
    */
   constructor(
     program: string,
     readonly stack = "test",
-    options: { world?: World; keys?: string } = {},
+    options: { world?: World; keys?: string; standIns?: StandIn[] } = {},
   ) {
     this.world = options.world ?? new World(path.join(this.root, "world"));
     this.keys = options.keys ?? path.join(this.root, "keys");
@@ -68,28 +76,38 @@ export class EngineProject {
     mkdirSync(path.join(this.root, "plugin"));
     if (!options.keys) this.writeKeys();
     symlinkSync(path.join(repository, "node_modules"), path.join(this.root, "node_modules"));
-    const launcher = path.join(this.root, "plugin", "pulumi-resource-palisade");
-    writeFileSync(
-      launcher,
-      `#!/bin/sh\nexec "${process.execPath}" "${path.join(repository, "dist/test/fakes/plugin.js")}" "${this.world.directory}" "$@"\n`,
-    );
-    chmodSync(launcher, 0o755);
+    const standIns = options.standIns ?? [];
+    this.writePlugin("palisade", "plugin.js", this.world.directory);
+    for (const { name, version, answers } of standIns) {
+      const file = path.join(this.root, `${name}.json`);
+      writeFileSync(file, JSON.stringify(answers));
+      this.writePlugin(name, "stand-in-plugin.js", name, version, file);
+    }
     writeFileSync(
       path.join(this.root, "Pulumi.yaml"),
       [
         "name: engine-test",
         "runtime: { name: nodejs, options: { typescript: false } }",
-        `main: ${path.join(repository, "dist/test/engine/programs", `${program}.js`)}`,
+        `main: ${path.resolve(repository, "dist/test/engine/programs", `${program}.js`)}`,
         "options: { refresh: always }",
         "plugins:",
         "  providers:",
-        `    - { name: palisade, path: ${path.join(this.root, "plugin")} }`,
+        ...["palisade", ...standIns.map(({ name }) => name)].map(
+          (name) => `    - { name: ${name}, path: ${path.join(this.root, "plugin")} }`,
+        ),
         "",
       ].join("\n"),
     );
   }
 
   readonly keys: string;
+
+  private writePlugin(name: string, script: string, ...args: string[]): void {
+    const launcher = path.join(this.root, "plugin", `pulumi-resource-${name}`);
+    const command = [process.execPath, path.join(repository, "dist/test/fakes", script), ...args];
+    writeFileSync(launcher, `#!/bin/sh\nexec ${command.map((word) => `"${word}"`).join(" ")} "$@"\n`);
+    chmodSync(launcher, 0o755);
+  }
 
   private writeKeys(): void {
     const folder = path.join(this.keys, "hosts");

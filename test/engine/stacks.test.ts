@@ -66,6 +66,11 @@ describe("stacks", () => {
     expect(broken.output).toMatch(/container nginx: CrashLoopBackOff with exit code 1/);
     expect(broken.output).toMatch(/cannot open configuration/);
     expect((await project.state()).some((resource) => urnEnd(resource.urn) === "group")).toBe(true);
+    // What crashed before is tried again, not given up at once.
+    const restarts = (): number => Number(project.world.list("groups")[0]?.observed["restarts"]);
+    const before = restarts();
+    expect((await project.up()).exitCode).not.toBe(0);
+    expect(restarts()).toBeGreaterThanOrEqual(before + 2);
     await project.run(["config", "rm", "command", "--stack", project.stack]);
     const repaired = await project.up();
     expect(repaired.exitCode, repaired.output).toBe(0);

@@ -1,8 +1,9 @@
 /** The provider's backends on a World: same contract as the real ones, no machine, and faults where a test wants them. */
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { create, fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
+import { create, equals, fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
 import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import {
   ForeignHostError,
   UnreachableHostError,
@@ -17,12 +18,21 @@ import {
   type HostImageStore,
   type Hypervisor,
   type ImageBuilder,
+  type ImagePatcher,
+  type ImageSealer,
   type IntegrityFacts,
+  type MadeFrom,
   type Operation,
+  type PatchedFound,
+  type PatchObserved,
+  type PatchSpec,
   type RegistryAccess,
   type RegistryObserved,
   type RegistryService,
   type RegistrySpec,
+  type SealObserved,
+  type SealSpec,
+  type SigningKey,
   type StateDiskObserved,
   type StateDiskSpec,
   type VirtualMachineObserved,
@@ -77,6 +87,8 @@ const facts: IntegrityFacts = {
   ipeEnforcing: false,
   selinux: "permissive",
   kernelVersion: "6.12.0-fake",
+  mode: "audit",
+  sealedLayers: 1,
 };
 
 class FakeHypervisor implements Hypervisor {
@@ -108,10 +120,12 @@ class FakeHypervisor implements Hypervisor {
       .list<VirtualMachineSpec>("virtual-machines")
       .find((machine) => machine.spec.stateDiskId === id);
     if (user) throw new Error(`${id}: the disk is attached to ${user.id}`);
-    // Groups live on their host's disk.
+    // Groups and image policies live on their host's disk.
     const hostId = String(this.world.get("state-disks", id)?.observed["hostId"]);
-    for (const group of this.world.list("groups")) {
-      if (group.id.startsWith(`${hostId}/`)) this.world.remove("groups", group.id);
+    for (const kind of ["groups", "image-policies"] as const) {
+      for (const thing of this.world.list(kind)) {
+        if (thing.id.startsWith(`${hostId}/`)) this.world.remove(kind, thing.id);
+      }
     }
     this.world.remove("state-disks", id);
   }
@@ -210,6 +224,11 @@ class FakeRegistries implements RegistryService {
     return thing && this.registry(thing);
   }
 
+  async findRegistry(server: string): Promise<RegistryObserved | undefined> {
+    const all = this.world.list<RegistrySpec>("registries").map((thing) => this.registry(thing));
+    return all.find((registry) => registry.server === server);
+  }
+
   async updateRegistry(_op: Operation, id: string, spec: RegistrySpec): Promise<RegistryObserved> {
     const thing = existing<RegistrySpec>(this.world, "registries", id);
     thing.spec = spec;
@@ -237,7 +256,10 @@ class FakeRegistries implements RegistryService {
 }
 
 class FakeImages implements ImageBuilder {
-  constructor(private readonly world: World) {}
+  constructor(
+    private readonly world: World,
+    private readonly registries: RegistryService,
+  ) {}
 
   async buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved> {
     const content = { ...spec, registry: spec.registry.server };
@@ -250,15 +272,23 @@ class FakeImages implements ImageBuilder {
     repository: string,
     digest: string,
   ): Promise<DebianImageObserved | undefined> {
-    const thing = this.world
+    if ((await this.registries.findRegistry(registry.server))?.powerState === "stopped") {
+      throw new Error(`the registry ${registry.server} does not answer`);
+    }
+    return this.spec(repository, digest) && this.image(registry, repository, digest);
+  }
+
+  async readMadeFrom(_registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined> {
+    const spec = this.spec(repository, digest);
+    if (!spec) return undefined;
+    const { registry: _server, ...content } = spec;
+    return { ...content, inputsHash: await this.inputsHash() };
+  }
+
+  private spec(repository: string, digest: string) {
+    return this.world
       .list<Omit<DebianImageSpec, "registry"> & { registry: string }>("images")
-      .find(({ spec }) => digestOf(spec) === digest && spec.repository === repository);
-    if (!thing) return undefined;
-    const { registry: _server, ...madeFrom } = thing.spec;
-    return {
-      ...this.image(registry, repository, digest),
-      madeFrom: { ...madeFrom, inputsHash: await this.inputsHash() },
-    };
+      .find(({ spec }) => digestOf(spec) === digest && spec.repository === repository)?.spec;
   }
 
   async inputsHash(): Promise<string> {
@@ -267,6 +297,89 @@ class FakeImages implements ImageBuilder {
 
   private image(registry: RegistryAccess, repository: string, digest: string): DebianImageObserved {
     return { digest, reference: `${registry.server}/${repository}@${digest}` };
+  }
+}
+
+type Signers = Pick<SealSpec, "layerSigner" | "sealSigner">;
+
+class FakeSealer implements ImageSealer {
+  constructor(private readonly world: World) {}
+
+  async identify({ layerSigner, sealSigner }: Signers) {
+    return { layerKey: this.key(layerSigner), sealKeyId: this.key(sealSigner) };
+  }
+
+  async seal(op: Operation, spec: SealSpec): Promise<SealObserved> {
+    const { registry, imageSigner: _unseen, ...rest } = spec;
+    const kept = { ...rest, server: registry.server, ...(await this.identify(spec)) };
+    await make(this.world, "seals", "seal", op, kept, ["layer-sealed", "seal-published"]);
+    return this.sealed(kept);
+  }
+
+  async readSeal(registry: RegistryAccess, repository: string, digest: string): Promise<SealObserved | undefined> {
+    const seal = this.world
+      .list<Parameters<FakeSealer["sealed"]>[0]>("seals")
+      .find(({ spec }) => spec.digest === digest && spec.repository === repository && spec.server === registry.server);
+    return seal && this.sealed(seal.spec);
+  }
+
+  /** A certificate is told by its content, as on the real machine. */
+  private key({ certificateFile }: SigningKey): string {
+    return createHash("sha256").update(readFileSync(certificateFile)).digest("hex");
+  }
+
+  private sealed(spec: { server: string; repository: string; digest: string; layerKey: string; sealKeyId: string }) {
+    const { server, repository, digest, layerKey, sealKeyId } = spec;
+    const reference = `${server}/${repository}@${digest}`;
+    const sealDigest = digestOf([reference, layerKey, sealKeyId]);
+    return { digest, reference, sealDigest, rootHashes: ["22".repeat(32)], layerKey, sealKeyId, reusedLayers: 0 };
+  }
+}
+
+/** What is in the database of this world, and what a patch makes of it: one fixable vulnerability. */
+const database = digestOf("database");
+
+class FakePatcher implements ImagePatcher {
+  constructor(private readonly world: World) {}
+
+  async databaseDigest(): Promise<string> {
+    return database;
+  }
+
+  async patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved> {
+    const { server } = spec.registry;
+    const { repository, digest: original, imageSigner, tag } = spec;
+    const kept = { server, repository, original, imageSigner, ...(tag === undefined ? {} : { tag }) };
+    await make(this.world, "patches", "patch", op, kept, ["image-scanned", "image-patched", "image-pushed"]);
+    const { observed } = this.patched(kept, spec);
+    return { ...observed, digest: previous ?? observed.digest };
+  }
+
+  async readPatched(registry: RegistryAccess, repository: string, digest: string): Promise<PatchedFound | undefined> {
+    return this.world
+      .list<Parameters<FakePatcher["patched"]>[0] & Parameters<FakePatcher["patched"]>[1]>("patches")
+      .filter(({ spec }) => spec.server === registry.server && spec.repository === repository)
+      .map(({ spec }) => this.patched(spec, spec))
+      .map((made) => ({ digest: made.observed.digest, reference: made.observed.reference, made }))
+      .find((found) => found.digest === digest);
+  }
+
+  async endPatch(): Promise<void> {}
+
+  private patched(
+    spec: { server: string; repository: string; original: string },
+    { imageSigner, tag }: Pick<PatchSpec, "imageSigner" | "tag">,
+  ): NonNullable<PatchedFound["made"]> {
+    const digest = digestOf(["patched", spec.original]);
+    const place = `${spec.server}/${spec.repository}`;
+    return {
+      ...{ original: spec.original, imageSigner, ...(tag === undefined ? {} : { tag }) },
+      observed: {
+        ...{ digest, reference: `${place}@${digest}`, vexReference: `${place}@${digestOf(["attested", digest])}` },
+        ...{ fixableBefore: 1, fixableAfter: 0, remaining: [], databaseDigest: database },
+        scannedAt: new Date(0).toISOString(),
+      },
+    };
   }
 }
 
@@ -302,12 +415,15 @@ class FakeHostImages implements HostImageStore {
       directory: `/fake/images/${digest}`,
       rootHash: facts.rootHash,
       ipePolicy: "palisade 0.0.1",
-      mode: "audit",
+      mode: spec.mode,
       trustedCertificates: ["11".repeat(32)],
       builtFrom: { build: spec, inputsHash: digest.slice("sha256:".length) },
     };
   }
 }
+
+/** The policy as JSON. */
+type StoredPolicy = Record<string, JsonValue>;
 
 interface StoredGroup {
   spec: JsonValue;
@@ -376,10 +492,18 @@ class FakeAgent implements AgentClient {
         owner: { backend: "", project: "", stack: "", urn: "" },
         finished: true,
         spec: unchanged ? before.spec : { spec: json, generation },
-        observed: {},
+        observed: unchanged ? { restarts: before.observed["restarts"] } : {},
       });
     }
     return this.group(spec.name) ?? create(agentv1.GroupSchema, { spec: kept });
+  }
+
+  /** What a crashing container does again and again while somebody looks. */
+  private restart(name: string): void {
+    const thing = this.stored(name);
+    if (!thing) return;
+    const restarts = Number(thing.observed["restarts"] ?? 0) + 1;
+    this.world.put("groups", { ...thing, observed: { ...thing.observed, restarts } });
   }
 
   private group(name: string): agentv1.Group | undefined {
@@ -387,22 +511,30 @@ class FakeAgent implements AgentClient {
     if (!thing) return undefined;
     const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
     const crashing = thing.observed["crashing"] === true || spec.containers.some((c) => c.command[0] === "/crash");
-    const stopped = thing.observed["stopped"] === true || crashing;
+    // As a host does: nothing of the declaration is brought about while its image is refused.
+    const refused = spec.containers.some((c) => c.command[0] === "/refused");
+    const stopped = thing.observed["stopped"] === true || crashing || refused;
+    const restarts = Number(thing.observed["restarts"] ?? 0);
     return create(agentv1.GroupSchema, {
       spec,
       generation: BigInt(thing.spec.generation),
       status: {
-        observedGeneration: BigInt(thing.spec.generation),
+        observedGeneration: refused ? 0n : BigInt(thing.spec.generation),
         phase: stopped ? agentv1.GroupPhase.PENDING : agentv1.GroupPhase.RUNNING,
         address: "10.88.0.2",
         containers: spec.containers.map((container) => ({
           name: container.name,
-          phase: stopped ? agentv1.ContainerPhase.TERMINATED : agentv1.ContainerPhase.RUNNING,
-          containerId: "fake",
+          phase: refused
+            ? agentv1.ContainerPhase.WAITING
+            : stopped
+              ? agentv1.ContainerPhase.TERMINATED
+              : agentv1.ContainerPhase.RUNNING,
+          containerId: refused ? "" : "fake",
+          message: refused ? `image ${container.image}: layer sha256:00 is revoked` : "",
           imageDigest: container.image,
-          reason: crashing ? "CrashLoopBackOff" : "",
+          reason: refused ? "ImageRefused" : crashing ? "CrashLoopBackOff" : "",
           exitCode: crashing ? 1 : 0,
-          restartCount: crashing ? 3 : 0,
+          restartCount: crashing ? restarts : 0,
         })),
       },
     });
@@ -425,6 +557,7 @@ class FakeAgent implements AgentClient {
       const group = this.group(name);
       if (!group) throw new Error(`${name}: there is no such group`);
       yield group;
+      if (group.status?.containers.some(({ reason }) => reason === "CrashLoopBackOff")) this.restart(name);
       await new Promise((resolve) => setTimeout(resolve, 100));
       if (signal.aborted) return;
     }
@@ -432,6 +565,56 @@ class FakeAgent implements AgentClient {
 
   async getLogs(group: string, container: string): Promise<string> {
     return `fake log of ${group}/${container}: cannot open configuration\n`;
+  }
+
+  async applyImagePolicy(policy: images.ImagePolicy, dryRun = false): Promise<images.ApplyImagePolicyResponse> {
+    this.reach();
+    const before = await this.getImagePolicy(policy.name);
+    const kept = { ...policy, generation: before?.generation ?? 0n };
+    if (!before || !equals(images.ImagePolicySchema, kept, before)) kept.generation++;
+    if (!dryRun) {
+      this.world.put<StoredPolicy>("image-policies", {
+        id: this.id(policy.name),
+        owner: { backend: "", project: "", stack: "", urn: "" },
+        finished: true,
+        spec: toJson(images.ImagePolicySchema, kept) as StoredPolicy,
+        observed: {},
+      });
+    }
+    const groups = this.world.list<StoredGroup>("groups").filter(({ id }) => id.startsWith(this.id("")));
+    const references = groups.flatMap(({ spec }) =>
+      fromJson(agentv1.GroupSpecSchema, spec.spec).containers.map(({ image }) => image),
+    );
+    const allowed = (reference: string) =>
+      kept.repositories.some((pattern) =>
+        pattern.endsWith("*") ? reference.startsWith(pattern.slice(0, -1)) : reference.startsWith(`${pattern}@`),
+      );
+    return create(images.ApplyImagePolicyResponseSchema, {
+      policy: kept,
+      refusedImages: references
+        .filter((reference) => !allowed(reference))
+        .map((reference) => ({
+          reference,
+          reason: "ImageNotAllowed",
+          message: "no image policy names its repository",
+        })),
+    });
+  }
+
+  async getImagePolicy(name: string): Promise<images.ImagePolicy | undefined> {
+    this.reach();
+    const thing = this.world.get<StoredPolicy>("image-policies", this.id(name));
+    return thing && fromJson(images.ImagePolicySchema, { ...thing.spec, ...(thing.observed as StoredPolicy) });
+  }
+
+  async deleteImagePolicy(name: string): Promise<void> {
+    this.reach();
+    this.world.remove("image-policies", this.id(name));
+  }
+
+  // What is disturbed in this world stays so anyway.
+  async suspendReconcile(): Promise<void> {
+    this.reach();
   }
 
   close(): void {}
@@ -467,10 +650,13 @@ class FakeAgents implements Agents {
 /** Backends over a world; every uri that the resources let through leads to the same hypervisor. */
 export function createFakeBackends(world: World): Backends {
   const hypervisor = new FakeHypervisor(world);
+  const registries = new FakeRegistries(world);
   return {
     hypervisor: () => hypervisor,
-    registries: new FakeRegistries(world),
-    images: new FakeImages(world),
+    registries,
+    images: new FakeImages(world, registries),
+    sealer: new FakeSealer(world),
+    patcher: new FakePatcher(world),
     hostImages: new FakeHostImages(world),
     agents: new FakeAgents(world, hypervisor),
   };

@@ -7,7 +7,16 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import path from "node:path";
 import type { Owner } from "../../components/provider/backends.js";
 
-export type Kind = "state-disks" | "virtual-machines" | "registries" | "images" | "host-images" | "groups";
+export type Kind =
+  | "state-disks"
+  | "virtual-machines"
+  | "registries"
+  | "images"
+  | "patches"
+  | "seals"
+  | "host-images"
+  | "groups"
+  | "image-policies";
 
 export interface Thing<T> {
   id: string;

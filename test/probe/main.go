@@ -2,12 +2,13 @@
 // with it, takes commands over the virtio serial port `palisade.probe` and answers with what happened. No image that a
 // user builds contains it; the tests build their own, signed like any other.
 //
-// Requests and answers are JSON, one object per line.
+// Requests and answers are JSON, one object per line. `palisade-probe do` is the attacker proper (attacks.go).
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,10 +27,13 @@ type request struct {
 	// Program and arguments; no shell is involved.
 	Command []string `json:"command,omitempty"`
 	Stdin   string   `json:"stdin,omitempty"`
+	// Added to the probe's own environment.
+	Environment map[string]string `json:"environment,omitempty"`
 	// Alternatively: the path of a file whose content is wanted.
 	Read string `json:"read,omitempty"`
-	// Alternatively: the path of a file to write Stdin to, mode 0755.
-	Write string `json:"write,omitempty"`
+	// Alternatively: the path of a file to write Stdin to, mode 0755; base64 when Binary is set.
+	Write  string `json:"write,omitempty"`
+	Binary bool   `json:"binary,omitempty"`
 }
 
 // response tells what came of it. Error is set when nothing could be run, with the system's words.
@@ -53,7 +57,14 @@ func handle(r request) response {
 			answer.ExitCode, answer.Error = -1, err.Error()
 		}
 	case r.Write != "":
-		if err := os.WriteFile(r.Write, []byte(r.Stdin), 0o755); err != nil {
+		content, err := []byte(r.Stdin), error(nil)
+		if r.Binary {
+			content, err = base64.StdEncoding.DecodeString(r.Stdin)
+		}
+		if err == nil {
+			err = os.WriteFile(r.Write, content, 0o755)
+		}
+		if err != nil {
 			answer.ExitCode, answer.Error = -1, err.Error()
 		}
 	case len(r.Command) > 0:
@@ -69,6 +80,10 @@ func run(r request, answer *response) {
 	cmd := exec.Command(r.Command[0], r.Command[1:]...)
 	cmd.Stdin = bytes.NewBufferString(r.Stdin)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Env = os.Environ()
+	for name, value := range r.Environment {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
 	if err := cmd.Start(); err != nil {
 		answer.ExitCode, answer.Error = -1, err.Error()
 		return
@@ -111,6 +126,9 @@ func serve(in io.Reader, out io.Writer) error {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "do" {
+		os.Exit(attack(os.Args[2:]))
+	}
 	port := defaultPort
 	if len(os.Args) > 1 {
 		port = os.Args[1]

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { ask, integrityLines } from "../../tools/show.mjs";
+import { ask, integrityLines, vulnerabilityLines } from "../../tools/show.mjs";
 
 const integrity = {
   secureBoot: true,
@@ -13,6 +13,7 @@ const integrity = {
   ipeEnforcing: false,
   selinux: "permissive",
   kernelVersion: "6.12",
+  mode: "audit",
 };
 
 describe("integrityLines", () => {
@@ -30,7 +31,21 @@ describe("integrityLines", () => {
     ["rootHashSignatureVerified", false, "its signature: NOT VERIFIED"],
     ["ipePolicy", "", "IPE policy: NONE"],
     ["ipeEnforcing", true, "enforcing"],
+    ["mode", "", "mode: NOT NAMED"],
   ])("does not gloss over %s = %s", (name, value, expected) => expect(text({ [name]: value })).toContain(expected));
+});
+
+describe("vulnerabilityLines", () => {
+  it("says what patching did, and where that is attested", () => {
+    expect(vulnerabilityLines({ fixableBefore: 7, fixableAfter: 0 }, "registry/web@sha256:12")).toEqual([
+      ["vulnerabilities", "7 fixable → 0"],
+      ["OpenVEX", "registry/web@sha256:12"],
+    ]);
+  });
+
+  it("names no attestation where nothing was patched", () => {
+    expect(vulnerabilityLines({ fixableBefore: 0, fixableAfter: 0 })).toEqual([["vulnerabilities", "0 fixable → 0"]]);
+  });
 });
 
 describe("with a server", () => {

@@ -95,6 +95,11 @@ function routes(router: ConnectRouter, hostId: string): void {
       root: { rootHash: "abcd", mountPoint: "/", signatureVerified: true, signaturesRequired: true },
       ipe: { activePolicy: "palisade", enforcing: false },
       selinux: { enabled: true, enforcing: false, policy: "default" },
+      mode: "enforce",
+      layers: [
+        { name: "palisade-layer-a", rootHash: "a", signatureVerified: true, openCount: 1 },
+        { name: "palisade-layer-b", rootHash: "b", signatureVerified: false, openCount: 1 },
+      ],
     }),
   });
   router.service(GroupService, {

@@ -25,7 +25,12 @@ const outputs: Record<string, () => Record<string, unknown>> = {
     powerState: "running",
   }),
   "palisade:index:DebianImage": () => ({ digest, reference: `127.0.0.1:5000/web/nginx@${digest}`, inputsHash: "1" }),
-  "palisade:index:HostImage": () => ({ imageDigest: digest, rootHash: "00", ipePolicy: "palisade", mode: "audit" }),
+  "palisade:index:PatchedImage": () => ({
+    ...{ patchedDigest: digest, reference: `127.0.0.1:5000/web/nginx@${digest}`, databaseDigest: digest },
+    ...{ fixableBefore: 7, fixableAfter: 0, remaining: [], scannedAt: "2026-01-01T00:00:00Z" },
+    vexReference: `127.0.0.1:5000/web/nginx@${digest}`,
+  }),
+  "palisade:index:HostImage": () => ({ imageDigest: digest, rootHash: "00", ipePolicy: "palisade", mode: "enforce" }),
   "palisade:index:StateDisk": () => ({ path: "/state/disk.raw" }),
   "palisade:index:VirtualMachine": () => ({
     hostId: connection.hostId,

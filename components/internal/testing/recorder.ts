@@ -31,6 +31,8 @@ interface RegisterRequest {
   getDeletebeforereplace(): boolean;
   getDeletedwith(): string;
   getVersion(): string;
+  getReplaceonchangesList(): string[];
+  getAdditionalsecretoutputsList(): string[];
   getCustom(): boolean;
   getAliasesList(): { toObject(): unknown }[];
 }
@@ -82,7 +84,9 @@ function registration(request: RegisterRequest, monitor: Monitor): Registration 
     deleteBeforeReplace: request.getDeletebeforereplace(),
     deletedWith: lastPart(request.getDeletedwith()),
     provider: request.getProvider() ? lastPart(request.getProvider().replace(/::[^:]*$/, "")) : undefined,
-    aliases: aliases.length > 0 ? aliases : undefined,
+    aliases: given(aliases),
+    replaceOnChanges: given(request.getReplaceonchangesList()),
+    additionalSecretOutputs: given(request.getAdditionalsecretoutputsList()),
   };
   return {
     urn: monitor.newUrn(request.getParent(), request.getType(), request.getName()),
@@ -92,6 +96,10 @@ function registration(request: RegisterRequest, monitor: Monitor): Registration 
     inputs: readable(request.getObject().toJavaScript()) as Record<string, unknown>,
     options: Object.fromEntries(Object.entries(options).filter(([, value]) => Boolean(value))),
   };
+}
+
+function given<T>(list: T[]): T[] | undefined {
+  return list.length > 0 ? list : undefined;
 }
 
 function lastPart(urn: string): string | undefined {

@@ -14,6 +14,7 @@ import {
   GroupSpecSchema,
   HostService,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { ImagePolicySchema, ImagePolicyService } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import type { HostConnection, KeyPairFiles } from "../backends.js";
 import { readAuthority } from "../certificates/authority.js";
 import { signHostCertificate } from "../certificates/host-certificate.js";
@@ -81,6 +82,17 @@ class TestAgent {
         this.notAfter = new Date(Date.now() + 30 * day);
         return {};
       },
+    });
+    router.service(ImagePolicyService, {
+      applyImagePolicy: ({ policy, dryRun }) => ({
+        policy: { ...policy!, generation: dryRun ? 1n : 2n },
+        refusedImages: [{ reference: "r.example/web@sha256:1", reason: "ImageNotAllowed", message: "no" }],
+      }),
+      getImagePolicy: ({ name }) => {
+        if (name !== "signed") throw new ConnectError("no such policy", Code.NotFound);
+        return { policy: { name, generation: 3n } };
+      },
+      deleteImagePolicy: () => ({}),
     });
     router.service(GroupService, {
       getGroup: ({ name }) => {
@@ -169,6 +181,21 @@ describe("HostAgentClient", () => {
           generations.push(group.generation);
         }
         expect(generations).toEqual([1n, 2n]);
+      });
+    });
+  });
+
+  it("declares, reads and removes image policies", async () => {
+    await withAgent(async (agent) => {
+      await withClient(new HostAgentClient(await connection(agent.port)), async (host) => {
+        const policy = create(ImagePolicySchema, { name: "signed", repositories: ["r.example/*"] });
+        const applied = await host.applyImagePolicy(policy);
+        expect(applied.policy).toMatchObject({ name: "signed", repositories: ["r.example/*"], generation: 2n });
+        expect(applied.refusedImages.map(({ reason }) => reason)).toEqual(["ImageNotAllowed"]);
+        expect((await host.applyImagePolicy(policy, true)).policy?.generation).toBe(1n);
+        expect((await host.getImagePolicy("signed"))?.generation).toBe(3n);
+        expect(await host.getImagePolicy("absent")).toBeUndefined();
+        await host.deleteImagePolicy("signed");
       });
     });
   });

@@ -8,6 +8,11 @@ import {
   type Group,
   type GroupSpec,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import {
+  ImagePolicyService,
+  type ApplyImagePolicyResponse,
+  type ImagePolicy,
+} from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import type { AgentClient, HostConnection } from "../backends.js";
 import { isCertificateTrouble, translate } from "./errors.js";
 import { openTransport } from "./transport.js";
@@ -23,6 +28,7 @@ export interface CertificateCare {
 export class HostAgentClient implements AgentClient {
   private readonly hosts: Client<typeof HostService>;
   private readonly groups: Client<typeof GroupService>;
+  private readonly imagePolicies: Client<typeof ImagePolicyService>;
   private readonly closeTransport: () => void;
   private prepared: Promise<void> | undefined;
 
@@ -34,6 +40,7 @@ export class HostAgentClient implements AgentClient {
     this.closeTransport = close;
     this.hosts = createClient(HostService, transport);
     this.groups = createClient(GroupService, transport);
+    this.imagePolicies = createClient(ImagePolicyService, transport);
   }
 
   /** @param timeoutMs how long to wait for the answer, default 15 s. */
@@ -65,15 +72,8 @@ export class HostAgentClient implements AgentClient {
   }
 
   async getGroup(name: string): Promise<Group | undefined> {
-    try {
-      const { group } = await this.call(() => this.groups.getGroup({ name }));
-      return group ?? this.incomplete("group");
-    } catch (error) {
-      if (error instanceof Error && error.cause instanceof ConnectError && error.cause.code === Code.NotFound) {
-        return undefined;
-      }
-      throw error;
-    }
+    const answer = await this.unlessNotFound(() => this.groups.getGroup({ name }));
+    return answer && (answer.group ?? this.incomplete("group"));
   }
 
   async deleteGroup(name: string): Promise<void> {
@@ -101,6 +101,24 @@ export class HostAgentClient implements AgentClient {
     });
   }
 
+  async suspendReconcile(seconds: number): Promise<void> {
+    await this.call(() => this.groups.suspendReconcile({ duration: { seconds: BigInt(seconds) } }));
+  }
+
+  async applyImagePolicy(policy: ImagePolicy, dryRun = false): Promise<ApplyImagePolicyResponse> {
+    const answer = await this.call(() => this.imagePolicies.applyImagePolicy({ policy, dryRun }));
+    return answer.policy ? answer : this.incomplete("image policy");
+  }
+
+  async getImagePolicy(name: string): Promise<ImagePolicy | undefined> {
+    const answer = await this.unlessNotFound(() => this.imagePolicies.getImagePolicy({ name }));
+    return answer && (answer.policy ?? this.incomplete("image policy"));
+  }
+
+  async deleteImagePolicy(name: string): Promise<void> {
+    await this.call(() => this.imagePolicies.deleteImagePolicy({ name }));
+  }
+
   close(): void {
     this.closeTransport();
   }
@@ -111,6 +129,18 @@ export class HostAgentClient implements AgentClient {
 
   private incomplete(what: string): never {
     throw new Error(`${this.name()}: the answer holds no ${what}; agent and provider are of different versions`);
+  }
+
+  /** undefined when the host itself says that there is no such thing. */
+  private async unlessNotFound<T>(work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await this.call(work);
+    } catch (error) {
+      if (error instanceof Error && error.cause instanceof ConnectError && error.cause.code === Code.NotFound) {
+        return undefined;
+      }
+      throw error;
+    }
   }
 
   private async call<T>(work: () => Promise<T>): Promise<T> {

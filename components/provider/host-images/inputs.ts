@@ -69,7 +69,12 @@ async function addFolder(hash: Hash, label: string, folder: string): Promise<voi
 }
 
 /** Names, below the folder of keys, of the certificates that are built in. */
-const certificates = ["secure-boot/pk", "secure-boot/kek", "secure-boot/db", "image/root-hash", "image/ipe-policy"];
+const certificates = [
+  ...["secure-boot/pk", "secure-boot/kek", "secure-boot/db", "image/root-hash", "image/ipe-policy"],
+  ...["layers/layer", "layers/seal"],
+];
+/** In the same folder: what hosts do not trust any more. */
+const revocations = "layers/revoked.json";
 
 /** @throws naming the file when a certificate or a binary is missing. */
 export async function hostImageInputsHash(spec: HostImageBuildSpec, paths = buildPaths()): Promise<string> {
@@ -87,5 +92,7 @@ export async function hostImageInputsHash(spec: HostImageBuildSpec, paths = buil
       );
     }
   }
+  const revoked = join(spec.keysDirectory, revocations);
+  if (existsSync(revoked)) hash.update(`${revocations}\0${await fileHash(revoked)}\n`);
   return hash.digest("hex");
 }

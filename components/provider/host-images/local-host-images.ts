@@ -2,9 +2,11 @@
 import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { HostImageBuildSpec, HostImageObserved, HostImageStore, Operation } from "../backends.js";
+import { keyPair } from "../directories.js";
 import { run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
 import { within } from "../ownership/time.js";
+import { sealArchiveIntoStore } from "../sealing/host-store.js";
 import { buildPaths, hostImageInputsHash } from "./inputs.js";
 import {
   claimImage,
@@ -87,11 +89,13 @@ export class LocalHostImages implements HostImageStore {
         await rm(join(builds, name), { recursive: true, force: true });
     }
     const output = await mkdtemp(`${built}.building-`);
+    const layers = await mkdtemp(`${built}.building-`);
     try {
+      await sealPauseImage(spec.keysDirectory, binaries, layers, this.cacheDirectory, op, signal);
       await run(
         script,
         [
-          ...["--binaries", binaries, "--keys", spec.keysDirectory, "--mode", spec.mode],
+          ...["--binaries", binaries, "--keys", spec.keysDirectory, "--layers", layers, "--mode", spec.mode],
           ...["--output", output, "--cache", this.cacheDirectory],
         ],
         {
@@ -115,7 +119,26 @@ export class LocalHostImages implements HostImageStore {
       await rename(output, built);
       return digest;
     } finally {
-      await rm(output, { recursive: true, force: true });
+      for (const folder of [output, layers]) await rm(folder, { recursive: true, force: true });
     }
   }
+}
+
+/** The pause container's image comes with the host, sealed like any other. */
+async function sealPauseImage(
+  keysDirectory: string,
+  binaries: string,
+  store: string,
+  cacheDirectory: string,
+  op: Operation,
+  signal: AbortSignal,
+): Promise<void> {
+  await sealArchiveIntoStore({
+    archive: join(binaries, "pause.oci.tar"),
+    store,
+    signers: { layerSigner: keyPair(keysDirectory, "layers/layer"), sealSigner: keyPair(keysDirectory, "layers/seal") },
+    cacheDirectory,
+    status: (message) => op.status(`pause image: ${message}`),
+    signal,
+  });
 }

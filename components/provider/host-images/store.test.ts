@@ -65,9 +65,8 @@ describe("the hash over a build's inputs", () => {
     await withFolder(async (folder) => {
       const paths = { script: "", definition: join(folder, "definition"), binaries: join(folder, "binaries") };
       const keysDirectory = join(folder, "keys");
-      for (const path of [paths.definition, paths.binaries, `${keysDirectory}/secure-boot`, `${keysDirectory}/image`]) {
-        await mkdir(path, { recursive: true });
-      }
+      const roles = ["secure-boot", "image", "layers"].map((role) => join(keysDirectory, role));
+      for (const path of [paths.definition, paths.binaries, ...roles]) await mkdir(path, { recursive: true });
       await writeFile(join(paths.definition, "mkosi.conf"), "a");
       await writeFile(join(paths.binaries, "palisade-agent"), "a");
       for (const name of [
@@ -76,6 +75,8 @@ describe("the hash over a build's inputs", () => {
         "secure-boot/db",
         "image/root-hash",
         "image/ipe-policy",
+        "layers/layer",
+        "layers/seal",
       ]) {
         await writeFile(join(keysDirectory, `${name}.crt`), name);
       }
@@ -89,11 +90,13 @@ describe("the hash over a build's inputs", () => {
         join(paths.definition, "mkosi.conf"),
         join(paths.binaries, "palisade-agent"),
         join(keysDirectory, "image", "root-hash.crt"),
+        join(keysDirectory, "layers", "seal.crt"),
+        join(keysDirectory, "layers", "revoked.json"),
       ]) {
         await writeFile(path, "changed");
         seen.add(await hash());
       }
-      expect(seen.size).toBe(4);
+      expect(seen.size).toBe(6);
       await rm(join(keysDirectory, "secure-boot", "db.crt"));
       await expect(hash()).rejects.toThrow(/^build\.keysDirectory: .*db\.crt cannot be read.*palisade keys init/);
     });

@@ -56,9 +56,9 @@ export async function readImage(stateDirectory: string, digest: string): Promise
 
 /** A description in the provider's words. */
 export function observed(directory: string, description: Description): HostImageObserved {
-  const { digest, rootHash, ipePolicy, trustedCertificates } = description;
+  const { digest, rootHash, ipePolicy, mode, trustedCertificates } = description;
   const policy = `${ipePolicy.name} ${ipePolicy.version}`;
-  return { digest, directory, rootHash, ipePolicy: policy, mode: "audit", trustedCertificates };
+  return { digest, directory, rootHash, ipePolicy: policy, mode, trustedCertificates };
 }
 
 /** Notes what an image of the store was built from, the latest where several builds gave the same image. */

@@ -82,18 +82,23 @@ async function machineSources(directory: string): Promise<AptSource[]> {
   return sources;
 }
 
+/** Which of a suite's sources: all, or without what came after its last point release. */
+export type SourceSet = "all" | "release";
+
 /**
  * The `.sources` file for a suite.
  *
  * @throws when this machine is no Debian, or its apt names no source of its own release.
  */
-export async function aptSourcesFor(suite: string, etc = "/etc"): Promise<string> {
+export async function aptSourcesFor(suite: string, etc = "/etc", set: SourceSet = "all"): Promise<string> {
   const release = await readFile(join(etc, "os-release"), "utf8");
   const codename = /^VERSION_CODENAME="?([a-z]+)"?$/m.exec(release)?.[1];
   if (!codename || !/^ID="?debian"?$/m.test(release)) {
     throw new Error(`suite: an image of ${suite} needs a Debian machine; ${etc}/os-release says that this is none`);
   }
-  const sources = sourcesFor(await machineSources(join(etc, "apt")), codename, suite);
+  const all = sourcesFor(await machineSources(join(etc, "apt")), codename, suite);
+  const sources =
+    set === "all" ? all : all.flatMap((one) => (one.suites.includes(suite) ? [{ ...one, suites: [suite] }] : []));
   if (sources.length === 0) {
     throw new Error(
       `suite: no source of Debian ${codename} with component main in ${etc}/apt; add one to build ${suite} from`,

@@ -7,11 +7,11 @@ import { pack } from "tar-stream";
 import { epoch, type Layer } from "./oci-layout.js";
 
 /**
- * Writes the layer to `file`. Files belong to root, mode 0644, or 0755 when they begin with `#!`.
+ * Writes the layer to `file`. Files belong to root, mode 0644, or 0755 when they begin with `#!` or as an ELF program.
  *
  * @param files absolute path → content.
  */
-export async function fileLayer(files: Record<string, string>, file: string): Promise<Layer> {
+export async function fileLayer(files: Record<string, string | Buffer>, file: string): Promise<Layer> {
   const archive = pack();
   const chunks: Buffer[] = [];
   const read = (async () => {
@@ -19,7 +19,8 @@ export async function fileLayer(files: Record<string, string>, file: string): Pr
   })();
   for (const path of Object.keys(files).sort()) {
     const content = files[path]!;
-    const mode = content.startsWith("#!") ? 0o755 : 0o644;
+    const isProgram = ["#!", "\x7fELF"].some((magic) => content.slice(0, magic.length).toString() === magic);
+    const mode = isProgram ? 0o755 : 0o644;
     archive.entry({ name: path.replace(/^\/+/, ""), mode, uid: 0, gid: 0, mtime: new Date(epoch * 1000) }, content);
   }
   archive.finalize();

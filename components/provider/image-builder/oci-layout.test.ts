@@ -14,6 +14,7 @@ const configuration = {
   command: ["-g", "daemon off;"],
   environment: { B: "2", A: "1" },
   workingDirectory: "/srv",
+  labels: { "org.example.fact": "a value" },
 };
 
 it("writes an image whose digests fit its content, the same each time", async () => {
@@ -45,6 +46,7 @@ it("writes an image whose digests fit its content, the same each time", async ()
         Cmd: configuration.command,
         Env: ["A=1", "B=2", expect.stringMatching(/^PATH=/)],
         WorkingDir: "/srv",
+        Labels: configuration.labels,
       },
       rootfs: { type: "layers", diff_ids: [sha256(gunzipSync(layer))] },
     });

@@ -22,6 +22,8 @@ export interface ImageConfiguration {
   command: string[];
   environment: Record<string, string>;
   workingDirectory: string;
+  /** Facts about the image, in reverse domain notation. */
+  labels: Record<string, string>;
 }
 
 const architectures: Record<string, string> = { x64: "amd64", arm64: "arm64" };
@@ -69,6 +71,7 @@ export async function writeLayout(
       ...(configuration.entrypoint.length ? { Entrypoint: configuration.entrypoint } : {}),
       ...(configuration.command.length ? { Cmd: configuration.command } : {}),
       WorkingDir: configuration.workingDirectory,
+      ...(Object.keys(configuration.labels).length ? { Labels: configuration.labels } : {}),
     },
     rootfs: { type: "layers", diff_ids: layers.map((layer) => layer.diffId) },
     history: layers.map(() => ({ created, created_by: "palisade" })),

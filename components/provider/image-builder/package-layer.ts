@@ -38,12 +38,22 @@ const removed = [
 export interface PackageSet {
   suite: string;
   packages: string[];
+  securityUpdates?: boolean;
+  packageSources?: boolean;
+}
+
+/** What else a set means: packages that are installed without being named, and which sources they come from. */
+function meaning({ suite, packages, securityUpdates = true, packageSources = false }: PackageSet) {
+  return {
+    packages: packageSources ? [...packages, "apt", "debian-archive-keyring"] : packages,
+    sources: () => aptSourcesFor(suite, "/etc", securityUpdates ? "all" : "release"),
+  };
 }
 
 /** Hash over the package set, this machine's sources of the suite, and the way it is built. */
 export async function packageLayerHash(set: PackageSet): Promise<string> {
-  const sources = await aptSourcesFor(set.suite);
-  const packages = [...new Set(set.packages)].sort();
+  const sources = await meaning(set).sources();
+  const packages = [...new Set(meaning(set).packages)].sort();
   const inputs = { builderVersion, suite: set.suite, packages, sources, dpkgOptions, removed };
   return createHash("sha256").update(JSON.stringify(inputs)).digest("hex");
 }
@@ -94,13 +104,15 @@ async function build(
 ): Promise<Omit<Layer, "file">> {
   const sources = join(work, "debian.sources");
   const tar = join(work, "layer.tar");
-  await writeFileAtomic(sources, await aptSourcesFor(set.suite), 0o644);
+  await writeFileAtomic(sources, await meaning(set).sources(), 0o644);
   try {
     await run(
       "mmdebstrap",
       [
-        ...["--variant=essential", "--format=tar", `--include=${set.packages.join(",")}`],
+        ...["--variant=essential", "--format=tar", `--include=${meaning(set).packages.join(",")}`],
         ...['--aptopt=APT::Install-Recommends "false"', ...dpkgOptions.map((option) => `--dpkgopt=${option}`)],
+        // Some packages put links beside manual pages, which are left out, and do not install without their folders.
+        '--essential-hook=for section in 1 5 7 8; do mkdir -p "$1/usr/share/man/man$section"; done',
         // mmdebstrap hands hooks to a shell; this one is made of constants only.
         `--customize-hook=cd "$1" && rm -rf ${removed.join(" ")}`,
         ...[set.suite, tar, sources],

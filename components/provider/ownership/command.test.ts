@@ -22,6 +22,38 @@ describe("run", () => {
     });
   });
 
+  it("hands on what it is given, and reads it to its end when the program does not", async () => {
+    let given = 0;
+    async function* pieces() {
+      for (let piece = 0; piece < 50; piece++, given++) yield Buffer.alloc(65536, "x");
+    }
+    expect((await run("wc", ["-c"], { input: pieces() })).trim()).toBe(String(50 * 65536));
+    given = 0;
+    expect(await run("head", ["-c", "1"], { input: pieces() })).toBe("x");
+    expect(given).toBe(50);
+  });
+
+  it("fails with the error of what it is given, and ends the program", async () => {
+    async function* broken() {
+      yield Buffer.from("x");
+      throw new Error("the source broke");
+    }
+    const begin = Date.now();
+    await expect(run("bash", ["-c", "cat; sleep 60"], { input: broken() })).rejects.toThrow("the source broke");
+    expect(Date.now() - begin).toBeLessThan(4000);
+  });
+
+  it("fails with the program's own words when it fails before it has read all", async () => {
+    async function* endless() {
+      for (;;) {
+        yield Buffer.alloc(65536);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    }
+    const failing = run("bash", ["-c", "echo no space left; exit 1"], { input: endless() });
+    await expect(failing).rejects.toThrow(/exit code 1[^]*no space left/);
+  });
+
   it("ends the whole group when cancelled", async () => {
     const begin = Date.now();
     await expect(run("bash", ["-c", "sleep 60 & sleep 60"], { signal: AbortSignal.timeout(200) })).rejects.toThrow(

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
 
 export interface CommandOptions {
   signal?: AbortSignal;
@@ -14,6 +15,11 @@ export interface CommandOptions {
   logFile?: string;
   /** Ends the program by SIGTERM when this process dies, however it does: for what works long. */
   diesWithUs?: boolean;
+  /**
+   * Standard input; default nothing. It is read to its end even when the program stops reading earlier, so that whoever checks what
+   * flows through sees all of it; its error ends the program and is what the call rejects with.
+   */
+  input?: AsyncIterable<Buffer>;
 }
 
 /** A program ended with an exit code other than 0. */
@@ -47,7 +53,7 @@ export async function run(file: string, args: string[], options: CommandOptions 
   const child = spawn(program, programArguments, {
     cwd: options.directory,
     detached: true,
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     env: {
       PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/usr/bin:/sbin:/bin`,
       HOME: process.env["HOME"] ?? "/",
@@ -71,8 +77,9 @@ export async function run(file: string, args: string[], options: CommandOptions 
 
   let output = "";
   const lastLines: string[] = [];
-  child.stdout.on("data", (data: Buffer) => (output += data.toString()));
-  for (const stream of [child.stdout, child.stderr]) {
+  const { stdin, stdout, stderr } = child as { stdin: Writable | null; stdout: Readable; stderr: Readable };
+  stdout.on("data", (data: Buffer) => (output += data.toString()));
+  for (const stream of [stdout, stderr]) {
     if (log) stream.on("data", (data: Buffer) => log.write(data));
     createInterface({ input: stream }).on("line", (line) => {
       lastLines.push(line);
@@ -80,6 +87,14 @@ export async function run(file: string, args: string[], options: CommandOptions 
       options.onLine?.(line);
     });
   }
+  let inputError: Error | undefined;
+  const fed =
+    options.input && stdin
+      ? feed(options.input, stdin, () => child.exitCode !== null && child.exitCode !== 0).catch((error: Error) => {
+          inputError = error;
+          toGroup("SIGTERM");
+        })
+      : undefined;
   try {
     const ended = await new Promise<string | undefined>((resolve, reject) => {
       child.once("error", (error) => reject(new Error(`${file} cannot be run: ${error.message}; is it installed?`)));
@@ -88,6 +103,8 @@ export async function run(file: string, args: string[], options: CommandOptions 
       );
     });
     options.signal?.throwIfAborted();
+    await fed;
+    if (inputError !== undefined) throw inputError;
     if (ended === undefined) return output;
     const rest = options.logFile === undefined ? "" : `\nThe whole log: ${options.logFile}`;
     throw new CommandError(`${file} ended with ${ended}; its last lines:\n${lastLines.join("\n")}${rest}`, lastLines);
@@ -96,4 +113,24 @@ export async function run(file: string, args: string[], options: CommandOptions 
     options.signal?.removeEventListener("abort", aborted);
     log?.end();
   }
+}
+
+/** Hands `input` to a program and reads on when it takes no more, until it has failed. */
+async function feed(input: AsyncIterable<Buffer>, stdin: Writable, hasFailed: () => boolean): Promise<void> {
+  let isOpen = true;
+  const closed = new Promise<void>((resolve) => {
+    stdin.once("close", () => {
+      isOpen = false;
+      resolve();
+    });
+  });
+  // What the program says about it is the better message.
+  stdin.on("error", () => undefined);
+  for await (const chunk of input) {
+    if (hasFailed()) return;
+    if (isOpen && !stdin.write(chunk)) {
+      await Promise.race([new Promise((resolve) => stdin.once("drain", resolve)), closed]);
+    }
+  }
+  stdin.end();
 }

@@ -1,88 +1,49 @@
-/**
- * Asks a registry for manifests: https://github.com/opencontainers/distribution-spec/blob/main/spec.md. Credentials by basic
- * authentication or, where the registry demands it, by a token: https://distribution.github.io/distribution/spec/auth/token/
- */
-import { request, type RequestOptions } from "node:https";
-import { rootCertificates } from "node:tls";
+/** Questions about images in a registry, one connection each. */
 import type { RegistryAccess } from "../backends.js";
+import { RegistryConnection, type RegistryRequest } from "./connection.js";
+import { manifestTypes } from "./media-types.js";
 
-interface Answer {
-  status: number;
-  headers: Record<string, string | string[] | undefined>;
-  body: string;
-}
-
-const manifestTypes = [
-  "application/vnd.oci.image.manifest.v1+json",
-  "application/vnd.oci.image.index.v1+json",
-  "application/vnd.docker.distribution.manifest.v2+json",
-  "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-
-function ask(url: URL, access: RegistryAccess, options: RequestOptions, signal?: AbortSignal): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const call = request(url, {
-      ...options,
-      signal,
-      timeout: 15_000,
-      ...(access.ca === undefined ? {} : { ca: [...rootCertificates, access.ca] }),
-    });
-    call.on("response", (response) => {
-      let body = "";
-      response.on("data", (data: Buffer) => (body += data.toString()));
-      response.on("error", reject);
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body }));
-    });
-    call.on("timeout", () => call.destroy(new Error("no answer within 15 s")));
-    call.on("error", (error) => {
-      reject(signal?.aborted ? error : new Error(`the registry ${access.server} does not answer: ${error.message}`));
-    });
-    call.end();
-  });
-}
-
-const basic = ({ username, password }: RegistryAccess) =>
-  username === undefined
-    ? {}
-    : { authorization: `Basic ${Buffer.from(`${username}:${password ?? ""}`).toString("base64")}` };
-
-/** Fetches the token a challenge asks for; undefined when the challenge is of another kind. */
-async function token(challenge: string, access: RegistryAccess, signal?: AbortSignal): Promise<string | undefined> {
-  if (!/^bearer /i.test(challenge)) return undefined;
-  const field = (name: string) => new RegExp(`${name}="([^"]*)"`).exec(challenge)?.[1];
-  const realm = field("realm");
-  if (realm === undefined) return undefined;
-  const url = new URL(realm);
-  // Over anything but TLS the credentials would be in clear.
-  if (url.protocol !== "https:") return undefined;
-  for (const name of ["service", "scope"]) {
-    const value = field(name);
-    if (value !== undefined) url.searchParams.set(name, value);
+async function ask(access: RegistryAccess, request: RegistryRequest) {
+  const connection = new RegistryConnection(access);
+  try {
+    return await connection.ask(request);
+  } finally {
+    connection.close();
   }
-  const answer = await ask(url, access, { headers: basic(access) }, signal);
-  if (answer.status !== 200) return undefined;
-  const body = JSON.parse(answer.body) as { token?: string; access_token?: string };
-  return body.token ?? body.access_token;
 }
 
-async function authorized(
+async function content(
   access: RegistryAccess,
   path: string,
-  method: string,
   headers: Record<string, string>,
   signal?: AbortSignal,
-): Promise<Answer> {
-  const url = new URL(`https://${access.server}${path}`);
-  const first = await ask(url, access, { method, headers: { ...headers, ...basic(access) } }, signal);
-  if (first.status !== 401) return first;
-  const bearer = await token(String(first.headers["www-authenticate"] ?? ""), access, signal);
-  if (bearer === undefined) return first;
-  return ask(url, access, { method, headers: { ...headers, authorization: `Bearer ${bearer}` } }, signal);
+): Promise<unknown> {
+  const answer = await ask(access, { method: "GET", path, headers, signal });
+  if (answer.status !== 200) {
+    throw new Error(`registry: ${access.server} answered HTTP ${answer.status} for ${path}`);
+  }
+  return JSON.parse(answer.body.toString());
+}
+
+/** Labels in the configuration of an image; empty when it has none. Throws when it is not there or is an index. */
+export async function imageLabels(
+  access: RegistryAccess,
+  repository: string,
+  digest: string,
+  signal?: AbortSignal,
+): Promise<Record<string, string>> {
+  const at = `/v2/${repository}/manifests/${digest}`;
+  const manifest = (await content(access, at, { accept: manifestTypes.join(", ") }, signal)) as {
+    config?: { digest: string };
+  };
+  if (!manifest.config) throw new Error(`registry: ${access.server}/${repository}@${digest} is not a single image`);
+  const blob = await content(access, `/v2/${repository}/blobs/${manifest.config.digest}`, {}, signal);
+  return (blob as { config?: { Labels?: Record<string, string> } }).config?.Labels ?? {};
 }
 
 /** Whether a registry answers and takes the credentials. Throws when nothing answers. */
 export async function ping(access: RegistryAccess, signal?: AbortSignal): Promise<boolean> {
-  return (await authorized(access, "/v2/", "GET", {}, signal)).status === 200;
+  return (await ask(access, { method: "GET", path: "/v2/", signal })).status === 200;
 }
 
 /**
@@ -97,7 +58,7 @@ export async function manifestDigest(
   signal?: AbortSignal,
 ): Promise<string | undefined> {
   const path = `/v2/${repository}/manifests/${reference}`;
-  const answer = await authorized(access, path, "HEAD", { accept: manifestTypes.join(", ") }, signal);
+  const answer = await ask(access, { method: "HEAD", path, headers: { accept: manifestTypes.join(", ") }, signal });
   if (answer.status === 404) return undefined;
   if (answer.status === 401 || answer.status === 403) {
     throw new Error(

@@ -54,6 +54,14 @@ export class LocalRegistries implements RegistryService {
     };
   }
 
+  async findRegistry(server: string): Promise<RegistryObserved | undefined> {
+    for (const { id } of await this.markers.list()) {
+      const registry = await this.readRegistry(id);
+      if (registry?.server === server) return registry;
+    }
+    return undefined;
+  }
+
   async updateRegistry(op: Operation, id: string, spec: RegistrySpec): Promise<RegistryObserved> {
     return within(op, id, (signal) =>
       this.markers.locked(id, signal, async () => this.bring(op, await this.markers.existing(id), spec, signal)),

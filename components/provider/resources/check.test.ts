@@ -1,15 +1,32 @@
 /** Every field wrong in turn: refused in Check, with the field's path and the reason; and what is right passes. */
+import { generateKeyPairSync } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { Backends } from "../backends.js";
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
 import { resources } from "./index.js";
+import { makeImageKey } from "./testing.js";
 
 const digest = `sha256:${"a".repeat(64)}`;
 const pair = { certificateFile: "/keys/hosts/ca.crt", keyFile: "/keys/hosts/ca.key" };
 const backends = {
   images: { inputsHash: async () => "hash" },
+  patcher: { databaseDigest: async () => "database" },
+  sealer: { identify: async () => ({ layerKey: "layer", sealKeyId: "seal" }) },
   hostImages: { inputsHash: async () => "hash" },
 } as unknown as Backends;
+
+const host = {
+  hostId: "h",
+  endpoint: "https://127.0.0.1:1",
+  certificateAuthority: "pem",
+  clientCertificateFile: "/c",
+  clientKeyFile: "/k",
+  publishedPorts: [],
+};
+
+const privateKey = generateKeyPairSync("ec", { namedCurve: "P-256" })
+  .privateKey.export({ type: "pkcs8", format: "pem" })
+  .toString();
 
 const good: Record<string, Properties> = {
   "palisade:index:Registry": { port: 5000 },
@@ -18,6 +35,22 @@ const good: Record<string, Properties> = {
     repository: "web/nginx",
     packages: ["nginx-light"],
     files: { "/etc/nginx/nginx.conf": "daemon off;" },
+  },
+  "palisade:index:PatchedImage": {
+    registry: { server: "127.0.0.1:5000" },
+    repository: "web/nginx",
+    digest: `sha256:${"0".repeat(64)}`,
+    imageSigner: { certificateFile: "/keys/signer.crt", keyFile: "/keys/signer.key" },
+  },
+  "palisade:index:SealedImage": {
+    registry: { server: "127.0.0.1:5000" },
+    repository: "web/nginx",
+    digest,
+    layerSigner: {
+      certificateFile: "/keys/layers/layer.crt",
+      pkcs11Uri: "pkcs11:token=layers;object=layer?pin-source=file:/run/pin",
+    },
+    sealSigner: { certificateFile: "/keys/layers/seal.crt", keyFile: "/keys/layers/seal.key" },
   },
   "palisade:index:HostImage": { build: { keysDirectory: "/keys" } },
   "palisade:index:StateDisk": { sizeGiB: 8 },
@@ -28,15 +61,14 @@ const good: Record<string, Properties> = {
     clientIdentity: pair,
     publishedPorts: [{ port: 80 }, { port: 443, hostPort: 8443, protocol: "UDP" }],
   },
+  "palisade:index:ImagePolicy": {
+    host,
+    name: "signed",
+    repositories: ["127.0.0.1:5000/web/nginx", "registry.example/team/*", "registry.example/*"],
+    keys: [makeImageKey()],
+  },
   "palisade:index:GroupDeployment": {
-    host: {
-      hostId: "h",
-      endpoint: "https://127.0.0.1:1",
-      certificateAuthority: "pem",
-      clientCertificateFile: "/c",
-      clientKeyFile: "/k",
-      publishedPorts: [],
-    },
+    host,
     name: "web",
     containers: [
       {
@@ -103,9 +135,31 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
   ["DebianImage", ["workingDirectory"], "srv", "workingDirectory", /absolute/],
   ["DebianImage", ["files", "etc/x"], "y", 'files["etc/x"]', /absolute path/],
   ["DebianImage", ["files", "/../x"], "y", 'files["/../x"]', /without '..'/],
+  ["PatchedImage", ["digest"], "latest", "digest", /digest: sha256/],
+  ["PatchedImage", ["repository"], "Web", "repository", /repository name/],
+  ["PatchedImage", ["registry", "server"], "https://r", "registry.server", /without a scheme/],
+  ["PatchedImage", ["tag"], "a tag", "tag", /is not a tag/],
+  ["PatchedImage", ["database"], "vulndb", "database", /an absolute path/],
+  ["PatchedImage", ["imageSigner"], undefined, "imageSigner", /required/],
+  ["PatchedImage", ["imageSigner", "keyFile"], undefined, "imageSigner", /exactly one of `keyFile`/],
+  ["SealedImage", ["digest"], "latest", "digest", /digest: sha256/],
+  ["SealedImage", ["repository"], "Web", "repository", /repository name/],
+  ["SealedImage", ["registry", "server"], "https://r", "registry.server", /without a scheme/],
+  ["SealedImage", ["layerSigner", "keyFile"], "/k", "layerSigner", /exactly one of `keyFile`/],
+  ["SealedImage", ["sealSigner", "keyFile"], undefined, "sealSigner", /exactly one of `keyFile`/],
+  ["SealedImage", ["sealSigner", "certificateFile"], undefined, "sealSigner.certificateFile", /required/],
+  ["SealedImage", ["imageSigner"], { certificateFile: "/c" }, "imageSigner", /exactly one of `keyFile`/],
+  ["SealedImage", ["layerSigner", "pkcs11Uri"], "file:/k", "layerSigner.pkcs11Uri", /begin with `pkcs11:`/],
+  [
+    "SealedImage",
+    ["layerSigner", "pkcs11Uri"],
+    "pkcs11:object=layer?pin-value=1234",
+    "layerSigner.pkcs11Uri",
+    /pin-value.*in clear; .*pin-source/,
+  ],
   ["HostImage", ["digest"], digest, "digest", /exactly one/],
   ["HostImage", ["build"], undefined, "digest", /exactly one/],
-  ["HostImage", ["build", "mode"], "enforce", "build.mode", /"enforce" is not one of audit/],
+  ["HostImage", ["build", "mode"], "strict", "build.mode", /"strict" is not one of enforce, audit, jit/],
   ["HostImage", ["build", "keysDirectory"], "keys", "build.keysDirectory", /absolute/],
   ["StateDisk", ["sizeGiB"], 0, "sizeGiB", /1 to 65536 GiB/],
   ["StateDisk", ["sizeGiB"], 1.5, "sizeGiB", /whole number/],
@@ -121,6 +175,18 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
   ["VirtualMachine", ["publishedPorts", 0, "port"], 8443, "publishedPorts[0].port", /agent's port/],
   ["VirtualMachine", ["publishedPorts", 1], { port: 80 }, "publishedPorts[1]", /80\/TCP is given twice/],
   ["VirtualMachine", ["certificateAuthority", "keyFile"], undefined, "certificateAuthority.keyFile", /required/],
+  ["ImagePolicy", ["name"], "../x", "name", /DNS label/],
+  ["ImagePolicy", ["repositories"], [], "repositories", /1 to 256/],
+  ["ImagePolicy", ["repositories", 1], "*", "repositories[1]", /server\/prefix\/\*/],
+  ["ImagePolicy", ["repositories", 1], "nginx", "repositories[1]", /"nginx" is not/],
+  ["ImagePolicy", ["repositories", 1], "registry.example/web:1", "repositories[1]", /without scheme, tag or digest/],
+  ["ImagePolicy", ["repositories", 1], "registry.example/*/web", "repositories[1]", /server\/prefix/],
+  ["ImagePolicy", ["repositories", 1], "registry.example/../web", "repositories[1]", /server\/prefix/],
+  ["ImagePolicy", ["repositories", 1], "https://registry.example/web", "repositories[1]", /without scheme/],
+  ["ImagePolicy", ["keys", 0], "key", "keys[0]", /PEM public key/],
+  ["ImagePolicy", ["keys", 0], makeImageKey("P-384"), "keys[0]", /ECDSA P-256/],
+  ["ImagePolicy", ["keys", 0], makeImageKey() + makeImageKey(), "keys[0]", /one PEM public key/],
+  ["ImagePolicy", ["keys", 0], privateKey, "keys[0]", /one PEM public key/],
   ["GroupDeployment", ["name"], "Web_1", "name", /DNS label/],
   ["GroupDeployment", ["restartPolicy"], "Sometimes", "restartPolicy", /Always, OnFailure, Never/],
   ["GroupDeployment", ["containers"], [], "containers", /1 to 60/],
@@ -189,6 +255,24 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
 });
 
 describe("rules over more than one place", () => {
+  it("gives equal image policies equal inputs", async () => {
+    const [one, other] = [makeImageKey(), makeImageKey()];
+    const policy = (repositories: string[], keys: string[]) =>
+      resource("ImagePolicy").check(
+        { backends },
+        { inputs: { host, name: "signed", repositories, keys }, oldInputs: undefined },
+      );
+    const first = await policy(["r.example/b", "r.example/a"], [one, other]);
+    const second = await policy(["r.example/a", "r.example/b", "r.example/a"], [`\n${other.trim()}`, one]);
+    expect(first.failures).toEqual([]);
+    expect(second).toEqual(first);
+  });
+
+  it("does not repeat what may be a private key", async () => {
+    const found = await failures("ImagePolicy", changed("ImagePolicy", ["keys", 0], privateKey));
+    expect(JSON.stringify(found)).not.toContain("BEGIN");
+  });
+
   it("refuses to shrink a disk, with both sizes", async () => {
     expect(await failures("StateDisk", { sizeGiB: 4 }, { sizeGiB: 8 })).toEqual([
       { property: "sizeGiB", reason: expect.stringMatching(/4 is less than the present 8 GiB/) as string },
@@ -215,6 +299,13 @@ describe("rules over more than one place", () => {
     expect(await failures("GroupDeployment", inputs as unknown as Properties)).toEqual([
       { property: "containers", reason: "61 containers; a group has 1 to 60" },
     ]);
+  });
+
+  it("never shows the PIN of a key", async () => {
+    const uri = "pkcs11:object=layer?pin-value=canary-pin";
+    const found = await failures("SealedImage", changed("SealedImage", ["layerSigner", "pkcs11Uri"], uri));
+    expect(found).toHaveLength(1);
+    expect(JSON.stringify(found)).not.toContain("canary-pin");
   });
 
   it("never shows a secret that is of the wrong type", async () => {

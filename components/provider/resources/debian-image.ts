@@ -2,7 +2,7 @@ import type { DebianImageObserved, DebianImageSpec, RegistryAccess } from "../ba
 import type { Properties, Resource, Value } from "../resource.js";
 import { unknown } from "../resource.js";
 import { inputDifferences } from "./difference.js";
-import { anyUnknown, Rules, text } from "./rules.js";
+import { anyUnknown, imageId, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 
 const type = "palisade:index:DebianImage";
@@ -18,6 +18,8 @@ function spec(inputs: Properties): DebianImageSpec {
     tag: inputs["tag"] as string,
     suite: inputs["suite"] as string,
     packages: strings(inputs["packages"]),
+    ...(inputs["securityUpdates"] === undefined ? {} : { securityUpdates: inputs["securityUpdates"] as boolean }),
+    ...(inputs["packageSources"] === undefined ? {} : { packageSources: inputs["packageSources"] as boolean }),
     entrypoint: strings(inputs["entrypoint"]),
     command: strings(inputs["command"]),
     environment: record(inputs["environment"]),
@@ -40,13 +42,6 @@ function withoutEmpty(inputs: Properties): Properties {
   );
 }
 
-/** `<server>/<repository>@<digest>`: everything an import needs to know. */
-function parseId(id: string): { server: string; repository: string; digest: string } {
-  const match = /^([^/]+)\/(.+)@(sha256:[0-9a-f]{64})$/.exec(id);
-  if (!match) throw new Error(`${id}: the id of a DebianImage is <server>/<repository>@sha256:<64 hexadecimal digits>`);
-  return { server: match[1]!, repository: match[2]!, digest: match[3]! };
-}
-
 /** A container image made from Debian packages. Any change builds again; the images pushed before stay in the registry. */
 export const debianImage: Resource = {
   type,
@@ -59,13 +54,8 @@ export const debianImage: Resource = {
     const rules = new Rules(checked.failures);
     const known = checked.inputs;
     if (isRecord(known["registry"])) rules.server("registry.server", known["registry"]["server"]);
-    rules.matches(
-      "repository",
-      known["repository"],
-      /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/,
-      "a repository name: lower-case path components",
-    );
-    rules.matches("tag", known["tag"], /^\w[\w.-]{0,127}$/, "a tag: at most 128 letters, digits, '_', '.', '-'");
+    rules.repository("repository", known["repository"]);
+    rules.tag("tag", known["tag"]);
     rules.matches("suite", known["suite"], /^[a-z][a-z0-9-]*$/, "the name of a Debian suite");
     if (Array.isArray(known["packages"])) {
       if (known["packages"].length === 0) rules.fail("packages", "at least one package is needed");
@@ -99,19 +89,29 @@ export const debianImage: Resource = {
   },
 
   async read({ backends }, { id, inputs, outputs }) {
-    const { server, repository, digest } = parseId(id);
+    const { server, repository, digest } = imageId("DebianImage", id);
     const access =
       inputs && isRecord(inputs["registry"]) ? (inputs["registry"] as unknown as RegistryAccess) : { server };
-    const observed = await backends.images.readImage(
-      access,
-      text(inputs?.["repository"]) ?? repository,
-      text(outputs?.["digest"]) || digest,
-    );
+    let observed: DebianImageObserved | undefined;
+    try {
+      observed = await backends.images.readImage(
+        access,
+        text(inputs?.["repository"]) ?? repository,
+        text(outputs?.["digest"]) || digest,
+      );
+    } catch (error) {
+      // What a registry of this machine holds is still on its disk when it is stopped, and `up` can start it.
+      const registry = await backends.registries.findRegistry(access.server);
+      if (!inputs || !outputs || registry?.powerState !== "stopped") throw error;
+      return { id, inputs, outputs };
+    }
     if (!observed) return undefined;
-    const { madeFrom, ...facts } = observed;
-    const known: Properties =
-      inputs ?? withoutEmpty({ registry: { server }, repository, ...(madeFrom as Properties | undefined) });
-    return { id, inputs: known, outputs: { ...known, ...outputs, ...facts } };
+    const known = inputs ?? {
+      registry: { server },
+      repository,
+      ...withoutEmpty((await backends.images.readMadeFrom(access, repository, digest)) ?? {}),
+    };
+    return { id, inputs: known, outputs: { ...known, ...outputs, ...observed } };
   },
 
   async update({ backends }, { oldOutputs, inputs, preview, op }) {

@@ -6,6 +6,7 @@ import { describe, expect, it } from "vitest";
 import { unknown, type Properties, type PropertyDiff, type Value } from "../resource.js";
 import { differences } from "./difference.js";
 import { groupDeployment } from "./group-deployment.js";
+import { hostImage } from "./host-image.js";
 import { registryEndpoint, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
 import { registry } from "./registry.js";
 import { virtualMachine } from "./virtual-machine.js";
@@ -210,5 +211,19 @@ describe("GroupDeployment", () => {
     expect(registryEndpoint("127.0.0.1:5000", undefined)).toBe("");
     expect(registryEndpoint("127.example.org", "10.0.2.2")).toBe("");
     expect(registryEndpoint("registry.example.org", "10.0.2.2")).toBe("");
+  });
+});
+
+describe("a host image", () => {
+  it("shows another mode in preview, by both names", () => {
+    const build = { keysDirectory: "/keys" };
+    const old = { build: { ...build, mode: "enforce" }, inputsHash: "a" };
+    const changes = hostImage.diff({
+      id: "sha256:00",
+      oldInputs: old,
+      oldOutputs: { ...old, mode: "enforce" },
+      inputs: { build: { ...build, mode: "jit" }, inputsHash: "b" },
+    });
+    expect(brief(changes)).toEqual(["build.mode update", "inputsHash update"]);
   });
 });

@@ -27,7 +27,7 @@ const secretPaths = [
 const settleTime = 2000;
 /** How long the host may be silent before it is asked, in milliseconds. */
 const pollInterval = 1000;
-/** Restarts after which a container that fails to stay up fails the operation. */
+/** Restarts since the declaration after which a container that fails to stay up fails the operation. */
 const hopelessRestarts = 2;
 const logLines = 20;
 
@@ -154,7 +154,7 @@ export const groupDeployment: Resource = {
       const group = await agent.getGroup(name);
       if (!group) return undefined;
       const host = JSON.parse(JSON.stringify(connection)) as Value;
-      const known = inputs ?? { ...(group.spec ? toProperties(group.spec) : {}), host };
+      const known = inputs ?? { ...(group.spec ? withBlankSecrets(toProperties(group.spec)) : {}), host };
       return { id, inputs: known, outputs: outputs({ ...known, host }, group) };
     } catch (error) {
       // A machine that is proved to be stopped runs nothing: that is an observation, and `up` can repair it.
@@ -184,6 +184,26 @@ export const groupDeployment: Resource = {
     }
   },
 };
+
+/**
+ * An imported group's inputs: no host gives secret values back, so empty ones stand for them until the program's own are
+ * recorded. What is compared is their digest.
+ */
+function withBlankSecrets(group: Properties): Properties {
+  const variables = (list: Value | undefined) =>
+    items(list).map((variable) => (variable["value"] === undefined ? { ...variable, secureValue: "" } : variable));
+  return {
+    ...group,
+    containers: items(group["containers"]).map((container) =>
+      container["environmentVariables"] === undefined
+        ? container
+        : { ...container, environmentVariables: variables(container["environmentVariables"]) },
+    ),
+    imageRegistryCredentials: items(group["imageRegistryCredentials"]).map((credential) =>
+      credential["username"] === undefined ? credential : { ...credential, password: "" },
+    ),
+  };
+}
 
 const isUnreachable = (error: unknown): boolean => (error as Error).name === "UnreachableHostError";
 
@@ -260,6 +280,8 @@ async function untilReady(
   reasons: string[],
 ): Promise<agentv1.Group> {
   const name = declared.spec!.name;
+  // What a container went through before this declaration is not held against it.
+  const restartsBefore = new Map(declared.status?.containers.map((one) => [one.name, one.restartCount]));
   const watching = new AbortController();
   const messages = agent.watchGroup(name, watching.signal)[Symbol.asyncIterator]();
   const listen = (): Promise<IteratorResult<agentv1.Group>> => {
@@ -281,8 +303,16 @@ async function untilReady(
       if (heard) next = listen();
       last = heard?.value ?? (await agent.getGroup(name)) ?? last;
       op.status(progress(last));
+      // The host has looked at the image since the group was declared, and will not run it.
+      const refused = last.status?.containers.find(({ reason }) => reason === "ImageRefused");
+      if (refused) {
+        reasons.push(await explain(agent, name, refused));
+        return last;
+      }
       if ((last.status?.observedGeneration ?? 0n) < declared.generation) continue;
-      const hopeless = last.status?.containers.find((container) => isHopeless(container, last.spec!));
+      const hopeless = last.status?.containers.find((container) =>
+        isHopeless(container, last.spec!, restartsBefore.get(container.name) ?? 0),
+      );
       if (hopeless) {
         reasons.push(await explain(agent, name, hopeless));
         return last;
@@ -317,8 +347,10 @@ function isReady(group: agentv1.Group): boolean {
   );
 }
 
-function isHopeless(container: agentv1.ContainerStatus, spec: agentv1.GroupSpec): boolean {
-  if (container.reason === "CrashLoopBackOff" && container.restartCount >= hopelessRestarts) return true;
+function isHopeless(container: agentv1.ContainerStatus, spec: agentv1.GroupSpec, restartsBefore: number): boolean {
+  // A count below that of before belongs to a container that was made anew.
+  const restarts = container.restartCount - (restartsBefore <= container.restartCount ? restartsBefore : 0);
+  if (container.reason === "CrashLoopBackOff" && restarts >= hopelessRestarts) return true;
   return (
     spec.restartPolicy === agentv1.RestartPolicy.NEVER &&
     container.phase === agentv1.ContainerPhase.TERMINATED &&

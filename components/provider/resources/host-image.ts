@@ -41,7 +41,7 @@ export const hostImage: Resource = {
     }
     rules.digest("digest", known["digest"]);
     if (isRecord(known["build"])) {
-      rules.oneOf("build.mode", known["build"]["mode"], ["audit"]);
+      rules.oneOf("build.mode", known["build"]["mode"], ["enforce", "audit", "jit"]);
       const folder = text(known["build"]["keysDirectory"]);
       if (folder !== undefined && !path.isAbsolute(folder)) {
         rules.fail("build.keysDirectory", `"${folder}" is not an absolute path`);
@@ -96,7 +96,6 @@ const unknownOutputs: Properties = {
   imageDigest: unknown,
   rootHash: unknown,
   ipePolicy: unknown,
-  mode: "audit",
   trustedCertificates: unknown,
 };
 
@@ -107,7 +106,8 @@ async function foreseen({ backends }: Context, inputs: Properties): Promise<Prop
     typeof hash === "string"
       ? await backends.hostImages.findBuilt(hash)
       : await backends.hostImages.read(text(inputs["digest"]) ?? "");
-  return observed ? outputs(inputs, observed) : { ...inputs, ...unknownOutputs, inputsHash: hash ?? "" };
+  const mode = buildSpec(inputs)?.mode ?? unknown;
+  return observed ? outputs(inputs, observed) : { ...inputs, ...unknownOutputs, mode, inputsHash: hash ?? "" };
 }
 
 async function realise({ backends }: Context, inputs: Properties, op: Operation): Promise<HostImageObserved> {

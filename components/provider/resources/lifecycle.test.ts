@@ -48,6 +48,34 @@ const rows: Row[] = [
     unknowns: ["digest", "reference"],
   },
   {
+    name: "PatchedImage",
+    kind: "patches",
+    changes: [
+      [set("digest", `sha256:${"b".repeat(64)}`), ["digest"]],
+      [set("repository", "web/other"), ["repository"]],
+      [set("registry", { server: "registry.example" }), ["registry.server"]],
+      [set("tag", "stable"), ["tag"]],
+      [set("triggers", ["2026-11-24"]), ["triggers"]],
+      // Where key and database lie says nothing of the image.
+      [set("database", "/srv/vulndb"), []],
+      [set("imageSigner", { certificateFile: "/k.crt", keyFile: "/k.key" }), []],
+    ],
+    unknowns: ["patchedDigest", "reference", "fixableBefore", "fixableAfter", "scannedAt", "vexReference"],
+  },
+  {
+    name: "SealedImage",
+    kind: "seals",
+    changes: [
+      [set("digest", `sha256:${"b".repeat(64)}`), ["digest"]],
+      [set("repository", "web/other"), ["repository"]],
+      [set("registry", { server: "registry.example" }), ["registry.server"]],
+      [(given) => ({ ...given, layerSigner: given["sealSigner"]! }), ["layerKey"]],
+      [(given) => ({ ...given, sealSigner: given["layerSigner"]! }), ["sealKeyId"]],
+      [(given) => ({ ...given, imageSigner: given["sealSigner"]! }), ["imageSigner"]],
+    ],
+    unknowns: ["sealDigest", "rootHashes"],
+  },
+  {
     name: "HostImage",
     kind: "host-images",
     changes: [],
@@ -90,6 +118,19 @@ const rows: Row[] = [
     ],
     drift: [{ stopped: true }, ["observedContainers[0].state"]],
     unknowns: ["address", "endpoints", "state"],
+  },
+  {
+    name: "ImagePolicy",
+    kind: "image-policies",
+    changes: [
+      [set("repositories", ["registry.example/web"]), ["repositories[0]"]],
+      [set("keys", []), ["keys[0]"]],
+      [set("name", "shop"), ["name!"]],
+      [host({ hostId: "another" }), ["host.hostId!"]],
+      [host({ endpoint: "https://127.0.0.1:9443" }), ["host.endpoint"]],
+    ],
+    drift: [{ repositories: ["registry.example/*"] }, ["repositories[0]"]],
+    unknowns: ["generation"],
   },
 ];
 
@@ -193,16 +234,33 @@ describe("each resource over gRPC", () => {
     expect(fixture.world.list("groups").some((group) => group.id.endsWith("/crash"))).toBe(true);
   });
 
+  it("fails at once when the host refuses the image, naming layer and reason", async () => {
+    const one = of("GroupDeployment");
+    const refused = container({ command: ["/refused"] })(set("name", "refused")(set("ports", [])(one.given)));
+    const error = (await fixture.make("GroupDeployment", refused).catch((reason: unknown) => reason)) as Error;
+    expect(error.message).toMatch(/container nginx: ImageRefused: image .* layer sha256:00 is revoked/);
+  });
+
   it("refuses a port that another group of the host publishes, in preview", async () => {
     const one = of("GroupDeployment");
     const inputs = (await fixture.client.check(one.type, set("name", "second")(one.given))).inputs.properties;
     await expect(fixture.client.create(one.type, inputs, { preview: true })).rejects.toThrow(/port 80/);
   });
 
+  it("takes an equal image policy for its own and refuses another of its name", async () => {
+    const { type, state } = of("ImagePolicy");
+    const again = await fixture.client.create(type, state.inputs);
+    expect(again.id).toBe(state.id);
+    const other = set("repositories", ["registry.example/*"])(state.inputs);
+    await expect(fixture.client.create(type, other)).rejects.toThrow(
+      /other repositories already.*pulumi import palisade:index:ImagePolicy <resource> [0-9a-f]+\/web/s,
+    );
+  });
+
   it("ends each in turn", async () => {
     fixture.world.remove("groups", `${String(of("VirtualMachine").state.outputs["hostId"])}/crash`);
     for (const { type, state } of [...made].reverse()) await fixture.client.delete(type, state.id, state);
-    for (const kind of ["groups", "virtual-machines", "state-disks", "registries"] as const) {
+    for (const kind of ["image-policies", "groups", "virtual-machines", "state-disks", "registries"] as const) {
       expect(fixture.world.list(kind), kind).toEqual([]);
     }
   });

@@ -38,6 +38,19 @@ export class Rules {
     this.matches(property, value, /^sha256:[0-9a-f]{64}$/, "a digest: sha256: and 64 hexadecimal digits");
   }
 
+  repository(property: string, value: Value | undefined): void {
+    this.matches(
+      property,
+      value,
+      /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/,
+      "a repository name: lower-case path components",
+    );
+  }
+
+  tag(property: string, value: Value | undefined): void {
+    this.matches(property, value, /^\w[\w.-]{0,127}$/, "a tag: at most 128 letters, digits, '_', '.', '-'");
+  }
+
   port(property: string, value: Value | undefined): void {
     this.range(property, value, 1, 65535);
   }
@@ -84,6 +97,13 @@ export function items(list: Value | undefined): Properties[] {
 
 export function text(value: Value | undefined): string | undefined {
   return typeof value === "string" ? value : undefined;
+}
+
+/** `<server>/<repository>@<digest>`: the id of what belongs to an image, and everything that an import needs to know. */
+export function imageId(resource: string, id: string): { server: string; repository: string; digest: string } {
+  const match = /^([^/]+)\/(.+)@(sha256:[0-9a-f]{64})$/.exec(id);
+  if (match) return { server: match[1]!, repository: match[2]!, digest: match[3]! };
+  throw new Error(`${id}: the id of a ${resource} is <server>/<repository>@sha256:<64 hexadecimal digits>`);
 }
 
 /** `port/protocol` of an entry, undefined while either is unknown. */

@@ -14,6 +14,8 @@ interface PropertySpec {
 interface ObjectSpec {
   properties: Record<string, PropertySpec>;
   required?: string[];
+  /** For types that are a choice of texts. */
+  enum?: { value: string }[];
 }
 interface ResourceSpec extends ObjectSpec {
   inputProperties: Record<string, PropertySpec>;
@@ -24,7 +26,8 @@ export interface PackageSchema {
   version: string;
   types: Record<string, ObjectSpec>;
   resources: Record<string, ResourceSpec>;
-  provider: { inputProperties: Record<string, PropertySpec> };
+  functions?: Record<string, { inputs: ObjectSpec; outputs: ObjectSpec }>;
+  provider?: { inputProperties?: Record<string, PropertySpec> };
 }
 
 /** The schema as it is served. */
@@ -73,8 +76,13 @@ export function show(value: Value | undefined): string {
   return text.length > 80 ? `${text.slice(0, 77)}…` : text;
 }
 
+/** Anything, assets and archives: described by Pulumi's own schema. */
+const pulumiReference = "pulumi.json#/";
+
 class Validator {
   readonly failures: CheckFailure[] = [];
+
+  constructor(private readonly schema: PackageSchema) {}
 
   object(path: string, value: Properties, spec: ObjectSpec): Properties {
     const result: Properties = {};
@@ -110,9 +118,14 @@ class Validator {
       this.failures.push({ property: path, reason: `${shown} is not ${wanted}` });
       return value;
     };
+    if (spec.$ref?.startsWith(pulumiReference)) return value;
     if (spec.$ref) {
-      const type = packageSchema.types[spec.$ref.slice(typeReference.length)];
+      const type = this.schema.types[spec.$ref.slice(typeReference.length)];
       if (!type) throw new Error(`the schema has no type ${spec.$ref}`);
+      if (type.enum) {
+        const allowed = type.enum.map((one) => one.value);
+        return allowed.includes(value as string) ? value : wrong(`one of ${allowed.join(", ")}`);
+      }
       return isRecord(value) ? this.object(path, value, type) : wrong("an object");
     }
     switch (spec.type) {
@@ -145,18 +158,40 @@ export function isRecord(value: Value | undefined): value is Properties {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !isUnknown(value);
 }
 
-/** Inputs of a resource with defaults filled in, and everything in which they do not fit the schema. */
-export function validate(type: string, inputs: Properties): { inputs: Properties; failures: CheckFailure[] } {
-  const spec = packageSchema.resources[type];
+/**
+ * Inputs of a resource with defaults filled in, and everything in which they do not fit the schema.
+ * @param schema default: Palisade's own
+ */
+export function validate(
+  type: string,
+  inputs: Properties,
+  schema = packageSchema,
+): { inputs: Properties; failures: CheckFailure[] } {
+  const spec = schema.resources[type];
   if (!spec) throw new Error(`${type}: not in the schema`);
-  const validator = new Validator();
+  const validator = new Validator(schema);
   const checked = validator.object("", inputs, { properties: spec.inputProperties, required: spec.requiredInputs });
   return { inputs: checked, failures: validator.failures };
 }
 
-/** The same for the provider's configuration. */
-export function validateConfiguration(inputs: Properties): { inputs: Properties; failures: CheckFailure[] } {
-  const validator = new Validator();
-  const checked = validator.object("", inputs, { properties: packageSchema.provider.inputProperties });
+/** The same for the arguments of a function. */
+export function validateFunction(
+  schema: PackageSchema,
+  token: string,
+  inputs: Properties,
+): { inputs: Properties; failures: CheckFailure[] } {
+  const spec = schema.functions?.[token];
+  if (!spec) throw new Error(`${token}: not in the schema`);
+  const validator = new Validator(schema);
+  return { inputs: validator.object("", inputs, spec.inputs), failures: validator.failures };
+}
+
+/** The same for a provider's configuration. */
+export function validateConfiguration(
+  schema: PackageSchema,
+  inputs: Properties,
+): { inputs: Properties; failures: CheckFailure[] } {
+  const validator = new Validator(schema);
+  const checked = validator.object("", inputs, { properties: schema.provider?.inputProperties ?? {} });
   return { inputs: checked, failures: validator.failures };
 }

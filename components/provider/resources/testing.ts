@@ -1,4 +1,5 @@
-/** For tests: the six resources on the fault-injecting backends, reached over gRPC as the engine does. */
+/** For tests: all resources on the fault-injecting backends, reached over gRPC as the engine does. */
+import { generateKeyPairSync } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -9,6 +10,12 @@ import type { Path } from "../server/marshal.js";
 import { TestClient } from "../server/testing.js";
 import { resources } from "./index.js";
 import { schemaText } from "./schema.js";
+
+/** A new public key of the kind that image policies name, PEM. */
+export function makeImageKey(namedCurve = "P-256"): string {
+  const { publicKey } = generateKeyPairSync("ec", { namedCurve });
+  return publicKey.export({ type: "spki", format: "pem" }).toString();
+}
 
 /** What the engine keeps of a resource. */
 export interface State {
@@ -28,11 +35,17 @@ export class Fixture {
   readonly keys = path.join(this.folder, "keys");
   readonly world = new World(path.join(this.folder, "world"));
   client!: TestClient;
+  /** A public key as cosign makes it. */
+  readonly imageKey = makeImageKey();
 
   async start(): Promise<void> {
     mkdirSync(path.join(this.keys, "hosts"), { recursive: true });
     for (const name of ["ca.crt", "ca.key", "client.crt", "client.key"]) {
       writeFileSync(path.join(this.keys, "hosts", name), "");
+    }
+    mkdirSync(path.join(this.keys, "layers"), { recursive: true });
+    for (const name of ["layer", "seal"]) {
+      for (const kind of ["crt", "key"]) writeFileSync(path.join(this.keys, "layers", `${name}.${kind}`), name);
     }
     writeFileSync(path.join(this.keys, "hmac.key"), "ab".repeat(32));
     const backends = createFakeBackends(this.world);
@@ -44,10 +57,10 @@ export class Fixture {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  pair(name: string): Properties {
+  pair(name: string, role = "hosts"): Properties {
     return {
-      certificateFile: path.join(this.keys, `hosts/${name}.crt`),
-      keyFile: path.join(this.keys, `hosts/${name}.key`),
+      certificateFile: path.join(this.keys, `${role}/${name}.crt`),
+      keyFile: path.join(this.keys, `${role}/${name}.key`),
     };
   }
 
@@ -65,10 +78,24 @@ export class Fixture {
   async makeAll(): Promise<Made[]> {
     const registry = await this.make("Registry", {});
     const { server, username, password, ca } = registry.state.outputs as Record<string, string>;
+    const access = { server: server!, username: username!, password: password!, ca: ca! };
     const image = await this.make("DebianImage", {
-      registry: { server: server!, username: username!, password: password!, ca: ca! },
+      registry: access,
       repository: "web/nginx",
       packages: ["nginx-light"],
+    });
+    const patch = await this.make("PatchedImage", {
+      registry: access,
+      repository: "web/nginx",
+      digest: image.state.outputs["digest"]!,
+      imageSigner: this.pair("seal", "layers"),
+    });
+    const seal = await this.make("SealedImage", {
+      registry: access,
+      repository: "web/nginx",
+      digest: image.state.outputs["digest"]!,
+      layerSigner: this.pair("layer", "layers"),
+      sealSigner: this.pair("seal", "layers"),
     });
     const hostImage = await this.make("HostImage", { build: { keysDirectory: this.keys } });
     const disk = await this.make("StateDisk", {});
@@ -93,6 +120,12 @@ export class Fixture {
       ports: [{ port: 80 }],
       imageRegistryCredentials: [{ server: server!, username: username!, password: password! }],
     });
-    return [registry, image, hostImage, disk, machine, group];
+    const policy = await this.make("ImagePolicy", {
+      host: machine.state.outputs["connection"]!,
+      name: "web",
+      repositories: [`${server!}/web/*`],
+      keys: [this.imageKey],
+    });
+    return [registry, image, patch, seal, hostImage, disk, machine, group, policy];
   }
 }

@@ -49,6 +49,7 @@ function inputsOf(observed: VirtualMachineObserved): Properties {
     certificateAuthority,
     clientIdentity,
     acceleration,
+    ...(observed.snapshot === undefined ? {} : { snapshot: observed.snapshot }),
     powerState: "running",
     forceDestroy: false,
   }) as Properties;
@@ -82,6 +83,7 @@ export const virtualMachine: Resource = {
     rules.range("memoryMiB", known["memoryMiB"], 1024, 1024 * 1024, "MiB");
     rules.oneOf("acceleration", known["acceleration"], ["auto", "kvm", "tcg"]);
     rules.oneOf("powerState", known["powerState"], ["running", "stopped"]);
+    rules.oneOf("snapshot", known["snapshot"], ["none", "template"]);
     for (const [index, port] of items(known["publishedPorts"]).entries()) {
       const at = `publishedPorts[${index}]`;
       rules.port(`${at}.port`, port["port"]);

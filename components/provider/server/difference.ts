@@ -25,8 +25,8 @@ export function isIgnored(path: string, ignoreChanges: string[]): boolean {
   });
 }
 
-/** Everything that replaces deletes first: two machines of one name never exist side by side. */
-export function toDiffResponse(all: PropertyDiff[], ignoreChanges: string[]): DiffResponse {
+/** @param deleteBeforeReplace by default everything that replaces deletes first: two machines of one name never exist side by side */
+export function toDiffResponse(all: PropertyDiff[], ignoreChanges: string[], deleteBeforeReplace = true): DiffResponse {
   // The engine puts back ignored inputs by itself; observed drift in an ignored property is not its business.
   const differences = all.filter(({ path }) => !isIgnored(path, ignoreChanges));
   const replaces = differences.filter(({ kind }) => kind.endsWith("-replace"));
@@ -34,7 +34,7 @@ export function toDiffResponse(all: PropertyDiff[], ignoreChanges: string[]): Di
   response.setChanges(differences.length ? DiffResponse.DiffChanges.DIFF_SOME : DiffResponse.DiffChanges.DIFF_NONE);
   response.setDiffsList([...new Set(differences.map(({ path }) => topLevel(path)))]);
   response.setReplacesList([...new Set(replaces.map(({ path }) => topLevel(path)))]);
-  response.setDeletebeforereplace(replaces.length > 0);
+  response.setDeletebeforereplace(deleteBeforeReplace && replaces.length > 0);
   response.setHasdetaileddiff(true);
   for (const { path, kind, inputDiff } of differences) {
     const wire = new WireDiff();

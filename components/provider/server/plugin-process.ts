@@ -9,7 +9,7 @@ const parentPollMilliseconds = 500;
  * nobody signals, so the parent's disappearance is watched too.
  * @param options - `engineAddress` is taken from the arguments, where the engine puts it last
  */
-export async function runPlugin(options: Omit<ProviderOptions, "engineAddress">): Promise<void> {
+export async function runPlugin<B>(options: Omit<ProviderOptions<B>, "engineAddress">): Promise<void> {
   const parent = process.ppid;
   const engineAddress = process.argv.slice(2).findLast((argument) => !argument.startsWith("-"));
   const provider = await serve({ ...options, engineAddress });

@@ -5,8 +5,15 @@ import * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
 import { Empty } from "google-protobuf/google/protobuf/empty_pb.js";
 import type { Struct } from "google-protobuf/google/protobuf/struct_pb.js";
 import type { Backends, Operation } from "../backends.js";
-import { PartialFailure, PropertyError, type CheckFailure, type Properties, type Resource } from "../resource.js";
-import { validateConfiguration } from "../resources/schema.js";
+import {
+  PartialFailure,
+  PropertyError,
+  type CheckFailure,
+  type PluginFunction,
+  type Properties,
+  type Resource,
+} from "../resource.js";
+import { validateConfiguration, type PackageSchema } from "../resources/schema.js";
 import { toDiffResponse } from "./difference.js";
 import { EngineLog } from "./engine-log.js";
 import { partialFailure, rpcError, toRpcError } from "./errors.js";
@@ -21,13 +28,20 @@ export interface Configuration {
   cacheDirectory?: string;
 }
 
-export interface ProviderOptions {
+/** @typeParam B what the resources stand on */
+export interface ProviderOptions<B = Backends> {
   engineAddress?: string;
   /** Called once per Configure; must not dial anybody. */
-  backends: (configuration: Configuration) => Backends;
-  resources: Resource[];
+  backends: (configuration: Configuration) => B;
+  resources: Resource<B>[];
+  /** Functions by token. Default: none. */
+  functions?: Record<string, PluginFunction<B>>;
   /** The package schema, JSON. */
   schema: string;
+  /** Whether messages may show the secret value at a path, as an address beside a password in one secret bag. Default: none. */
+  isShown?: (path: Path) => boolean;
+  /** Whether a replacement deletes first. Default: true, as two machines of one name never exist side by side. */
+  deleteBeforeReplace?: boolean;
   /** Where tests end or fail an operation. */
   checkpoint?: (name: string) => Promise<void>;
 }
@@ -35,24 +49,27 @@ export interface ProviderOptions {
 /** Reading is quick by contract; this ends a read whose backend hangs. */
 const readSeconds = 120;
 
-interface Configured {
-  backends: Backends;
+/** The engine sets functions no time-out; a day ends what hangs. */
+const functionSeconds = 24 * 60 * 60;
+
+interface Configured<B> {
+  backends: B;
   /** Identity of the state backend in ownership markers. */
   backend: string;
 }
 
-export class Provider {
+export class Provider<B = Backends> {
   readonly operations: Operations;
   readonly log: EngineLog;
   private readonly version: string;
-  private readonly parsedSchema: SecretSchema;
-  private readonly resources: Map<string, Resource>;
-  private configured: Configured | undefined;
+  private readonly parsedSchema: SecretSchema & PackageSchema;
+  private readonly resources: Map<string, Resource<B>>;
+  private configured: Configured<B> | undefined;
 
-  constructor(private readonly options: ProviderOptions) {
+  constructor(private readonly options: ProviderOptions<B>) {
     this.log = new EngineLog(options.engineAddress);
     this.operations = new Operations(this.log, options.checkpoint);
-    const schema = JSON.parse(options.schema) as SecretSchema & { version: string };
+    const schema = JSON.parse(options.schema) as SecretSchema & PackageSchema;
     this.version = schema.version;
     this.parsedSchema = schema;
     this.resources = new Map(options.resources.map((resource) => [resource.type, resource]));
@@ -72,6 +89,7 @@ export class Provider {
       read: unary((request: rpc.ReadRequest) => this.read(request)),
       update: unary((request: rpc.UpdateRequest) => this.update(request)),
       delete: unary((request: rpc.DeleteRequest) => this.delete(request)),
+      invoke: unary((request: rpc.InvokeRequest) => this.invoke(request)),
       cancel: unary(() => {
         this.operations.cancel();
         return new Empty();
@@ -109,7 +127,7 @@ export class Provider {
     const { version: _version, ...news } = decode(request.getNews()).properties;
     const response = new rpc.CheckResponse();
     response.setInputs(request.getNews());
-    response.setFailuresList(validateConfiguration(news).failures.map(toWireFailure));
+    response.setFailuresList(validateConfiguration(this.parsedSchema, news).failures.map(toWireFailure));
     return response;
   }
 
@@ -151,7 +169,7 @@ export class Provider {
     const { backends } = this.configuration();
     const olds = decode(request.getOlds()).properties;
     const news = decode(request.getNews());
-    const texts = secretTexts(news.properties, news.secrets, isSecret);
+    const texts = secretTexts(news.properties, news.secrets, isSecret, this.options.isShown);
     return redacting(texts, async () => {
       const checked = await resource.check(
         { backends },
@@ -174,7 +192,7 @@ export class Provider {
       oldOutputs: decode(request.getOlds()).properties,
       inputs: decode(request.getNews()).properties,
     });
-    return toDiffResponse(differences, request.getIgnorechangesList());
+    return toDiffResponse(differences, request.getIgnorechangesList(), this.options.deleteBeforeReplace);
   }
 
   private async create(request: rpc.CreateRequest): Promise<rpc.CreateResponse> {
@@ -258,6 +276,33 @@ export class Provider {
     });
   }
 
+  private async invoke(request: rpc.InvokeRequest): Promise<rpc.InvokeResponse> {
+    const token = request.getTok();
+    const call = this.options.functions?.[token];
+    if (!call) {
+      // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
+      throw rpcError(status.UNIMPLEMENTED, `${token}: there is no such function`);
+    }
+    const { backends } = this.configuration();
+    const inputs = decode(request.getArgs());
+    // Functions have no URN; what they log belongs to the run as a whole.
+    const unnamed = { getUrn: () => "", getTimeout: () => 0 };
+    return this.operation(
+      unnamed,
+      "invoke",
+      functionSeconds,
+      [inputs],
+      () => false,
+      async (op) => {
+        const { outputs, failures } = await call({ backends }, { inputs: inputs.properties, op });
+        const response = new rpc.InvokeResponse();
+        response.setReturn(encode(outputs, inputs.secrets));
+        response.setFailuresList(failures.map(toWireFailure));
+        return response;
+      },
+    );
+  }
+
   /** Runs an operation with its time-out, and with its secrets kept out of every message. */
   private async operation<T>(
     request: { getUrn(): string; getTimeout(): number },
@@ -268,7 +313,9 @@ export class Provider {
     body: (op: Operation) => Promise<T>,
   ): Promise<T> {
     const { backend } = this.configuration();
-    const texts = known.flatMap(({ properties, secrets }) => secretTexts(properties, secrets, isSecret));
+    const texts = known.flatMap(({ properties, secrets }) =>
+      secretTexts(properties, secrets, isSecret, this.options.isShown),
+    );
     const seconds = request.getTimeout() > 0 ? request.getTimeout() : defaultSeconds;
     try {
       return await redacting(texts, () =>
@@ -295,7 +342,7 @@ export class Provider {
       return await body();
     } catch (error) {
       if (!(error instanceof PartialFailure)) throw error;
-      const texts = secretTexts(inputs.properties, inputs.secrets, isSecret);
+      const texts = secretTexts(inputs.properties, inputs.secrets, isSecret, this.options.isShown);
       const reasons = error.reasons.map((reason) => redact(reason, texts));
       // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
       throw partialFailure(
@@ -306,7 +353,7 @@ export class Provider {
     }
   }
 
-  private resource(urn: string): { resource: Resource; isSecret: (path: Path) => boolean } {
+  private resource(urn: string): { resource: Resource<B>; isSecret: (path: Path) => boolean } {
     // The last of the types in the URN is the resource's own, the others are its parents'.
     const type = urn.split("::")[2]?.split("$").at(-1) ?? "";
     const resource = this.resources.get(type);
@@ -318,7 +365,7 @@ export class Provider {
     return { resource, isSecret: secretsOf(this.parsedSchema, type) };
   }
 
-  private configuration(): Configured {
+  private configuration(): Configured<B> {
     if (!this.configured) throw new Error("the provider was not configured before it was used");
     return this.configured;
   }

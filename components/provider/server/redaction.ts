@@ -7,13 +7,22 @@ const shortest = 4;
 /** A message may hold only the beginning of a long value. */
 const prefixLength = 16;
 
-/** The texts at and below secret paths, the longest first. */
-export function secretTexts(properties: Properties, secrets: SecretPaths, isSecret: (path: Path) => boolean): string[] {
+/**
+ * The texts at and below secret paths, the longest first.
+ * @param isShown what messages may quote all the same
+ */
+export function secretTexts(
+  properties: Properties,
+  secrets: SecretPaths,
+  isSecret: (path: Path) => boolean,
+  isShown: (path: Path) => boolean = () => false,
+): string[] {
   const found = new Set<string>();
   const visit = (value: Value | undefined, path: Path, inside: boolean): void => {
     const secret = inside || (path.length > 0 && (secrets.has(path) || isSecret(path)));
     if (typeof value === "string") {
-      if (secret && value.length >= shortest) found.add(value).add(JSON.stringify(value).slice(1, -1));
+      if (secret && value.length >= shortest && !isShown(path))
+        found.add(value).add(JSON.stringify(value).slice(1, -1));
     } else if (Array.isArray(value)) {
       value.forEach((item, index) => visit(item, [...path, index], secret));
     } else if (typeof value === "object" && value !== null && !isUnknown(value)) {

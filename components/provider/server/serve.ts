@@ -17,7 +17,7 @@ export interface RunningProvider {
 const closeMilliseconds = 4_000;
 
 /** Serves the provider on a free port of 127.0.0.1, for the engine on this machine only. */
-export async function serve(options: ProviderOptions): Promise<RunningProvider> {
+export async function serve<B>(options: ProviderOptions<B>): Promise<RunningProvider> {
   const provider = new Provider(options);
   const server = new Server({
     "grpc.max_receive_message_length": -1,

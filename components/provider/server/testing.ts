@@ -60,8 +60,8 @@ export class TestClient {
   ) {}
 
   /** A provider that serves, configured with `configuration`. */
-  static async start(
-    options: Omit<ProviderOptions, "engineAddress">,
+  static async start<B>(
+    options: Omit<ProviderOptions<B>, "engineAddress">,
     configuration: Properties = { backend: "file:///backend" },
   ): Promise<TestClient> {
     const engine = await new FakeEngine().start();

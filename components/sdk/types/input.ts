@@ -121,7 +121,7 @@ export interface HostImageBuildArgs {
      */
     keysDirectory: pulumi.Input<string>;
     /**
-     * audit: IPE records what it would deny.
+     * What the signed kernel image that boots demands of code: enforce (only what is on a verity device with a signature that the kernel checked is executed), audit (the same is recorded, not denied), jit (execution is not checked, for programs that make code at run time: a weaker guarantee). All modes have the same root file system.
      */
     mode?: pulumi.Input<string | undefined>;
 }
@@ -131,7 +131,7 @@ export interface HostImageBuildArgs {
 export function hostImageBuildArgsProvideDefaults(val: HostImageBuildArgs): HostImageBuildArgs {
     return {
         ...val,
-        mode: (val.mode) ?? "audit",
+        mode: (val.mode) ?? "enforce",
     };
 }
 
@@ -303,4 +303,22 @@ export interface ResourceRequirementsArgs {
      * What the container is given.
      */
     requests: pulumi.Input<inputs.ResourceRequestsArgs>;
+}
+
+/**
+ * A key that signs, by reference; nothing secret enters the state. Give exactly one of keyFile and pkcs11Uri.
+ */
+export interface SigningKeyArgs {
+    /**
+     * Path of the PEM certificate of the key.
+     */
+    certificateFile: pulumi.Input<string>;
+    /**
+     * Path of the PEM private key, mode 0600.
+     */
+    keyFile?: pulumi.Input<string | undefined>;
+    /**
+     * A key behind PKCS#11, by RFC 7512. The PIN lies in a file that pin-source names; pin-value is refused. module-path names the module; default: what p11-kit is set up with.
+     */
+    pkcs11Uri?: pulumi.Input<string | undefined>;
 }

@@ -151,7 +151,7 @@ export interface HostImageBuild {
      */
     keysDirectory: string;
     /**
-     * audit: IPE records what it would deny.
+     * What the signed kernel image that boots demands of code: enforce (only what is on a verity device with a signature that the kernel checked is executed), audit (the same is recorded, not denied), jit (execution is not checked, for programs that make code at run time: a weaker guarantee). All modes have the same root file system.
      */
     mode?: string;
 }
@@ -161,7 +161,7 @@ export interface HostImageBuild {
 export function hostImageBuildProvideDefaults(val: HostImageBuild): HostImageBuild {
     return {
         ...val,
-        mode: (val.mode) ?? "audit",
+        mode: (val.mode) ?? "enforce",
     };
 }
 
@@ -227,6 +227,10 @@ export interface IntegrityFacts {
      */
     lockdown: string;
     /**
+     * Integrity mode of the running host image: audit, enforce, jit or strict; empty when its command line names none.
+     */
+    mode: string;
+    /**
      * Root hash of the verity device, hex.
      */
     rootHash: string;
@@ -234,6 +238,10 @@ export interface IntegrityFacts {
      * The kernel checked a signature over the root hash.
      */
     rootHashSignatureVerified: boolean;
+    /**
+     * Layers of sealed container images that are open as verity devices.
+     */
+    sealedLayers: number;
     /**
      * EFI variable SecureBoot.
      */
@@ -375,5 +383,23 @@ export interface ResourceRequirements {
      * What the container is given.
      */
     requests: outputs.ResourceRequests;
+}
+
+/**
+ * A key that signs, by reference; nothing secret enters the state. Give exactly one of keyFile and pkcs11Uri.
+ */
+export interface SigningKey {
+    /**
+     * Path of the PEM certificate of the key.
+     */
+    certificateFile: string;
+    /**
+     * Path of the PEM private key, mode 0600.
+     */
+    keyFile?: string;
+    /**
+     * A key behind PKCS#11, by RFC 7512. The PIN lies in a file that pin-source names; pin-value is refused. module-path names the module; default: what p11-kit is set up with.
+     */
+    pkcs11Uri?: string;
 }
 

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Lays out the definition that mkosi builds: ours, this machine's package sources, the prebuilt programs.
 #
-#   assemble.sh DEFINITION BINARIES TOOLS OUTPUT
+#   assemble.sh DEFINITION BINARIES KEYS LAYERS TOOLS OUTPUT [PROFILE]
 set -euo pipefail
 
-definition=$1 binaries=$2 tools=$3 output=$4
+definition=$1 binaries=$2 keys=$3 layers=$4 tools=$5 output=$6 profile=${7:-}
 
 cp -r "$definition/mkosi/." "$output"
 sandbox=$output/mkosi.sandbox/etc/apt
@@ -17,8 +17,17 @@ usr=$output/mkosi.extra/usr
 install -D -m 755 -t "$usr/bin" "$binaries"/{palisade-agent,containerd,containerd-shim-runc-v2}
 install -D -m 755 -t "$usr/libexec/cni" "$binaries"/cni/*
 install -D -m 644 -t "$usr/share/palisade" "$binaries/pause.oci.tar"
+# Sealed layers that come with the host, and what decides which seals are believed.
+cp -r "$layers" "$usr/share/palisade/layers"
+install -D -m 644 "$keys/layers/seal.crt" "$usr/share/palisade/trust/seals/seal.pem"
+[[ ! -f $keys/layers/revoked.json ]] || install -m 644 -t "$usr/share/palisade/trust" "$keys/layers/revoked.json"
 # The certificates of public authorities without the package that manages them, which brings OpenSSL and scripts.
 install -D -m 644 "$tools/etc/ssl/certs/ca-certificates.crt" "$output/mkosi.extra/etc/ssl/certs/ca-certificates.crt"
-if [[ -d $output/mkosi.profiles/debug ]]; then
-    install -D -m 755 -t "$output/mkosi.profiles/debug/mkosi.extra/usr/bin" "$binaries/ctr"
-fi
+extra=$output/mkosi.profiles/$profile/mkosi.extra/usr
+case $profile in
+debug) install -D -m 755 -t "$extra/bin" "$binaries/ctr" ;;
+probe)
+    install -D -m 755 -t "$extra/bin" "$binaries/ctr"
+    install -D -m 755 -t "$extra/libexec" "$binaries/palisade-probe"
+    ;;
+esac

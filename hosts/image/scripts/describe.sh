@@ -1,16 +1,14 @@
 #!/bin/bash
 # Prints image.json: what the image is, for those who start it and compare it later.
 #
-#   describe.sh DISK MKOSI-DEFINITION DEFINITION KEYS MODE TOOLS
+#   describe.sh DISK ROOT-HASH MKOSI-DEFINITION DEFINITION KEYS MODE TOOLS
 set -euo pipefail
 
-disk=$1 mkosi=$2 definition=$3 keys=$4 mode=$5 tools=$6
+disk=$1 root_hash=$2 mkosi=$3 definition=$4 keys=$5 mode=$6 tools=$7
 
-# Both lie in plain text in the signed kernel image, which comes first on the disk.
-root_hash=$(grep -aom 1 -E 'roothash=[0-9a-f]{64}' "$disk" | head -n 1 | cut -d= -f2 || true)
+# In plain text in the signed kernel image, which comes first on the disk.
 kernel=$(grep -aom 1 -E '[0-9]+\.[0-9]+\.[0-9]+[0-9a-z.+~-]*-amd64' "$disk" | head -n 1 || true)
-[[ -n $root_hash ]] || { echo "describe.sh: $disk carries no root hash" >&2; exit 1; }
-policy=$(head -n 1 "$definition/ipe-policy")
+policy=$(head -n 1 "$("$definition/scripts/policy-of-mode.sh" "$definition" "${mode%%-*}")")
 fingerprint() { openssl x509 -in "$1" -noout -fingerprint -sha256 | sed 's/.*=//; s/://g' | tr '[:upper:]' '[:lower:]'; }
 quoted() { printf '"%s"' "$1"; }
 
@@ -26,7 +24,8 @@ cat <<EOF
   "trustedCertificates": [
     $(quoted "$(fingerprint "$keys/secure-boot/db.crt")"),
     $(quoted "$(fingerprint "$keys/image/root-hash.crt")"),
-    $(quoted "$(fingerprint "$keys/image/ipe-policy.crt")")
+    $(quoted "$(fingerprint "$keys/image/ipe-policy.crt")"),
+    $(quoted "$(fingerprint "$keys/layers/layer.crt")")
   ],
   "kernelVersion": "$kernel",
   "builtFrom": {

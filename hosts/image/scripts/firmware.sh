@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes the firmware's variables with Secure Boot on and nothing but our own keys in them. Signers of root hashes and
-# policies are put into db too: the distribution's kernel looks them up in the platform keyring, which is db. Runs in the
-# tools root.
+# Makes the firmware's variables with Secure Boot on and nothing but our own keys in them. Signers of root hashes,
+# policies and layers are put into db too: the distribution's kernel looks them up in the platform keyring, which is db.
+# Runs in the tools root.
 #
 #   firmware.sh KEYS OUTPUT
 set -euo pipefail
@@ -16,4 +16,5 @@ virt-fw-vars --loglevel warning --input /usr/share/OVMF/OVMF_VARS_4M.fd --output
     --add-db "$owner" "$keys/secure-boot/db.crt" \
     --add-db "$owner" "$keys/image/root-hash.crt" \
     --add-db "$owner" "$keys/image/ipe-policy.crt" \
+    --add-db "$owner" "$keys/layers/layer.crt" \
     --secure-boot

@@ -50,8 +50,12 @@ func readSystemFacts() systemFacts {
 			facts.kernel += string(rune(character))
 		}
 	}
-	if content, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		facts.bootID = strings.TrimSpace(string(content))
+	// A clone has the kernel's boot id of its template; its own is in the first file.
+	for _, file := range []string{"/run/palisade/boot-id", "/proc/sys/kernel/random/boot_id"} {
+		if content, err := os.ReadFile(file); err == nil {
+			facts.bootID = strings.TrimSpace(string(content))
+			break
+		}
 	}
 	var info syscall.Sysinfo_t
 	if err := syscall.Sysinfo(&info); err == nil {

@@ -4,13 +4,10 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
@@ -100,34 +97,13 @@ func handler(host *identity.Identity, options Options) http.Handler {
 		integrity:      roleClient(options.IntegritySocket),
 		powerDirectory: options.PowerDirectory,
 	}, connect.WithReadMaxBytes(maximumRequest)))
-	mux.Handle("/"+agentv1connect.GroupServiceName+"/", groupProxy(options.GroupsSocket, options.Logger))
+	groups := service.Proxy("groups", options.GroupsSocket, options.Logger)
+	mux.Handle("/"+agentv1connect.GroupServiceName+"/", groups)
+	// Only the role groups reaches the role images.
+	mux.Handle("/"+agentv1connect.ImagePolicyServiceName+"/", groups)
 	return http.MaxBytesHandler(mux, maximumRequest)
 }
 
 func roleClient(socket string) agentv1connect.HostServiceClient {
 	return agentv1connect.NewHostServiceClient(&http.Client{Transport: service.UnixTransport(socket)}, "http://role")
-}
-
-// groupProxy hands calls to the role groups as they are; streams are passed on without delay.
-func groupProxy(socket string, logger *slog.Logger) http.Handler {
-	return &httputil.ReverseProxy{
-		Rewrite: func(request *httputil.ProxyRequest) {
-			request.SetURL(&url.URL{Scheme: "http", Host: "role"})
-		},
-		Transport:     service.UnixTransport(socket),
-		FlushInterval: -1,
-		ErrorLog:      slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-		ErrorHandler: func(writer http.ResponseWriter, request *http.Request, err error) {
-			if request.Context().Err() != nil {
-				return
-			}
-			writer.Header().Set("Content-Type", "application/json")
-			writer.WriteHeader(http.StatusServiceUnavailable)
-			// The Connect protocol's error for unary calls; streams and gRPC map the HTTP status to the same code.
-			_ = json.NewEncoder(writer).Encode(map[string]string{
-				"code":    connect.CodeUnavailable.String(),
-				"message": "role groups does not answer: " + err.Error(),
-			})
-		},
-	}
 }

@@ -30,6 +30,7 @@ import (
 type role struct {
 	agentv1connect.UnimplementedHostServiceHandler
 	agentv1connect.UnimplementedGroupServiceHandler
+	agentv1connect.UnimplementedImagePolicyServiceHandler
 }
 
 func (role) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
@@ -42,6 +43,10 @@ func (role) GetIntegrity(context.Context, *connect.Request[agentv1.GetIntegrityR
 
 func (role) GetGroup(_ context.Context, request *connect.Request[agentv1.GetGroupRequest]) (*connect.Response[agentv1.GetGroupResponse], error) {
 	return nil, connect.NewError(connect.CodeNotFound, errors.New("no group "+request.Msg.GetName()))
+}
+
+func (role) GetImagePolicy(_ context.Context, request *connect.Request[agentv1.GetImagePolicyRequest]) (*connect.Response[agentv1.GetImagePolicyResponse], error) {
+	return connect.NewResponse(&agentv1.GetImagePolicyResponse{Policy: &agentv1.ImagePolicy{Name: request.Msg.GetName(), Generation: 3}}), nil
 }
 
 func (role) WatchGroup(ctx context.Context, _ *connect.Request[agentv1.WatchGroupRequest], stream *connect.ServerStream[agentv1.WatchGroupResponse]) error {
@@ -104,6 +109,7 @@ func start(t *testing.T, offset time.Duration) *fixture {
 		mux := http.NewServeMux()
 		mux.Handle(agentv1connect.NewHostServiceHandler(role{}))
 		mux.Handle(agentv1connect.NewGroupServiceHandler(role{}))
+		mux.Handle(agentv1connect.NewImagePolicyServiceHandler(role{}))
 		go func() { _ = service.ServeUnix(roles, listener, mux) }()
 	}
 
@@ -194,6 +200,16 @@ func TestServes(t *testing.T) {
 			_, err = f.groups(client, options...).GetGroup(ctx, connect.NewRequest(&agentv1.GetGroupRequest{Name: "web"}))
 			if connect.CodeOf(err) != connect.CodeNotFound || !strings.Contains(err.Error(), "no group web") {
 				t.Errorf("%v", err)
+			}
+			policies := agentv1connect.NewImagePolicyServiceClient(client, "https://"+f.address, options...)
+			policy, err := policies.GetImagePolicy(ctx, connect.NewRequest(&agentv1.GetImagePolicyRequest{Name: "signed"}))
+			if err != nil || policy.Msg.GetPolicy().GetName() != "signed" || policy.Msg.GetPolicy().GetGeneration() != 3 {
+				t.Errorf("%v, %v", policy, err)
+			}
+			// The store is for the role groups only.
+			store := agentv1connect.NewImageStoreServiceClient(client, "https://"+f.address, options...)
+			if _, err := store.RetainImages(ctx, connect.NewRequest(&agentv1.RetainImagesRequest{})); connect.CodeOf(err) != connect.CodeUnimplemented {
+				t.Errorf("the store is reached from outside: %v", err)
 			}
 			// A stream's first message comes while the call goes on.
 			watching, cancel := context.WithCancel(ctx)

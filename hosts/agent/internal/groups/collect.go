@@ -3,10 +3,14 @@ package groups
 import (
 	"context"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"connectrpc.com/connect"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
 const (
@@ -46,28 +50,52 @@ func (m *Manager) collectImages(ctx context.Context) {
 	}
 }
 
-// removeUnusedImages removes what neither a group names nor a container uses nor is pinned, like the pause image.
+// removeUnusedImages removes what neither a group names, or named before its last change, nor a container uses nor is pinned,
+// like the pause image: first from containerd, then from the store of sealed layers.
 func (m *Manager) removeUnusedImages(ctx context.Context) error {
+	used, err := m.usedImages(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := m.removeImages(ctx, func(names []string) bool { return !used.any(names) }); err != nil {
+		return err
+	}
+	return m.retain(ctx, &agentv1.RetainImagesRequest{Images: used.digests()})
+}
+
+// releaseImages removes the sealed images of a group that is being deleted, unless somebody else names or uses them.
+func (m *Manager) releaseImages(ctx context.Context, deleted *group, wish *record) error {
+	if m.options.Sealed == nil {
+		return nil
+	}
+	used, err := m.usedImages(ctx, deleted)
+	if err != nil {
+		return err
+	}
+	own := imageNames{}
+	own.add(wish)
+	if err := m.removeImages(ctx, func(names []string) bool { return own.any(names) && !used.any(names) }); err != nil {
+		return err
+	}
+	return m.retain(ctx, &agentv1.RetainImagesRequest{Images: used.digests(), Candidates: own.digests()})
+}
+
+func (m *Manager) retain(ctx context.Context, request *agentv1.RetainImagesRequest) error {
+	if m.options.Sealed == nil {
+		return nil
+	}
+	_, err := m.options.Sealed.RetainImages(ctx, connect.NewRequest(request))
+	return err
+}
+
+// removeImages removes containerd's images whose names are unwanted.
+func (m *Manager) removeImages(ctx context.Context, unwanted func(names []string) bool) error {
 	present, err := m.images.ListImages(ctx, &runtimev1.ListImagesRequest{})
 	if err != nil {
 		return err
 	}
-	containers, err := m.runtime.ListContainers(ctx, &runtimev1.ListContainersRequest{})
-	if err != nil {
-		return err
-	}
-	used := map[string]bool{}
-	for _, container := range containers.Containers {
-		used[container.ImageId], used[container.ImageRef] = true, true
-	}
-	for _, g := range m.all() {
-		for _, container := range g.wish().spec.GetContainers() {
-			used[container.GetImage()] = true
-		}
-	}
 	for _, image := range present.Images {
-		names := append([]string{image.Id}, image.RepoDigests...)
-		if image.Pinned || slices.ContainsFunc(names, func(name string) bool { return used[name] }) {
+		if image.Pinned || !unwanted(append([]string{image.Id}, image.RepoDigests...)) {
 			continue
 		}
 		if _, err := m.images.RemoveImage(ctx, &runtimev1.RemoveImageRequest{Image: &runtimev1.ImageSpec{Image: image.Id}}); err != nil {
@@ -76,4 +104,53 @@ func (m *Manager) removeUnusedImages(ctx context.Context) error {
 		m.options.Logger.Info("removed unused image", "image", image.Id, "names", image.RepoDigests)
 	}
 	return nil
+}
+
+// usedImages names what containers run from and what groups name, but for one group.
+func (m *Manager) usedImages(ctx context.Context, except *group) (imageNames, error) {
+	containers, err := m.runtime.ListContainers(ctx, &runtimev1.ListContainersRequest{})
+	if err != nil {
+		return nil, err
+	}
+	used := imageNames{}
+	for _, container := range containers.Containers {
+		for _, name := range []string{container.ImageId, container.ImageRef, container.GetImage().GetImage()} {
+			used[name] = true
+		}
+	}
+	for _, g := range m.all() {
+		if g != except {
+			used.add(g.wish())
+		}
+	}
+	return used, nil
+}
+
+// imageNames are references and ids of images.
+type imageNames map[string]bool
+
+// add names the images of a record, as given and as containerd knows them, and those before.
+func (n imageNames) add(r *record) {
+	for _, image := range r.images() {
+		n[image], n[r.local(image)] = true, true
+	}
+	for _, image := range r.Previous {
+		n[image] = true
+	}
+}
+
+func (n imageNames) any(names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return n[name] })
+}
+
+// digests returns those of the names that are references, sorted.
+func (n imageNames) digests() []string {
+	var result []string
+	for name := range n {
+		if _, digest, found := strings.Cut(name, "@"); found {
+			result = append(result, digest)
+		}
+	}
+	slices.Sort(result)
+	return slices.Compact(result)
 }

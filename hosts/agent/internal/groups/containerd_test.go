@@ -366,7 +366,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 	h.options = Options{
 		DataDirectory: filepath.Join(directory, "data"), LogDirectory: filepath.Join(directory, "logs"),
 		CertificatesDirectory: filepath.Join(directory, "certs.d"), CgroupParent: "/palisade-test", CgroupRoot: "/sys/fs/cgroup",
-		MaximumLogSize: maximumLogSize, PollInterval: 200 * time.Millisecond, Capacity: Capacity{CPUs: 2, MemoryBytes: 1 << 30},
+		MaximumLogSize: maximumLogSize, PollInterval: 200 * time.Millisecond, Starts: 2, Capacity: Capacity{CPUs: 2, MemoryBytes: 1 << 30},
 		Now: time.Now, Logger: logger,
 		Prepare: func(ctx context.Context) error {
 			t.Logf("runtime: %q", containerd.RuntimeVersion(ctx, h.conn))

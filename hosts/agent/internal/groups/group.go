@@ -33,6 +33,8 @@ type group struct {
 	observeError   error
 	// observedGeneration is the generation that was brought about.
 	observedGeneration uint64
+	// declarations counts them: images that could not be had are tried again with each.
+	declarations uint64
 	// interrupt ends the pass in flight, as it works for an old wish.
 	interrupt context.CancelFunc
 
@@ -103,7 +105,7 @@ func (g *group) run(ctx context.Context) {
 		err := g.reconcile(pass)
 		cancel()
 		g.logFailure(ctx, err)
-		timer.Reset(g.manager.options.PollInterval)
+		timer.Reset(g.manager.pollInterval())
 	}
 }
 
@@ -247,6 +249,31 @@ func (g *group) stale() error {
 		return g.observeError
 	}
 	return nil
+}
+
+// tryImagesAnew forgets failed images: what they lacked, e.g. a seal or a policy, may be there by now.
+func (g *group) tryImagesAnew() {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	g.declarations++
+	status := proto.CloneOf(g.status)
+	for _, container := range status.GetContainers() {
+		if reason := container.GetReason(); reason == reasonRefused || reason == reasonPullFailed {
+			container.Reason, container.Message = reasonPending, ""
+		}
+	}
+	if !proto.Equal(g.status, status) {
+		g.status = status
+		g.notify()
+		g.poke()
+	}
+}
+
+// declared returns how often the group was declared.
+func (g *group) declared() uint64 {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	return g.declarations
 }
 
 func (g *group) suspend(until time.Time) {

@@ -3,6 +3,7 @@ package groups
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -20,26 +21,32 @@ type pullState struct {
 	next     time.Time
 	// access is how the registry was reached; other credentials are tried at once.
 	access string
-	err    error
+	// declaration is the last one before the failure.
+	declaration uint64
+	err         error
 }
 
 // ensureImages pulls what is not there. A container whose image cannot be had waits with the reason; the others go on.
-func (g *group) ensureImages(ctx context.Context, wish *record, seen *observation) error {
+func (g *group) ensureImages(ctx context.Context, wish *record, seen *observation) (*record, error) {
 	var failure error
 	wanted := map[string]bool{}
 	for _, container := range wish.spec.GetContainers() {
 		wanted[container.GetImage()] = true
-		err := g.ensureImage(ctx, wish, seen, container)
+		changed, err := g.ensureImage(ctx, wish, seen, container)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return wish, ctx.Err()
 		}
+		if errors.Is(err, errWishChanged) {
+			return wish, err
+		}
+		wish = changed
 		name := container.GetName()
 		if err != nil {
 			failure = err
-			g.waiting[name] = waitingReason{reasonPullFailed, g.clean(err.Error())}
+			g.waiting[name] = waitingReason{imageReason(err), g.clean(err.Error())}
 			continue
 		}
-		if reason := g.waiting[name].reason; reason == reasonPullFailed || reason == reasonPulling {
+		if reason := g.waiting[name].reason; reason == reasonPullFailed || reason == reasonRefused || reason == reasonPulling {
 			delete(g.waiting, name)
 		}
 	}
@@ -48,55 +55,97 @@ func (g *group) ensureImages(ctx context.Context, wish *record, seen *observatio
 			delete(g.pulls, image)
 		}
 	}
-	return failure
+	return wish, failure
 }
 
-func (g *group) ensureImage(ctx context.Context, wish *record, seen *observation, container *agentv1.Container) error {
+// imageReason tells an image that must not run from one that cannot be had.
+func imageReason(err error) string {
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return reasonRefused
+	}
+	return reasonPullFailed
+}
+
+func (g *group) ensureImage(ctx context.Context, wish *record, seen *observation, container *agentv1.Container) (*record, error) {
 	name, image := container.GetName(), container.GetImage()
 	if status := seen.containers[name]; status != nil && status.State == runtimev1.ContainerState_CONTAINER_RUNNING {
-		return nil
+		return wish, nil
 	}
 	if wish.Containers[name].Done {
-		return nil
+		return wish, nil
 	}
-	present, err := g.checkImage(ctx, image)
+	access := registryOf(wish.spec, image)
+	if g.manager.options.Sealed != nil {
+		// At each start: what was accepted once may be refused by now.
+		if err := g.failedBefore(image, access); err != nil {
+			return wish, err
+		}
+		changed, err := g.fetchImage(ctx, wish, seen, container, access)
+		if err != nil {
+			return wish, g.noteFailure(ctx, image, name, access, err)
+		}
+		wish = changed
+	}
+	local := wish.local(image)
+	present, err := g.checkImage(ctx, local)
 	if err != nil {
-		return err
+		return wish, err
 	}
 	if present {
 		delete(g.pulls, image)
-		return nil
+		return wish, nil
 	}
-	access := registryOf(wish.spec, image)
-	now := g.manager.options.Now()
-	state := g.pulls[image]
-	if state != nil && state.access == access.String() && now.Before(state.next) {
-		return state.err
+	if err := g.failedBefore(image, access); err != nil {
+		return wish, err
 	}
-	if state == nil || state.access != access.String() {
-		state = &pullState{access: access.String()}
-		g.pulls[image] = state
-	}
-	if state.failures == 0 {
-		g.event(eventNormal, "Pulling", "image "+image, name)
+	if g.pulls[image] == nil {
+		g.event(eventNormal, "Pulling", "image "+local, name)
 	}
 	g.waiting[name] = waitingReason{reason: reasonPulling}
 	g.publish(g.assess(wish, seen))
 	started := time.Now()
-	if err := g.pull(ctx, wish, image, access); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		state.failures++
-		state.err = err
-		state.next = g.manager.options.Now().Add(nextBackOff(state.failures))
-		g.event(eventWarning, reasonPullFailed, err.Error(), name)
-		return err
+	if err := g.pull(ctx, wish, local, access); err != nil {
+		return wish, g.noteFailure(ctx, image, name, access, err)
 	}
 	delete(g.pulls, image)
-	g.event(eventNormal, "Pulled", fmt.Sprintf("image %s in %s", image, time.Since(started).Round(time.Millisecond)), name)
-	_, err = g.checkImage(ctx, image)
-	return err
+	g.event(eventNormal, "Pulled", fmt.Sprintf("image %s in %s", local, time.Since(started).Round(time.Millisecond)), name)
+	_, err = g.checkImage(ctx, local)
+	return wish, err
+}
+
+// failedBefore returns the last failure for as long as the image is not tried again. Other credentials are tried at once, and
+// all of it when the group is declared again.
+func (g *group) failedBefore(image string, access *agentv1.ImageRegistry) error {
+	state := g.pulls[image]
+	if state != nil && (state.access != access.String() || state.declaration != g.declared()) {
+		delete(g.pulls, image)
+		return nil
+	}
+	if state != nil && g.manager.options.Now().Before(state.next) {
+		return state.err
+	}
+	return nil
+}
+
+// noteFailure makes the image wait before the next attempt, and returns the error.
+func (g *group) noteFailure(ctx context.Context, image, name string, access *agentv1.ImageRegistry, failure error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(failure, errWishChanged) {
+		return failure
+	}
+	state := g.pulls[image]
+	if state == nil {
+		state = &pullState{access: access.String(), declaration: g.declared()}
+		g.pulls[image] = state
+	}
+	state.failures++
+	state.err = failure
+	state.next = g.manager.options.Now().Add(nextBackOff(state.failures))
+	g.event(eventWarning, imageReason(failure), failure.Error(), name)
+	return failure
 }
 
 // checkImage tells whether the image is there, and refuses one for other machines: containerd looks at the platform only where

@@ -11,11 +11,21 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/proto"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/registry"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+	"github.com/palisade-host/palisade/hosts/seal"
+)
+
+const (
+	// pollShare is what each group adds to the time between two looks at containerd.
+	pollShare = 100 * time.Millisecond
+	// maximumPollInterval keeps the promise that a container stopped behind the agent is back within 30 s.
+	maximumPollInterval = 20 * time.Second
 )
 
 // Options of the manager.
@@ -33,6 +43,16 @@ type Options struct {
 	MaximumLogSize int64
 	PollInterval   time.Duration
 	Capacity       Capacity
+	// Starts is how many groups may start at a time; the others wait their turn, so that each is done soon and none runs into the
+	// runtime's time limits when a host with many groups boots.
+	Starts int
+	// Sealed is the role images; nil when images are pulled without seals.
+	Sealed agentv1connect.ImageStoreServiceClient
+	// LayerDevices tells what the kernel found when it read layers; nil when images are pulled without seals.
+	LayerDevices agentv1connect.LayerDeviceServiceClient
+	// Layers are the stores of sealed layers that containers run from, and Trust whose seals are believed; for the status.
+	Layers []seal.Store
+	Trust  seal.Trust
 	// DiskUsage tells how full the disk of containerd's images is, 0 to 1; nil means that images are kept for ever.
 	DiskUsage func() (float64, error)
 	// ReservedPorts are the host's own.
@@ -50,6 +70,7 @@ type Manager struct {
 	runtime      runtimev1.RuntimeServiceClient
 	images       runtimev1.ImageServiceClient
 	certificates *registry.Certificates
+	starts       *semaphore.Weighted
 
 	// mutex orders declarations, so that two cannot take one port.
 	mutex   sync.Mutex
@@ -57,6 +78,10 @@ type Manager struct {
 	running sync.WaitGroup
 	// context of the goroutines; nil until containerd was prepared.
 	context context.Context
+
+	sealsMutex sync.Mutex
+	// seals are root hashes by the digest of the image.
+	seals map[string][]string
 
 	readyMutex   sync.Mutex
 	ready        bool
@@ -78,8 +103,9 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 		return nil, err
 	}
 	m := &Manager{
-		options: options, store: store, runtime: runtime, images: images, groups: map[string]*group{},
+		options: options, store: store, runtime: runtime, images: images, groups: map[string]*group{}, seals: map[string][]string{},
 		certificates: registry.NewCertificates(options.CertificatesDirectory),
+		starts:       semaphore.NewWeighted(int64(options.Starts)),
 		readyMessage: "starts",
 	}
 	for _, r := range records {
@@ -126,12 +152,20 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.setReady(true, "")
 	m.options.Logger.Info("ready", "groups", len(present))
+	m.running.Go(func() { m.watchLayers(ctx) })
 	m.collectImages(ctx)
 	return nil
 }
 
 func (m *Manager) start(g *group) {
 	m.running.Go(func() { g.run(m.context) })
+}
+
+// pollInterval is that of the options; longer on a host with many groups, whose looks at containerd would otherwise keep it busy.
+func (m *Manager) pollInterval() time.Duration {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return max(m.options.PollInterval, min(time.Duration(len(m.groups))*pollShare, maximumPollInterval))
 }
 
 func (m *Manager) prepare(ctx context.Context) error {
@@ -223,10 +257,14 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, dryRun bool) (*agentv1.Group, e
 			return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("group %q is being deleted; try again", g.name))
 		}
 		if proto.Equal(present.spec, spec) {
-			return nil, nil
+			if dryRun {
+				return nil, nil
+			}
+			return present.withoutBackOff(m.options.Now()), nil
 		}
 		changed := present.clone()
 		changed.spec = spec
+		changed.rememberImages(present)
 		changed.Generation++
 		if changed.specHash() != present.specHash() {
 			changed.Containers = nil
@@ -239,6 +277,9 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, dryRun bool) (*agentv1.Group, e
 	})
 	if err != nil {
 		return nil, err
+	}
+	if !dryRun {
+		g.tryImagesAnew()
 	}
 	view, _ := g.view()
 	if preview != nil {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -58,7 +59,7 @@ func newHarness(t *testing.T) *harness {
 	h.options = Options{
 		DataDirectory: filepath.Join(directory, "data"), LogDirectory: filepath.Join(directory, "logs"),
 		CertificatesDirectory: filepath.Join(directory, "certs.d"), CgroupParent: "/palisade", CgroupRoot: directory,
-		MaximumLogSize: maximumLogSize, PollInterval: 5 * time.Millisecond, Capacity: Capacity{CPUs: 2, MemoryBytes: 1 << 30},
+		MaximumLogSize: maximumLogSize, PollInterval: 5 * time.Millisecond, Starts: 2, Capacity: Capacity{CPUs: 2, MemoryBytes: 1 << 30},
 		ReservedPorts: []uint32{8443}, Now: h.clock.now, Logger: slog.New(slog.NewTextHandler(h.logs, nil)),
 	}
 	h.reload = func() *Manager {
@@ -85,6 +86,17 @@ func (h *harness) apply(spec *agentv1.GroupSpec) *agentv1.Group {
 		h.t.Fatal(err)
 	}
 	return group
+}
+
+// group is the group as callers see it now, without another pass.
+func (h *harness) group(name string) *agentv1.Group {
+	h.t.Helper()
+	g, err := h.manager.find(name)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	view, _ := g.view()
+	return view
 }
 
 // pass reconciles a group once and returns it.
@@ -313,6 +325,33 @@ func TestCrashLoopBacksOff(t *testing.T) {
 	}
 }
 
+func TestDeclaredAgainDuringBackOff(t *testing.T) {
+	h := newHarness(t)
+	h.apply(testSpec("web"))
+	for range 2 {
+		h.pass("web")
+		h.runtime.Exit("server", 1, "Error")
+	}
+	if group := h.pass("web"); only(group).GetReason() != reasonCrashLoop {
+		t.Fatalf("%v", group.GetStatus())
+	}
+	if _, err := h.manager.Apply(testSpec("web"), true); err != nil {
+		t.Fatal(err)
+	}
+	if h.pass("web"); h.running("server") != "" {
+		t.Fatal("a dry run ended the wait")
+	}
+	generation := h.apply(testSpec("web")).GetGeneration()
+	group := h.pass("web")
+	if h.running("server") == "" || only(group).GetRestartCount() != 2 || group.GetGeneration() != generation {
+		t.Errorf("not tried at once: %v", group)
+	}
+	h.runtime.Exit("server", 1, "Error")
+	if wait := only(h.pass("web")).GetBackOff().AsDuration(); wait != backOffFirst {
+		t.Errorf("the back-off goes on at %s instead of beginning anew", wait)
+	}
+}
+
 func TestRemovedBehindItsBack(t *testing.T) {
 	h := newHarness(t)
 	h.apply(testSpec("web"))
@@ -433,6 +472,46 @@ func TestConflictsChangeNothing(t *testing.T) {
 	}
 	if _, err := h.manager.Apply(first, true); err != nil {
 		t.Errorf("a group conflicts with itself: %v", err)
+	}
+}
+
+func TestGroupsTakeTurnsToStart(t *testing.T) {
+	const many = 8
+	for starts, test := range map[int]func(atOnce int) bool{
+		2:    func(atOnce int) bool { return atOnce == 2 },
+		many: func(atOnce int) bool { return atOnce > 2 },
+	} {
+		t.Run(strconv.Itoa(starts), func(t *testing.T) {
+			h := newHarness(t)
+			h.options.Starts = starts
+			h.manager = h.reload()
+			h.runtime.Delay("RunPodSandbox", 100*time.Millisecond)
+			names := make([]string, many)
+			for index := range names {
+				names[index] = "group-" + strconv.Itoa(index)
+				spec := testSpec(names[index])
+				spec.Ports, spec.Containers[0].Resources = nil, nil
+				h.apply(spec)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- h.manager.Run(ctx) }()
+			for _, name := range names {
+				for deadline := time.Now().Add(20 * time.Second); h.group(name).GetStatus().GetPhase() != agentv1.GroupPhase_GROUP_PHASE_RUNNING; {
+					if time.Now().After(deadline) {
+						t.Fatal(h.group(name).GetStatus())
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			if atOnce := h.runtime.AtOnce("RunPodSandbox"); !test(atOnce) {
+				t.Errorf("%d started at once", atOnce)
+			}
+		})
 	}
 }
 

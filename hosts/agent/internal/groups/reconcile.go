@@ -2,6 +2,7 @@ package groups
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -36,11 +37,13 @@ const (
 	reasonCreating        = "ContainerCreating"
 	reasonPulling         = "ImagePulling"
 	reasonPullFailed      = "ImagePullFailed"
+	reasonRefused         = "ImageRefused"
 	reasonSandboxFailed   = "SandboxFailed"
 	reasonCreateFailed    = "CreateContainerFailed"
 	reasonStartFailed     = "StartFailed"
 	reasonCrashLoop       = "CrashLoopBackOff"
 	reasonRemoved         = "Removed"
+	reasonLayerCorrupted  = "LayerCorrupted"
 	exitCodeStartFailed   = 128
 	exitCodeUnknown       = 255
 	maximumMessageCharset = 1024
@@ -277,20 +280,29 @@ func (g *group) advance(ctx context.Context, wish *record, seen *observation) er
 		return g.removeSandboxes(ctx, seen.outdated)
 	}
 	// Images come first: while a new one cannot be had, the old generation goes on serving.
-	failure := g.ensureImages(ctx, wish, seen)
+	wish, failure := g.ensureImages(ctx, wish, seen)
+	if errors.Is(failure, context.Canceled) {
+		return failure
+	}
 	if seen.sandbox == nil {
 		if failure != nil {
 			return failure
 		}
-		if err := g.removeSandboxes(ctx, seen.outdated); err != nil {
+	}
+	if err := g.removeSandboxes(ctx, seen.outdated); err != nil {
+		return err
+	}
+	if g.starts(wish, seen) {
+		if err := g.manager.starts.Acquire(ctx, 1); err != nil {
 			return err
 		}
+		defer g.manager.starts.Release(1)
+	}
+	if seen.sandbox == nil {
 		var err error
 		if wish, err = g.createSandbox(ctx, wish, seen); err != nil {
 			return err
 		}
-	} else if err := g.removeSandboxes(ctx, seen.outdated); err != nil {
-		return err
 	}
 	for _, id := range seen.leftovers {
 		if err := g.removeContainer(ctx, id); err != nil {
@@ -298,7 +310,7 @@ func (g *group) advance(ctx context.Context, wish *record, seen *observation) er
 		}
 	}
 	for _, container := range wish.spec.GetContainers() {
-		if g.waiting[container.GetName()].reason == reasonPullFailed {
+		if reason := g.waiting[container.GetName()].reason; reason == reasonPullFailed || reason == reasonRefused {
 			continue
 		}
 		var err error
@@ -312,6 +324,19 @@ func (g *group) advance(ctx context.Context, wish *record, seen *observation) er
 	}
 	g.rotateLogs(ctx, wish, seen)
 	return failure
+}
+
+// starts tells whether something has to be started now.
+func (g *group) starts(wish *record, seen *observation) bool {
+	now := g.manager.options.Now()
+	if seen.sandbox == nil {
+		return !now.Before(g.sandboxes.next)
+	}
+	return slices.ContainsFunc(wish.spec.GetContainers(), func(container *agentv1.Container) bool {
+		state, status := wish.Containers[container.GetName()], seen.containers[container.GetName()]
+		running := status != nil && status.State == runtimev1.ContainerState_CONTAINER_RUNNING
+		return !state.Done && !running && !now.Before(state.RestartAt)
+	})
 }
 
 func (g *group) createSandbox(ctx context.Context, wish *record, seen *observation) (*record, error) {
@@ -348,9 +373,11 @@ func (g *group) createSandbox(ctx context.Context, wish *record, seen *observati
 	}
 	g.sandboxes = sandboxFailures{}
 	g.event(eventNormal, "SandboxCreated", "sandbox "+short(response.PodSandboxId), "")
-	// The first sandbox unpacks the pause image, which containerd does not sync: after a loss of power its program was seen
-	// to be empty, and no group came back.
-	unix.Sync()
+	if g.manager.options.Sealed == nil {
+		// The first sandbox unpacks the pause image, which containerd does not sync: after a loss of power its program was seen
+		// to be empty, and no group came back.
+		unix.Sync()
+	}
 	seen.sandbox = &runtimev1.PodSandbox{Id: response.PodSandboxId, Labels: config.Labels}
 	seen.containers = map[string]*runtimev1.ContainerStatus{}
 	return wish, nil
@@ -543,6 +570,10 @@ func (g *group) delete(ctx context.Context, wish *record, seen *observation) err
 	}
 	if err := os.RemoveAll(g.logDirectory()); err != nil {
 		return err
+	}
+	if err := g.manager.releaseImages(ctx, g, wish); err != nil {
+		// They go when the disk fills up.
+		g.logger.Warn("images of the deleted group are not removed", "error", err)
 	}
 	return g.manager.forget(g, wish)
 }

@@ -6,6 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -30,6 +33,10 @@ type recordFields struct {
 	// SandboxAttempt makes the names of sandboxes unique in containerd.
 	SandboxAttempt uint32                    `json:"sandboxAttempt"`
 	Containers     map[string]containerState `json:"containers,omitempty"`
+	// Manifests are the digests of the manifests for this host's platform, by the sealed image's reference.
+	Manifests map[string]string `json:"manifests,omitempty"`
+	// Previous are the images, as containerd knows them, of the spec before the present one: they stay for a way back.
+	Previous []string `json:"previous,omitempty"`
 }
 
 // containerState is the history of one container of the present generation.
@@ -88,7 +95,60 @@ func (r *record) clone() *record {
 	for name, state := range r.Containers {
 		copied.Containers[name] = state
 	}
+	copied.Manifests = maps.Clone(r.Manifests)
 	return copied
+}
+
+// local is the reference by which containerd knows an image: of a sealed one always the manifest's, so that the digest that the
+// seal is about is the one that containerd mounts by.
+func (r *record) local(image string) string {
+	if digest, found := r.Manifests[image]; found {
+		repository, _, _ := strings.Cut(image, "@")
+		return repository + "@" + digest
+	}
+	return image
+}
+
+// images returns the references of the spec, sorted, each once.
+func (r *record) images() []string {
+	var result []string
+	for _, container := range r.spec.GetContainers() {
+		result = append(result, container.GetImage())
+	}
+	slices.Sort(result)
+	return slices.Compact(result)
+}
+
+// rememberImages makes the images of the record before this one the previous ones. A change that leaves the images as they are
+// keeps the way back to those before.
+func (r *record) rememberImages(before *record) {
+	present := r.images()
+	if slices.Equal(present, before.images()) {
+		return
+	}
+	r.Previous = nil
+	for _, image := range before.images() {
+		r.Previous = append(r.Previous, before.local(image))
+	}
+	maps.DeleteFunc(r.Manifests, func(image, _ string) bool { return !slices.Contains(present, image) })
+}
+
+// withoutBackOff returns the record with every waiting container due at now, or nil when none waits: who declares a group again
+// wants it tried again.
+func (r *record) withoutBackOff(now time.Time) *record {
+	changed := r.clone()
+	waiting := false
+	for name, state := range changed.Containers {
+		if state.RestartAt.After(now) {
+			state.RestartAt, state.BackOff, state.Restarts = now, 0, 0
+			changed.Containers[name] = state
+			waiting = true
+		}
+	}
+	if !waiting {
+		return nil
+	}
+	return changed
 }
 
 // MarshalJSON writes the spec, secrets included: the file is the host's own, mode 0600.

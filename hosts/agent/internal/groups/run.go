@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/containerd"
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+	"github.com/palisade-host/palisade/hosts/seal"
 )
 
 // maximumRequest bounds what one call may send, in bytes.
@@ -38,6 +40,12 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	cgroupParent := flags.String("cgroup-parent", "/palisade", "cgroup of all containers (cgroupfs driver)")
 	reserved := flags.Uint64("reserved-memory", 384<<20, "bytes of memory that groups cannot request")
 	poll := flags.Duration("poll-interval", 2*time.Second, "time between two looks at containerd")
+	sealed := flags.Bool("sealed", true, "run only images that the role images admits; without, containerd unpacks images itself")
+	integrity := flags.String("integrity-socket", "/run/palisade/integrity.sock", "socket of the role integrity")
+	images := flags.String("images-socket", "/run/palisade/images.sock", "socket of the role images")
+	builtIn := flags.String("built-in-layers", "/usr/share/palisade/layers", "folder of the host image's own sealed layers")
+	fetched := flags.String("layers", "/var/lib/palisade/layers", "folder of fetched sealed layers")
+	trust := flags.String("trust", "/usr/share/palisade/trust", "folder of the keys that seals are believed of, and of revocations")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -56,15 +64,26 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	defer connection.Close()
 
 	runtimeVersion := &cached{}
-	manager, err := NewManager(Options{
+	options := Options{
 		DataDirectory: *data, LogDirectory: *logs, CertificatesDirectory: *certificates,
 		CgroupParent: *cgroupParent, CgroupRoot: "/sys/fs/cgroup", MaximumLogSize: maximumLogSize,
-		PollInterval: *poll, Capacity: capacity, DiskUsage: func() (float64, error) { return diskUsage(*data) }, ReservedPorts: []uint32{8443}, Now: time.Now, Logger: logger,
+		PollInterval: *poll, Capacity: capacity, Starts: 2 * runtime.NumCPU(), DiskUsage: func() (float64, error) { return diskUsage(*data) }, ReservedPorts: []uint32{8443}, Now: time.Now, Logger: logger,
 		Prepare: func(ctx context.Context) error {
 			runtimeVersion.set(containerd.RuntimeVersion(ctx, connection))
 			return containerd.EnsureImage(ctx, connection, *pauseArchive, *pauseReference, logger)
 		},
-	}, runtimev1.NewRuntimeServiceClient(connection), runtimev1.NewImageServiceClient(connection))
+	}
+	roleImages := &http.Client{Transport: service.UnixTransport(*images)}
+	if *sealed {
+		options.Layers = []seal.Store{seal.Store(*builtIn), seal.Store(*fetched)}
+		if options.Trust, err = seal.LoadTrust(*trust); err != nil {
+			return err
+		}
+		options.Sealed = agentv1connect.NewImageStoreServiceClient(roleImages, "http://role")
+		roleIntegrity := &http.Client{Transport: service.UnixTransport(*integrity)}
+		options.LayerDevices = agentv1connect.NewLayerDeviceServiceClient(roleIntegrity, "http://role")
+	}
+	manager, err := NewManager(options, runtimev1.NewRuntimeServiceClient(connection), runtimev1.NewImageServiceClient(connection))
 	if err != nil {
 		return err
 	}
@@ -75,7 +94,13 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	mux := http.NewServeMux()
 	limit := connect.WithReadMaxBytes(maximumRequest)
 	mux.Handle(agentv1connect.NewGroupServiceHandler(&groupService{manager}, limit))
-	mux.Handle(agentv1connect.NewHostServiceHandler(&hostService{manager: manager, runtime: runtimeVersion.get}, limit))
+	host := &hostService{manager: manager, runtime: runtimeVersion.get}
+	if *sealed {
+		// The role api reaches this role only.
+		mux.Handle("/"+agentv1connect.ImagePolicyServiceName+"/", service.Proxy("images", *images, logger))
+		host.images = agentv1connect.NewHostServiceClient(roleImages, "http://role")
+	}
+	mux.Handle(agentv1connect.NewHostServiceHandler(host, limit))
 
 	reconciling := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)

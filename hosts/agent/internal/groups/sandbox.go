@@ -92,7 +92,7 @@ func (g *group) containerConfig(r *record, container *agentv1.Container, attempt
 	labels[labelContainer] = container.GetName()
 	config := &runtimev1.ContainerConfig{
 		Metadata: &runtimev1.ContainerMetadata{Name: container.GetName(), Attempt: attempt},
-		Image:    &runtimev1.ImageSpec{Image: container.GetImage()},
+		Image:    &runtimev1.ImageSpec{Image: r.local(container.GetImage())},
 		Command:  container.GetCommand(),
 		// The image's own directory when empty.
 		WorkingDir: container.GetWorkingDirectory(),

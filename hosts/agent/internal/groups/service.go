@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -25,11 +26,23 @@ type hostService struct {
 	agentv1connect.UnimplementedHostServiceHandler
 	manager *Manager
 	runtime func() string
+	// images is nil when images are pulled without seals.
+	images agentv1connect.HostServiceClient
 }
 
-// GetHost answers from memory.
-func (s *hostService) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
+// imagesTimeout bounds the question whether the role images is up.
+const imagesTimeout = 2 * time.Second
+
+// GetHost answers from memory, and asks the role images whether it is up.
+func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
 	ready, message, containerd := s.manager.Ready()
+	if s.images != nil {
+		ctx, cancel := context.WithTimeout(ctx, imagesTimeout)
+		defer cancel()
+		if _, err := s.images.GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{})); err != nil {
+			ready, message = false, strings.TrimPrefix(message+"; role images does not answer: "+err.Error(), "; ")
+		}
+	}
 	return connect.NewResponse(&agentv1.GetHostResponse{
 		ContainerdVersion: containerd,
 		RuntimeVersion:    s.runtime(),

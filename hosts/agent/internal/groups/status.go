@@ -24,6 +24,9 @@ func (g *group) assess(wish *record, seen *observation) *agentv1.GroupStatus {
 		}
 		status.Containers = append(status.Containers, observed)
 	}
+	for _, container := range status.GetContainers() {
+		container.Sealed = g.manager.rootHashes(container.GetImageDigest())
+	}
 	g.cgroups = kept
 	status.Phase = groupPhase(wish, status.GetContainers(), g.suspended())
 	return status

@@ -24,9 +24,10 @@ const (
 )
 
 var (
-	labelPattern     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	serverPattern    = regexp.MustCompile(`^[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?(:[0-9]{1,5})?$`)
-	referencePattern = regexp.MustCompile(`^([^/@]+)/[a-z0-9]+([._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}$`)
+	labelPattern  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	serverPattern = regexp.MustCompile(`^[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?(:[0-9]{1,5})?$`)
+	// referencePattern has the OCI distribution specification's <name> between server and digest.
+	referencePattern = regexp.MustCompile(`^([^/@]+)/[a-z0-9]+(?:(?:\.|_|__|-+|/)[a-z0-9]+)*@sha256:[0-9a-f]{64}$`)
 )
 
 // violations collects what is wrong with a spec, by path from GroupSpec in JSON names.

@@ -1,7 +1,6 @@
 package integrity
 
 import (
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,18 +32,32 @@ func (r Reader) text(name string) string {
 
 // Read returns what the kernel reports. What cannot be read stays empty, which claims nothing.
 func (r Reader) Read() *agentv1.GetIntegrityResponse {
+	root, layers := r.readVerity()
+	commandLine := r.text("proc/cmdline")
 	return &agentv1.GetIntegrityResponse{
 		SecureBoot:          r.efiFlag("SecureBoot"),
 		SetupMode:           r.efiFlag("SetupMode"),
 		Lockdown:            selected(r.text("sys/kernel/security/lockdown")),
 		Lsms:                strings.FieldsFunc(r.text("sys/kernel/security/lsm"), func(character rune) bool { return character == ',' }),
-		Root:                r.verity(),
+		Root:                root,
 		Ipe:                 r.ipe(),
 		Selinux:             r.selinux(),
 		KeyringCertificates: keyringCertificates(r.text("proc/keys")),
-		KernelCommandLine:   r.text("proc/cmdline"),
+		KernelCommandLine:   commandLine,
 		Pcrs:                r.pcrs(),
+		Mode:                mode(commandLine),
+		Layers:              layers,
 	}
+}
+
+// mode returns the value of the last palisade.mode= word; the command line is part of what the firmware's keys sign.
+func mode(commandLine string) (result string) {
+	for word := range strings.FieldsSeq(commandLine) {
+		if value, found := strings.CutPrefix(word, "palisade.mode="); found {
+			result = value
+		}
+	}
+	return result
 }
 
 // efiFlag reads a one-byte EFI variable; efivarfs puts four bytes of attributes before the value.
@@ -123,23 +136,6 @@ func (r Reader) pcrs() map[uint32]string {
 		}
 	}
 	return values
-}
-
-// verity describes the verity device that carries the running system.
-func (r Reader) verity() *agentv1.VerityDevice {
-	device := &agentv1.VerityDevice{SignaturesRequired: isTrue(r.text("sys/module/dm_verity/parameters/require_signatures"))}
-	targets, err := verityTargets(r.path("dev/mapper/control"))
-	if err != nil {
-		slog.Warn("device mapper cannot be asked", "error", err)
-		return device
-	}
-	if found, mountPoint := systemDevice(targets, mountPoints(r.text("proc/self/mountinfo"))); found != nil {
-		device.Name = found.name
-		device.MountPoint = mountPoint
-		device.Table = found.table
-		device.RootHash, device.SignatureVerified = parseVerityTable(found.parameters)
-	}
-	return device
 }
 
 func isTrue(value string) bool {

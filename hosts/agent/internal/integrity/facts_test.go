@@ -1,11 +1,16 @@
 package integrity
 
 import (
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-host/palisade/hosts/devicemapper"
+	"github.com/palisade-host/palisade/hosts/seal"
 )
 
 func write(t *testing.T, root, name, content string) {
@@ -36,10 +41,10 @@ func TestRead(t *testing.T) {
 	write(t, root, "etc/selinux/config", "# comment\nSELINUX=permissive\nSELINUXTYPE=default\n")
 	write(t, root, "sys/module/dm_verity/parameters/require_signatures", "Y\n")
 	write(t, root, "sys/class/tpm/tpm0/pcr-sha256/7", "ABCDEF\n")
-	write(t, root, "proc/cmdline", "quiet ipe.enforce=0\n")
+	write(t, root, "proc/cmdline", "quiet ipe.enforce=0 palisade.mode=audit palisade.mode=enforce\n")
 
 	facts := Reader{Root: root}.Read()
-	if !facts.GetSecureBoot() || facts.GetSetupMode() || facts.GetLockdown() != "integrity" || facts.GetKernelCommandLine() != "quiet ipe.enforce=0" {
+	if !facts.GetSecureBoot() || facts.GetSetupMode() || facts.GetLockdown() != "integrity" || !strings.HasPrefix(facts.GetKernelCommandLine(), "quiet ") || facts.GetMode() != "enforce" {
 		t.Errorf("%v", facts)
 	}
 	if !slices.Equal(facts.GetLsms(), []string{"lockdown", "capability", "yama", "selinux", "bpf", "ipe"}) {
@@ -58,68 +63,41 @@ func TestRead(t *testing.T) {
 
 func TestNothingIsClaimedWithoutFacts(t *testing.T) {
 	facts := Reader{Root: t.TempDir()}.Read()
-	if facts.GetSecureBoot() || facts.GetLockdown() != "" || facts.GetSelinux().GetEnabled() || facts.GetIpe().GetEnforcing() || facts.GetRoot().GetSignatureVerified() || len(facts.GetPcrs()) != 0 {
+	if facts.GetSecureBoot() || facts.GetLockdown() != "" || facts.GetMode() != "" || len(facts.GetLayers()) != 0 || facts.GetSelinux().GetEnabled() || facts.GetIpe().GetEnforcing() || facts.GetRoot().GetSignatureVerified() || len(facts.GetPcrs()) != 0 {
 		t.Errorf("%v", facts)
 	}
 }
 
-const verityParameters = "1 254:1 254:1 4096 4096 35000 35001 sha256 1111 2222"
+const (
+	unsigned = "1 254:1 254:1 4096 4096 35000 35001 sha256 1111 2222"
+	signed   = unsigned + " 2 root_hash_sig_key_desc palisade:1111"
+)
 
-func TestVerity(t *testing.T) {
-	for parameters, signed := range map[string]bool{
-		verityParameters: false,
-		verityParameters + " 1 restart_on_corruption":                                         false,
-		verityParameters + " 2 root_hash_sig_key_desc cryptsetup:root":                        true,
-		verityParameters + " 3 panic_on_corruption root_hash_sig_key_desc cryptsetup:0f-root": true,
-		"1 254:1 root_hash_sig_key_desc":                                                      false,
-	} {
-		hash, got := parseVerityTable(parameters)
-		if got != signed || signed && hash != "1111" {
-			t.Errorf("%q: %q, %v", parameters, hash, got)
-		}
+func device(name string, minor uint32, parameters string) devicemapper.Device {
+	return devicemapper.Device{
+		Name: name, Number: unix.Mkdev(254, minor), OpenCount: int32(minor),
+		Target: &devicemapper.Target{Sectors: 280000, Kind: "verity", Parameters: parameters},
 	}
+}
+
+func TestSystemDevice(t *testing.T) {
 	points := mountPoints("22 1 254:3 / / ro,relatime - erofs /dev/mapper/root ro\n23 22 0:5 / /dev rw - devtmpfs dev rw\n")
-	targets := []verityTarget{{name: "other", device: "254:0"}, {name: "root", device: "254:3"}}
-	if found, at := systemDevice(targets, points); found == nil || found.name != "root" || at != "/" {
+	devices := []devicemapper.Device{device("other", 0, unsigned), device("root", 3, signed)}
+	if found, at := systemDevice(devices, points); found == nil || found.Name != "root" || at != "/" {
 		t.Errorf("%v at %q", found, at)
 	}
-	if found, _ := systemDevice(targets[:1], points); found != nil {
+	if found, _ := systemDevice(devices[:1], points); found != nil {
 		t.Errorf("%v", found)
 	}
 }
 
-func TestDeviceMapperAnswers(t *testing.T) {
-	native := binary.NativeEndian
-	list := make([]byte, 512)
-	native.PutUint32(list[16:], dmHeaderSize)
-	entry := list[dmHeaderSize:]
-	native.PutUint64(entry, 254<<8)
-	native.PutUint32(entry[8:], 24)
-	copy(entry[12:], "state\x00")
-	native.PutUint64(entry[24:], 254<<8|3)
-	copy(entry[36:], "root\x00")
-	devices := parseNameList(list)
-	if len(devices) != 2 || devices[0].name != "state" || devices[1].name != "root" || devices[1].device != "254:3" {
-		t.Fatalf("%+v", devices)
+func TestLayerDevices(t *testing.T) {
+	layers := layerDevices([]devicemapper.Device{device("root", 3, signed), device(seal.DevicePrefix+"b", 2, unsigned), device(seal.DevicePrefix+"a", 1, signed)})
+	if len(layers) != 2 || layers[0].GetName() != seal.DevicePrefix+"a" || layers[0].GetOpenCount() != 1 || layers[0].GetRootHash() != "1111" {
+		t.Fatalf("%v", layers)
 	}
-	if empty := parseNameList(append(make([]byte, dmHeaderSize+8), 0)); len(empty) != 0 {
-		t.Errorf("%+v", empty)
-	}
-
-	table := make([]byte, 1024)
-	native.PutUint32(table[16:], dmHeaderSize)
-	native.PutUint32(table[20:], 1)
-	spec := table[dmHeaderSize:]
-	native.PutUint64(spec[8:], 280000)
-	copy(spec[24:], "verity\x00")
-	copy(spec[40:], verityParameters+"\x00")
-	target, found := parseTable(table, devices[1])
-	if !found || target.table != "0 280000 verity "+verityParameters {
-		t.Errorf("%+v", target)
-	}
-	copy(spec[24:], "crypt\x00\x00")
-	if _, found := parseTable(table, devices[1]); found {
-		t.Error("crypt is not verity")
+	if !layers[0].GetSignatureVerified() || layers[1].GetSignatureVerified() {
+		t.Errorf("%v", layers)
 	}
 }
 

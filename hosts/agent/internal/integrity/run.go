@@ -27,7 +27,9 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(agentv1connect.NewHostServiceHandler(&hostService{reader: Reader{Root: "/"}}))
+	reader := Reader{Root: "/"}
+	mux.Handle(agentv1connect.NewHostServiceHandler(&hostService{reader: reader}))
+	mux.Handle(agentv1connect.NewLayerDeviceServiceHandler(&layerService{reader}))
 	logger.Info("serving", "socket", *socket)
 	service.Notify("READY=1")
 	return service.ServeUnix(ctx, listener, mux)
@@ -37,6 +39,17 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 type hostService struct {
 	agentv1connect.UnimplementedHostServiceHandler
 	reader Reader
+}
+
+// layerService tells the role groups about the devices of layers.
+type layerService struct {
+	reader Reader
+}
+
+// ListLayerDevices asks the kernel anew.
+func (s *layerService) ListLayerDevices(context.Context, *connect.Request[agentv1.ListLayerDevicesRequest]) (*connect.Response[agentv1.ListLayerDevicesResponse], error) {
+	_, layers := s.reader.readVerity()
+	return connect.NewResponse(&agentv1.ListLayerDevicesResponse{Layers: layers}), nil
 }
 
 // GetHost says that the role is up.

@@ -2,18 +2,59 @@ package integrity
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/devicemapper"
+	"github.com/palisade-host/palisade/hosts/seal"
+	"github.com/palisade-host/palisade/hosts/verity"
 )
 
-// verityTarget is one dm-verity device as the kernel gives it.
-type verityTarget struct {
-	name string
-	// major:minor as in mountinfo.
-	device string
-	// Whole line as `dmsetup table` prints it: start, length, target, parameters.
-	table      string
-	parameters string
+// verityDevices lists the verity devices of the host; needs CAP_SYS_ADMIN.
+func verityDevices(control string) ([]devicemapper.Device, error) {
+	mapper, err := devicemapper.Open(control)
+	if err != nil {
+		return nil, err
+	}
+	defer mapper.Close()
+	devices, err := mapper.List()
+	return slices.DeleteFunc(devices, func(device devicemapper.Device) bool {
+		return device.Target == nil || device.Target.Kind != "verity"
+	}), err
+}
+
+// readVerity describes the verity device that carries the running system, and those of layers.
+func (r Reader) readVerity() (*agentv1.VerityDevice, []*agentv1.LayerDevice) {
+	root := &agentv1.VerityDevice{SignaturesRequired: isTrue(r.text("sys/module/dm_verity/parameters/require_signatures"))}
+	devices, err := verityDevices(r.path("dev/mapper/control"))
+	if err != nil {
+		slog.Warn("device mapper cannot be asked", "error", err)
+		return root, nil
+	}
+	if found, mountPoint := systemDevice(devices, mountPoints(r.text("proc/self/mountinfo"))); found != nil {
+		root.Name = found.Name
+		root.MountPoint = mountPoint
+		root.Table = fmt.Sprintf("0 %d %s %s", found.Target.Sectors, found.Target.Kind, found.Target.Parameters)
+		root.RootHash, root.SignatureVerified = verity.Signed(found.Target.Parameters)
+	}
+	return root, layerDevices(devices)
+}
+
+// layerDevices describes the devices of layers, by name.
+func layerDevices(devices []devicemapper.Device) []*agentv1.LayerDevice {
+	var layers []*agentv1.LayerDevice
+	for _, device := range devices {
+		if !strings.HasPrefix(device.Name, seal.DevicePrefix) {
+			continue
+		}
+		layer := &agentv1.LayerDevice{Name: device.Name, OpenCount: uint32(max(device.OpenCount, 0)), Corrupted: verity.Corrupted(device.Status)}
+		layer.RootHash, layer.SignatureVerified = verity.Signed(device.Target.Parameters)
+		layers = append(layers, layer)
+	}
+	slices.SortFunc(layers, func(a, b *agentv1.LayerDevice) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return layers
 }
 
 // mountPoints maps major:minor to where a file system of that device is mounted.
@@ -30,27 +71,13 @@ func mountPoints(mountInfo string) map[string][]string {
 }
 
 // systemDevice picks the verity device of / or, failing that, of /usr.
-func systemDevice(targets []verityTarget, points map[string][]string) (*verityTarget, string) {
+func systemDevice(devices []devicemapper.Device, points map[string][]string) (*devicemapper.Device, string) {
 	for _, wanted := range []string{"/", "/usr"} {
-		for index, target := range targets {
-			if slices.Contains(points[target.device], wanted) {
-				return &targets[index], wanted
+		for index, device := range devices {
+			if slices.Contains(points[device.MajorMinor()], wanted) {
+				return &devices[index], wanted
 			}
 		}
 	}
 	return nil, ""
-}
-
-// parseVerityTable returns the root hash and whether the kernel checked a signature of it. Parameters are those of the kernel's
-// admin-guide/device-mapper/verity: version, two devices, two block sizes, two counts, algorithm, root hash, salt, options.
-func parseVerityTable(parameters string) (rootHash string, signed bool) {
-	fields := strings.Fields(parameters)
-	if len(fields) < 10 {
-		return "", false
-	}
-	return fields[8], slices.Contains(fields[10:], "root_hash_sig_key_desc")
-}
-
-func tableLine(start, length uint64, target, parameters string) string {
-	return fmt.Sprintf("%d %d %s %s", start, length, target, parameters)
 }

@@ -44,10 +44,10 @@ var signs = []struct {
 	texts  []string
 }{
 	{Untrusted, "give the registry's CA in imageRegistries", []string{"x509:", "tls: failed to verify", "certificate signed by unknown authority"}},
-	{Unauthorized, "check user name and password in imageRegistries", []string{"401 unauthorized", "403 forbidden", "authorization failed", "insufficient_scope", "pull access denied", "no basic auth credentials", "authentication required"}},
+	{Unauthorized, "check user name and password in imageRegistries", []string{"401 unauthorized", "403 forbidden", "authorization failed", "insufficient_scope", "pull access denied", "no basic auth credentials", "authentication required", "status code 401", "status code 403", "credential not found"}},
 	{WrongPlatform, "the image has no variant for this host", []string{"no match for platform"}},
-	{NotFound, "the registry does not have it", []string{"not found", "404", "manifest unknown", "name unknown"}},
-	{Unreachable, "check server and endpoint", []string{"connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host", "connection reset", "deadline exceeded", "dial tcp", "server misbehaving", "eof"}},
+	{NotFound, "the registry does not have it", []string{"not found", "404 ", "status code 404", "manifest unknown", "name unknown"}},
+	{Unreachable, "check server and endpoint", []string{"connection refused", "no such host", "i/o timeout", "network is unreachable", "no route to host", "connection reset", "deadline exceeded", "dial tcp", "server misbehaving", "timeout awaiting", "handshake timeout", "eof"}},
 }
 
 // Classify explains an error of containerd's PullImage.

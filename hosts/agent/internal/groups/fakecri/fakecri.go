@@ -35,8 +35,11 @@ type Runtime struct {
 	images     map[string]bool
 	failures   map[string]error
 	calls      map[string]int
-	pulls      []*runtimev1.PullImageRequest
-	onPull     func(context.Context)
+	delays     map[string]time.Duration
+	// present are calls under way, atOnce the most there were of them.
+	present, atOnce map[string]int
+	pulls           []*runtimev1.PullImageRequest
+	onPull          func(context.Context)
 }
 
 type sandbox struct {
@@ -55,7 +58,7 @@ func Start(t *testing.T, now func() time.Time) (*Runtime, grpc.ClientConnInterfa
 	t.Helper()
 	fake := &Runtime{
 		now: now, names: map[string]bool{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
-		images: map[string]bool{}, failures: map[string]error{}, calls: map[string]int{},
+		images: map[string]bool{}, failures: map[string]error{}, calls: map[string]int{}, delays: map[string]time.Duration{}, present: map[string]int{}, atOnce: map[string]int{},
 	}
 	// Short: a socket's path has at most 108 characters.
 	directory, err := os.MkdirTemp("", "cri")
@@ -85,8 +88,16 @@ func (r *Runtime) intercept(ctx context.Context, request any, info *grpc.UnarySe
 	method := filepath.Base(info.FullMethod)
 	r.mutex.Lock()
 	r.calls[method]++
-	failure := r.failures[method]
+	r.present[method]++
+	r.atOnce[method] = max(r.atOnce[method], r.present[method])
+	failure, delay := r.failures[method], r.delays[method]
 	r.mutex.Unlock()
+	defer func() {
+		r.mutex.Lock()
+		defer r.mutex.Unlock()
+		r.present[method]--
+	}()
+	time.Sleep(delay)
 	if failure != nil {
 		return nil, failure
 	}
@@ -98,6 +109,20 @@ func (r *Runtime) Fail(method string, err error) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.failures[method] = err
+}
+
+// Delay makes calls of a method last.
+func (r *Runtime) Delay(method string, delay time.Duration) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.delays[method] = delay
+}
+
+// AtOnce is how many calls of a method were under way at a time, at most.
+func (r *Runtime) AtOnce(method string) int {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.atOnce[method]
 }
 
 // Calls counts the calls of a method so far.
@@ -345,6 +370,7 @@ func (r *Runtime) ListContainers(_ context.Context, request *runtimev1.ListConta
 		if matches(c.config.Labels, filter.GetLabelSelector()) && (filter.GetPodSandboxId() == "" || filter.GetPodSandboxId() == c.sandbox) {
 			response.Containers = append(response.Containers, &runtimev1.Container{
 				Id: id, PodSandboxId: c.sandbox, Metadata: c.status.Metadata, State: c.status.State, CreatedAt: c.status.CreatedAt, Labels: c.config.Labels,
+				Image: c.config.Image,
 			})
 		}
 	}

@@ -481,7 +481,11 @@ type GetIntegrityResponse struct {
 	KeyringCertificates []string `protobuf:"bytes,8,rep,name=keyring_certificates,json=keyringCertificates,proto3" json:"keyring_certificates,omitempty"`
 	KernelCommandLine   string   `protobuf:"bytes,9,opt,name=kernel_command_line,json=kernelCommandLine,proto3" json:"kernel_command_line,omitempty"`
 	// SHA-256 PCR values, hex, by index. Empty without a TPM.
-	Pcrs          map[uint32]string `protobuf:"bytes,10,rep,name=pcrs,proto3" json:"pcrs,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Pcrs map[uint32]string `protobuf:"bytes,10,rep,name=pcrs,proto3" json:"pcrs,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// audit, enforce, jit or strict, as the signed command line says; empty when it does not.
+	Mode string `protobuf:"bytes,11,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Open verity devices of sealed container images, by name.
+	Layers        []*LayerDevice `protobuf:"bytes,12,rep,name=layers,proto3" json:"layers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,6 +590,101 @@ func (x *GetIntegrityResponse) GetPcrs() map[uint32]string {
 	return nil
 }
 
+func (x *GetIntegrityResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *GetIntegrityResponse) GetLayers() []*LayerDevice {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+// The verity device of one layer of a sealed image.
+type LayerDevice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// dm name, palisade-layer-….
+	Name     string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	RootHash string `protobuf:"bytes,2,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"`
+	// As in VerityDevice.
+	SignatureVerified bool `protobuf:"varint,3,opt,name=signature_verified,json=signatureVerified,proto3" json:"signature_verified,omitempty"`
+	// How often it is mounted or opened.
+	OpenCount uint32 `protobuf:"varint,4,opt,name=open_count,json=openCount,proto3" json:"open_count,omitempty"`
+	// True when the kernel has read a block that is not what was signed; reads of such blocks fail with EIO.
+	Corrupted     bool `protobuf:"varint,5,opt,name=corrupted,proto3" json:"corrupted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LayerDevice) Reset() {
+	*x = LayerDevice{}
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LayerDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LayerDevice) ProtoMessage() {}
+
+func (x *LayerDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LayerDevice.ProtoReflect.Descriptor instead.
+func (*LayerDevice) Descriptor() ([]byte, []int) {
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LayerDevice) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LayerDevice) GetRootHash() string {
+	if x != nil {
+		return x.RootHash
+	}
+	return ""
+}
+
+func (x *LayerDevice) GetSignatureVerified() bool {
+	if x != nil {
+		return x.SignatureVerified
+	}
+	return false
+}
+
+func (x *LayerDevice) GetOpenCount() uint32 {
+	if x != nil {
+		return x.OpenCount
+	}
+	return 0
+}
+
+func (x *LayerDevice) GetCorrupted() bool {
+	if x != nil {
+		return x.Corrupted
+	}
+	return false
+}
+
 type VerityDevice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// dm name, e.g. "root".
@@ -604,7 +703,7 @@ type VerityDevice struct {
 
 func (x *VerityDevice) Reset() {
 	*x = VerityDevice{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +715,7 @@ func (x *VerityDevice) String() string {
 func (*VerityDevice) ProtoMessage() {}
 
 func (x *VerityDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +728,7 @@ func (x *VerityDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerityDevice.ProtoReflect.Descriptor instead.
 func (*VerityDevice) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VerityDevice) GetName() string {
@@ -685,7 +784,7 @@ type IpeStatus struct {
 
 func (x *IpeStatus) Reset() {
 	*x = IpeStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +796,7 @@ func (x *IpeStatus) String() string {
 func (*IpeStatus) ProtoMessage() {}
 
 func (x *IpeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +809,7 @@ func (x *IpeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IpeStatus.ProtoReflect.Descriptor instead.
 func (*IpeStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *IpeStatus) GetActivePolicy() string {
@@ -745,7 +844,7 @@ type SelinuxStatus struct {
 
 func (x *SelinuxStatus) Reset() {
 	*x = SelinuxStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +856,7 @@ func (x *SelinuxStatus) String() string {
 func (*SelinuxStatus) ProtoMessage() {}
 
 func (x *SelinuxStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +869,7 @@ func (x *SelinuxStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SelinuxStatus.ProtoReflect.Descriptor instead.
 func (*SelinuxStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SelinuxStatus) GetEnabled() bool {
@@ -802,7 +901,7 @@ type CreateCertificateRequestRequest struct {
 
 func (x *CreateCertificateRequestRequest) Reset() {
 	*x = CreateCertificateRequestRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +913,7 @@ func (x *CreateCertificateRequestRequest) String() string {
 func (*CreateCertificateRequestRequest) ProtoMessage() {}
 
 func (x *CreateCertificateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +926,7 @@ func (x *CreateCertificateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCertificateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateCertificateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 type CreateCertificateRequestResponse struct {
@@ -840,7 +939,7 @@ type CreateCertificateRequestResponse struct {
 
 func (x *CreateCertificateRequestResponse) Reset() {
 	*x = CreateCertificateRequestResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +951,7 @@ func (x *CreateCertificateRequestResponse) String() string {
 func (*CreateCertificateRequestResponse) ProtoMessage() {}
 
 func (x *CreateCertificateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +964,7 @@ func (x *CreateCertificateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCertificateRequestResponse.ProtoReflect.Descriptor instead.
 func (*CreateCertificateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateCertificateRequestResponse) GetCertificateRequest() string {
@@ -885,7 +984,7 @@ type InstallCertificateRequest struct {
 
 func (x *InstallCertificateRequest) Reset() {
 	*x = InstallCertificateRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +996,7 @@ func (x *InstallCertificateRequest) String() string {
 func (*InstallCertificateRequest) ProtoMessage() {}
 
 func (x *InstallCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1009,7 @@ func (x *InstallCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallCertificateRequest.ProtoReflect.Descriptor instead.
 func (*InstallCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *InstallCertificateRequest) GetCertificateChain() string {
@@ -929,7 +1028,7 @@ type InstallCertificateResponse struct {
 
 func (x *InstallCertificateResponse) Reset() {
 	*x = InstallCertificateResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1040,7 @@ func (x *InstallCertificateResponse) String() string {
 func (*InstallCertificateResponse) ProtoMessage() {}
 
 func (x *InstallCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1053,7 @@ func (x *InstallCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallCertificateResponse.ProtoReflect.Descriptor instead.
 func (*InstallCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InstallCertificateResponse) GetNotAfter() *timestamppb.Timestamp {
@@ -973,7 +1072,7 @@ type PowerOffRequest struct {
 
 func (x *PowerOffRequest) Reset() {
 	*x = PowerOffRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1084,7 @@ func (x *PowerOffRequest) String() string {
 func (*PowerOffRequest) ProtoMessage() {}
 
 func (x *PowerOffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1097,7 @@ func (x *PowerOffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerOffRequest.ProtoReflect.Descriptor instead.
 func (*PowerOffRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PowerOffRequest) GetReboot() bool {
@@ -1016,7 +1115,7 @@ type PowerOffResponse struct {
 
 func (x *PowerOffResponse) Reset() {
 	*x = PowerOffResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1127,7 @@ func (x *PowerOffResponse) String() string {
 func (*PowerOffResponse) ProtoMessage() {}
 
 func (x *PowerOffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1140,7 @@ func (x *PowerOffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerOffResponse.ProtoReflect.Descriptor instead.
 func (*PowerOffResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 // The desired state of a container group.
@@ -1063,7 +1162,7 @@ type GroupSpec struct {
 
 func (x *GroupSpec) Reset() {
 	*x = GroupSpec{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1174,7 @@ func (x *GroupSpec) String() string {
 func (*GroupSpec) ProtoMessage() {}
 
 func (x *GroupSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1187,7 @@ func (x *GroupSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSpec.ProtoReflect.Descriptor instead.
 func (*GroupSpec) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GroupSpec) GetName() string {
@@ -1157,7 +1256,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1268,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1281,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Container) GetName() string {
@@ -1247,7 +1346,7 @@ type EnvironmentVariable struct {
 
 func (x *EnvironmentVariable) Reset() {
 	*x = EnvironmentVariable{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1358,7 @@ func (x *EnvironmentVariable) String() string {
 func (*EnvironmentVariable) ProtoMessage() {}
 
 func (x *EnvironmentVariable) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1371,7 @@ func (x *EnvironmentVariable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvironmentVariable.ProtoReflect.Descriptor instead.
 func (*EnvironmentVariable) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EnvironmentVariable) GetName() string {
@@ -1313,7 +1412,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1424,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1437,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Port) GetPort() uint32 {
@@ -1369,7 +1468,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1480,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1493,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Resources) GetCpuRequest() float64 {
@@ -1442,7 +1541,7 @@ type ImageRegistry struct {
 
 func (x *ImageRegistry) Reset() {
 	*x = ImageRegistry{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1553,7 @@ func (x *ImageRegistry) String() string {
 func (*ImageRegistry) ProtoMessage() {}
 
 func (x *ImageRegistry) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1566,7 @@ func (x *ImageRegistry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageRegistry.ProtoReflect.Descriptor instead.
 func (*ImageRegistry) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ImageRegistry) GetServer() string {
@@ -1517,7 +1616,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1628,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1641,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Group) GetSpec() *GroupSpec {
@@ -1583,7 +1682,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1694,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1707,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GroupStatus) GetObservedGeneration() uint64 {
@@ -1663,7 +1762,7 @@ type ContainerStatus struct {
 	ImageDigest  string `protobuf:"bytes,4,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
 	RestartCount uint32 `protobuf:"varint,5,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
 	ExitCode     int32  `protobuf:"varint,6,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	// E.g. CrashLoopBackOff, OOMKilled, Error, Completed, ImagePullFailed.
+	// E.g. CrashLoopBackOff, OOMKilled, Error, Completed, ImagePullFailed, ImageRefused.
 	Reason     string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message    string                 `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	StartedAt  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
@@ -1674,13 +1773,15 @@ type ContainerStatus struct {
 	CgroupCpuMax    string `protobuf:"bytes,12,opt,name=cgroup_cpu_max,json=cgroupCpuMax,proto3" json:"cgroup_cpu_max,omitempty"`
 	CgroupMemoryMax string `protobuf:"bytes,13,opt,name=cgroup_memory_max,json=cgroupMemoryMax,proto3" json:"cgroup_memory_max,omitempty"`
 	CgroupCpuWeight string `protobuf:"bytes,14,opt,name=cgroup_cpu_weight,json=cgroupCpuWeight,proto3" json:"cgroup_cpu_weight,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Root hashes of the layers it runs from, bottom first; empty when its image is not sealed.
+	Sealed        []string `protobuf:"bytes,15,rep,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1793,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1806,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -1806,12 +1907,19 @@ func (x *ContainerStatus) GetCgroupCpuWeight() string {
 	return ""
 }
 
+func (x *ContainerStatus) GetSealed() []string {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
 	// Normal or Warning.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// E.g. Pulling, Pulled, Created, Started, Killed, BackOff, Failed.
+	// E.g. Fetching, Fetched, ImageRefused, Pulling, Pulled, Created, Started, Killed, BackOff, Failed.
 	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// Empty for the group itself.
@@ -1822,7 +1930,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1942,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1955,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1896,7 +2004,7 @@ type ApplyGroupRequest struct {
 
 func (x *ApplyGroupRequest) Reset() {
 	*x = ApplyGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2016,7 @@ func (x *ApplyGroupRequest) String() string {
 func (*ApplyGroupRequest) ProtoMessage() {}
 
 func (x *ApplyGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2029,7 @@ func (x *ApplyGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyGroupRequest.ProtoReflect.Descriptor instead.
 func (*ApplyGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApplyGroupRequest) GetSpec() *GroupSpec {
@@ -1947,7 +2055,7 @@ type ApplyGroupResponse struct {
 
 func (x *ApplyGroupResponse) Reset() {
 	*x = ApplyGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2067,7 @@ func (x *ApplyGroupResponse) String() string {
 func (*ApplyGroupResponse) ProtoMessage() {}
 
 func (x *ApplyGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2080,7 @@ func (x *ApplyGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyGroupResponse.ProtoReflect.Descriptor instead.
 func (*ApplyGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApplyGroupResponse) GetGroup() *Group {
@@ -1991,7 +2099,7 @@ type GetGroupRequest struct {
 
 func (x *GetGroupRequest) Reset() {
 	*x = GetGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2111,7 @@ func (x *GetGroupRequest) String() string {
 func (*GetGroupRequest) ProtoMessage() {}
 
 func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2124,7 @@ func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupRequest.ProtoReflect.Descriptor instead.
 func (*GetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetGroupRequest) GetName() string {
@@ -2035,7 +2143,7 @@ type GetGroupResponse struct {
 
 func (x *GetGroupResponse) Reset() {
 	*x = GetGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2155,7 @@ func (x *GetGroupResponse) String() string {
 func (*GetGroupResponse) ProtoMessage() {}
 
 func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2168,7 @@ func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupResponse.ProtoReflect.Descriptor instead.
 func (*GetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetGroupResponse) GetGroup() *Group {
@@ -2078,7 +2186,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2198,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2211,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 type ListGroupsResponse struct {
@@ -2115,7 +2223,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2235,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2248,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -2159,7 +2267,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2279,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2292,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeleteGroupRequest) GetName() string {
@@ -2202,7 +2310,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2322,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2335,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 type WatchGroupRequest struct {
@@ -2239,7 +2347,7 @@ type WatchGroupRequest struct {
 
 func (x *WatchGroupRequest) Reset() {
 	*x = WatchGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2359,7 @@ func (x *WatchGroupRequest) String() string {
 func (*WatchGroupRequest) ProtoMessage() {}
 
 func (x *WatchGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2372,7 @@ func (x *WatchGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGroupRequest.ProtoReflect.Descriptor instead.
 func (*WatchGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchGroupRequest) GetName() string {
@@ -2283,7 +2391,7 @@ type WatchGroupResponse struct {
 
 func (x *WatchGroupResponse) Reset() {
 	*x = WatchGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +2403,7 @@ func (x *WatchGroupResponse) String() string {
 func (*WatchGroupResponse) ProtoMessage() {}
 
 func (x *WatchGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +2416,7 @@ func (x *WatchGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGroupResponse.ProtoReflect.Descriptor instead.
 func (*WatchGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchGroupResponse) GetGroup() *Group {
@@ -2333,7 +2441,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2453,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2466,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetLogsRequest) GetGroup() string {
@@ -2415,7 +2523,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2535,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2548,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2469,7 +2577,7 @@ type SuspendReconcileRequest struct {
 
 func (x *SuspendReconcileRequest) Reset() {
 	*x = SuspendReconcileRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2589,7 @@ func (x *SuspendReconcileRequest) String() string {
 func (*SuspendReconcileRequest) ProtoMessage() {}
 
 func (x *SuspendReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2602,7 @@ func (x *SuspendReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendReconcileRequest.ProtoReflect.Descriptor instead.
 func (*SuspendReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SuspendReconcileRequest) GetGroup() string {
@@ -2519,7 +2627,7 @@ type SuspendReconcileResponse struct {
 
 func (x *SuspendReconcileResponse) Reset() {
 	*x = SuspendReconcileResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2639,7 @@ func (x *SuspendReconcileResponse) String() string {
 func (*SuspendReconcileResponse) ProtoMessage() {}
 
 func (x *SuspendReconcileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2652,7 @@ func (x *SuspendReconcileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendReconcileResponse.ProtoReflect.Descriptor instead.
 func (*SuspendReconcileResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 var File_palisade_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -2570,7 +2678,7 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\f \x01(\x04R\vmemoryBytes\x12\x14\n" +
 	"\x05ready\x18\r \x01(\bR\x05ready\x12#\n" +
 	"\rready_message\x18\x0e \x01(\tR\freadyMessage\"\x15\n" +
-	"\x13GetIntegrityRequest\"\x8a\x04\n" +
+	"\x13GetIntegrityRequest\"\xd6\x04\n" +
 	"\x14GetIntegrityResponse\x12\x1f\n" +
 	"\vsecure_boot\x18\x01 \x01(\bR\n" +
 	"secureBoot\x12\x1d\n" +
@@ -2584,10 +2692,19 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x14keyring_certificates\x18\b \x03(\tR\x13keyringCertificates\x12.\n" +
 	"\x13kernel_command_line\x18\t \x01(\tR\x11kernelCommandLine\x12E\n" +
 	"\x04pcrs\x18\n" +
-	" \x03(\v21.palisade.agent.v1.GetIntegrityResponse.PcrsEntryR\x04pcrs\x1a7\n" +
+	" \x03(\v21.palisade.agent.v1.GetIntegrityResponse.PcrsEntryR\x04pcrs\x12\x12\n" +
+	"\x04mode\x18\v \x01(\tR\x04mode\x126\n" +
+	"\x06layers\x18\f \x03(\v2\x1e.palisade.agent.v1.LayerDeviceR\x06layers\x1a7\n" +
 	"\tPcrsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaa\x01\n" +
+	"\vLayerDevice\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\troot_hash\x18\x02 \x01(\tR\brootHash\x12-\n" +
+	"\x12signature_verified\x18\x03 \x01(\bR\x11signatureVerified\x12\x1d\n" +
+	"\n" +
+	"open_count\x18\x04 \x01(\rR\topenCount\x12\x1c\n" +
+	"\tcorrupted\x18\x05 \x01(\bR\tcorrupted\"\xd6\x01\n" +
 	"\fVerityDevice\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vmount_point\x18\x02 \x01(\tR\n" +
@@ -2669,7 +2786,7 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"containers\x18\x04 \x03(\v2\".palisade.agent.v1.ContainerStatusR\n" +
 	"containers\x120\n" +
 	"\x06events\x18\x05 \x03(\v2\x18.palisade.agent.v1.EventR\x06events\x12/\n" +
-	"\x13reconcile_suspended\x18\x06 \x01(\bR\x12reconcileSuspended\"\xc4\x04\n" +
+	"\x13reconcile_suspended\x18\x06 \x01(\bR\x12reconcileSuspended\"\xdc\x04\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\x05phase\x18\x02 \x01(\x0e2!.palisade.agent.v1.ContainerPhaseR\x05phase\x12!\n" +
@@ -2687,7 +2804,8 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\bback_off\x18\v \x01(\v2\x19.google.protobuf.DurationR\abackOff\x12$\n" +
 	"\x0ecgroup_cpu_max\x18\f \x01(\tR\fcgroupCpuMax\x12*\n" +
 	"\x11cgroup_memory_max\x18\r \x01(\tR\x0fcgroupMemoryMax\x12*\n" +
-	"\x11cgroup_cpu_weight\x18\x0e \x01(\tR\x0fcgroupCpuWeight\"\x9b\x01\n" +
+	"\x11cgroup_cpu_weight\x18\x0e \x01(\tR\x0fcgroupCpuWeight\x12\x16\n" +
+	"\x06sealed\x18\x0f \x03(\tR\x06sealed\"\x9b\x01\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -2784,7 +2902,7 @@ func file_palisade_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_palisade_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_palisade_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_palisade_agent_v1_agent_proto_goTypes = []any{
 	(RestartPolicy)(0),                       // 0: palisade.agent.v1.RestartPolicy
 	(Protocol)(0),                            // 1: palisade.agent.v1.Protocol
@@ -2794,108 +2912,110 @@ var file_palisade_agent_v1_agent_proto_goTypes = []any{
 	(*GetHostResponse)(nil),                  // 5: palisade.agent.v1.GetHostResponse
 	(*GetIntegrityRequest)(nil),              // 6: palisade.agent.v1.GetIntegrityRequest
 	(*GetIntegrityResponse)(nil),             // 7: palisade.agent.v1.GetIntegrityResponse
-	(*VerityDevice)(nil),                     // 8: palisade.agent.v1.VerityDevice
-	(*IpeStatus)(nil),                        // 9: palisade.agent.v1.IpeStatus
-	(*SelinuxStatus)(nil),                    // 10: palisade.agent.v1.SelinuxStatus
-	(*CreateCertificateRequestRequest)(nil),  // 11: palisade.agent.v1.CreateCertificateRequestRequest
-	(*CreateCertificateRequestResponse)(nil), // 12: palisade.agent.v1.CreateCertificateRequestResponse
-	(*InstallCertificateRequest)(nil),        // 13: palisade.agent.v1.InstallCertificateRequest
-	(*InstallCertificateResponse)(nil),       // 14: palisade.agent.v1.InstallCertificateResponse
-	(*PowerOffRequest)(nil),                  // 15: palisade.agent.v1.PowerOffRequest
-	(*PowerOffResponse)(nil),                 // 16: palisade.agent.v1.PowerOffResponse
-	(*GroupSpec)(nil),                        // 17: palisade.agent.v1.GroupSpec
-	(*Container)(nil),                        // 18: palisade.agent.v1.Container
-	(*EnvironmentVariable)(nil),              // 19: palisade.agent.v1.EnvironmentVariable
-	(*Port)(nil),                             // 20: palisade.agent.v1.Port
-	(*Resources)(nil),                        // 21: palisade.agent.v1.Resources
-	(*ImageRegistry)(nil),                    // 22: palisade.agent.v1.ImageRegistry
-	(*Group)(nil),                            // 23: palisade.agent.v1.Group
-	(*GroupStatus)(nil),                      // 24: palisade.agent.v1.GroupStatus
-	(*ContainerStatus)(nil),                  // 25: palisade.agent.v1.ContainerStatus
-	(*Event)(nil),                            // 26: palisade.agent.v1.Event
-	(*ApplyGroupRequest)(nil),                // 27: palisade.agent.v1.ApplyGroupRequest
-	(*ApplyGroupResponse)(nil),               // 28: palisade.agent.v1.ApplyGroupResponse
-	(*GetGroupRequest)(nil),                  // 29: palisade.agent.v1.GetGroupRequest
-	(*GetGroupResponse)(nil),                 // 30: palisade.agent.v1.GetGroupResponse
-	(*ListGroupsRequest)(nil),                // 31: palisade.agent.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),               // 32: palisade.agent.v1.ListGroupsResponse
-	(*DeleteGroupRequest)(nil),               // 33: palisade.agent.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),              // 34: palisade.agent.v1.DeleteGroupResponse
-	(*WatchGroupRequest)(nil),                // 35: palisade.agent.v1.WatchGroupRequest
-	(*WatchGroupResponse)(nil),               // 36: palisade.agent.v1.WatchGroupResponse
-	(*GetLogsRequest)(nil),                   // 37: palisade.agent.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),                  // 38: palisade.agent.v1.GetLogsResponse
-	(*SuspendReconcileRequest)(nil),          // 39: palisade.agent.v1.SuspendReconcileRequest
-	(*SuspendReconcileResponse)(nil),         // 40: palisade.agent.v1.SuspendReconcileResponse
-	nil,                                      // 41: palisade.agent.v1.GetIntegrityResponse.PcrsEntry
-	nil,                                      // 42: palisade.agent.v1.GroupSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil),            // 43: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 44: google.protobuf.Duration
+	(*LayerDevice)(nil),                      // 8: palisade.agent.v1.LayerDevice
+	(*VerityDevice)(nil),                     // 9: palisade.agent.v1.VerityDevice
+	(*IpeStatus)(nil),                        // 10: palisade.agent.v1.IpeStatus
+	(*SelinuxStatus)(nil),                    // 11: palisade.agent.v1.SelinuxStatus
+	(*CreateCertificateRequestRequest)(nil),  // 12: palisade.agent.v1.CreateCertificateRequestRequest
+	(*CreateCertificateRequestResponse)(nil), // 13: palisade.agent.v1.CreateCertificateRequestResponse
+	(*InstallCertificateRequest)(nil),        // 14: palisade.agent.v1.InstallCertificateRequest
+	(*InstallCertificateResponse)(nil),       // 15: palisade.agent.v1.InstallCertificateResponse
+	(*PowerOffRequest)(nil),                  // 16: palisade.agent.v1.PowerOffRequest
+	(*PowerOffResponse)(nil),                 // 17: palisade.agent.v1.PowerOffResponse
+	(*GroupSpec)(nil),                        // 18: palisade.agent.v1.GroupSpec
+	(*Container)(nil),                        // 19: palisade.agent.v1.Container
+	(*EnvironmentVariable)(nil),              // 20: palisade.agent.v1.EnvironmentVariable
+	(*Port)(nil),                             // 21: palisade.agent.v1.Port
+	(*Resources)(nil),                        // 22: palisade.agent.v1.Resources
+	(*ImageRegistry)(nil),                    // 23: palisade.agent.v1.ImageRegistry
+	(*Group)(nil),                            // 24: palisade.agent.v1.Group
+	(*GroupStatus)(nil),                      // 25: palisade.agent.v1.GroupStatus
+	(*ContainerStatus)(nil),                  // 26: palisade.agent.v1.ContainerStatus
+	(*Event)(nil),                            // 27: palisade.agent.v1.Event
+	(*ApplyGroupRequest)(nil),                // 28: palisade.agent.v1.ApplyGroupRequest
+	(*ApplyGroupResponse)(nil),               // 29: palisade.agent.v1.ApplyGroupResponse
+	(*GetGroupRequest)(nil),                  // 30: palisade.agent.v1.GetGroupRequest
+	(*GetGroupResponse)(nil),                 // 31: palisade.agent.v1.GetGroupResponse
+	(*ListGroupsRequest)(nil),                // 32: palisade.agent.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),               // 33: palisade.agent.v1.ListGroupsResponse
+	(*DeleteGroupRequest)(nil),               // 34: palisade.agent.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),              // 35: palisade.agent.v1.DeleteGroupResponse
+	(*WatchGroupRequest)(nil),                // 36: palisade.agent.v1.WatchGroupRequest
+	(*WatchGroupResponse)(nil),               // 37: palisade.agent.v1.WatchGroupResponse
+	(*GetLogsRequest)(nil),                   // 38: palisade.agent.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),                  // 39: palisade.agent.v1.GetLogsResponse
+	(*SuspendReconcileRequest)(nil),          // 40: palisade.agent.v1.SuspendReconcileRequest
+	(*SuspendReconcileResponse)(nil),         // 41: palisade.agent.v1.SuspendReconcileResponse
+	nil,                                      // 42: palisade.agent.v1.GetIntegrityResponse.PcrsEntry
+	nil,                                      // 43: palisade.agent.v1.GroupSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil),            // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 45: google.protobuf.Duration
 }
 var file_palisade_agent_v1_agent_proto_depIdxs = []int32{
-	43, // 0: palisade.agent.v1.GetHostResponse.time:type_name -> google.protobuf.Timestamp
-	43, // 1: palisade.agent.v1.GetHostResponse.boot_time:type_name -> google.protobuf.Timestamp
-	43, // 2: palisade.agent.v1.GetHostResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
-	8,  // 3: palisade.agent.v1.GetIntegrityResponse.root:type_name -> palisade.agent.v1.VerityDevice
-	9,  // 4: palisade.agent.v1.GetIntegrityResponse.ipe:type_name -> palisade.agent.v1.IpeStatus
-	10, // 5: palisade.agent.v1.GetIntegrityResponse.selinux:type_name -> palisade.agent.v1.SelinuxStatus
-	41, // 6: palisade.agent.v1.GetIntegrityResponse.pcrs:type_name -> palisade.agent.v1.GetIntegrityResponse.PcrsEntry
-	43, // 7: palisade.agent.v1.InstallCertificateResponse.not_after:type_name -> google.protobuf.Timestamp
-	18, // 8: palisade.agent.v1.GroupSpec.containers:type_name -> palisade.agent.v1.Container
-	0,  // 9: palisade.agent.v1.GroupSpec.restart_policy:type_name -> palisade.agent.v1.RestartPolicy
-	20, // 10: palisade.agent.v1.GroupSpec.ports:type_name -> palisade.agent.v1.Port
-	22, // 11: palisade.agent.v1.GroupSpec.image_registries:type_name -> palisade.agent.v1.ImageRegistry
-	42, // 12: palisade.agent.v1.GroupSpec.labels:type_name -> palisade.agent.v1.GroupSpec.LabelsEntry
-	19, // 13: palisade.agent.v1.Container.environment:type_name -> palisade.agent.v1.EnvironmentVariable
-	20, // 14: palisade.agent.v1.Container.ports:type_name -> palisade.agent.v1.Port
-	21, // 15: palisade.agent.v1.Container.resources:type_name -> palisade.agent.v1.Resources
-	1,  // 16: palisade.agent.v1.Port.protocol:type_name -> palisade.agent.v1.Protocol
-	17, // 17: palisade.agent.v1.Group.spec:type_name -> palisade.agent.v1.GroupSpec
-	24, // 18: palisade.agent.v1.Group.status:type_name -> palisade.agent.v1.GroupStatus
-	2,  // 19: palisade.agent.v1.GroupStatus.phase:type_name -> palisade.agent.v1.GroupPhase
-	25, // 20: palisade.agent.v1.GroupStatus.containers:type_name -> palisade.agent.v1.ContainerStatus
-	26, // 21: palisade.agent.v1.GroupStatus.events:type_name -> palisade.agent.v1.Event
-	3,  // 22: palisade.agent.v1.ContainerStatus.phase:type_name -> palisade.agent.v1.ContainerPhase
-	43, // 23: palisade.agent.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	43, // 24: palisade.agent.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
-	44, // 25: palisade.agent.v1.ContainerStatus.back_off:type_name -> google.protobuf.Duration
-	43, // 26: palisade.agent.v1.Event.time:type_name -> google.protobuf.Timestamp
-	17, // 27: palisade.agent.v1.ApplyGroupRequest.spec:type_name -> palisade.agent.v1.GroupSpec
-	23, // 28: palisade.agent.v1.ApplyGroupResponse.group:type_name -> palisade.agent.v1.Group
-	23, // 29: palisade.agent.v1.GetGroupResponse.group:type_name -> palisade.agent.v1.Group
-	23, // 30: palisade.agent.v1.ListGroupsResponse.groups:type_name -> palisade.agent.v1.Group
-	23, // 31: palisade.agent.v1.WatchGroupResponse.group:type_name -> palisade.agent.v1.Group
-	43, // 32: palisade.agent.v1.GetLogsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 33: palisade.agent.v1.SuspendReconcileRequest.duration:type_name -> google.protobuf.Duration
-	4,  // 34: palisade.agent.v1.HostService.GetHost:input_type -> palisade.agent.v1.GetHostRequest
-	6,  // 35: palisade.agent.v1.HostService.GetIntegrity:input_type -> palisade.agent.v1.GetIntegrityRequest
-	11, // 36: palisade.agent.v1.HostService.CreateCertificateRequest:input_type -> palisade.agent.v1.CreateCertificateRequestRequest
-	13, // 37: palisade.agent.v1.HostService.InstallCertificate:input_type -> palisade.agent.v1.InstallCertificateRequest
-	15, // 38: palisade.agent.v1.HostService.PowerOff:input_type -> palisade.agent.v1.PowerOffRequest
-	27, // 39: palisade.agent.v1.GroupService.ApplyGroup:input_type -> palisade.agent.v1.ApplyGroupRequest
-	29, // 40: palisade.agent.v1.GroupService.GetGroup:input_type -> palisade.agent.v1.GetGroupRequest
-	31, // 41: palisade.agent.v1.GroupService.ListGroups:input_type -> palisade.agent.v1.ListGroupsRequest
-	33, // 42: palisade.agent.v1.GroupService.DeleteGroup:input_type -> palisade.agent.v1.DeleteGroupRequest
-	35, // 43: palisade.agent.v1.GroupService.WatchGroup:input_type -> palisade.agent.v1.WatchGroupRequest
-	37, // 44: palisade.agent.v1.GroupService.GetLogs:input_type -> palisade.agent.v1.GetLogsRequest
-	39, // 45: palisade.agent.v1.GroupService.SuspendReconcile:input_type -> palisade.agent.v1.SuspendReconcileRequest
-	5,  // 46: palisade.agent.v1.HostService.GetHost:output_type -> palisade.agent.v1.GetHostResponse
-	7,  // 47: palisade.agent.v1.HostService.GetIntegrity:output_type -> palisade.agent.v1.GetIntegrityResponse
-	12, // 48: palisade.agent.v1.HostService.CreateCertificateRequest:output_type -> palisade.agent.v1.CreateCertificateRequestResponse
-	14, // 49: palisade.agent.v1.HostService.InstallCertificate:output_type -> palisade.agent.v1.InstallCertificateResponse
-	16, // 50: palisade.agent.v1.HostService.PowerOff:output_type -> palisade.agent.v1.PowerOffResponse
-	28, // 51: palisade.agent.v1.GroupService.ApplyGroup:output_type -> palisade.agent.v1.ApplyGroupResponse
-	30, // 52: palisade.agent.v1.GroupService.GetGroup:output_type -> palisade.agent.v1.GetGroupResponse
-	32, // 53: palisade.agent.v1.GroupService.ListGroups:output_type -> palisade.agent.v1.ListGroupsResponse
-	34, // 54: palisade.agent.v1.GroupService.DeleteGroup:output_type -> palisade.agent.v1.DeleteGroupResponse
-	36, // 55: palisade.agent.v1.GroupService.WatchGroup:output_type -> palisade.agent.v1.WatchGroupResponse
-	38, // 56: palisade.agent.v1.GroupService.GetLogs:output_type -> palisade.agent.v1.GetLogsResponse
-	40, // 57: palisade.agent.v1.GroupService.SuspendReconcile:output_type -> palisade.agent.v1.SuspendReconcileResponse
-	46, // [46:58] is the sub-list for method output_type
-	34, // [34:46] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	44, // 0: palisade.agent.v1.GetHostResponse.time:type_name -> google.protobuf.Timestamp
+	44, // 1: palisade.agent.v1.GetHostResponse.boot_time:type_name -> google.protobuf.Timestamp
+	44, // 2: palisade.agent.v1.GetHostResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	9,  // 3: palisade.agent.v1.GetIntegrityResponse.root:type_name -> palisade.agent.v1.VerityDevice
+	10, // 4: palisade.agent.v1.GetIntegrityResponse.ipe:type_name -> palisade.agent.v1.IpeStatus
+	11, // 5: palisade.agent.v1.GetIntegrityResponse.selinux:type_name -> palisade.agent.v1.SelinuxStatus
+	42, // 6: palisade.agent.v1.GetIntegrityResponse.pcrs:type_name -> palisade.agent.v1.GetIntegrityResponse.PcrsEntry
+	8,  // 7: palisade.agent.v1.GetIntegrityResponse.layers:type_name -> palisade.agent.v1.LayerDevice
+	44, // 8: palisade.agent.v1.InstallCertificateResponse.not_after:type_name -> google.protobuf.Timestamp
+	19, // 9: palisade.agent.v1.GroupSpec.containers:type_name -> palisade.agent.v1.Container
+	0,  // 10: palisade.agent.v1.GroupSpec.restart_policy:type_name -> palisade.agent.v1.RestartPolicy
+	21, // 11: palisade.agent.v1.GroupSpec.ports:type_name -> palisade.agent.v1.Port
+	23, // 12: palisade.agent.v1.GroupSpec.image_registries:type_name -> palisade.agent.v1.ImageRegistry
+	43, // 13: palisade.agent.v1.GroupSpec.labels:type_name -> palisade.agent.v1.GroupSpec.LabelsEntry
+	20, // 14: palisade.agent.v1.Container.environment:type_name -> palisade.agent.v1.EnvironmentVariable
+	21, // 15: palisade.agent.v1.Container.ports:type_name -> palisade.agent.v1.Port
+	22, // 16: palisade.agent.v1.Container.resources:type_name -> palisade.agent.v1.Resources
+	1,  // 17: palisade.agent.v1.Port.protocol:type_name -> palisade.agent.v1.Protocol
+	18, // 18: palisade.agent.v1.Group.spec:type_name -> palisade.agent.v1.GroupSpec
+	25, // 19: palisade.agent.v1.Group.status:type_name -> palisade.agent.v1.GroupStatus
+	2,  // 20: palisade.agent.v1.GroupStatus.phase:type_name -> palisade.agent.v1.GroupPhase
+	26, // 21: palisade.agent.v1.GroupStatus.containers:type_name -> palisade.agent.v1.ContainerStatus
+	27, // 22: palisade.agent.v1.GroupStatus.events:type_name -> palisade.agent.v1.Event
+	3,  // 23: palisade.agent.v1.ContainerStatus.phase:type_name -> palisade.agent.v1.ContainerPhase
+	44, // 24: palisade.agent.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	44, // 25: palisade.agent.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
+	45, // 26: palisade.agent.v1.ContainerStatus.back_off:type_name -> google.protobuf.Duration
+	44, // 27: palisade.agent.v1.Event.time:type_name -> google.protobuf.Timestamp
+	18, // 28: palisade.agent.v1.ApplyGroupRequest.spec:type_name -> palisade.agent.v1.GroupSpec
+	24, // 29: palisade.agent.v1.ApplyGroupResponse.group:type_name -> palisade.agent.v1.Group
+	24, // 30: palisade.agent.v1.GetGroupResponse.group:type_name -> palisade.agent.v1.Group
+	24, // 31: palisade.agent.v1.ListGroupsResponse.groups:type_name -> palisade.agent.v1.Group
+	24, // 32: palisade.agent.v1.WatchGroupResponse.group:type_name -> palisade.agent.v1.Group
+	44, // 33: palisade.agent.v1.GetLogsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 34: palisade.agent.v1.SuspendReconcileRequest.duration:type_name -> google.protobuf.Duration
+	4,  // 35: palisade.agent.v1.HostService.GetHost:input_type -> palisade.agent.v1.GetHostRequest
+	6,  // 36: palisade.agent.v1.HostService.GetIntegrity:input_type -> palisade.agent.v1.GetIntegrityRequest
+	12, // 37: palisade.agent.v1.HostService.CreateCertificateRequest:input_type -> palisade.agent.v1.CreateCertificateRequestRequest
+	14, // 38: palisade.agent.v1.HostService.InstallCertificate:input_type -> palisade.agent.v1.InstallCertificateRequest
+	16, // 39: palisade.agent.v1.HostService.PowerOff:input_type -> palisade.agent.v1.PowerOffRequest
+	28, // 40: palisade.agent.v1.GroupService.ApplyGroup:input_type -> palisade.agent.v1.ApplyGroupRequest
+	30, // 41: palisade.agent.v1.GroupService.GetGroup:input_type -> palisade.agent.v1.GetGroupRequest
+	32, // 42: palisade.agent.v1.GroupService.ListGroups:input_type -> palisade.agent.v1.ListGroupsRequest
+	34, // 43: palisade.agent.v1.GroupService.DeleteGroup:input_type -> palisade.agent.v1.DeleteGroupRequest
+	36, // 44: palisade.agent.v1.GroupService.WatchGroup:input_type -> palisade.agent.v1.WatchGroupRequest
+	38, // 45: palisade.agent.v1.GroupService.GetLogs:input_type -> palisade.agent.v1.GetLogsRequest
+	40, // 46: palisade.agent.v1.GroupService.SuspendReconcile:input_type -> palisade.agent.v1.SuspendReconcileRequest
+	5,  // 47: palisade.agent.v1.HostService.GetHost:output_type -> palisade.agent.v1.GetHostResponse
+	7,  // 48: palisade.agent.v1.HostService.GetIntegrity:output_type -> palisade.agent.v1.GetIntegrityResponse
+	13, // 49: palisade.agent.v1.HostService.CreateCertificateRequest:output_type -> palisade.agent.v1.CreateCertificateRequestResponse
+	15, // 50: palisade.agent.v1.HostService.InstallCertificate:output_type -> palisade.agent.v1.InstallCertificateResponse
+	17, // 51: palisade.agent.v1.HostService.PowerOff:output_type -> palisade.agent.v1.PowerOffResponse
+	29, // 52: palisade.agent.v1.GroupService.ApplyGroup:output_type -> palisade.agent.v1.ApplyGroupResponse
+	31, // 53: palisade.agent.v1.GroupService.GetGroup:output_type -> palisade.agent.v1.GetGroupResponse
+	33, // 54: palisade.agent.v1.GroupService.ListGroups:output_type -> palisade.agent.v1.ListGroupsResponse
+	35, // 55: palisade.agent.v1.GroupService.DeleteGroup:output_type -> palisade.agent.v1.DeleteGroupResponse
+	37, // 56: palisade.agent.v1.GroupService.WatchGroup:output_type -> palisade.agent.v1.WatchGroupResponse
+	39, // 57: palisade.agent.v1.GroupService.GetLogs:output_type -> palisade.agent.v1.GetLogsResponse
+	41, // 58: palisade.agent.v1.GroupService.SuspendReconcile:output_type -> palisade.agent.v1.SuspendReconcileResponse
+	47, // [47:59] is the sub-list for method output_type
+	35, // [35:47] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_palisade_agent_v1_agent_proto_init() }
@@ -2909,7 +3029,7 @@ func file_palisade_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_agent_v1_agent_proto_rawDesc), len(file_palisade_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

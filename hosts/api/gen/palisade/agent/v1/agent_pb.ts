@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file palisade/agent/v1/agent.proto.
  */
 export const file_palisade_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wYWxpc2FkZS9hZ2VudC92MS9hZ2VudC5wcm90bxIRcGFsaXNhZGUuYWdlbnQudjEiEAoOR2V0SG9zdFJlcXVlc3QiiQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFgoOa2VybmVsX3ZlcnNpb24YAyABKAkSEgoKb3NfdmVyc2lvbhgEIAEoCRIaChJjb250YWluZXJkX3ZlcnNpb24YBSABKAkSFwoPcnVudGltZV92ZXJzaW9uGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWJvb3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYm9vdF9pZBgJIAEoCRI5ChVjZXJ0aWZpY2F0ZV9ub3RfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCyABKAESFAoMbWVtb3J5X2J5dGVzGAwgASgEEg0KBXJlYWR5GA0gASgIEhUKDXJlYWR5X21lc3NhZ2UYDiABKAkiFQoTR2V0SW50ZWdyaXR5UmVxdWVzdCKVAwoUR2V0SW50ZWdyaXR5UmVzcG9uc2USEwoLc2VjdXJlX2Jvb3QYASABKAgSEgoKc2V0dXBfbW9kZRgCIAEoCBIQCghsb2NrZG93bhgDIAEoCRIMCgRsc21zGAQgAygJEi0KBHJvb3QYBSABKAsyHy5wYWxpc2FkZS5hZ2VudC52MS5WZXJpdHlEZXZpY2USKQoDaXBlGAYgASgLMhwucGFsaXNhZGUuYWdlbnQudjEuSXBlU3RhdHVzEjEKB3NlbGludXgYByABKAsyIC5wYWxpc2FkZS5hZ2VudC52MS5TZWxpbnV4U3RhdHVzEhwKFGtleXJpbmdfY2VydGlmaWNhdGVzGAggAygJEhsKE2tlcm5lbF9jb21tYW5kX2xpbmUYCSABKAkSPwoEcGNycxgKIAMoCzIxLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlc3BvbnNlLlBjcnNFbnRyeRorCglQY3JzRW50cnkSCwoDa2V5GAEgASgNEg0KBXZhbHVlGAIgASgJOgI4ASKMAQoMVmVyaXR5RGV2aWNlEgwKBG5hbWUYASABKAkSEwoLbW91bnRfcG9pbnQYAiABKAkSEQoJcm9vdF9oYXNoGAMgASgJEhoKEnNpZ25hdHVyZV92ZXJpZmllZBgEIAEoCBIbChNzaWduYXR1cmVzX3JlcXVpcmVkGAUgASgIEg0KBXRhYmxlGAYgASgJIk0KCUlwZVN0YXR1cxIVCg1hY3RpdmVfcG9saWN5GAEgASgJEhYKDnBvbGljeV92ZXJzaW9uGAIgASgJEhEKCWVuZm9yY2luZxgDIAEoCCJDCg1TZWxpbnV4U3RhdHVzEg8KB2VuYWJsZWQYASABKAgSEQoJZW5mb3JjaW5nGAIgASgIEg4KBnBvbGljeRgDIAEoCSIhCh9DcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3RSZXF1ZXN0Ij8KIENyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlc3BvbnNlEhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYASABKAkiNgoZSW5zdGFsbENlcnRpZmljYXRlUmVxdWVzdBIZChFjZXJ0aWZpY2F0ZV9jaGFpbhgBIAEoCSJLChpJbnN0YWxsQ2VydGlmaWNhdGVSZXNwb25zZRItCglub3RfYWZ0ZXIYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIiEKD1Bvd2VyT2ZmUmVxdWVzdBIOCgZyZWJvb3QYASABKAgiEgoQUG93ZXJPZmZSZXNwb25zZSLpAgoJR3JvdXBTcGVjEgwKBG5hbWUYASABKAkSMAoKY29udGFpbmVycxgCIAMoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkNvbnRhaW5lchI4Cg5yZXN0YXJ0X3BvbGljeRgDIAEoDjIgLnBhbGlzYWRlLmFnZW50LnYxLlJlc3RhcnRQb2xpY3kSJgoFcG9ydHMYBCADKAsyFy5wYWxpc2FkZS5hZ2VudC52MS5Qb3J0EjoKEGltYWdlX3JlZ2lzdHJpZXMYBSADKAsyIC5wYWxpc2FkZS5hZ2VudC52MS5JbWFnZVJlZ2lzdHJ5EhUKDXNlY3JldF9kaWdlc3QYBiABKAkSOAoGbGFiZWxzGAcgAygLMigucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBTcGVjLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi6gEKCUNvbnRhaW5lchIMCgRuYW1lGAEgASgJEg0KBWltYWdlGAIgASgJEg8KB2NvbW1hbmQYAyADKAkSOwoLZW52aXJvbm1lbnQYBCADKAsyJi5wYWxpc2FkZS5hZ2VudC52MS5FbnZpcm9ubWVudFZhcmlhYmxlEiYKBXBvcnRzGAUgAygLMhcucGFsaXNhZGUuYWdlbnQudjEuUG9ydBIvCglyZXNvdXJjZXMYBiABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5SZXNvdXJjZXMSGQoRd29ya2luZ19kaXJlY3RvcnkYByABKAkiWAoTRW52aXJvbm1lbnRWYXJpYWJsZRIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJEhQKDHNlY3VyZV92YWx1ZRgDIAEoCRIOCgZzZWN1cmUYBCABKAgiQwoEUG9ydBIMCgRwb3J0GAEgASgNEi0KCHByb3RvY29sGAIgASgOMhsucGFsaXNhZGUuYWdlbnQudjEuUHJvdG9jb2wibQoJUmVzb3VyY2VzEhMKC2NwdV9yZXF1ZXN0GAEgASgBEhwKFG1lbW9yeV9yZXF1ZXN0X2J5dGVzGAIgASgEEhEKCWNwdV9saW1pdBgDIAEoARIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBCABKAQiYQoNSW1hZ2VSZWdpc3RyeRIOCgZzZXJ2ZXIYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSEAoIdXNlcm5hbWUYAyABKAkSEAoIcGFzc3dvcmQYBCABKAkSCgoCY2EYBSABKAkidwoFR3JvdXASKgoEc3BlYxgBIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3BlYxISCgpnZW5lcmF0aW9uGAIgASgEEi4KBnN0YXR1cxgDIAEoCzIeLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3RhdHVzIugBCgtHcm91cFN0YXR1cxIbChNvYnNlcnZlZF9nZW5lcmF0aW9uGAEgASgEEiwKBXBoYXNlGAIgASgOMh0ucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBQaGFzZRIPCgdhZGRyZXNzGAMgASgJEjYKCmNvbnRhaW5lcnMYBCADKAsyIi5wYWxpc2FkZS5hZ2VudC52MS5Db250YWluZXJTdGF0dXMSKAoGZXZlbnRzGAUgAygLMhgucGFsaXNhZGUuYWdlbnQudjEuRXZlbnQSGwoTcmVjb25jaWxlX3N1c3BlbmRlZBgGIAEoCCKkAwoPQ29udGFpbmVyU3RhdHVzEgwKBG5hbWUYASABKAkSMAoFcGhhc2UYAiABKA4yIS5wYWxpc2FkZS5hZ2VudC52MS5Db250YWluZXJQaGFzZRIUCgxjb250YWluZXJfaWQYAyABKAkSFAoMaW1hZ2VfZGlnZXN0GAQgASgJEhUKDXJlc3RhcnRfY291bnQYBSABKA0SEQoJZXhpdF9jb2RlGAYgASgFEg4KBnJlYXNvbhgHIAEoCRIPCgdtZXNzYWdlGAggASgJEi4KCnN0YXJ0ZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghiYWNrX29mZhgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIWCg5jZ3JvdXBfY3B1X21heBgMIAEoCRIZChFjZ3JvdXBfbWVtb3J5X21heBgNIAEoCRIZChFjZ3JvdXBfY3B1X3dlaWdodBgOIAEoCSJzCgVFdmVudBIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgR0eXBlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEhEKCWNvbnRhaW5lchgFIAEoCSJQChFBcHBseUdyb3VwUmVxdWVzdBIqCgRzcGVjGAEgASgLMhwucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBTcGVjEg8KB2RyeV9ydW4YAiABKAgiPQoSQXBwbHlHcm91cFJlc3BvbnNlEicKBWdyb3VwGAEgASgLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAiHwoPR2V0R3JvdXBSZXF1ZXN0EgwKBG5hbWUYASABKAkiOwoQR2V0R3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIhMKEUxpc3RHcm91cHNSZXF1ZXN0Ij4KEkxpc3RHcm91cHNSZXNwb25zZRIoCgZncm91cHMYASADKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cCIiChJEZWxldGVHcm91cFJlcXVlc3QSDAoEbmFtZRgBIAEoCSIVChNEZWxldGVHcm91cFJlc3BvbnNlIiEKEVdhdGNoR3JvdXBSZXF1ZXN0EgwKBG5hbWUYASABKAkiPQoSV2F0Y2hHcm91cFJlc3BvbnNlEicKBWdyb3VwGAEgASgLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAilQEKDkdldExvZ3NSZXF1ZXN0Eg0KBWdyb3VwGAEgASgJEhEKCWNvbnRhaW5lchgCIAEoCRIOCgZmb2xsb3cYAyABKAgSEgoKdGFpbF9saW5lcxgEIAEoDRIpCgVzaW5jZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKdGltZXN0YW1wcxgGIAEoCCIvCg9HZXRMb2dzUmVzcG9uc2USDAoEZGF0YRgBIAEoDBIOCgZzdHJlYW0YAiABKAkiVQoXU3VzcGVuZFJlY29uY2lsZVJlcXVlc3QSDQoFZ3JvdXAYASABKAkSKwoIZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iGgoYU3VzcGVuZFJlY29uY2lsZVJlc3BvbnNlKoMBCg1SZXN0YXJ0UG9saWN5Eh4KGlJFU1RBUlRfUE9MSUNZX1VOU1BFQ0lGSUVEEAASGQoVUkVTVEFSVF9QT0xJQ1lfQUxXQVlTEAESHQoZUkVTVEFSVF9QT0xJQ1lfT05fRkFJTFVSRRACEhgKFFJFU1RBUlRfUE9MSUNZX05FVkVSEAMqSAoIUHJvdG9jb2wSGAoUUFJPVE9DT0xfVU5TUEVDSUZJRUQQABIQCgxQUk9UT0NPTF9UQ1AQARIQCgxQUk9UT0NPTF9VRFAQAirBAQoKR3JvdXBQaGFzZRIbChdHUk9VUF9QSEFTRV9VTlNQRUNJRklFRBAAEhcKE0dST1VQX1BIQVNFX1BFTkRJTkcQARIXChNHUk9VUF9QSEFTRV9SVU5OSU5HEAISGQoVR1JPVVBfUEhBU0VfU1VDQ0VFREVEEAMSFgoSR1JPVVBfUEhBU0VfRkFJTEVEEAQSFwoTR1JPVVBfUEhBU0VfU1RPUFBFRBAFEhgKFEdST1VQX1BIQVNFX0RFTEVUSU5HEAYqiwEKDkNvbnRhaW5lclBoYXNlEh8KG0NPTlRBSU5FUl9QSEFTRV9VTlNQRUNJRklFRBAAEhsKF0NPTlRBSU5FUl9QSEFTRV9XQUlUSU5HEAESGwoXQ09OVEFJTkVSX1BIQVNFX1JVTk5JTkcQAhIeChpDT05UQUlORVJfUEhBU0VfVEVSTUlOQVRFRBADMo4ECgtIb3N0U2VydmljZRJQCgdHZXRIb3N0EiEucGFsaXNhZGUuYWdlbnQudjEuR2V0SG9zdFJlcXVlc3QaIi5wYWxpc2FkZS5hZ2VudC52MS5HZXRIb3N0UmVzcG9uc2USXwoMR2V0SW50ZWdyaXR5EiYucGFsaXNhZGUuYWdlbnQudjEuR2V0SW50ZWdyaXR5UmVxdWVzdBonLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlc3BvbnNlEoMBChhDcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3QSMi5wYWxpc2FkZS5hZ2VudC52MS5DcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3RSZXF1ZXN0GjMucGFsaXNhZGUuYWdlbnQudjEuQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVzcG9uc2UScQoSSW5zdGFsbENlcnRpZmljYXRlEiwucGFsaXNhZGUuYWdlbnQudjEuSW5zdGFsbENlcnRpZmljYXRlUmVxdWVzdBotLnBhbGlzYWRlLmFnZW50LnYxLkluc3RhbGxDZXJ0aWZpY2F0ZVJlc3BvbnNlElMKCFBvd2VyT2ZmEiIucGFsaXNhZGUuYWdlbnQudjEuUG93ZXJPZmZSZXF1ZXN0GiMucGFsaXNhZGUuYWdlbnQudjEuUG93ZXJPZmZSZXNwb25zZTKVBQoMR3JvdXBTZXJ2aWNlElkKCkFwcGx5R3JvdXASJC5wYWxpc2FkZS5hZ2VudC52MS5BcHBseUdyb3VwUmVxdWVzdBolLnBhbGlzYWRlLmFnZW50LnYxLkFwcGx5R3JvdXBSZXNwb25zZRJTCghHZXRHcm91cBIiLnBhbGlzYWRlLmFnZW50LnYxLkdldEdyb3VwUmVxdWVzdBojLnBhbGlzYWRlLmFnZW50LnYxLkdldEdyb3VwUmVzcG9uc2USWQoKTGlzdEdyb3VwcxIkLnBhbGlzYWRlLmFnZW50LnYxLkxpc3RHcm91cHNSZXF1ZXN0GiUucGFsaXNhZGUuYWdlbnQudjEuTGlzdEdyb3Vwc1Jlc3BvbnNlElwKC0RlbGV0ZUdyb3VwEiUucGFsaXNhZGUuYWdlbnQudjEuRGVsZXRlR3JvdXBSZXF1ZXN0GiYucGFsaXNhZGUuYWdlbnQudjEuRGVsZXRlR3JvdXBSZXNwb25zZRJbCgpXYXRjaEdyb3VwEiQucGFsaXNhZGUuYWdlbnQudjEuV2F0Y2hHcm91cFJlcXVlc3QaJS5wYWxpc2FkZS5hZ2VudC52MS5XYXRjaEdyb3VwUmVzcG9uc2UwARJSCgdHZXRMb2dzEiEucGFsaXNhZGUuYWdlbnQudjEuR2V0TG9nc1JlcXVlc3QaIi5wYWxpc2FkZS5hZ2VudC52MS5HZXRMb2dzUmVzcG9uc2UwARJrChBTdXNwZW5kUmVjb25jaWxlEioucGFsaXNhZGUuYWdlbnQudjEuU3VzcGVuZFJlY29uY2lsZVJlcXVlc3QaKy5wYWxpc2FkZS5hZ2VudC52MS5TdXNwZW5kUmVjb25jaWxlUmVzcG9uc2VCR1pFZ2l0aHViLmNvbS9wYWxpc2FkZS1ob3N0L3BhbGlzYWRlL2hvc3RzL2FwaS9wYWxpc2FkZS9hZ2VudC92MTthZ2VudHYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch1wYWxpc2FkZS9hZ2VudC92MS9hZ2VudC5wcm90bxIRcGFsaXNhZGUuYWdlbnQudjEiEAoOR2V0SG9zdFJlcXVlc3QiiQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFgoOa2VybmVsX3ZlcnNpb24YAyABKAkSEgoKb3NfdmVyc2lvbhgEIAEoCRIaChJjb250YWluZXJkX3ZlcnNpb24YBSABKAkSFwoPcnVudGltZV92ZXJzaW9uGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWJvb3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYm9vdF9pZBgJIAEoCRI5ChVjZXJ0aWZpY2F0ZV9ub3RfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCyABKAESFAoMbWVtb3J5X2J5dGVzGAwgASgEEg0KBXJlYWR5GA0gASgIEhUKDXJlYWR5X21lc3NhZ2UYDiABKAkiFQoTR2V0SW50ZWdyaXR5UmVxdWVzdCLTAwoUR2V0SW50ZWdyaXR5UmVzcG9uc2USEwoLc2VjdXJlX2Jvb3QYASABKAgSEgoKc2V0dXBfbW9kZRgCIAEoCBIQCghsb2NrZG93bhgDIAEoCRIMCgRsc21zGAQgAygJEi0KBHJvb3QYBSABKAsyHy5wYWxpc2FkZS5hZ2VudC52MS5WZXJpdHlEZXZpY2USKQoDaXBlGAYgASgLMhwucGFsaXNhZGUuYWdlbnQudjEuSXBlU3RhdHVzEjEKB3NlbGludXgYByABKAsyIC5wYWxpc2FkZS5hZ2VudC52MS5TZWxpbnV4U3RhdHVzEhwKFGtleXJpbmdfY2VydGlmaWNhdGVzGAggAygJEhsKE2tlcm5lbF9jb21tYW5kX2xpbmUYCSABKAkSPwoEcGNycxgKIAMoCzIxLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlc3BvbnNlLlBjcnNFbnRyeRIMCgRtb2RlGAsgASgJEi4KBmxheWVycxgMIAMoCzIeLnBhbGlzYWRlLmFnZW50LnYxLkxheWVyRGV2aWNlGisKCVBjcnNFbnRyeRILCgNrZXkYASABKA0SDQoFdmFsdWUYAiABKAk6AjgBInEKC0xheWVyRGV2aWNlEgwKBG5hbWUYASABKAkSEQoJcm9vdF9oYXNoGAIgASgJEhoKEnNpZ25hdHVyZV92ZXJpZmllZBgDIAEoCBISCgpvcGVuX2NvdW50GAQgASgNEhEKCWNvcnJ1cHRlZBgFIAEoCCKMAQoMVmVyaXR5RGV2aWNlEgwKBG5hbWUYASABKAkSEwoLbW91bnRfcG9pbnQYAiABKAkSEQoJcm9vdF9oYXNoGAMgASgJEhoKEnNpZ25hdHVyZV92ZXJpZmllZBgEIAEoCBIbChNzaWduYXR1cmVzX3JlcXVpcmVkGAUgASgIEg0KBXRhYmxlGAYgASgJIk0KCUlwZVN0YXR1cxIVCg1hY3RpdmVfcG9saWN5GAEgASgJEhYKDnBvbGljeV92ZXJzaW9uGAIgASgJEhEKCWVuZm9yY2luZxgDIAEoCCJDCg1TZWxpbnV4U3RhdHVzEg8KB2VuYWJsZWQYASABKAgSEQoJZW5mb3JjaW5nGAIgASgIEg4KBnBvbGljeRgDIAEoCSIhCh9DcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3RSZXF1ZXN0Ij8KIENyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlc3BvbnNlEhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYASABKAkiNgoZSW5zdGFsbENlcnRpZmljYXRlUmVxdWVzdBIZChFjZXJ0aWZpY2F0ZV9jaGFpbhgBIAEoCSJLChpJbnN0YWxsQ2VydGlmaWNhdGVSZXNwb25zZRItCglub3RfYWZ0ZXIYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIiEKD1Bvd2VyT2ZmUmVxdWVzdBIOCgZyZWJvb3QYASABKAgiEgoQUG93ZXJPZmZSZXNwb25zZSLpAgoJR3JvdXBTcGVjEgwKBG5hbWUYASABKAkSMAoKY29udGFpbmVycxgCIAMoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkNvbnRhaW5lchI4Cg5yZXN0YXJ0X3BvbGljeRgDIAEoDjIgLnBhbGlzYWRlLmFnZW50LnYxLlJlc3RhcnRQb2xpY3kSJgoFcG9ydHMYBCADKAsyFy5wYWxpc2FkZS5hZ2VudC52MS5Qb3J0EjoKEGltYWdlX3JlZ2lzdHJpZXMYBSADKAsyIC5wYWxpc2FkZS5hZ2VudC52MS5JbWFnZVJlZ2lzdHJ5EhUKDXNlY3JldF9kaWdlc3QYBiABKAkSOAoGbGFiZWxzGAcgAygLMigucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBTcGVjLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi6gEKCUNvbnRhaW5lchIMCgRuYW1lGAEgASgJEg0KBWltYWdlGAIgASgJEg8KB2NvbW1hbmQYAyADKAkSOwoLZW52aXJvbm1lbnQYBCADKAsyJi5wYWxpc2FkZS5hZ2VudC52MS5FbnZpcm9ubWVudFZhcmlhYmxlEiYKBXBvcnRzGAUgAygLMhcucGFsaXNhZGUuYWdlbnQudjEuUG9ydBIvCglyZXNvdXJjZXMYBiABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5SZXNvdXJjZXMSGQoRd29ya2luZ19kaXJlY3RvcnkYByABKAkiWAoTRW52aXJvbm1lbnRWYXJpYWJsZRIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJEhQKDHNlY3VyZV92YWx1ZRgDIAEoCRIOCgZzZWN1cmUYBCABKAgiQwoEUG9ydBIMCgRwb3J0GAEgASgNEi0KCHByb3RvY29sGAIgASgOMhsucGFsaXNhZGUuYWdlbnQudjEuUHJvdG9jb2wibQoJUmVzb3VyY2VzEhMKC2NwdV9yZXF1ZXN0GAEgASgBEhwKFG1lbW9yeV9yZXF1ZXN0X2J5dGVzGAIgASgEEhEKCWNwdV9saW1pdBgDIAEoARIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBCABKAQiYQoNSW1hZ2VSZWdpc3RyeRIOCgZzZXJ2ZXIYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSEAoIdXNlcm5hbWUYAyABKAkSEAoIcGFzc3dvcmQYBCABKAkSCgoCY2EYBSABKAkidwoFR3JvdXASKgoEc3BlYxgBIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3BlYxISCgpnZW5lcmF0aW9uGAIgASgEEi4KBnN0YXR1cxgDIAEoCzIeLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3RhdHVzIugBCgtHcm91cFN0YXR1cxIbChNvYnNlcnZlZF9nZW5lcmF0aW9uGAEgASgEEiwKBXBoYXNlGAIgASgOMh0ucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBQaGFzZRIPCgdhZGRyZXNzGAMgASgJEjYKCmNvbnRhaW5lcnMYBCADKAsyIi5wYWxpc2FkZS5hZ2VudC52MS5Db250YWluZXJTdGF0dXMSKAoGZXZlbnRzGAUgAygLMhgucGFsaXNhZGUuYWdlbnQudjEuRXZlbnQSGwoTcmVjb25jaWxlX3N1c3BlbmRlZBgGIAEoCCK0AwoPQ29udGFpbmVyU3RhdHVzEgwKBG5hbWUYASABKAkSMAoFcGhhc2UYAiABKA4yIS5wYWxpc2FkZS5hZ2VudC52MS5Db250YWluZXJQaGFzZRIUCgxjb250YWluZXJfaWQYAyABKAkSFAoMaW1hZ2VfZGlnZXN0GAQgASgJEhUKDXJlc3RhcnRfY291bnQYBSABKA0SEQoJZXhpdF9jb2RlGAYgASgFEg4KBnJlYXNvbhgHIAEoCRIPCgdtZXNzYWdlGAggASgJEi4KCnN0YXJ0ZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghiYWNrX29mZhgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIWCg5jZ3JvdXBfY3B1X21heBgMIAEoCRIZChFjZ3JvdXBfbWVtb3J5X21heBgNIAEoCRIZChFjZ3JvdXBfY3B1X3dlaWdodBgOIAEoCRIOCgZzZWFsZWQYDyADKAkicwoFRXZlbnQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdHlwZRgCIAEoCRIOCgZyZWFzb24YAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIRCgljb250YWluZXIYBSABKAkiUAoRQXBwbHlHcm91cFJlcXVlc3QSKgoEc3BlYxgBIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3BlYxIPCgdkcnlfcnVuGAIgASgIIj0KEkFwcGx5R3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIh8KD0dldEdyb3VwUmVxdWVzdBIMCgRuYW1lGAEgASgJIjsKEEdldEdyb3VwUmVzcG9uc2USJwoFZ3JvdXAYASABKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cCITChFMaXN0R3JvdXBzUmVxdWVzdCI+ChJMaXN0R3JvdXBzUmVzcG9uc2USKAoGZ3JvdXBzGAEgAygLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAiIgoSRGVsZXRlR3JvdXBSZXF1ZXN0EgwKBG5hbWUYASABKAkiFQoTRGVsZXRlR3JvdXBSZXNwb25zZSIhChFXYXRjaEdyb3VwUmVxdWVzdBIMCgRuYW1lGAEgASgJIj0KEldhdGNoR3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIpUBCg5HZXRMb2dzUmVxdWVzdBINCgVncm91cBgBIAEoCRIRCgljb250YWluZXIYAiABKAkSDgoGZm9sbG93GAMgASgIEhIKCnRhaWxfbGluZXMYBCABKA0SKQoFc2luY2UYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnRpbWVzdGFtcHMYBiABKAgiLwoPR2V0TG9nc1Jlc3BvbnNlEgwKBGRhdGEYASABKAwSDgoGc3RyZWFtGAIgASgJIlUKF1N1c3BlbmRSZWNvbmNpbGVSZXF1ZXN0Eg0KBWdyb3VwGAEgASgJEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhoKGFN1c3BlbmRSZWNvbmNpbGVSZXNwb25zZSqDAQoNUmVzdGFydFBvbGljeRIeChpSRVNUQVJUX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFVJFU1RBUlRfUE9MSUNZX0FMV0FZUxABEh0KGVJFU1RBUlRfUE9MSUNZX09OX0ZBSUxVUkUQAhIYChRSRVNUQVJUX1BPTElDWV9ORVZFUhADKkgKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEAoMUFJPVE9DT0xfVENQEAESEAoMUFJPVE9DT0xfVURQEAIqwQEKCkdyb3VwUGhhc2USGwoXR1JPVVBfUEhBU0VfVU5TUEVDSUZJRUQQABIXChNHUk9VUF9QSEFTRV9QRU5ESU5HEAESFwoTR1JPVVBfUEhBU0VfUlVOTklORxACEhkKFUdST1VQX1BIQVNFX1NVQ0NFRURFRBADEhYKEkdST1VQX1BIQVNFX0ZBSUxFRBAEEhcKE0dST1VQX1BIQVNFX1NUT1BQRUQQBRIYChRHUk9VUF9QSEFTRV9ERUxFVElORxAGKosBCg5Db250YWluZXJQaGFzZRIfChtDT05UQUlORVJfUEhBU0VfVU5TUEVDSUZJRUQQABIbChdDT05UQUlORVJfUEhBU0VfV0FJVElORxABEhsKF0NPTlRBSU5FUl9QSEFTRV9SVU5OSU5HEAISHgoaQ09OVEFJTkVSX1BIQVNFX1RFUk1JTkFURUQQAzKOBAoLSG9zdFNlcnZpY2USUAoHR2V0SG9zdBIhLnBhbGlzYWRlLmFnZW50LnYxLkdldEhvc3RSZXF1ZXN0GiIucGFsaXNhZGUuYWdlbnQudjEuR2V0SG9zdFJlc3BvbnNlEl8KDEdldEludGVncml0eRImLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlcXVlc3QaJy5wYWxpc2FkZS5hZ2VudC52MS5HZXRJbnRlZ3JpdHlSZXNwb25zZRKDAQoYQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0EjIucGFsaXNhZGUuYWdlbnQudjEuQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVxdWVzdBozLnBhbGlzYWRlLmFnZW50LnYxLkNyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlc3BvbnNlEnEKEkluc3RhbGxDZXJ0aWZpY2F0ZRIsLnBhbGlzYWRlLmFnZW50LnYxLkluc3RhbGxDZXJ0aWZpY2F0ZVJlcXVlc3QaLS5wYWxpc2FkZS5hZ2VudC52MS5JbnN0YWxsQ2VydGlmaWNhdGVSZXNwb25zZRJTCghQb3dlck9mZhIiLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVxdWVzdBojLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVzcG9uc2UylQUKDEdyb3VwU2VydmljZRJZCgpBcHBseUdyb3VwEiQucGFsaXNhZGUuYWdlbnQudjEuQXBwbHlHcm91cFJlcXVlc3QaJS5wYWxpc2FkZS5hZ2VudC52MS5BcHBseUdyb3VwUmVzcG9uc2USUwoIR2V0R3JvdXASIi5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlcXVlc3QaIy5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlc3BvbnNlElkKCkxpc3RHcm91cHMSJC5wYWxpc2FkZS5hZ2VudC52MS5MaXN0R3JvdXBzUmVxdWVzdBolLnBhbGlzYWRlLmFnZW50LnYxLkxpc3RHcm91cHNSZXNwb25zZRJcCgtEZWxldGVHcm91cBIlLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVxdWVzdBomLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVzcG9uc2USWwoKV2F0Y2hHcm91cBIkLnBhbGlzYWRlLmFnZW50LnYxLldhdGNoR3JvdXBSZXF1ZXN0GiUucGFsaXNhZGUuYWdlbnQudjEuV2F0Y2hHcm91cFJlc3BvbnNlMAESUgoHR2V0TG9ncxIhLnBhbGlzYWRlLmFnZW50LnYxLkdldExvZ3NSZXF1ZXN0GiIucGFsaXNhZGUuYWdlbnQudjEuR2V0TG9nc1Jlc3BvbnNlMAESawoQU3VzcGVuZFJlY29uY2lsZRIqLnBhbGlzYWRlLmFnZW50LnYxLlN1c3BlbmRSZWNvbmNpbGVSZXF1ZXN0GisucGFsaXNhZGUuYWdlbnQudjEuU3VzcGVuZFJlY29uY2lsZVJlc3BvbnNlQkdaRWdpdGh1Yi5jb20vcGFsaXNhZGUtaG9zdC9wYWxpc2FkZS9ob3N0cy9hcGkvcGFsaXNhZGUvYWdlbnQvdjE7YWdlbnR2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message palisade.agent.v1.GetHostRequest
@@ -196,6 +196,20 @@ export type GetIntegrityResponse = Message<"palisade.agent.v1.GetIntegrityRespon
    * @generated from field: map<uint32, string> pcrs = 10;
    */
   pcrs: { [key: number]: string };
+
+  /**
+   * audit, enforce, jit or strict, as the signed command line says; empty when it does not.
+   *
+   * @generated from field: string mode = 11;
+   */
+  mode: string;
+
+  /**
+   * Open verity devices of sealed container images, by name.
+   *
+   * @generated from field: repeated palisade.agent.v1.LayerDevice layers = 12;
+   */
+  layers: LayerDevice[];
 };
 
 /**
@@ -204,6 +218,53 @@ export type GetIntegrityResponse = Message<"palisade.agent.v1.GetIntegrityRespon
  */
 export const GetIntegrityResponseSchema: GenMessage<GetIntegrityResponse> = /*@__PURE__*/
   messageDesc(file_palisade_agent_v1_agent, 3);
+
+/**
+ * The verity device of one layer of a sealed image.
+ *
+ * @generated from message palisade.agent.v1.LayerDevice
+ */
+export type LayerDevice = Message<"palisade.agent.v1.LayerDevice"> & {
+  /**
+   * dm name, palisade-layer-….
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string root_hash = 2;
+   */
+  rootHash: string;
+
+  /**
+   * As in VerityDevice.
+   *
+   * @generated from field: bool signature_verified = 3;
+   */
+  signatureVerified: boolean;
+
+  /**
+   * How often it is mounted or opened.
+   *
+   * @generated from field: uint32 open_count = 4;
+   */
+  openCount: number;
+
+  /**
+   * True when the kernel has read a block that is not what was signed; reads of such blocks fail with EIO.
+   *
+   * @generated from field: bool corrupted = 5;
+   */
+  corrupted: boolean;
+};
+
+/**
+ * Describes the message palisade.agent.v1.LayerDevice.
+ * Use `create(LayerDeviceSchema)` to create a new message.
+ */
+export const LayerDeviceSchema: GenMessage<LayerDevice> = /*@__PURE__*/
+  messageDesc(file_palisade_agent_v1_agent, 4);
 
 /**
  * @generated from message palisade.agent.v1.VerityDevice
@@ -253,7 +314,7 @@ export type VerityDevice = Message<"palisade.agent.v1.VerityDevice"> & {
  * Use `create(VerityDeviceSchema)` to create a new message.
  */
 export const VerityDeviceSchema: GenMessage<VerityDevice> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 4);
+  messageDesc(file_palisade_agent_v1_agent, 5);
 
 /**
  * @generated from message palisade.agent.v1.IpeStatus
@@ -280,7 +341,7 @@ export type IpeStatus = Message<"palisade.agent.v1.IpeStatus"> & {
  * Use `create(IpeStatusSchema)` to create a new message.
  */
 export const IpeStatusSchema: GenMessage<IpeStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 5);
+  messageDesc(file_palisade_agent_v1_agent, 6);
 
 /**
  * @generated from message palisade.agent.v1.SelinuxStatus
@@ -307,7 +368,7 @@ export type SelinuxStatus = Message<"palisade.agent.v1.SelinuxStatus"> & {
  * Use `create(SelinuxStatusSchema)` to create a new message.
  */
 export const SelinuxStatusSchema: GenMessage<SelinuxStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 6);
+  messageDesc(file_palisade_agent_v1_agent, 7);
 
 /**
  * @generated from message palisade.agent.v1.CreateCertificateRequestRequest
@@ -320,7 +381,7 @@ export type CreateCertificateRequestRequest = Message<"palisade.agent.v1.CreateC
  * Use `create(CreateCertificateRequestRequestSchema)` to create a new message.
  */
 export const CreateCertificateRequestRequestSchema: GenMessage<CreateCertificateRequestRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 7);
+  messageDesc(file_palisade_agent_v1_agent, 8);
 
 /**
  * @generated from message palisade.agent.v1.CreateCertificateRequestResponse
@@ -339,7 +400,7 @@ export type CreateCertificateRequestResponse = Message<"palisade.agent.v1.Create
  * Use `create(CreateCertificateRequestResponseSchema)` to create a new message.
  */
 export const CreateCertificateRequestResponseSchema: GenMessage<CreateCertificateRequestResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 8);
+  messageDesc(file_palisade_agent_v1_agent, 9);
 
 /**
  * @generated from message palisade.agent.v1.InstallCertificateRequest
@@ -358,7 +419,7 @@ export type InstallCertificateRequest = Message<"palisade.agent.v1.InstallCertif
  * Use `create(InstallCertificateRequestSchema)` to create a new message.
  */
 export const InstallCertificateRequestSchema: GenMessage<InstallCertificateRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 9);
+  messageDesc(file_palisade_agent_v1_agent, 10);
 
 /**
  * @generated from message palisade.agent.v1.InstallCertificateResponse
@@ -375,7 +436,7 @@ export type InstallCertificateResponse = Message<"palisade.agent.v1.InstallCerti
  * Use `create(InstallCertificateResponseSchema)` to create a new message.
  */
 export const InstallCertificateResponseSchema: GenMessage<InstallCertificateResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 10);
+  messageDesc(file_palisade_agent_v1_agent, 11);
 
 /**
  * @generated from message palisade.agent.v1.PowerOffRequest
@@ -392,7 +453,7 @@ export type PowerOffRequest = Message<"palisade.agent.v1.PowerOffRequest"> & {
  * Use `create(PowerOffRequestSchema)` to create a new message.
  */
 export const PowerOffRequestSchema: GenMessage<PowerOffRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 11);
+  messageDesc(file_palisade_agent_v1_agent, 12);
 
 /**
  * @generated from message palisade.agent.v1.PowerOffResponse
@@ -405,7 +466,7 @@ export type PowerOffResponse = Message<"palisade.agent.v1.PowerOffResponse"> & {
  * Use `create(PowerOffResponseSchema)` to create a new message.
  */
 export const PowerOffResponseSchema: GenMessage<PowerOffResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 12);
+  messageDesc(file_palisade_agent_v1_agent, 13);
 
 /**
  * The desired state of a container group.
@@ -460,7 +521,7 @@ export type GroupSpec = Message<"palisade.agent.v1.GroupSpec"> & {
  * Use `create(GroupSpecSchema)` to create a new message.
  */
 export const GroupSpecSchema: GenMessage<GroupSpec> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 13);
+  messageDesc(file_palisade_agent_v1_agent, 14);
 
 /**
  * @generated from message palisade.agent.v1.Container
@@ -511,7 +572,7 @@ export type Container = Message<"palisade.agent.v1.Container"> & {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 14);
+  messageDesc(file_palisade_agent_v1_agent, 15);
 
 /**
  * @generated from message palisade.agent.v1.EnvironmentVariable
@@ -545,7 +606,7 @@ export type EnvironmentVariable = Message<"palisade.agent.v1.EnvironmentVariable
  * Use `create(EnvironmentVariableSchema)` to create a new message.
  */
 export const EnvironmentVariableSchema: GenMessage<EnvironmentVariable> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 15);
+  messageDesc(file_palisade_agent_v1_agent, 16);
 
 /**
  * @generated from message palisade.agent.v1.Port
@@ -567,7 +628,7 @@ export type Port = Message<"palisade.agent.v1.Port"> & {
  * Use `create(PortSchema)` to create a new message.
  */
 export const PortSchema: GenMessage<Port> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 16);
+  messageDesc(file_palisade_agent_v1_agent, 17);
 
 /**
  * @generated from message palisade.agent.v1.Resources
@@ -603,7 +664,7 @@ export type Resources = Message<"palisade.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 17);
+  messageDesc(file_palisade_agent_v1_agent, 18);
 
 /**
  * @generated from message palisade.agent.v1.ImageRegistry
@@ -648,7 +709,7 @@ export type ImageRegistry = Message<"palisade.agent.v1.ImageRegistry"> & {
  * Use `create(ImageRegistrySchema)` to create a new message.
  */
 export const ImageRegistrySchema: GenMessage<ImageRegistry> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 18);
+  messageDesc(file_palisade_agent_v1_agent, 19);
 
 /**
  * @generated from message palisade.agent.v1.Group
@@ -677,7 +738,7 @@ export type Group = Message<"palisade.agent.v1.Group"> & {
  * Use `create(GroupSchema)` to create a new message.
  */
 export const GroupSchema: GenMessage<Group> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 19);
+  messageDesc(file_palisade_agent_v1_agent, 20);
 
 /**
  * @generated from message palisade.agent.v1.GroupStatus
@@ -725,7 +786,7 @@ export type GroupStatus = Message<"palisade.agent.v1.GroupStatus"> & {
  * Use `create(GroupStatusSchema)` to create a new message.
  */
 export const GroupStatusSchema: GenMessage<GroupStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 20);
+  messageDesc(file_palisade_agent_v1_agent, 21);
 
 /**
  * @generated from message palisade.agent.v1.ContainerStatus
@@ -766,7 +827,7 @@ export type ContainerStatus = Message<"palisade.agent.v1.ContainerStatus"> & {
   exitCode: number;
 
   /**
-   * E.g. CrashLoopBackOff, OOMKilled, Error, Completed, ImagePullFailed.
+   * E.g. CrashLoopBackOff, OOMKilled, Error, Completed, ImagePullFailed, ImageRefused.
    *
    * @generated from field: string reason = 7;
    */
@@ -810,6 +871,13 @@ export type ContainerStatus = Message<"palisade.agent.v1.ContainerStatus"> & {
    * @generated from field: string cgroup_cpu_weight = 14;
    */
   cgroupCpuWeight: string;
+
+  /**
+   * Root hashes of the layers it runs from, bottom first; empty when its image is not sealed.
+   *
+   * @generated from field: repeated string sealed = 15;
+   */
+  sealed: string[];
 };
 
 /**
@@ -817,7 +885,7 @@ export type ContainerStatus = Message<"palisade.agent.v1.ContainerStatus"> & {
  * Use `create(ContainerStatusSchema)` to create a new message.
  */
 export const ContainerStatusSchema: GenMessage<ContainerStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 21);
+  messageDesc(file_palisade_agent_v1_agent, 22);
 
 /**
  * @generated from message palisade.agent.v1.Event
@@ -836,7 +904,7 @@ export type Event = Message<"palisade.agent.v1.Event"> & {
   type: string;
 
   /**
-   * E.g. Pulling, Pulled, Created, Started, Killed, BackOff, Failed.
+   * E.g. Fetching, Fetched, ImageRefused, Pulling, Pulled, Created, Started, Killed, BackOff, Failed.
    *
    * @generated from field: string reason = 3;
    */
@@ -860,7 +928,7 @@ export type Event = Message<"palisade.agent.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 22);
+  messageDesc(file_palisade_agent_v1_agent, 23);
 
 /**
  * @generated from message palisade.agent.v1.ApplyGroupRequest
@@ -884,7 +952,7 @@ export type ApplyGroupRequest = Message<"palisade.agent.v1.ApplyGroupRequest"> &
  * Use `create(ApplyGroupRequestSchema)` to create a new message.
  */
 export const ApplyGroupRequestSchema: GenMessage<ApplyGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 23);
+  messageDesc(file_palisade_agent_v1_agent, 24);
 
 /**
  * @generated from message palisade.agent.v1.ApplyGroupResponse
@@ -901,7 +969,7 @@ export type ApplyGroupResponse = Message<"palisade.agent.v1.ApplyGroupResponse">
  * Use `create(ApplyGroupResponseSchema)` to create a new message.
  */
 export const ApplyGroupResponseSchema: GenMessage<ApplyGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 24);
+  messageDesc(file_palisade_agent_v1_agent, 25);
 
 /**
  * @generated from message palisade.agent.v1.GetGroupRequest
@@ -918,7 +986,7 @@ export type GetGroupRequest = Message<"palisade.agent.v1.GetGroupRequest"> & {
  * Use `create(GetGroupRequestSchema)` to create a new message.
  */
 export const GetGroupRequestSchema: GenMessage<GetGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 25);
+  messageDesc(file_palisade_agent_v1_agent, 26);
 
 /**
  * @generated from message palisade.agent.v1.GetGroupResponse
@@ -935,7 +1003,7 @@ export type GetGroupResponse = Message<"palisade.agent.v1.GetGroupResponse"> & {
  * Use `create(GetGroupResponseSchema)` to create a new message.
  */
 export const GetGroupResponseSchema: GenMessage<GetGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 26);
+  messageDesc(file_palisade_agent_v1_agent, 27);
 
 /**
  * @generated from message palisade.agent.v1.ListGroupsRequest
@@ -948,7 +1016,7 @@ export type ListGroupsRequest = Message<"palisade.agent.v1.ListGroupsRequest"> &
  * Use `create(ListGroupsRequestSchema)` to create a new message.
  */
 export const ListGroupsRequestSchema: GenMessage<ListGroupsRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 27);
+  messageDesc(file_palisade_agent_v1_agent, 28);
 
 /**
  * @generated from message palisade.agent.v1.ListGroupsResponse
@@ -965,7 +1033,7 @@ export type ListGroupsResponse = Message<"palisade.agent.v1.ListGroupsResponse">
  * Use `create(ListGroupsResponseSchema)` to create a new message.
  */
 export const ListGroupsResponseSchema: GenMessage<ListGroupsResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 28);
+  messageDesc(file_palisade_agent_v1_agent, 29);
 
 /**
  * @generated from message palisade.agent.v1.DeleteGroupRequest
@@ -982,7 +1050,7 @@ export type DeleteGroupRequest = Message<"palisade.agent.v1.DeleteGroupRequest">
  * Use `create(DeleteGroupRequestSchema)` to create a new message.
  */
 export const DeleteGroupRequestSchema: GenMessage<DeleteGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 29);
+  messageDesc(file_palisade_agent_v1_agent, 30);
 
 /**
  * @generated from message palisade.agent.v1.DeleteGroupResponse
@@ -995,7 +1063,7 @@ export type DeleteGroupResponse = Message<"palisade.agent.v1.DeleteGroupResponse
  * Use `create(DeleteGroupResponseSchema)` to create a new message.
  */
 export const DeleteGroupResponseSchema: GenMessage<DeleteGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 30);
+  messageDesc(file_palisade_agent_v1_agent, 31);
 
 /**
  * @generated from message palisade.agent.v1.WatchGroupRequest
@@ -1012,7 +1080,7 @@ export type WatchGroupRequest = Message<"palisade.agent.v1.WatchGroupRequest"> &
  * Use `create(WatchGroupRequestSchema)` to create a new message.
  */
 export const WatchGroupRequestSchema: GenMessage<WatchGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 31);
+  messageDesc(file_palisade_agent_v1_agent, 32);
 
 /**
  * @generated from message palisade.agent.v1.WatchGroupResponse
@@ -1029,7 +1097,7 @@ export type WatchGroupResponse = Message<"palisade.agent.v1.WatchGroupResponse">
  * Use `create(WatchGroupResponseSchema)` to create a new message.
  */
 export const WatchGroupResponseSchema: GenMessage<WatchGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 32);
+  messageDesc(file_palisade_agent_v1_agent, 33);
 
 /**
  * @generated from message palisade.agent.v1.GetLogsRequest
@@ -1073,7 +1141,7 @@ export type GetLogsRequest = Message<"palisade.agent.v1.GetLogsRequest"> & {
  * Use `create(GetLogsRequestSchema)` to create a new message.
  */
 export const GetLogsRequestSchema: GenMessage<GetLogsRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 33);
+  messageDesc(file_palisade_agent_v1_agent, 34);
 
 /**
  * @generated from message palisade.agent.v1.GetLogsResponse
@@ -1099,7 +1167,7 @@ export type GetLogsResponse = Message<"palisade.agent.v1.GetLogsResponse"> & {
  * Use `create(GetLogsResponseSchema)` to create a new message.
  */
 export const GetLogsResponseSchema: GenMessage<GetLogsResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 34);
+  messageDesc(file_palisade_agent_v1_agent, 35);
 
 /**
  * @generated from message palisade.agent.v1.SuspendReconcileRequest
@@ -1125,7 +1193,7 @@ export type SuspendReconcileRequest = Message<"palisade.agent.v1.SuspendReconcil
  * Use `create(SuspendReconcileRequestSchema)` to create a new message.
  */
 export const SuspendReconcileRequestSchema: GenMessage<SuspendReconcileRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 35);
+  messageDesc(file_palisade_agent_v1_agent, 36);
 
 /**
  * @generated from message palisade.agent.v1.SuspendReconcileResponse
@@ -1138,7 +1206,7 @@ export type SuspendReconcileResponse = Message<"palisade.agent.v1.SuspendReconci
  * Use `create(SuspendReconcileResponseSchema)` to create a new message.
  */
 export const SuspendReconcileResponseSchema: GenMessage<SuspendReconcileResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 36);
+  messageDesc(file_palisade_agent_v1_agent, 37);
 
 /**
  * @generated from enum palisade.agent.v1.RestartPolicy

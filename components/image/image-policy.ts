@@ -1,0 +1,23 @@
+import * as pulumi from "@pulumi/pulumi";
+import { hostResourceOf } from "../internal/host-resource.js";
+import { ImagePolicy as Resource, type ImagePolicyArgs } from "../sdk/imagePolicy.js";
+
+export type { ImagePolicyArgs };
+
+/**
+ * Which images one host accepts.
+ *
+ * Without any policy, every image with a valid seal runs. As soon as there is one, an image has to match the repositories of at
+ * least one policy of the host, and when a policy that it matches names keys, it needs a cosign signature by one of these; else
+ * its container waits with the reason `ImageRefused`. A stricter policy stops nothing that runs: what it refuses does not start
+ * again, and `up` and `preview` warn of it.
+ *
+ * The import id is `<host id>/<name>`.
+ */
+export class ImagePolicy extends Resource {
+  constructor(name: string, args: ImagePolicyArgs, opts: pulumi.CustomResourceOptions = {}) {
+    // A policy is gone with its host's disk.
+    const host = hostResourceOf(args.host);
+    super(name, args, host ? { deletedWith: host, ...opts } : opts);
+  }
+}

@@ -1,0 +1,132 @@
+/** Ephemeral stacks on this machine: a folder each in the state directory, made before anything else of the stack. */
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { LocalWorkspace, type PulumiFn, type Stack } from "@pulumi/pulumi/automation/index.js";
+import { packageRoot, stateDirectory } from "./directories.js";
+
+const schemaVersion = 1;
+
+/** Content of `marker.json` in the stack's folder. */
+export interface EphemeralMarker {
+  schemaVersion: number;
+  id: string;
+  project: string;
+  stack: string;
+  /** The process that the stack belongs to: with it, the stack ends. */
+  runner: ProcessMark;
+  /** ISO 8601. */
+  createdAt: string;
+  /** Its `up` failed, and it was asked to be kept for a look. */
+  kept: boolean;
+}
+
+/** What tells a process from any other that ever had its pid. */
+export interface ProcessMark {
+  pid: number;
+  /** Clock ticks after boot, field 22 of /proc/<pid>/stat. */
+  startTime: string;
+  bootId: string;
+}
+
+/** Folder of all ephemeral stacks. */
+export function ephemeralDirectory(): string {
+  return path.join(stateDirectory(), "ephemeral");
+}
+
+/** Folder of one: its backend, its project, its passphrase. */
+export function ephemeralFolder(id: string): string {
+  if (!/^ephemeral-[0-9a-f]{12}$/.test(id)) {
+    throw new Error(`id: ${JSON.stringify(id)} is no ephemeral stack; it looks like ephemeral-0123456789ab`);
+  }
+  return path.join(ephemeralDirectory(), id);
+}
+
+/** URL of the stack's own backend; the ownership markers of all that the stack has made carry it. */
+export function ephemeralBackend(id: string): string {
+  return `file://${path.join(ephemeralFolder(id), "backend")}`;
+}
+
+export function writeEphemeralMarker(marker: EphemeralMarker): void {
+  const file = path.join(ephemeralFolder(marker.id), "marker.json");
+  writeFileSync(`${file}.new`, `${JSON.stringify(marker, undefined, 2)}\n`, { mode: 0o600 });
+  renameSync(`${file}.new`, file);
+}
+
+/** Undefined when there is no such stack any more. */
+export function readEphemeralMarker(id: string): EphemeralMarker | undefined {
+  const file = path.join(ephemeralFolder(id), "marker.json");
+  if (!existsSync(file)) return undefined;
+  const marker = JSON.parse(readFileSync(file, "utf8")) as EphemeralMarker;
+  if (marker.schemaVersion !== schemaVersion) {
+    throw new Error(`${file}: schema version ${marker.schemaVersion} is not known, only ${schemaVersion}`);
+  }
+  return marker;
+}
+
+/** Of all ephemeral stacks of this machine. */
+export function listEphemeralMarkers(): EphemeralMarker[] {
+  if (!existsSync(ephemeralDirectory())) return [];
+  return readdirSync(ephemeralDirectory())
+    .filter((name) => /^ephemeral-[0-9a-f]{12}$/.test(name))
+    .map((name) => readEphemeralMarker(name))
+    .filter((marker) => marker !== undefined);
+}
+
+export function newEphemeralMarker(id: string, project: string): EphemeralMarker {
+  const runner = markOf(process.pid)!;
+  return { schemaVersion, id, project, stack: id, runner, createdAt: new Date().toISOString(), kept: false };
+}
+
+/** Removes the folder, once nothing of the stack exists any more. */
+export function removeEphemeralFolder(id: string): void {
+  rmSync(ephemeralFolder(id), { recursive: true, force: true });
+}
+
+/** A living process; undefined when there is none of that pid, or a zombie only. */
+export function markOf(pid: number): ProcessMark | undefined {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  } catch {
+    return undefined;
+  }
+  // The second field, the name, may hold blanks and parentheses.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  if ("ZX".includes(fields[0]!)) return undefined;
+  const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+  return { pid, startTime: fields[19]!, bootId };
+}
+
+/** Whether exactly this process still runs. */
+export function isRunning(mark: ProcessMark): boolean {
+  const now = markOf(mark.pid);
+  return now !== undefined && now.startTime === mark.startTime && now.bootId === mark.bootId;
+}
+
+/** As in Pulumi.yaml; the type of the Automation API lacks it. */
+const plugins: object = { plugins: { providers: [{ name: "palisade", path: path.join(packageRoot(), "bin") }] } };
+
+/** The stack in its backend, made where it is absent; without a program it can be destroyed only. */
+export function openEphemeralStack(marker: EphemeralMarker, program: PulumiFn = async () => {}): Promise<Stack> {
+  const folder = ephemeralFolder(marker.id);
+  const url = ephemeralBackend(marker.id);
+  return LocalWorkspace.createOrSelectStack(
+    { projectName: marker.project, stackName: marker.stack, program },
+    {
+      workDir: path.join(folder, "project"),
+      projectSettings: {
+        name: marker.project,
+        runtime: "nodejs",
+        backend: { url },
+        ...plugins,
+      },
+      envVars: {
+        PULUMI_BACKEND_URL: url,
+        PULUMI_CONFIG_PASSPHRASE_FILE: path.join(folder, "passphrase"),
+        // The file rules: a passphrase of another project in the caller's environment must not be tried.
+        PULUMI_CONFIG_PASSPHRASE: "",
+        PULUMI_SKIP_UPDATE_CHECK: "true",
+      },
+    },
+  );
+}

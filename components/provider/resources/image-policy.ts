@@ -1,0 +1,220 @@
+import { createPublicKey, type KeyObject } from "node:crypto";
+import { create } from "@bufbuild/protobuf";
+import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import type { AgentClient, HostConnection, Operation } from "../backends.js";
+import { unknown, type Context, type Properties, type Resource, type Value } from "../resource.js";
+import { differences, drift, inputDifferences } from "./difference.js";
+import { anyUnknown, Rules, text } from "./rules.js";
+import { isRecord, validate } from "./schema.js";
+
+const type = "palisade:index:ImagePolicy";
+
+/** What the host takes as well: hosts/agent/internal/images/policies.go. */
+const maximumRepositories = 256;
+const maximumKeys = 64;
+const component = String.raw`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`;
+const repositoryPattern = new RegExp(
+  String.raw`^[a-zA-Z0-9][-.a-zA-Z0-9]*(?::[0-9]{1,5})?/(?:${component}(?:/${component})*|(?:${component}/)*\*)$`,
+);
+
+const hostOf = (inputs: Properties): HostConnection => inputs["host"] as unknown as HostConnection;
+const texts = (list: Value | undefined): string[] => (Array.isArray(list) ? (list as string[]) : []);
+
+const toPolicy = (inputs: Properties): ImagePolicy =>
+  create(ImagePolicySchema, {
+    name: text(inputs["name"])!,
+    repositories: texts(inputs["repositories"]),
+    keys: texts(inputs["keys"]),
+  });
+
+const outputs = (host: Value | undefined, policy: ImagePolicy): Properties => ({
+  host: host ?? null,
+  name: policy.name,
+  repositories: policy.repositories,
+  keys: policy.keys,
+  generation: Number(policy.generation),
+});
+
+export const imagePolicy: Resource = {
+  type,
+  defaultTimeouts: { create: 120, update: 120, delete: 120 },
+
+  async check(_context, { inputs }) {
+    const checked = validate(type, inputs);
+    checked.inputs["keys"] ??= [];
+    checkPolicy(checked.inputs, new Rules(checked.failures));
+    if (checked.failures.length === 0) normalize(checked.inputs);
+    return checked;
+  },
+
+  diff({ oldInputs, oldOutputs, inputs }) {
+    const changes = inputDifferences(oldInputs, inputs, [/^host\.hostId$/, /^name$/]);
+    if (anyUnknown(inputs)) return changes;
+    // What the host holds, against what was declared.
+    for (const name of ["repositories", "keys"]) {
+      for (const { path } of differences(name, oldOutputs[name], inputs[name])) {
+        if (!changes.some((change) => change.path === path)) changes.push(drift(path));
+      }
+    }
+    return changes;
+  },
+
+  async create(context, { inputs, preview, op }) {
+    if (preview) {
+      await tryOut(context, inputs, op);
+      return { id: "", outputs: { ...inputs, generation: unknown } };
+    }
+    const id = `${hostOf(inputs).hostId}/${text(inputs["name"])!}`;
+    return {
+      id,
+      outputs: await withAgent(context, inputs, async (agent) => {
+        await refuseAnother(agent, id, toPolicy(inputs));
+        return declare(agent, inputs, op);
+      }),
+    };
+  },
+
+  async read({ backends }, { id, inputs, outputs: old }) {
+    const [hostId = "", name = ""] = id.split("/");
+    if (!hostId || !name) throw new Error(`${id}: the id of an ImagePolicy is <host id>/<policy name>`);
+    const connection = inputs && isRecord(inputs["host"]) ? hostOf(inputs) : await backends.agents.find(hostId);
+    if (!connection) throw new Error(`${id}: this machine knows no host ${hostId}; import the host's machine first`);
+    const agent = backends.agents.connect(connection);
+    try {
+      const policy = await agent.getImagePolicy(name);
+      if (!policy) return undefined;
+      const observed = outputs(JSON.parse(JSON.stringify(connection)) as Value, policy);
+      const { generation: _observed, ...declared } = observed;
+      return { id, inputs: inputs ?? declared, outputs: observed };
+    } catch (error) {
+      // A machine that is proved to be stopped keeps its policies on its disk.
+      if (!inputs || !old || !isUnreachable(error) || !(await backends.agents.isStopped(hostId))) throw error;
+      return { id, inputs, outputs: old };
+    } finally {
+      agent.close();
+    }
+  },
+
+  async update(context, { oldOutputs, inputs, preview, op }) {
+    if (preview) {
+      await tryOut(context, inputs, op);
+      return { ...oldOutputs, ...inputs, generation: unknown };
+    }
+    return withAgent(context, inputs, (agent) => declare(agent, inputs, op));
+  },
+
+  async delete(context, { inputs, outputs: old, op }) {
+    const known = isRecord(inputs["host"]) ? inputs : old;
+    op.status("removing the image policy");
+    await withAgent(context, known, (agent) => agent.deleteImagePolicy(text(known["name"])!));
+  },
+};
+
+const isUnreachable = (error: unknown): boolean => (error as Error).name === "UnreachableHostError";
+
+async function withAgent<T>(
+  { backends }: Context,
+  inputs: Properties,
+  work: (agent: AgentClient) => Promise<T>,
+): Promise<T> {
+  const agent = backends.agents.connect(hostOf(inputs));
+  try {
+    return await work(agent);
+  } finally {
+    agent.close();
+  }
+}
+
+/** An equal policy that is there already, e.g. from a killed `up`, is adopted; another one is somebody else's. */
+async function refuseAnother(agent: AgentClient, id: string, wanted: ImagePolicy): Promise<void> {
+  const present = await agent.getImagePolicy(wanted.name);
+  if (!present) return;
+  for (const field of ["repositories", "keys"] as const) {
+    if (JSON.stringify(present[field]) !== JSON.stringify(wanted[field])) {
+      throw new Error(
+        `name: the host has an image policy ${wanted.name} with other ${field} already; choose another name, or import it: ` +
+          `pulumi import ${type} <resource> ${id}`,
+      );
+    }
+  }
+}
+
+async function declare(agent: AgentClient, inputs: Properties, op: Operation): Promise<Properties> {
+  op.status("declaring the image policy");
+  const answer = await agent.applyImagePolicy(toPolicy(inputs));
+  await op.checkpoint("image-policy-applied");
+  warnOfRefused(answer.refusedImages, op);
+  return outputs(inputs["host"], answer.policy!);
+}
+
+/** Asks a host that is known already what it would say to the policy. */
+async function tryOut(context: Context, inputs: Properties, op: Operation): Promise<void> {
+  if (anyUnknown(inputs)) return;
+  try {
+    const { refusedImages } = await withAgent(context, inputs, (agent) =>
+      agent.applyImagePolicy(toPolicy(inputs), true),
+    );
+    warnOfRefused(refusedImages, op);
+  } catch (error) {
+    if (!isUnreachable(error)) throw error;
+    op.log(
+      "warning",
+      `the host does not answer now, so nothing could be checked against it: ${(error as Error).message}`,
+    );
+  }
+}
+
+function warnOfRefused(images: { reference: string; reason: string; message: string }[], op: Operation): void {
+  for (const { reference, reason, message } of images) {
+    op.log("warning", `image ${reference} is on the host and will not start again (${reason}): ${message}`);
+  }
+}
+
+function checkPolicy(inputs: Properties, rules: Rules): void {
+  rules.dnsLabel("name", inputs["name"]);
+  const { repositories, keys } = inputs;
+  if (Array.isArray(repositories)) {
+    rules.range("repositories", repositories.length, 1, maximumRepositories, "repositories");
+    repositories.forEach((pattern, index) =>
+      rules.matches(
+        `repositories[${index}]`,
+        pattern,
+        repositoryPattern,
+        "server/repository or server/prefix/*, without scheme, tag or digest",
+      ),
+    );
+  }
+  if (Array.isArray(keys)) {
+    rules.range("keys", keys.length, 0, maximumKeys, "keys");
+    keys.forEach((key, index) => {
+      const reason = typeof key === "string" ? keyTrouble(key) : undefined;
+      if (reason) rules.fail(`keys[${index}]`, reason);
+    });
+  }
+}
+
+/** Why a text is no key of a policy. The text is not repeated: it may be a private key by mistake. */
+function keyTrouble(pem: string): string | undefined {
+  const what = "is not one PEM public key, as cosign writes it to cosign.pub";
+  if (!/^-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----$/.test(pem.trim())) return what;
+  let key: KeyObject;
+  try {
+    key = createPublicKey(pem);
+  } catch {
+    return what;
+  }
+  if (key.asymmetricKeyType === "ec" && key.asymmetricKeyDetails?.namedCurve === "prime256v1") return undefined;
+  return "is not an ECDSA P-256 key, the only kind that cosign's key pairs are";
+}
+
+/** What is listed has no order and text around a key no meaning: equal policies get equal inputs, as on the host. */
+function normalize(inputs: Properties): void {
+  for (const name of ["repositories", "keys"]) {
+    const list = inputs[name];
+    if (!Array.isArray(list) || anyUnknown(list)) continue;
+    const canonical = texts(list).map((item) =>
+      name === "keys" ? createPublicKey(item).export({ type: "spki", format: "pem" }).toString() : item,
+    );
+    inputs[name] = [...new Set(canonical)].sort();
+  }
+}

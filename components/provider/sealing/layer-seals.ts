@@ -1,0 +1,84 @@
+/**
+ * Layers that were sealed before, kept in the registry beside the images: `sha256-<diffID hex>.seal` leads to the layer's seal, blob and
+ * signature. The registry is only a shelf: what our own seal key has not signed is as good as absent.
+ */
+import { digestOf, hexOf } from "../registry/digest.js";
+import { imageManifestType } from "../registry/media-types.js";
+import type { Descriptor, Repository } from "../registry/repository.js";
+import { artifact, blobDescriptor, blobType, envelopeType, signatureType } from "./artifact.js";
+import { signEnvelope } from "./dsse.js";
+import type { SealedLayer } from "./layer.js";
+import { isRootHashSignature } from "./root-hash-signature.js";
+import { layerSealPayload, layerSealPayloadType, openLayerSeal } from "./seal-manifest.js";
+import type { Sealing } from "./sealing.js";
+
+const artifactType = "application/vnd.palisade.layer-seal.v1";
+
+/** A sealed layer with its signature; where it is does not matter any more. */
+export interface SignedLayer {
+  layer: SealedLayer;
+  signature: Buffer;
+}
+
+const tagOf = (diffId: string) => `sha256-${hexOf(diffId)}.seal`;
+
+/**
+ * The layer as the registry has it; undefined when it has none that is ours, of today's key and tools, and complete.
+ *
+ * @param refused is told why something that is there is not used.
+ */
+export async function findLayerSeal(
+  sealing: Sealing,
+  repository: Repository,
+  diffId: string,
+  refused: (reason: string) => void,
+): Promise<SignedLayer | undefined> {
+  const manifest = await repository.manifest(tagOf(diffId));
+  if (manifest === undefined) return undefined;
+  try {
+    const layers = (JSON.parse(manifest.bytes.toString()) as { layers?: Descriptor[] }).layers ?? [];
+    const one = (type: string) => layers.find(({ mediaType }) => mediaType === type)?.digest ?? "";
+    const { layer, layerKey, tools } = openLayerSeal(
+      await repository.blob(one(envelopeType)),
+      sealing.sealSigner.publicKey,
+    );
+    if (layer.diffId !== diffId) throw new Error(`it is the seal of ${layer.diffId}`);
+    if (layerKey !== sealing.layerSigner.certificateHash) throw new Error("it was signed by another layer key");
+    if (JSON.stringify(tools) !== JSON.stringify(sealing.tools.versions)) throw new Error("it was made by other tools");
+    if (!(await repository.hasBlob(layer.blob))) throw new Error("its blob is not there");
+    const signature = await repository.blob(one(signatureType));
+    if (!(await isRootHashSignature(sealing.tools, sealing.layerCertificateFile, layer.rootHash, signature))) {
+      throw new Error("its signature is not that of the layer key");
+    }
+    return { layer, signature };
+  } catch (error) {
+    sealing.signal?.throwIfAborted();
+    refused((error as Error).message);
+    return undefined;
+  }
+}
+
+/** Puts a layer into the registry, its parts first, the tag that leads to them last. */
+export async function putLayerSeal(
+  sealing: Sealing,
+  repository: Repository,
+  { layer, signature }: SignedLayer,
+  openBlob: Parameters<Repository["putBlob"]>[1],
+): Promise<void> {
+  const payload = layerSealPayload({
+    layer,
+    layerKey: sealing.layerSigner.certificateHash,
+    tools: sealing.tools.versions,
+  });
+  const envelope = Buffer.from(JSON.stringify(await signEnvelope(layerSealPayloadType, payload, sealing.sealSigner)));
+  const parts = [
+    blobDescriptor(envelopeType, envelope),
+    { mediaType: blobType, digest: layer.blob, size: layer.size },
+    blobDescriptor(signatureType, signature),
+  ];
+  await repository.putBlob({ digest: layer.blob, size: layer.size }, openBlob);
+  await repository.putBlob({ digest: digestOf(signature), size: signature.length }, signature);
+  await repository.putBlob({ digest: digestOf(envelope), size: envelope.length }, envelope);
+  const manifest = await artifact(repository, artifactType, parts);
+  await repository.putManifest(tagOf(layer.diffId), manifest.bytes, imageManifestType);
+}

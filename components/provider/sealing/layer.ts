@@ -1,0 +1,109 @@
+/**
+ * A layer as a read-only file system that proves itself: EROFS, and behind it a dm-verity superblock and hash tree. The same tar gives
+ * the same bytes on every machine that has the same tools.
+ * https://erofs.docs.kernel.org/en/latest/mkfs.html, https://gitlab.com/cryptsetup/cryptsetup/-/wikis/DMVerity
+ */
+import { createHash, type Hash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { stat, truncate } from "node:fs/promises";
+import { pipeline } from "node:stream/promises";
+import type { SealTools } from "./tools.js";
+
+const blockSize = 4096;
+
+/** A sealed layer without its signature. */
+export interface SealedLayer {
+  /** Digest of the layer's tar. */
+  diffId: string;
+  /** Of the hash tree, 64 hexadecimal digits. */
+  rootHash: string;
+  /** Where the verity superblock is, bytes; the file system is before it. */
+  hashOffset: number;
+  /** Of the whole blob, bytes. */
+  size: number;
+  /** Digest of the blob. */
+  blob: string;
+}
+
+/** A UUID (RFC 9562, version 8: made by a way of one's own) that depends on the name only. */
+function uuid(name: string): string {
+  const bytes = createHash("sha256").update(name).digest().subarray(0, 16);
+  bytes[6] = (bytes[6]! & 0x0f) | 0x80;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  return bytes.toString("hex").replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
+}
+
+/**
+ * Writes a layer's blob.
+ *
+ * @param tar the layer's tar; when it ends in an error, so does the call.
+ * @param file gets the blob; must not be there.
+ * @param directory for what mkfs.erofs keeps aside while it works.
+ */
+export async function makeLayer(
+  tools: SealTools,
+  diffId: string,
+  tar: AsyncIterable<Buffer>,
+  file: string,
+  directory: string,
+  signal?: AbortSignal,
+): Promise<SealedLayer> {
+  const options = {
+    directory,
+    environment: { TMPDIR: directory },
+    diesWithUs: true,
+    ...(signal === undefined ? {} : { signal }),
+  };
+  await tools.run(
+    "mkfs.erofs",
+    [
+      ...["--tar=f", "--aufs", "--quiet", "-Enoinline_data", `-b${blockSize}`, "-zlz4"],
+      // The tar's own times stay; the time of making would differ each time.
+      ...["-T0", "--mkfs-time", `-U${uuid(`palisade-layer-erofs:${diffId}`)}`, file],
+    ],
+    { ...options, input: tar },
+  );
+  const hashOffset = Math.ceil((await stat(file)).size / blockSize) * blockSize;
+  await truncate(file, hashOffset);
+  const salt = createHash("sha256").update(`palisade-layer-salt:${diffId}`).digest("hex");
+  const hash = createHash("sha256");
+  // veritysetup only appends: what is before the tree is hashed meanwhile.
+  const [output] = await Promise.all([
+    tools.run(
+      "veritysetup",
+      [
+        ...[
+          "format",
+          "--hash=sha256",
+          "--format=1",
+          `--data-block-size=${blockSize}`,
+          `--hash-block-size=${blockSize}`,
+        ],
+        ...[`--data-blocks=${hashOffset / blockSize}`, `--hash-offset=${hashOffset}`, `--salt=${salt}`],
+        ...[`--uuid=${uuid(`palisade-layer-verity:${diffId}`)}`, file, file],
+      ],
+      options,
+    ),
+    addFile(hash, file, { start: 0, end: hashOffset - 1 }, signal),
+  ]);
+  const rootHash = /^Root hash:\s+([0-9a-f]{64})$/m.exec(output)?.[1];
+  if (rootHash === undefined) throw new Error(`veritysetup told no root hash for layer ${diffId}: ${output}`);
+  await addFile(hash, file, { start: hashOffset }, signal);
+  return { diffId, rootHash, hashOffset, size: (await stat(file)).size, blob: `sha256:${hash.digest("hex")}` };
+}
+
+async function addFile(
+  hash: Hash,
+  file: string,
+  range: { start: number; end?: number },
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const source = createReadStream(file, { ...range, highWaterMark: 1024 * 1024 });
+  await pipeline(
+    source,
+    async (chunks: AsyncIterable<Buffer>) => {
+      for await (const chunk of chunks) hash.update(chunk);
+    },
+    signal === undefined ? {} : { signal },
+  );
+}

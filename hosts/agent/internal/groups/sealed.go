@@ -1,0 +1,113 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/images"
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/seal"
+)
+
+// refusedError is the error of an image that must not run on this host.
+type refusedError struct {
+	message string
+}
+
+func (e *refusedError) Error() string {
+	return e.message
+}
+
+// fetchImage has the role images bring the image into the store and judge it, and returns the record with the digest of the
+// manifest that runs.
+func (g *group) fetchImage(ctx context.Context, wish *record, seen *observation, container *agentv1.Container, access *agentv1.ImageRegistry) (*record, error) {
+	name, image := container.GetName(), container.GetImage()
+	request := &agentv1.EnsureImageRequest{Reference: image}
+	if access != nil {
+		request.ImageRegistries = []*agentv1.ImageRegistry{access}
+	}
+	// Ends the call when this function returns before its last message.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	started := time.Now()
+	stream, err := g.manager.options.Sealed.EnsureImage(ctx, connect.NewRequest(request))
+	if err != nil {
+		return nil, explainRefusal(err)
+	}
+	defer stream.Close()
+	fetching := false
+	for stream.Receive() {
+		if progress := stream.Msg().GetProgress(); progress.GetMissingBytes() > 0 && !fetching {
+			fetching = true
+			g.event(eventNormal, "Fetching", fmt.Sprintf("image %s: %d of %d bytes are not in the store", image, progress.GetMissingBytes(), progress.GetTotalBytes()), name)
+			g.waiting[name] = waitingReason{reason: reasonPulling}
+			g.publish(g.assess(wish, seen))
+		}
+		sealed := stream.Msg().GetImage()
+		if sealed == nil {
+			continue
+		}
+		if fetching {
+			g.event(eventNormal, "Fetched", fmt.Sprintf("image %s: %d of %d bytes in %s, sealed by key %s", image, sealed.GetFetchedBytes(),
+				sealed.GetTotalBytes(), time.Since(started).Round(time.Millisecond), sealed.GetSealKeyId()), name)
+		}
+		if wish.Manifests[image] == sealed.GetManifestDigest() {
+			return wish, nil
+		}
+		return g.remember(wish, func(r *record) {
+			if r.Manifests == nil {
+				r.Manifests = map[string]string{}
+			}
+			r.Manifests[image] = sealed.GetManifestDigest()
+		})
+	}
+	if err := stream.Err(); err != nil {
+		return nil, explainRefusal(err)
+	}
+	return nil, errors.New("role images has ended its answer too early")
+}
+
+// explainRefusal tells refusals from trouble, in which the role says what to do in the words of a failed pull.
+func explainRefusal(err error) error {
+	var failure *connect.Error
+	if !errors.As(err, &failure) {
+		return err
+	}
+	for _, detail := range failure.Details() {
+		value, err := detail.Value()
+		if info, ok := value.(*errdetails.ErrorInfo); err == nil && ok && info.GetDomain() == images.ErrorDomain {
+			return &refusedError{failure.Message()}
+		}
+	}
+	if !connect.IsWireError(err) {
+		return fmt.Errorf("role images does not answer: %w", err)
+	}
+	return errors.New(failure.Message())
+}
+
+// rootHashes returns what an image's seal says that it runs from, bottom first; nothing when it has no seal here.
+func (m *Manager) rootHashes(digest string) []string {
+	if m.options.Sealed == nil || digest == "" {
+		return nil
+	}
+	m.sealsMutex.Lock()
+	defer m.sealsMutex.Unlock()
+	if known, found := m.seals[digest]; found {
+		return known
+	}
+	manifest, _, err := seal.Find(m.options.Layers, m.options.Trust, digest)
+	if err != nil {
+		return nil
+	}
+	var result []string
+	for _, layer := range manifest.Layers {
+		result = append(result, layer.RootHash)
+	}
+	m.seals[digest] = result
+	return result
+}

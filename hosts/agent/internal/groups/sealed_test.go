@@ -1,0 +1,363 @@
+package groups
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/images"
+	"github.com/palisade-host/palisade/hosts/agent/internal/images/registrytest"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+	"github.com/palisade-host/palisade/hosts/seal"
+	"github.com/palisade-host/palisade/hosts/seal/sealtest"
+)
+
+// sealedHarness is a harness with a real role images and a registry.
+type sealedHarness struct {
+	*harness
+	registry *registrytest.Server
+	key      *sealtest.Key
+	store    seal.Store
+	policies agentv1connect.ImagePolicyServiceClient
+	stopRole func()
+}
+
+func newSealedHarness(t *testing.T) *sealedHarness {
+	t.Helper()
+	h := &sealedHarness{harness: newHarness(t), registry: registrytest.New(t), key: sealtest.NewKey(t)}
+	h.registry.User, h.registry.Password = "user", "password-canary"
+	directory, err := os.MkdirTemp("", "images")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(directory) })
+	h.store = seal.Store(filepath.Join(directory, "layers"))
+	trust := seal.Trust{Keys: h.key.Keys()}
+	role, err := images.New(images.Options{
+		DataDirectory: filepath.Join(directory, "data"), Store: h.store, Trust: trust, Stall: 2 * time.Second,
+		Available: images.Available, Logger: slog.New(slog.NewTextHandler(h.logs, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(directory, "s")
+	listener, err := service.Listen(socket, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = service.ServeUnix(ctx, listener, role.Handler())
+	}()
+	h.stopRole = func() {
+		cancel()
+		<-ended
+	}
+	t.Cleanup(h.stopRole)
+	client := &http.Client{Transport: service.UnixTransport(socket)}
+	h.options.Sealed = agentv1connect.NewImageStoreServiceClient(client, "http://role")
+	h.options.Layers, h.options.Trust = []seal.Store{h.store}, trust
+	h.policies = agentv1connect.NewImagePolicyServiceClient(client, "http://role")
+	h.manager = h.reload()
+	return h
+}
+
+// image puts a sealed image into the registry.
+func (h *sealedHarness) image(layers ...string) (*sealtest.Image, string) {
+	h.t.Helper()
+	image := sealtest.NewImage(h.t, layers...)
+	reference := h.registry.AddImage(image)
+	h.registry.AddSeal(h.t, image, h.key.Seal(h.t, image.Sealed))
+	return image, reference
+}
+
+// spec of a group that runs an image.
+func (h *sealedHarness) spec(name, reference string) *agentv1.GroupSpec {
+	spec := testSpec(name)
+	spec.Containers[0].Image = reference
+	spec.ImageRegistries = h.registry.Access()[1:]
+	return spec
+}
+
+func (h *sealedHarness) has(image *sealtest.Image) bool {
+	_, err := os.Stat(h.store.Seal(image.Digest))
+	return err == nil
+}
+
+func reasons(group *agentv1.Group) (result []string) {
+	for _, event := range group.GetStatus().GetEvents() {
+		result = append(result, event.GetReason())
+	}
+	return result
+}
+
+func message(group *agentv1.Group, reason string) string {
+	for _, event := range group.GetStatus().GetEvents() {
+		if event.GetReason() == reason {
+			return event.GetType() + " " + event.GetMessage()
+		}
+	}
+	return ""
+}
+
+func TestSealedImageRuns(t *testing.T) {
+	h := newSealedHarness(t)
+	image, _ := h.image("base", "app")
+	index := registrytest.Repository + "@" + h.registry.AddManifest(sealtest.Index(t, image))
+	h.apply(h.spec("web", index))
+	group := h.pass("web")
+	// containerd is asked for the manifest that was sealed, not for the index.
+	local := registrytest.Repository + "@" + image.Digest
+	if pulls := h.runtime.Pulls(); len(pulls) != 1 || pulls[0].Image.Image != local {
+		t.Errorf("%v", pulls)
+	}
+	if config, _ := h.runtime.Running("server"); config == nil || config.Image.Image != local {
+		t.Errorf("%v", config)
+	}
+	want := []string{image.Sealed.Layers[0].RootHash, image.Sealed.Layers[1].RootHash}
+	if c := only(group); !slices.Equal(c.GetSealed(), want) || c.GetImageDigest() != image.Digest {
+		t.Errorf("%v", c)
+	}
+	if got := reasons(group); !slices.Equal(got, []string{"Fetching", "Fetched", "Pulling", "Pulled", "SandboxCreated", "Created", "Started"}) {
+		t.Errorf("%v", got)
+	}
+	if fetched := message(group, "Fetched"); !strings.Contains(fetched, "bytes") || !strings.Contains(fetched, h.key.ID) {
+		t.Error(fetched)
+	}
+	// Started again by an agent that knows it from its record, with neither registry.
+	h.registry.Close()
+	h.manager = h.reload()
+	h.runtime.Exit("server", 1, "Error")
+	h.pass("web")
+	if group := h.pass("web"); h.running("server") == "" || len(h.runtime.Pulls()) != 1 || !slices.Equal(only(group).GetSealed(), want) {
+		t.Errorf("%v", group)
+	}
+}
+
+func TestUnsealedImageIsRefused(t *testing.T) {
+	h := newSealedHarness(t)
+	image := sealtest.NewImage(t, "app")
+	h.apply(h.spec("web", h.registry.AddImage(image)))
+	group := h.pass("web")
+	if c := only(group); c.GetReason() != reasonRefused || !strings.Contains(c.GetMessage(), "SealMissing") || !strings.Contains(c.GetMessage(), image.Digest) {
+		t.Errorf("%v", c)
+	}
+	if refused := message(group, reasonRefused); !strings.HasPrefix(refused, "Warning ") || !strings.Contains(refused, registrytest.Repository) {
+		t.Error(refused)
+	}
+	if h.runtime.Calls("PullImage") != 0 || h.runtime.Calls("RunPodSandbox") != 0 {
+		t.Error("containerd was asked for a refused image")
+	}
+	// Not asked again before its time, and admitted once it is sealed.
+	asked := h.registry.Asked("")
+	h.pass("web")
+	if h.registry.Asked("") != asked {
+		t.Error("the registry was asked again at once")
+	}
+	h.registry.AddSeal(t, image, h.key.Seal(t, image.Sealed))
+	h.clock.advance(10 * time.Second)
+	if group := h.pass("web"); h.running("server") == "" || only(group).GetReason() != "" {
+		t.Errorf("%v", group)
+	}
+}
+
+func TestRefusedLayerIsNamed(t *testing.T) {
+	h := newSealedHarness(t)
+	image, reference := h.image("base", "app")
+	layer := image.Sealed.Layers[1]
+	h.registry.Tell(func(writer http.ResponseWriter, request *http.Request) bool {
+		if !strings.HasSuffix(request.URL.Path, layer.Blob) {
+			return false
+		}
+		registrytest.Send(writer, make([]byte, layer.Size))
+		return true
+	})
+	h.apply(h.spec("web", reference))
+	if refused := message(h.pass("web"), reasonRefused); !strings.Contains(refused, "LayerMismatch") || !strings.Contains(refused, layer.Digest) {
+		t.Error(refused)
+	}
+}
+
+func TestStricterPolicyAtTheNextStart(t *testing.T) {
+	h := newSealedHarness(t)
+	_, reference := h.image("app")
+	h.apply(h.spec("web", reference))
+	h.pass("web")
+	before := h.running("server")
+	applied, err := h.policies.ApplyImagePolicy(t.Context(), connect.NewRequest(&agentv1.ApplyImagePolicyRequest{
+		Policy: &agentv1.ImagePolicy{Name: "other", Repositories: []string{"registry.test/other"}},
+	}))
+	if err != nil || len(applied.Msg.GetRefusedImages()) != 1 {
+		t.Fatalf("%v, %v", applied, err)
+	}
+	h.pass("web")
+	if before == "" || h.running("server") != before {
+		t.Error("a running container was touched")
+	}
+	h.runtime.Exit("server", 1, "Error")
+	h.pass("web")
+	group := h.pass("web")
+	if h.running("server") != "" || !strings.Contains(only(group).GetMessage(), "ImageNotAllowed") {
+		t.Errorf("%v", group)
+	}
+}
+
+func TestRegistryTroubleIsToldAsBefore(t *testing.T) {
+	h := newSealedHarness(t)
+	_, reference := h.image("app")
+	spec := h.spec("web", reference)
+	spec.ImageRegistries[0].Password = "wrong-canary"
+	h.apply(spec)
+	if c := only(h.pass("web")); c.GetReason() != reasonPullFailed || !strings.Contains(c.GetMessage(), ": unauthorized: ") {
+		t.Errorf("%v", c)
+	}
+	h.stopRole()
+	h.clock.advance(time.Hour)
+	if c := only(h.pass("web")); c.GetReason() != reasonPullFailed || !strings.Contains(c.GetMessage(), "role images does not answer") {
+		t.Errorf("%v", c)
+	}
+}
+
+func TestImagesOfADeletedGroup(t *testing.T) {
+	h := newSealedHarness(t)
+	shared, sharedReference := h.image("shared")
+	own, ownReference := h.image("own")
+	idle, idleReference := h.image("idle")
+	h.apply(h.spec("idle", idleReference))
+	h.pass("idle")
+	h.apply(h.spec("idle", sharedReference))
+	h.pass("idle")
+	h.apply(h.spec("keeps", sharedReference))
+	h.pass("keeps")
+	spec := h.spec("web", ownReference)
+	second := h.spec("web", sharedReference).Containers[0]
+	second.Name, second.Ports = "second", nil
+	spec.Containers = append(spec.Containers, second)
+	h.apply(spec)
+	h.pass("web")
+	for _, image := range []*sealtest.Image{shared, own, idle} {
+		if !h.has(image) {
+			t.Fatalf("%s is not in the store", image.Digest)
+		}
+	}
+	h.remove("web")
+	if h.has(own) || !h.has(shared) || !h.has(idle) {
+		t.Error("the wrong images left the store")
+	}
+	if got := h.runtime.Images(); slices.Contains(got, ownReference) || !slices.Contains(got, sharedReference) || !slices.Contains(got, idleReference) {
+		t.Errorf("%q", got)
+	}
+	// The image before the present one goes with its group.
+	h.remove("idle")
+	if h.has(idle) || !h.has(shared) {
+		t.Error("the wrong images left the store")
+	}
+}
+
+// remove deletes a group and does the pass that clears it away.
+func (h *sealedHarness) remove(name string) {
+	h.t.Helper()
+	g, err := h.manager.find(name)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = h.manager.Delete(ctx, name)
+	if err := g.reconcile(context.Background()); err != nil {
+		h.t.Fatal(err)
+	}
+	<-g.gone
+}
+
+func TestPreviousImagesStayWhenTheDiskIsFull(t *testing.T) {
+	h := newSealedHarness(t)
+	var sealed []*sealtest.Image
+	var references []string
+	for _, name := range []string{"first", "second", "third"} {
+		image, reference := h.image(name)
+		sealed, references = append(sealed, image), append(references, reference)
+		h.apply(h.spec("web", reference))
+		h.pass("web")
+	}
+	// A change that leaves the image as it is keeps the way back.
+	spec := h.spec("web", references[2])
+	spec.Labels = map[string]string{"team": "a"}
+	h.apply(spec)
+	h.pass("web")
+	h.manager = h.reload()
+	if err := h.manager.removeUnusedImages(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if h.has(sealed[0]) || !h.has(sealed[1]) || !h.has(sealed[2]) {
+		t.Error("the wrong images left the store")
+	}
+	if got := h.runtime.Images(); slices.Contains(got, references[0]) || !slices.Contains(got, references[1]) || !slices.Contains(got, references[2]) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestRefusedImageIsTriedAnewWhenDeclaredAgain(t *testing.T) {
+	h := newSealedHarness(t)
+	image := sealtest.NewImage(t, "app")
+	spec := h.spec("web", h.registry.AddImage(image))
+	h.apply(spec)
+	if c := only(h.pass("web")); c.GetReason() != reasonRefused {
+		t.Fatalf("%v", c)
+	}
+	h.registry.AddSeal(t, image, h.key.Seal(t, image.Sealed))
+	// Whoever looks now must not take the refusal of before for one of this declaration.
+	h.apply(spec)
+	if c := only(h.group("web")); c.GetReason() == reasonRefused || c.GetMessage() != "" {
+		t.Errorf("%v", c)
+	}
+	if group := h.pass("web"); h.running("server") == "" {
+		t.Errorf("%v", group)
+	}
+}
+
+func TestCorruptedLayerIsToldOnceToTheGroupsThatUseIt(t *testing.T) {
+	h := newSealedHarness(t)
+	image, reference := h.image("base", "app")
+	h.apply(h.spec("web", reference))
+	h.pass("web")
+	corrupted := &agentv1.LayerDevice{RootHash: image.Sealed.Layers[1].RootHash, Corrupted: true}
+	sound := &agentv1.LayerDevice{RootHash: image.Sealed.Layers[0].RootHash}
+	count := func() int {
+		n := 0
+		for _, event := range h.group("web").GetStatus().GetEvents() {
+			if event.GetReason() == reasonLayerCorrupted {
+				n++
+				if event.GetContainer() != "server" || !strings.Contains(event.GetMessage(), corrupted.RootHash) {
+					t.Errorf("%v", event)
+				}
+			}
+		}
+		return n
+	}
+	told := h.manager.tellCorruption([]*agentv1.LayerDevice{sound}, nil)
+	if count() != 0 || len(told) != 0 {
+		t.Error("a sound layer was told to be corrupted")
+	}
+	told = h.manager.tellCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
+	told = h.manager.tellCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
+	if count() != 1 || len(told) != 1 {
+		t.Errorf("%d events, %v", count(), told)
+	}
+	elsewhere := &agentv1.LayerDevice{RootHash: strings.Repeat("0", 64), Corrupted: true}
+	if told = h.manager.tellCorruption([]*agentv1.LayerDevice{elsewhere}, told); count() != 1 || len(told) != 0 {
+		t.Errorf("%d events, %v", count(), told)
+	}
+}

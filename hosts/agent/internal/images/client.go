@@ -1,0 +1,238 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/errdef"
+	remoteregistry "oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/registry"
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+const (
+	// maximumDocument bounds manifests, configurations and lists of referrers, in bytes.
+	maximumDocument = 4 << 20
+	// maximumRedirects is what browsers and Go allow as well.
+	maximumRedirects = 10
+)
+
+// client reads one repository.
+type client struct {
+	reference  reference
+	repository *remote.Repository
+	user       string
+	stall      time.Duration
+	close      func()
+}
+
+// newClient reaches the reference's repository as access says; nil means https://<server> without credentials.
+func newClient(ref reference, access *agentv1.ImageRegistry, stall time.Duration) (*client, error) {
+	host := ref.server
+	if endpoint := access.GetEndpoint(); endpoint != "" {
+		parsed, err := url.Parse(endpoint)
+		if err != nil || parsed.Scheme != "https" || parsed.Host == "" {
+			return nil, fmt.Errorf("imageRegistries: endpoint %q of %s is not of the form https://host[:port]", endpoint, ref.server)
+		}
+		host = parsed.Host
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if ca := access.GetCa(); ca != "" && !roots.AppendCertsFromPEM([]byte(ca)) {
+		return nil, fmt.Errorf("imageRegistries: ca of %s contains no PEM certificate", ref.server)
+	}
+	transport := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: stall}).DialContext,
+		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:   stall,
+		ResponseHeaderTimeout: stall,
+		ForceAttemptHTTP2:     true,
+	}
+	location := remoteregistry.Reference{Registry: host, Repository: ref.repository}
+	repository := &remote.Repository{
+		Reference:        location,
+		MaxMetadataBytes: maximumDocument,
+		Client: &auth.Client{
+			Client: &http.Client{Transport: onlyTLS{transport}, CheckRedirect: checkRedirect},
+			Cache:  auth.NewCache(),
+			Credential: auth.StaticCredential(location.Host(), auth.Credential{
+				Username: access.GetUsername(), Password: access.GetPassword(),
+			}),
+		},
+	}
+	return &client{reference: ref, repository: repository, user: access.GetUsername(), stall: stall, close: transport.CloseIdleConnections}, nil
+}
+
+// onlyTLS refuses to speak without TLS, whatever a redirect or a token service's address says.
+type onlyTLS struct {
+	http.RoundTripper
+}
+
+func (t onlyTLS) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%s is not reached over TLS", request.URL.Host)
+	}
+	return t.RoundTripper.RoundTrip(request)
+}
+
+// checkRedirect keeps credentials with the server that they are for. Go takes them away when the host's name changes, but not
+// when only the port does.
+func checkRedirect(request *http.Request, via []*http.Request) error {
+	if len(via) >= maximumRedirects {
+		return fmt.Errorf("more than %d redirects", maximumRedirects)
+	}
+	if request.URL.Host != via[0].URL.Host {
+		request.Header.Del("Authorization")
+	}
+	return nil
+}
+
+// explain classifies what a registry, or the way to it, did wrong.
+func (c *client) explain(err error) error {
+	var refusal *Refusal
+	if err == nil || errors.As(err, &refusal) {
+		return err
+	}
+	// oras tells only by its texts that a registry announced other content than what was asked for.
+	if strings.Contains(err.Error(), "mismatch") {
+		return c.reference.refuse(ContentMismatch, "the registry's answer is not what was asked for: %v", err)
+	}
+	return registry.Classify(c.reference.String(), c.user, err)
+}
+
+// manifest reads a manifest or index by its digest.
+func (c *client) manifest(ctx context.Context, wanted string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.stall)
+	defer cancel()
+	_, body, err := c.repository.Manifests().FetchReference(ctx, wanted)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return c.read(body, wanted, maximumDocument)
+}
+
+// tagged reads the manifest that a tag points to; nil when there is no such tag.
+func (c *client) tagged(ctx context.Context, tag string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.stall)
+	defer cancel()
+	descriptor, body, err := c.repository.Manifests().FetchReference(ctx, tag)
+	if isNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return c.read(body, descriptor.Digest.String(), maximumDocument)
+}
+
+// small reads a blob into memory.
+func (c *client) small(ctx context.Context, descriptor ocispec.Descriptor, maximum int64) ([]byte, error) {
+	if descriptor.Size < 0 || descriptor.Size > maximum {
+		return nil, c.reference.refuse(ContentMismatch, "blob %s has %d bytes, more than %d", descriptor.Digest, descriptor.Size, maximum)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.stall)
+	defer cancel()
+	body, err := c.repository.Blobs().Fetch(ctx, descriptor)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	return c.read(body, descriptor.Digest.String(), descriptor.Size)
+}
+
+func (c *client) read(body io.ReadCloser, wanted string, maximum int64) ([]byte, error) {
+	defer body.Close()
+	content, err := io.ReadAll(io.LimitReader(body, maximum+1))
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if int64(len(content)) > maximum {
+		return nil, c.reference.refuse(ContentMismatch, "the registry sends more than %d bytes for %s", maximum, wanted)
+	}
+	if digestOf(content) != wanted {
+		return nil, c.reference.refuse(ContentMismatch, "the registry sends other content for %s", wanted)
+	}
+	return content, nil
+}
+
+// large opens a blob. Reading fails when nothing arrives for the stall time.
+func (c *client) large(ctx context.Context, wanted string, size int64) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	body, err := c.repository.Blobs().Fetch(ctx, ocispec.Descriptor{Digest: digest.Digest(wanted), Size: size})
+	if err != nil {
+		cancel(nil)
+		return nil, c.explain(err)
+	}
+	timer := time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("i/o timeout: nothing arrived for %s", c.stall)) })
+	return &watchedBody{body: body, context: ctx, cancel: cancel, timer: timer, stall: c.stall}, nil
+}
+
+// watchedBody ends a download that makes no progress.
+type watchedBody struct {
+	body    io.ReadCloser
+	context context.Context
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	stall   time.Duration
+}
+
+func (b *watchedBody) Read(buffer []byte) (int, error) {
+	count, err := b.body.Read(buffer)
+	b.timer.Reset(b.stall)
+	if err != nil && !errors.Is(err, io.EOF) {
+		if cause := context.Cause(b.context); cause != nil {
+			err = cause
+		}
+	}
+	return count, err
+}
+
+func (b *watchedBody) Close() error {
+	b.timer.Stop()
+	b.cancel(nil)
+	return b.body.Close()
+}
+
+// referrers lists what refers to a manifest, by the registry's referrers API or the fallback tag.
+func (c *client) referrers(ctx context.Context, subject, artifactType string) ([]ocispec.Descriptor, error) {
+	var found []ocispec.Descriptor
+	ctx, cancel := context.WithTimeout(ctx, 2*c.stall)
+	defer cancel()
+	descriptor := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(subject)}
+	err := c.repository.Referrers(ctx, descriptor, artifactType, func(page []ocispec.Descriptor) error {
+		found = append(found, page...)
+		if len(found) > maximumSeals {
+			return fmt.Errorf("more than %d artifacts of type %s refer to it", maximumSeals, artifactType)
+		}
+		return nil
+	})
+	return found, c.explain(err)
+}
+
+func isNotFound(err error) bool {
+	var response *errcode.ErrorResponse
+	return errors.Is(err, errdef.ErrNotFound) || errors.As(err, &response) && response.StatusCode == http.StatusNotFound
+}
+
+func digestOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,136 @@
+package images
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+)
+
+// progressInterval is the least time between two reports of progress.
+const progressInterval = time.Second
+
+// fetch is one call of Ensure.
+type fetch struct {
+	role      *Role
+	reference reference
+	access    *agentv1.ImageRegistry
+	report    func(*agentv1.ImageProgress)
+
+	mutex    sync.Mutex
+	client   *client
+	progress agentv1.ImageProgress
+	reported time.Time
+}
+
+// Ensure brings an image into the store and checks that it may run here; see ImageStoreService.EnsureImage. The checks come in
+// this order: the manifest's digest, the policies, the seal, the layers. A *Refusal says that the image must not run here, a
+// *registry.PullError that it cannot be had; any other error is trouble of the host itself.
+func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.ImageRegistry, report func(*agentv1.ImageProgress)) (*agentv1.SealedImage, error) {
+	ref, err := parseReference(text)
+	if err != nil {
+		return nil, err
+	}
+	f := &fetch{role: r, reference: ref, report: report}
+	for _, candidate := range registries {
+		if candidate.GetServer() == ref.server {
+			f.access = candidate
+		}
+	}
+	defer f.close()
+	unlock, err := r.images.take(ctx, ref.digest)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	found, err := f.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer r.protect(found.digest)()
+	if err := f.admit(ctx, found); err != nil {
+		return nil, err
+	}
+	chosen, err := f.bring(ctx, found)
+	if err != nil {
+		return nil, err
+	}
+	result := &agentv1.SealedImage{
+		ManifestDigest: found.digest, SealKeyId: chosen.KeyID,
+		TotalBytes: f.progress.GetTotalBytes(), FetchedBytes: f.progress.GetFetchedBytes(),
+	}
+	for _, layer := range chosen.Layers {
+		result.RootHashes = append(result.RootHashes, layer.RootHash)
+	}
+	return result, nil
+}
+
+// open returns the client, which is made when the network is needed for the first time.
+func (f *fetch) open() (*client, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.client == nil {
+		made, err := newClient(f.reference, f.access, f.role.options.Stall)
+		if err != nil {
+			return nil, err
+		}
+		f.client = made
+	}
+	return f.client, nil
+}
+
+func (f *fetch) close() {
+	if f.client != nil {
+		f.client.close()
+	}
+}
+
+// record notes what the image was asked for by and what it was read from.
+func (f *fetch) record(found *image, signatures []signature) error {
+	before := f.role.records.load(found.digest)
+	after := before.with(f.reference.String(), found.documents...)
+	if signatures != nil {
+		after.Signatures = signatures
+	}
+	if len(after.References) == len(before.References) && len(after.Documents) == len(before.Documents) && slices.EqualFunc(after.Signatures, before.Signatures, signature.equal) {
+		return nil
+	}
+	return f.diskError(f.role.records.save(found.digest, after))
+}
+
+// diskError makes a refusal of a disk that is full.
+func (f *fetch) diskError(err error) error {
+	if isDiskFull(err) {
+		return f.reference.refuse(DiskFull, "the disk of the store is full: %v; delete groups or give the host a larger state disk", err)
+	}
+	return err
+}
+
+// expect starts the progress of an attempt.
+func (f *fetch) expect(total, missing int64) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.progress.TotalBytes, f.progress.MissingBytes = uint64(total), uint64(missing)
+	f.tell(true)
+}
+
+// arrived adds to the progress.
+func (f *fetch) arrived(bytes int) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.progress.FetchedBytes += uint64(bytes)
+	f.tell(false)
+}
+
+func (f *fetch) tell(always bool) {
+	if f.report == nil || !always && time.Since(f.reported) < progressInterval {
+		return
+	}
+	f.reported = time.Now()
+	f.report(&agentv1.ImageProgress{
+		TotalBytes: f.progress.GetTotalBytes(), MissingBytes: f.progress.GetMissingBytes(), FetchedBytes: f.progress.GetFetchedBytes(),
+	})
+}

@@ -1,0 +1,255 @@
+package images
+
+import (
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/seal"
+)
+
+const (
+	policySuffix = ".json"
+	// maximumRepositories and maximumKeys bound a policy.
+	maximumRepositories = 256
+	maximumKeys         = 64
+)
+
+var (
+	labelPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	// repositoryPattern is server/repository, server/prefix/* or server/*.
+	repositoryPattern = regexp.MustCompile(`^` + serverForm + `/(?:` + repositoryForm + `|(?:` + repositoryForm + `/)?\*)$`)
+)
+
+// policies are the declared policies, one file each.
+type policies struct {
+	directory string
+
+	mutex    sync.RWMutex
+	declared map[string]*agentv1.ImagePolicy
+}
+
+// openPolicies reads what was declared. A policy that cannot be read is an error: without it, more would be accepted.
+func openPolicies(directory string) (*policies, error) {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return nil, err
+	}
+	p := &policies{directory: directory, declared: map[string]*agentv1.ImagePolicy{}}
+	for _, entry := range entries {
+		name, found := strings.CutSuffix(entry.Name(), policySuffix)
+		if !found || strings.HasPrefix(name, temporaryPrefix) {
+			continue
+		}
+		content, err := os.ReadFile(p.file(name))
+		if err != nil {
+			return nil, err
+		}
+		policy := &agentv1.ImagePolicy{}
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(content, policy); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.file(name), err)
+		}
+		if err := validatePolicy(policy); err != nil || policy.GetName() != name {
+			return nil, fmt.Errorf("%s: holds no policy of that name: %w", p.file(name), err)
+		}
+		p.declared[name] = policy
+	}
+	return p, nil
+}
+
+func (p *policies) file(name string) string {
+	return filepath.Join(p.directory, name+policySuffix)
+}
+
+// apply declares a policy and returns it with its generation.
+func (p *policies) apply(wanted *agentv1.ImagePolicy, dryRun bool) (*agentv1.ImagePolicy, error) {
+	wanted = proto.CloneOf(wanted)
+	normalizePolicy(wanted)
+	if err := validatePolicy(wanted); err != nil {
+		return nil, err
+	}
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	present := p.declared[wanted.GetName()]
+	wanted.Generation = present.GetGeneration()
+	if present != nil && proto.Equal(present, wanted) {
+		return present, nil
+	}
+	wanted.Generation++
+	if dryRun {
+		return wanted, nil
+	}
+	content, err := protojson.Marshal(wanted)
+	if err != nil {
+		return nil, err
+	}
+	if err := service.WriteFile(p.file(wanted.GetName()), content, 0o600); err != nil {
+		return nil, err
+	}
+	p.declared[wanted.GetName()] = wanted
+	return wanted, nil
+}
+
+func (p *policies) get(name string) *agentv1.ImagePolicy {
+	p.mutex.RLock()
+	defer p.mutex.RUnlock()
+	return p.declared[name]
+}
+
+// all returns the policies by name.
+func (p *policies) all() []*agentv1.ImagePolicy {
+	p.mutex.RLock()
+	defer p.mutex.RUnlock()
+	var result []*agentv1.ImagePolicy
+	for _, policy := range p.declared {
+		result = append(result, policy)
+	}
+	slices.SortFunc(result, func(a, b *agentv1.ImagePolicy) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return result
+}
+
+func (p *policies) remove(name string) error {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.declared[name] == nil {
+		return nil
+	}
+	if err := os.Remove(p.file(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	delete(p.declared, name)
+	return service.SyncDirectory(p.directory)
+}
+
+// demand is what the policies ask of an image of a repository.
+type demand struct {
+	// free: nothing is declared.
+	free bool
+	// policies that match, by name.
+	policies []string
+	// keys of all of them; empty means that no signature is asked for.
+	keys seal.Keys
+}
+
+// demandOf adds the matching policies up: one that names keys is not weakened by another that does not.
+func demandOf(declared []*agentv1.ImagePolicy, repository string) demand {
+	result := demand{free: len(declared) == 0, keys: seal.Keys{}}
+	for _, policy := range declared {
+		if !slices.ContainsFunc(policy.GetRepositories(), func(pattern string) bool { return matches(pattern, repository) }) {
+			continue
+		}
+		result.policies = append(result.policies, policy.GetName())
+		for _, text := range policy.GetKeys() {
+			// Every policy was validated before it was declared.
+			if keys, err := seal.ParseKeys([]byte(text)); err == nil {
+				for id, key := range keys {
+					result.keys[id] = key
+				}
+			}
+		}
+	}
+	return result
+}
+
+// matches compares server/repository with a pattern of a policy. A server's name is the same in either case.
+func matches(pattern, repository string) bool {
+	pattern, repository = withLowerServer(pattern), withLowerServer(repository)
+	if prefix, found := strings.CutSuffix(pattern, "*"); found {
+		return strings.HasPrefix(repository, prefix)
+	}
+	return pattern == repository
+}
+
+func withLowerServer(name string) string {
+	server, rest, _ := strings.Cut(name, "/")
+	return strings.ToLower(server) + "/" + rest
+}
+
+// normalizePolicy gives equal policies equal forms: what is listed has no order, and text around a key's PEM block no meaning.
+func normalizePolicy(policy *agentv1.ImagePolicy) {
+	slices.Sort(policy.Repositories)
+	policy.Repositories = slices.Compact(policy.Repositories)
+	for index, text := range policy.Keys {
+		if block, rest := pem.Decode([]byte(text)); block != nil && strings.TrimSpace(string(rest)) == "" {
+			policy.Keys[index] = string(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
+		}
+	}
+	slices.Sort(policy.Keys)
+	policy.Keys = slices.Compact(policy.Keys)
+}
+
+// validatePolicy returns an INVALID_ARGUMENT error with a google.rpc.BadRequest detail, or nil.
+func validatePolicy(policy *agentv1.ImagePolicy) error {
+	var list []*errdetails.BadRequest_FieldViolation
+	add := func(path, format string, arguments ...any) {
+		list = append(list, &errdetails.BadRequest_FieldViolation{Field: path, Description: fmt.Sprintf(format, arguments...)})
+	}
+	if !labelPattern.MatchString(policy.GetName()) {
+		add("name", "%q is not a DNS label of 1 to 63 lower-case letters, digits and hyphens", policy.GetName())
+	}
+	if count := len(policy.GetRepositories()); count == 0 || count > maximumRepositories {
+		add("repositories", "%d repositories, expected 1 to %d", count, maximumRepositories)
+	}
+	for index, pattern := range policy.GetRepositories() {
+		if !repositoryPattern.MatchString(pattern) {
+			add(fmt.Sprintf("repositories[%d]", index), "%q is neither server/repository nor server/prefix/*", pattern)
+		}
+	}
+	if count := len(policy.GetKeys()); count > maximumKeys {
+		add("keys", "%d keys, expected at most %d", count, maximumKeys)
+	}
+	for index, text := range policy.GetKeys() {
+		if err := validateKey(text); err != nil {
+			add(fmt.Sprintf("keys[%d]", index), "%v", err)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	var lines []string
+	for _, violation := range list {
+		lines = append(lines, violation.GetField()+": "+violation.GetDescription())
+	}
+	failure := connect.NewError(connect.CodeInvalidArgument, errors.New(strings.Join(lines, "; ")))
+	if detail, err := connect.NewErrorDetail(&errdetails.BadRequest{FieldViolations: list}); err == nil {
+		failure.AddDetail(detail)
+	}
+	return failure
+}
+
+// validateKey accepts one ECDSA P-256 public key. The text is not repeated: it may be a private key by mistake.
+func validateKey(text string) error {
+	block, rest := pem.Decode([]byte(text))
+	if block == nil || block.Type != "PUBLIC KEY" || strings.TrimSpace(string(rest)) != "" {
+		return errors.New("is not one PEM public key, as cosign writes it to cosign.pub")
+	}
+	keys, err := seal.ParseKeys([]byte(text))
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if found, ok := key.(*ecdsa.PublicKey); !ok || found.Curve != elliptic.P256() {
+			return errors.New("is not an ECDSA P-256 key")
+		}
+	}
+	return nil
+}

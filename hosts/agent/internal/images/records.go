@@ -1,0 +1,119 @@
+package images
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+)
+
+// records is what the role keeps so that an image starts again without its registry: documents by their digests, and per image
+// where it came from and who signed it. Nothing in it is believed: documents are compared with their digests, signatures are
+// checked at each use.
+type records struct {
+	directory string
+}
+
+// record of one image; the file is named after its manifest's digest.
+type record struct {
+	// References by which the image was asked for: by its own digest, or by that of an index.
+	References []string `json:"references"`
+	// Documents are the digests of the manifests and the configuration.
+	Documents  []string    `json:"documents"`
+	Signatures []signature `json:"signatures,omitempty"`
+}
+
+func openRecords(directory string) (*records, error) {
+	r := &records{directory: directory}
+	for _, folder := range []string{r.documents(), r.images()} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r *records) documents() string {
+	return filepath.Join(r.directory, "documents")
+}
+
+func (r *records) images() string {
+	return filepath.Join(r.directory, "images")
+}
+
+func (r *records) documentFile(digest string) string {
+	return filepath.Join(r.documents(), strings.TrimPrefix(digest, "sha256:"))
+}
+
+func (r *records) imageFile(digest string) string {
+	return filepath.Join(r.images(), strings.TrimPrefix(digest, "sha256:")+".json")
+}
+
+// document returns what has the digest, or nil.
+func (r *records) document(digest string) []byte {
+	content, err := os.ReadFile(r.documentFile(digest))
+	if err != nil || digestOf(content) != digest {
+		return nil
+	}
+	return content
+}
+
+func (r *records) saveDocument(content []byte) error {
+	return service.WriteFile(r.documentFile(digestOf(content)), content, 0o600)
+}
+
+// load returns the record of an image; an empty one when there is none that can be read: all of it can be fetched again.
+func (r *records) load(digest string) record {
+	var found record
+	content, err := os.ReadFile(r.imageFile(digest))
+	if err != nil || json.Unmarshal(content, &found) != nil {
+		return record{}
+	}
+	return found
+}
+
+func (r *records) save(digest string, changed record) error {
+	content, err := json.Marshal(changed)
+	if err != nil {
+		return err
+	}
+	return service.WriteFile(r.imageFile(digest), content, 0o600)
+}
+
+// all returns the digests of the recorded images.
+func (r *records) all() ([]string, error) {
+	return digests(r.images(), ".json")
+}
+
+// digests lists the files of a folder that are named after a digest, sorted.
+func digests(folder, suffix string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var found []string
+	for _, entry := range entries {
+		name, matches := strings.CutSuffix(entry.Name(), suffix)
+		if digest := "sha256:" + name; matches && digestPattern.MatchString(digest) {
+			found = append(found, digest)
+		}
+	}
+	return found, nil
+}
+
+// with returns the record with a reference and documents added.
+func (r record) with(reference string, documents ...string) record {
+	for _, document := range documents {
+		if !slices.Contains(r.Documents, document) {
+			r.Documents = append(slices.Clone(r.Documents), document)
+		}
+	}
+	if !slices.Contains(r.References, reference) {
+		r.References = append(slices.Clone(r.References), reference)
+	}
+	return r
+}

@@ -1,0 +1,266 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/mod/semver"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/registry"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	"github.com/palisade-host/palisade/hosts/seal"
+)
+
+const (
+	// maximumSeals bounds how many seals of one image are looked at.
+	maximumSeals = 2000
+	// sealReaders is how many seals are read at a time.
+	sealReaders = 8
+	// maximumEnvelope bounds the envelope of a seal, in bytes.
+	maximumEnvelope = 1 << 20
+	// maximumSignature bounds the signature of a layer, in bytes.
+	maximumSignature = 64 << 10
+)
+
+// sealed is a seal that was checked, with where its blobs are in the registry.
+type sealed struct {
+	*seal.Manifest
+	envelope []byte
+	// signatures of the layers, in their order; nil when the seal is from the store.
+	signatures []ocispec.Descriptor
+}
+
+// bring makes the store complete for the image, by the seal that is there or else by one of the registry's.
+func (f *fetch) bring(ctx context.Context, found *image) (*sealed, error) {
+	stored, problem := f.storedSeal(found)
+	if stored != nil {
+		release := f.protect(stored)
+		defer release()
+		if missing := f.missing(stored); len(missing) == 0 {
+			f.expect(sizeOf(stored.Layers), 0)
+			if err := f.link(ctx, stored); err != nil {
+				return nil, err
+			}
+			return stored, f.record(found, nil)
+		}
+	}
+	candidates, err := f.registrySeals(ctx, found)
+	var refusal *Refusal
+	if err != nil && problem != nil && !errors.As(err, &refusal) {
+		// Why the seal that is here does not do tells more than that no other can be had.
+		return nil, problem
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, candidate := range candidates {
+		if err = f.place(ctx, found, candidate); err == nil {
+			return candidate, nil
+		}
+		if !errors.As(err, &refusal) || refusal.Reason == DiskFull {
+			return nil, err
+		}
+		f.role.options.Logger.Warn("a seal's layers cannot be used", "error", err)
+	}
+	return nil, err
+}
+
+// place downloads what is missing and writes the seal last: where it is, everything is.
+func (f *fetch) place(ctx context.Context, found *image, candidate *sealed) error {
+	release := f.protect(candidate)
+	defer release()
+	if err := f.layers(ctx, candidate); err != nil {
+		return err
+	}
+	if err := f.link(ctx, candidate); err != nil {
+		return err
+	}
+	if err := f.record(found, nil); err != nil {
+		return err
+	}
+	return f.diskError(service.WriteFile(f.role.options.Store.Seal(found.digest), candidate.envelope, 0o644))
+}
+
+// protect keeps the layers from being removed.
+func (f *fetch) protect(s *sealed) (release func()) {
+	var releases []func()
+	for _, layer := range s.Layers {
+		releases = append(releases, f.role.protect(layer.RootHash))
+	}
+	return func() {
+		for _, release := range releases {
+			release()
+		}
+	}
+}
+
+// storedSeal returns the store's seal of the image, or why it does not do; neither when there is none.
+func (f *fetch) storedSeal(found *image) (*sealed, error) {
+	content, err := os.ReadFile(f.role.options.Store.Seal(found.digest))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := f.check(content, found)
+	if err != nil {
+		return nil, err
+	}
+	return &sealed{Manifest: manifest, envelope: content}, nil
+}
+
+// check opens an envelope and compares what it says with the image.
+func (f *fetch) check(envelope []byte, found *image) (*seal.Manifest, error) {
+	trust := f.role.options.Trust
+	manifest, err := seal.Open(envelope, trust.Keys)
+	if errors.Is(err, seal.ErrUnknownKey) {
+		return nil, f.reference.refuse(SealByUnknownKey, "its seal: %v", err)
+	}
+	if err != nil {
+		return nil, f.reference.refuse(SealInvalid, "its seal: %v", err)
+	}
+	if err := manifest.Covers(found.digest, found.config, found.layers, found.diffIDs); err != nil {
+		refusal := f.reference.refuse(SealMismatch, "its seal, signed by key %s, is not this image's: %v", manifest.KeyID, err)
+		refusal.Key = manifest.KeyID
+		return nil, refusal
+	}
+	if err := trust.Revocations.Refuse(manifest); err != nil {
+		refusal := f.reference.refuse(SealRevoked, "%v", err)
+		for _, layer := range manifest.Layers {
+			if slices.Contains(trust.Revocations.RootHashes, layer.RootHash) {
+				refusal.Layer = layer.Digest
+			}
+		}
+		for _, key := range []string{manifest.KeyID, manifest.LayerKey} {
+			if slices.Contains(trust.Revocations.Keys, key) {
+				refusal.Key = key
+			}
+		}
+		return nil, refusal
+	}
+	return manifest, nil
+}
+
+// severity orders the reasons why seals do not do: the one that comes nearest to a good seal is reported.
+var severity = []Reason{SealMissing, ContentMismatch, SealInvalid, SealByUnknownKey, SealMismatch, SealRevoked}
+
+// registrySeals returns the valid seals among the image's referrers, newest tools first.
+func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, error) {
+	client, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	referrers, err := client.referrers(ctx, found.digest, seal.ArtifactType)
+	if err != nil {
+		return nil, err
+	}
+	candidates, problems := make([]*sealed, len(referrers)), make([]error, len(referrers))
+	readers, ctx := errgroup.WithContext(ctx)
+	readers.SetLimit(sealReaders)
+	for index, referrer := range referrers {
+		readers.Go(func() error {
+			candidates[index], problems[index] = f.registrySeal(ctx, client, found, referrer)
+			// Trouble with the registry may hide the valid seal, so it is not taken for its absence.
+			var refusal *Refusal
+			var pull *registry.PullError
+			if errors.As(problems[index], &refusal) || errors.As(problems[index], &pull) && pull.Reason == registry.NotFound {
+				return nil
+			}
+			return problems[index]
+		})
+	}
+	if err := readers.Wait(); err != nil {
+		return nil, err
+	}
+	valid := slices.DeleteFunc(candidates, func(one *sealed) bool { return one == nil })
+	if len(valid) == 0 {
+		return nil, f.nearest(problems)
+	}
+	slices.SortStableFunc(valid, newestFirst)
+	return valid, nil
+}
+
+func (f *fetch) nearest(problems []error) error {
+	result := f.reference.refuse(SealMissing, "it has no seal in repository %s: seal it with the operator's keys", f.reference.name())
+	for _, problem := range problems {
+		var refusal *Refusal
+		if errors.As(problem, &refusal) && slices.Index(severity, refusal.Reason) > slices.Index(severity, result.Reason) {
+			result = refusal
+		}
+	}
+	return result
+}
+
+func (f *fetch) registrySeal(ctx context.Context, client *client, found *image, referrer ocispec.Descriptor) (*sealed, error) {
+	content, err := client.manifest(ctx, referrer.Digest.String())
+	if err != nil {
+		return nil, err
+	}
+	var artifact ocispec.Manifest
+	if err := json.Unmarshal(content, &artifact); err != nil {
+		return nil, f.reference.refuse(SealInvalid, "seal %s: %v", referrer.Digest, err)
+	}
+	if len(artifact.Layers) == 0 || artifact.Layers[0].MediaType != seal.EnvelopeMediaType {
+		return nil, f.reference.refuse(SealInvalid, "seal %s does not begin with an envelope", referrer.Digest)
+	}
+	envelope, err := client.small(ctx, artifact.Layers[0], maximumEnvelope)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := f.check(envelope, found)
+	if err != nil {
+		return nil, err
+	}
+	count := len(manifest.Layers)
+	if len(artifact.Layers) != 1+2*count {
+		return nil, f.reference.refuse(SealInvalid, "seal %s has %d blobs, expected an envelope and two for each of %d layers", referrer.Digest, len(artifact.Layers), count)
+	}
+	signatures := artifact.Layers[1+count:]
+	for index, layer := range manifest.Layers {
+		blob, signature := artifact.Layers[1+index], signatures[index]
+		if blob.MediaType != seal.BlobMediaType || blob.Digest.String() != layer.Blob || blob.Size != layer.Size ||
+			signature.MediaType != seal.SignatureMediaType || signature.Digest.String() != layer.Signature || signature.Annotations[seal.RootHashAnnotation] != layer.RootHash {
+			refusal := f.reference.refuse(SealInvalid, "seal %s lists other blobs for layer %s than its envelope does", referrer.Digest, layer.Digest)
+			refusal.Layer = layer.Digest
+			return nil, refusal
+		}
+	}
+	return &sealed{Manifest: manifest, envelope: envelope, signatures: signatures}, nil
+}
+
+// newestFirst compares the tools that made two seals, the most telling first.
+func newestFirst(a, b *sealed) int {
+	for _, tool := range []string{"palisade", "mkfs.erofs", "veritysetup"} {
+		if order := semver.Compare("v"+b.Tools[tool], "v"+a.Tools[tool]); order != 0 {
+			return order
+		}
+	}
+	return cmp.Compare(a.Layers[0].RootHash, b.Layers[0].RootHash)
+}
+
+func sizeOf(layers []seal.Layer) (total int64) {
+	for _, layer := range unique(layers) {
+		total += layer.Size
+	}
+	return total
+}
+
+// unique leaves each file system once: an image may have a layer twice.
+func unique(layers []seal.Layer) []seal.Layer {
+	seen := map[string]bool{}
+	var result []seal.Layer
+	for _, layer := range layers {
+		if !seen[layer.RootHash] {
+			seen[layer.RootHash] = true
+			result = append(result, layer)
+		}
+	}
+	return result
+}

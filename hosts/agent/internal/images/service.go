@@ -1,0 +1,118 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"connectrpc.com/connect"
+
+	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
+)
+
+// storeService serves ImageStoreService to the role groups.
+type storeService struct {
+	role *Role
+}
+
+func (s *storeService) EnsureImage(ctx context.Context, request *connect.Request[agentv1.EnsureImageRequest], stream *connect.ServerStream[agentv1.EnsureImageResponse]) error {
+	report := func(progress *agentv1.ImageProgress) {
+		// A caller that has gone ends the call by its context.
+		_ = stream.Send(&agentv1.EnsureImageResponse{Content: &agentv1.EnsureImageResponse_Progress{Progress: progress}})
+	}
+	image, err := s.role.Ensure(ctx, request.Msg.GetReference(), request.Msg.GetImageRegistries(), report)
+	if err != nil {
+		return connectError(err)
+	}
+	return stream.Send(&agentv1.EnsureImageResponse{Content: &agentv1.EnsureImageResponse_Image{Image: image}})
+}
+
+func (s *storeService) RetainImages(_ context.Context, request *connect.Request[agentv1.RetainImagesRequest]) (*connect.Response[agentv1.RetainImagesResponse], error) {
+	removed, bytes, err := s.role.Retain(request.Msg.GetImages(), request.Msg.GetCandidates())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&agentv1.RetainImagesResponse{RemovedImages: removed, RemovedBytes: uint64(bytes)}), nil
+}
+
+// policyService serves ImagePolicyService to operators, whose calls the roles api and groups pass on.
+type policyService struct {
+	role *Role
+}
+
+func (s *policyService) ApplyImagePolicy(_ context.Context, request *connect.Request[agentv1.ApplyImagePolicyRequest]) (*connect.Response[agentv1.ApplyImagePolicyResponse], error) {
+	if request.Msg.GetPolicy() == nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("policy: missing"))
+	}
+	policy, err := s.role.policies.apply(request.Msg.GetPolicy(), request.Msg.GetDryRun())
+	if err != nil {
+		return nil, connectError(err)
+	}
+	refused, err := s.role.refused(policy)
+	if err != nil {
+		return nil, connectError(err)
+	}
+	return connect.NewResponse(&agentv1.ApplyImagePolicyResponse{Policy: policy, RefusedImages: refused}), nil
+}
+
+func (s *policyService) GetImagePolicy(_ context.Context, request *connect.Request[agentv1.GetImagePolicyRequest]) (*connect.Response[agentv1.GetImagePolicyResponse], error) {
+	policy := s.role.policies.get(request.Msg.GetName())
+	if policy == nil {
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("image policy %q is not declared on this host", request.Msg.GetName()))
+	}
+	return connect.NewResponse(&agentv1.GetImagePolicyResponse{Policy: policy}), nil
+}
+
+func (s *policyService) ListImagePolicies(context.Context, *connect.Request[agentv1.ListImagePoliciesRequest]) (*connect.Response[agentv1.ListImagePoliciesResponse], error) {
+	return connect.NewResponse(&agentv1.ListImagePoliciesResponse{Policies: s.role.policies.all()}), nil
+}
+
+func (s *policyService) DeleteImagePolicy(_ context.Context, request *connect.Request[agentv1.DeleteImagePolicyRequest]) (*connect.Response[agentv1.DeleteImagePolicyResponse], error) {
+	if err := s.role.policies.remove(request.Msg.GetName()); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&agentv1.DeleteImagePolicyResponse{}), nil
+}
+
+// refused lists the images in the store that would not start any more with a policy declared.
+func (r *Role) refused(added *agentv1.ImagePolicy) ([]*agentv1.RefusedImage, error) {
+	declared := []*agentv1.ImagePolicy{added}
+	for _, policy := range r.policies.all() {
+		if policy.GetName() != added.GetName() {
+			declared = append(declared, policy)
+		}
+	}
+	recorded, err := r.records.all()
+	if err != nil {
+		return nil, err
+	}
+	var result []*agentv1.RefusedImage
+	for _, digest := range recorded {
+		if _, err := os.Stat(r.options.Store.Seal(digest)); err != nil {
+			continue
+		}
+		found := r.records.load(digest)
+		for _, text := range found.References {
+			ref, err := parseReference(text)
+			if err != nil {
+				continue
+			}
+			if refusal := judge(declared, ref, digest, found.Signatures); refusal != nil {
+				result = append(result, &agentv1.RefusedImage{Reference: text, Reason: string(refusal.Reason), Message: refusal.Message})
+			}
+		}
+	}
+	return result, nil
+}
+
+// hostService says that the role is up.
+type hostService struct {
+	agentv1connect.UnimplementedHostServiceHandler
+}
+
+// GetHost answers at once.
+func (hostService) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
+	return connect.NewResponse(&agentv1.GetHostResponse{Ready: true}), nil
+}

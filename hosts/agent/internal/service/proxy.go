@@ -1,0 +1,35 @@
+package service
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+
+	"connectrpc.com/connect"
+)
+
+// Proxy hands calls to another role as they are; streams are passed on without delay.
+func Proxy(role, socket string, logger *slog.Logger) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(request *httputil.ProxyRequest) {
+			request.SetURL(&url.URL{Scheme: "http", Host: "role"})
+		},
+		Transport:     UnixTransport(socket),
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorHandler: func(writer http.ResponseWriter, request *http.Request, err error) {
+			if request.Context().Err() != nil {
+				return
+			}
+			writer.Header().Set("Content-Type", "application/json")
+			writer.WriteHeader(http.StatusServiceUnavailable)
+			// The Connect protocol's error for unary calls; streams and gRPC map the HTTP status to the same code.
+			_ = json.NewEncoder(writer).Encode(map[string]string{
+				"code":    connect.CodeUnavailable.String(),
+				"message": "role " + role + " does not answer: " + err.Error(),
+			})
+		},
+	}
+}

@@ -1,0 +1,155 @@
+package seal
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// maximumEnvelope bounds an envelope in bytes; one of a hundred layers has about 50 KiB.
+const maximumEnvelope = 1 << 20
+
+// ErrUnknownKey is the error of an envelope that nobody trusted has signed.
+var ErrUnknownKey = errors.New("no signature of the envelope is by a trusted key")
+
+// envelope is DSSE's (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md).
+type envelope struct {
+	PayloadType string              `json:"payloadType"`
+	Payload     string              `json:"payload"`
+	Signatures  []envelopeSignature `json:"signatures"`
+}
+
+type envelopeSignature struct {
+	KeyID     string `json:"keyid"`
+	Signature string `json:"sig"`
+}
+
+// Keys are public keys by their id: SHA-256 of the SubjectPublicKeyInfo, hex.
+type Keys map[string]crypto.PublicKey
+
+// LoadKeys reads the keys of all *.pem files of a folder: certificates or public keys.
+func LoadKeys(folder string) (Keys, error) {
+	files, err := filepath.Glob(filepath.Join(folder, "*.pem"))
+	if err != nil {
+		return nil, err
+	}
+	keys := Keys{}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if err := keys.addPEM(content); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return keys, nil
+}
+
+// ParseKeys reads PEM blocks: certificates or public keys (SubjectPublicKeyInfo).
+func ParseKeys(content []byte) (Keys, error) {
+	keys := Keys{}
+	return keys, keys.addPEM(content)
+}
+
+func (k Keys) addPEM(content []byte) error {
+	found := false
+	for {
+		var block *pem.Block
+		if block, content = pem.Decode(content); block == nil {
+			break
+		}
+		var key crypto.PublicKey
+		switch block.Type {
+		case "CERTIFICATE":
+			certificate, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return err
+			}
+			key = certificate.PublicKey
+		case "PUBLIC KEY":
+			parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+			if err != nil {
+				return err
+			}
+			key = parsed
+		default:
+			return fmt.Errorf("a PEM block of type %q is neither a certificate nor a public key", block.Type)
+		}
+		id, err := KeyID(key)
+		if err != nil {
+			return err
+		}
+		k[id] = key
+		found = true
+	}
+	if !found {
+		return errors.New("no PEM block")
+	}
+	return nil
+}
+
+// KeyID names a public key: SHA-256 of its SubjectPublicKeyInfo (DER), hex.
+func KeyID(key crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// open returns the payload of an envelope of the given type that one of the keys has signed, and that key's id.
+func (k Keys) open(content []byte, payloadType string) (payload []byte, keyID string, err error) {
+	if len(content) > maximumEnvelope {
+		return nil, "", fmt.Errorf("the envelope has %d bytes, more than %d", len(content), maximumEnvelope)
+	}
+	var e envelope
+	if err := json.Unmarshal(content, &e); err != nil {
+		return nil, "", fmt.Errorf("no DSSE envelope: %w", err)
+	}
+	if e.PayloadType != payloadType {
+		return nil, "", fmt.Errorf("the envelope carries %q, expected %q", e.PayloadType, payloadType)
+	}
+	if payload, err = base64.StdEncoding.DecodeString(e.Payload); err != nil {
+		return nil, "", fmt.Errorf("the envelope's payload: %w", err)
+	}
+	digest := sha256.Sum256(preAuthenticationEncoding(payloadType, payload))
+	for _, signature := range e.Signatures {
+		key, known := k[signature.KeyID]
+		if !known {
+			continue
+		}
+		raw, err := base64.StdEncoding.DecodeString(signature.Signature)
+		if err == nil && Verify(key, digest, raw) {
+			return payload, signature.KeyID, nil
+		}
+	}
+	return nil, "", ErrUnknownKey
+}
+
+// Verify tells whether the signature over a SHA-256 digest is the key's: ECDSA (ASN.1) or RSA (PKCS #1 v1.5).
+func Verify(key crypto.PublicKey, digest [sha256.Size]byte, signature []byte) bool {
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(key, digest[:], signature)
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature) == nil
+	}
+	return false
+}
+
+// preAuthenticationEncoding is what a DSSE signature is made over (protocol.md of DSSE).
+func preAuthenticationEncoding(payloadType string, payload []byte) []byte {
+	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
+}

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-host/palisade/hosts/devicemapper"
+	"github.com/palisade-host/palisade/hosts/verity"
+)
+
+// attacks are what `palisade-probe do NAME ARGUMENTS...` tries, in a process of its own. Each prints one word: "done", or the
+// name of the error with which the kernel refused, e.g. EACCES.
+var attacks = map[string]struct {
+	arguments int
+	run       func(arguments []string) error
+}{
+	// copy SOURCE TARGET: a program into a place.
+	"copy":   {2, func(a []string) error { return copyFile(a[0], a[1]) }},
+	"rename": {2, func(a []string) error { return os.Rename(a[0], a[1]) }},
+	"remove": {1, func(a []string) error { return os.Remove(a[0]) }},
+	// run PROGRAM [ARGUMENTS]: without a shell; the program has to succeed.
+	"run": {1, func(a []string) error { return runQuietly(a[0], a[1:]...) }},
+	// memfd PROGRAM: from anonymous memory.
+	"memfd": {1, func(a []string) error { return runFromMemory(a[0]) }},
+	// remount PLACE exec|noexec: takes a layer of protection away, or puts it back.
+	"remount": {2, func(a []string) error { return remount(a[0], a[1] == "noexec") }},
+	// Memory that was writable becomes executable.
+	"mmap-anonymous":     {0, func([]string) error { return mapAnonymous(unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC) }},
+	"mprotect-anonymous": {0, func([]string) error { return protectAnonymous() }},
+	// mprotect-file FILE: a private mapping of a signed file, changed.
+	"mprotect-file": {1, func(a []string) error { return protectFile(a[0]) }},
+	// Code of a running process, through /proc and through ptrace.
+	"proc-mem": {0, func([]string) error { return writeOwnCode() }},
+	"ptrace":   {1, func(a []string) error { return traceChild(a[0]) }},
+	// write FILE HEX: one write to a file of the kernel, as policies and switches want it.
+	"write": {2, func(a []string) error { return writeOnce(a[0], a[1]) }},
+	// flip FILE OFFSET: the bits of one byte.
+	"flip": {2, func(a []string) error { return flip(a[0], a[1]) }},
+	// read FILE OFFSET: one byte, past the cache where the file system allows it.
+	"read-byte": {2, func(a []string) error { return readByte(a[0], a[1]) }},
+	// find FILE HEX: where bytes begin in a file.
+	"find":  {2, func(a []string) error { return find(a[0], a[1]) }},
+	"mkdir": {1, func(a []string) error { return os.MkdirAll(a[0], 0o755) }},
+	// start PROGRAM [ARGUMENTS]: something that goes on running.
+	"start": {1, func(a []string) error { return startQuietly(a[0], a[1:]...) }},
+	// sleep SECONDS: something that runs.
+	"sleep": {1, func(a []string) error { return sleep(a[0]) }},
+	// mount SOURCE TARGET TYPE, umount TARGET.
+	"mount":  {3, func(a []string) error { return mountReadOnly(a[0], a[1], a[2]) }},
+	"umount": {1, func(a []string) error { return unix.Unmount(a[0], 0) }},
+	// verity DEVICE HASH-OFFSET ROOT-HASH SIGNATURE|-: opens a verity device of one block device, and closes it again.
+	"verity": {4, func(a []string) error { return openVerity(a[0], a[1], a[2], a[3]) }},
+}
+
+// attack runs one attack, or several with "then" between them until one is refused.
+func attack(arguments []string) int {
+	for len(arguments) > 0 {
+		one, rest := arguments, []string(nil)
+		if next := slices.Index(arguments, "then"); next >= 0 {
+			one, rest = arguments[:next], arguments[next+1:]
+		}
+		if code := attackOnce(one); code != 0 {
+			return code
+		}
+		arguments = rest
+	}
+	return 0
+}
+
+// attackOnce returns 0 when the attack succeeded, 1 when it was refused, 2 when it is not understood.
+func attackOnce(arguments []string) int {
+	if len(arguments) == 0 {
+		return 2
+	}
+	found, known := attacks[arguments[0]]
+	if !known || len(arguments)-1 < found.arguments {
+		fmt.Fprintf(os.Stderr, "palisade-probe: %q is no attack of that many arguments\n", arguments)
+		return 2
+	}
+	err := found.run(arguments[1:])
+	fmt.Println(describe(err))
+	if err != nil {
+		return 1
+	}
+	return 0
+}
+
+// describe names the error number of an error, where it has one.
+func describe(err error) string {
+	var number syscall.Errno
+	switch {
+	case err == nil:
+		return "done"
+	case errors.As(err, &number):
+		return unix.ErrnoName(number)
+	}
+	return err.Error()
+}
+
+func copyFile(source, target string) error {
+	content, err := os.ReadFile(source)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(target, content, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(target, 0o755)
+}
+
+func runQuietly(program string, arguments ...string) error {
+	return exec.Command(program, arguments...).Run()
+}
+
+func startQuietly(program string, arguments ...string) error {
+	command := exec.Command(program, arguments...)
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return command.Start()
+}
+
+func runFromMemory(program string) error {
+	content, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	memory, err := unix.MemfdCreate("palisade", 0)
+	if err != nil {
+		return err
+	}
+	if _, err := unix.Write(memory, content); err != nil {
+		return err
+	}
+	return runQuietly(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), memory), "do", "sleep", "0")
+}
+
+func remount(place string, noexec bool) error {
+	var status unix.Statfs_t
+	if err := unix.Statfs(place, &status); err != nil {
+		return err
+	}
+	// Its other flags stay; the numbers are the same in statfs(2) and mount(2).
+	const kept = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOATIME
+	flags := uintptr(unix.MS_REMOUNT|unix.MS_BIND) | uintptr(status.Flags)&kept
+	if noexec {
+		flags |= unix.MS_NOEXEC
+	}
+	return unix.Mount("", place, "", flags, "")
+}
+
+func mapAnonymous(protection int) error {
+	memory, err := unix.Mmap(-1, 0, os.Getpagesize(), protection, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	return unix.Munmap(memory)
+}
+
+func protectAnonymous() error {
+	memory, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	memory[0] = 0xc3
+	return unix.Mprotect(memory, unix.PROT_READ|unix.PROT_EXEC)
+}
+
+func protectFile(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	memory, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	memory[0] ^= 0xff
+	return unix.Mprotect(memory, unix.PROT_READ|unix.PROT_EXEC)
+}
+
+// victim is code that nobody calls.
+func victim() int { return 42 }
+
+func codeAddress() uintptr {
+	return reflect.ValueOf(victim).Pointer()
+}
+
+// writeOwnCode writes the byte that is there already, which the kernel cannot know.
+func writeOwnCode() error {
+	memory, err := os.OpenFile("/proc/self/mem", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
+	code := make([]byte, 1)
+	if _, err := memory.ReadAt(code, int64(codeAddress())); err != nil {
+		return err
+	}
+	_, err = memory.WriteAt(code, int64(codeAddress()))
+	return err
+}
+
+// traceChild starts a program as a tracer does and writes its code.
+func traceChild(program string) error {
+	runtime.LockOSThread()
+	command := exec.Command(program)
+	command.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	}()
+	pid := command.Process.Pid
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil {
+		return err
+	}
+	var registers syscall.PtraceRegs
+	if err := syscall.PtraceGetRegs(pid, &registers); err != nil {
+		return err
+	}
+	word := make([]byte, unsafe.Sizeof(uintptr(0)))
+	if _, err := syscall.PtracePeekText(pid, uintptr(registers.Rip), word); err != nil {
+		return err
+	}
+	_, err := syscall.PtracePokeText(pid, uintptr(registers.Rip), word)
+	return err
+}
+
+func writeOnce(file, content string) error {
+	decoded, err := hex.DecodeString(content)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(decoded)
+	return err
+}
+
+func flip(file, at string) error {
+	offset, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content := make([]byte, 1)
+	if _, err := f.ReadAt(content, offset); err != nil {
+		return err
+	}
+	content[0] ^= 0xff
+	if _, err := f.WriteAt(content, offset); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func readByte(file, at string) error {
+	offset, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return err
+	}
+	_, err = f.ReadAt(make([]byte, 1), offset)
+	return err
+}
+
+func find(file, content string) error {
+	wanted, err := hex.DecodeString(content)
+	if err != nil {
+		return err
+	}
+	all, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	at := bytes.Index(all, wanted)
+	if at < 0 {
+		return errors.New("not found")
+	}
+	fmt.Println(at)
+	return nil
+}
+
+func sleep(seconds string) error {
+	duration, err := time.ParseDuration(seconds + "s")
+	if err != nil {
+		return err
+	}
+	time.Sleep(duration)
+	return nil
+}
+
+func mountReadOnly(source, target, kind string) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	return unix.Mount(source, target, kind, unix.MS_RDONLY, "")
+}
+
+func openVerity(device, at, rootHash, signatureFile string) error {
+	offset, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	superblock, err := verity.ReadSuperblock(f, offset)
+	if err != nil {
+		return err
+	}
+	mapper, err := devicemapper.Open(devicemapper.Control)
+	if err != nil {
+		return err
+	}
+	defer mapper.Close()
+	const name = "palisade-probe"
+	source := verity.Source{Data: device, Hash: device, HashOffset: offset, Superblock: superblock}
+	if signatureFile == "-" {
+		_, err = mapper.CreateReadOnly(name, "", devicemapper.Target{
+			Sectors: superblock.Sectors(), Kind: "verity",
+			Parameters: superblock.UnsignedTable(device, device, offset, rootHash),
+		})
+	} else {
+		var signature []byte
+		if signature, err = os.ReadFile(signatureFile); err != nil {
+			return err
+		}
+		_, err = verity.Open(mapper, name, source, rootHash, signature)
+	}
+	if err != nil {
+		return err
+	}
+	return mapper.Remove(name)
+}

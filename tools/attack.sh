@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Attacks two hosts made for that, one as delivered and one without its other layers of protection, and writes
+# build/reports/attack.json with what was observed. Fails when an attack's test fails or a row does not hold.
+source "$(dirname "$0")/lib.sh"
+
+tools/host-binaries.sh
+tools/build.sh
+status=0
+node node_modules/vitest/vitest.mjs run --project e2e test/e2e/probe-hosts.test.ts </dev/null || status=$?
+node dist/test/acceptance/tables.js attack || status=1
+exit "$status"
