@@ -1,6 +1,8 @@
-// The state file of a stack in Pulumi's file backend. A Pulumi that is killed while it writes leaves it empty or cut off,
-// and every later run is refused ("failed to load checkpoint: EOF"). The backend keeps the version before it; that one is
-// put back. What was made since then is adopted by the next `up`, as it carries its owner's marker.
+// The state file of a stack in Pulumi's file backend. A Pulumi that is killed while it writes leaves it, or the file of its
+// attributes beside it (which the backend does not write in one piece), empty or cut off, and every later run is refused
+// ("failed to load checkpoint: EOF"). The backend reads a file without attributes too, so broken ones are removed. In place
+// of a broken state the backend's version before it is put back. What was made since then is adopted by the next `up`, as
+// it carries its owner's marker.
 import { copyFileSync, existsSync, readFileSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -22,6 +24,11 @@ function isWhole(file) {
  */
 export function repairCheckpoint(backend, project, stack, say) {
   const file = path.join(backend, ".pulumi", "stacks", project, `${stack}.json`);
+  for (const attributes of [`${file}.attrs`, `${file}.bak.attrs`]) {
+    if (!existsSync(attributes) || isWhole(attributes)) continue;
+    rmSync(attributes);
+    say(`${attributes} was cut off by a killed Pulumi; removed, as the state is whole without it`);
+  }
   if (!existsSync(file) || isWhole(file)) return;
   const broken = `${file}.broken`;
   copyFileSync(file, broken);

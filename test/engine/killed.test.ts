@@ -2,6 +2,8 @@
  * A killed `up` at each named checkpoint: each next one adopts what was half made and gets further, the last one comes to the end,
  * and nothing exists twice.
  */
+import { existsSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { expect, it } from "vitest";
 import type { Fault } from "../fakes/world.js";
 import { EngineProject } from "./project.js";
@@ -62,3 +64,18 @@ it.concurrent.each(cases)(
   },
   600_000,
 );
+
+it("attributes of the state, cut off by a kill at their writing, stop Pulumi until they are removed", async () => {
+  const project = new EngineProject("stack");
+  try {
+    await project.init();
+    const state = path.join(project.backend, ".pulumi/stacks/engine-test", `${project.stack}.json`);
+    expect(existsSync(`${state}.attrs`)).toBe(true);
+    writeFileSync(`${state}.attrs`, "");
+    expect((await project.preview().catch(String)) as string).toMatch(/failed to load checkpoint: EOF/);
+    await project.recover();
+    expect(await project.preview()).not.toEqual([]);
+  } finally {
+    project.remove();
+  }
+});

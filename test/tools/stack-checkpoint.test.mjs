@@ -46,3 +46,14 @@ it("begins anew when there never was a whole one", () => {
   expect(existsSync(file)).toBe(false);
   expect(said).toHaveLength(1);
 });
+
+it.each(["", '{"user.cache_con'])("removes attributes cut off to %j, and whole ones never", (content) => {
+  writeFileSync(file, '{"version":2}');
+  writeFileSync(`${file}.attrs`, content);
+  writeFileSync(`${file}.bak.attrs`, '{"md5":"AA=="}');
+  repair();
+  expect(existsSync(`${file}.attrs`)).toBe(false);
+  expect(existsSync(`${file}.bak.attrs`)).toBe(true);
+  expect(readFileSync(file, "utf8")).toBe('{"version":2}');
+  expect(said).toHaveLength(1);
+});
