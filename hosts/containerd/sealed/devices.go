@@ -21,10 +21,13 @@ import (
 // nodeTimeout is how long devtmpfs may take to make a node.
 const nodeTimeout = 5 * time.Second
 
-// linger is how long a device without users stays open. A container's start looks into its image, e.g. at /etc/passwd, before it
-// mounts it, and one that crashed comes back: opening a device anew each time costs the kernel's check of the signature and of
-// all blocks that are read.
+// linger is how long a device without users stays open and mounted. A container's start looks into its image, e.g. at
+// /etc/passwd, before it mounts it, and one that crashed comes back: anew, each time, the kernel would check the signature and
+// all blocks that are read, as what it has read goes with the last mount.
 const linger = 10 * time.Second
+
+// closing is how long the kernel may take to let go of a device after its last mount has gone.
+const closing = 500 * time.Millisecond
 
 // signatureLimit bounds a signature, in bytes; one has some hundred.
 const signatureLimit = 64 << 10
@@ -38,14 +41,17 @@ type devices struct {
 	mutex sync.Mutex
 	// idle are the timers of devices that had no user when they were last looked at, by name.
 	idle map[string]*time.Timer
+	// held are mounts of devices that no path leads to, by name: they keep what the kernel has read and checked.
+	held map[string]*os.File
 }
 
 func newDevices() *devices {
-	return &devices{control: devicemapper.Control, linger: linger, idle: map[string]*time.Timer{}}
+	return &devices{control: devicemapper.Control, linger: linger, idle: map[string]*time.Timer{}, held: map[string]*os.File{}}
 }
 
-// use calls mount with the node of the layer's device, which stays for as long as something is mounted from it.
-func (d *devices) use(l layer, mount func(node string) error) error {
+// use calls mount with the node of the layer's device, to be mounted at target. The device stays for as long as something is
+// mounted from it.
+func (d *devices) use(l layer, target string, mount func(node string) error) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	mapper, err := devicemapper.Open(d.control)
@@ -75,7 +81,21 @@ func (d *devices) use(l layer, mount func(node string) error) error {
 	if err := mount(node); err != nil {
 		return errors.Join(err, d.removeIfUnused(mapper, name))
 	}
+	d.hold(name, target)
 	return nil
+}
+
+// hold keeps the file system that is mounted at target. Without it, which a kernel may refuse, all is as well, but slower.
+func (d *devices) hold(name, target string) {
+	if d.held[name] != nil {
+		return
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, target, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		log.L.WithError(err).WithField("device", name).Warn("sealed: file system is not held")
+		return
+	}
+	d.held[name] = os.NewFile(uintptr(tree), target)
 }
 
 func signedFor(device devicemapper.Device, rootHash string) error {
@@ -151,16 +171,35 @@ func (d *devices) release(node string) error {
 	return nil
 }
 
+// removeIdle lets go of a device, and removes it if nobody else uses it.
 func (d *devices) removeIdle(name string) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	delete(d.idle, name)
+	if tree := d.held[name]; tree != nil {
+		delete(d.held, name)
+		if err := tree.Close(); err != nil {
+			return err
+		}
+	}
 	mapper, err := devicemapper.Open(d.control)
 	if err != nil {
 		return err
 	}
 	defer mapper.Close()
-	return d.removeIfUnused(mapper, name)
+	// The kernel completes the closing of a last mount a little later; others go on meanwhile.
+	for end := time.Now().Add(closing); ; {
+		err := mapper.Remove(name)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return ignoreInUse(err)
+		}
+		d.mutex.Unlock()
+		time.Sleep(closing / 10)
+		d.mutex.Lock()
+		if d.held[name] != nil || d.idle[name] != nil {
+			return nil
+		}
+	}
 }
 
 // removeUnused removes what an earlier containerd left open and nothing uses.
@@ -185,7 +224,10 @@ func (d *devices) removeUnused() error {
 }
 
 func (d *devices) removeIfUnused(mapper *devicemapper.Mapper, name string) error {
-	err := mapper.Remove(name)
+	return ignoreInUse(mapper.Remove(name))
+}
+
+func ignoreInUse(err error) error {
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) {
 		return nil
 	}

@@ -96,7 +96,7 @@ func TestSignedFor(t *testing.T) {
 
 func TestUseWithoutADeviceMapper(t *testing.T) {
 	mounted := false
-	err := withoutDeviceMapper(t).use(layer{rootHash: strings.Repeat("a", 64)}, func(string) error {
+	err := withoutDeviceMapper(t).use(layer{rootHash: strings.Repeat("a", 64)}, t.TempDir(), func(string) error {
 		mounted = true
 		return nil
 	})

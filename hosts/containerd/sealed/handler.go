@@ -53,7 +53,7 @@ func (h *handler) Mount(ctx context.Context, m mount.Mount, target string, _ []m
 	if h.labelled {
 		mounted.Options = append(mounted.Options, "context="+strconv.Quote(layerContext))
 	}
-	err = h.devices.use(layer, func(node string) error {
+	err = h.devices.use(layer, target, func(node string) error {
 		mounted.Source = node
 		if err := mounted.Mount(target); err != nil {
 			return err
