@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { CustomResource } from "@pulumi/kubernetes/apiextensions/customResource";
 import { NetworkPolicy } from "@pulumi/kubernetes/networking/v1/networkPolicy";
+import type { networking } from "@pulumi/kubernetes/types/input";
 import { Component } from "../internal/component.js";
 import { checkClusterPolicies, type ClusterPolicies, policyObjects } from "./policy-objects.js";
 
@@ -25,7 +26,12 @@ export class NetworkPolicies extends Component {
 
     for (const { apiVersion, kind, metadata, spec } of policyObjects(args)) {
       const role = metadata.namespace === undefined ? metadata.name : `${metadata.namespace}.${metadata.name}`;
-      if (kind === "NetworkPolicy") new NetworkPolicy(this.childName(role), { metadata, spec }, this.childOptions());
+      if (kind === "NetworkPolicy")
+        new NetworkPolicy(
+          this.childName(role),
+          { metadata, spec: spec as networking.v1.NetworkPolicySpec },
+          this.childOptions(),
+        );
       else new CustomResource(this.childName(role), { apiVersion, kind, metadata, spec }, this.childOptions());
     }
     this.registerOutputs({});

@@ -359,7 +359,7 @@ function tierPeer(peer: NetworkPolicyPeer): object {
   return peer.ipBlock ? { networks: [peer.ipBlock.cidr] } : tierPods(peer);
 }
 
-function tierProtocol({ protocol = "TCP", port, endPort = port }: NetworkPolicyPort): object {
+function tierProtocol({ protocol = "TCP", port, endPort = port as number }: NetworkPolicyPort): object {
   const [start, end] = port === undefined ? [1, 65535] : [port, endPort];
   const destinationPort = start === end ? { number: start } : { range: { start, end } };
   return { [protocol.toLowerCase()]: { destinationPort } };
