@@ -60,6 +60,10 @@ describe("NetworkPolicies", () => {
     });
   });
 
+  it("is nothing where a denial has no rules, which Cilium refuses", () => {
+    expect(policyObjects({ networkPolicies: [{ ...web, action: "Deny", ingress: [] }], cilium: true })).toEqual([]);
+  });
+
   it("isolates by Cilium as by Kubernetes, also a direction without rules", () => {
     const policy = one({ ...web, policyTypes: ["Ingress", "Egress"], ingress: [{ from: [{ entities: ["host"] }] }] });
     expect(policy.spec).toMatchObject({

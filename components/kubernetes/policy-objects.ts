@@ -192,9 +192,12 @@ export function policyObjects(policies: ClusterPolicies): PolicyObject[] {
   checkClusterPolicies(check, policies);
   check.refuse();
   return [
-    ...(policies.networkPolicies ?? []).map((policy) =>
-      beyondKubernetes(policy).length === 0 ? toKubernetes(policy) : toCilium(policy),
-    ),
+    ...(policies.networkPolicies ?? [])
+      // A denial without rules denies nothing and isolates nobody; Cilium refuses it.
+      .filter(
+        (policy) => policy.action !== "Deny" || directions.some((direction) => rulesOf(policy, direction).length > 0),
+      )
+      .map((policy) => (beyondKubernetes(policy).length === 0 ? toKubernetes(policy) : toCilium(policy))),
     ...(policies.clusterNetworkPolicies ?? []).map(toTier),
   ];
 }
