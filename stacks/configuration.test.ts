@@ -21,7 +21,7 @@ it("reads what is set", () => {
 });
 
 it.each([
-  ["environment", "metal", "must be local or azure or kubernetes; other environments are not there yet"],
+  ["environment", "aks", "must be local or metal or azure or kubernetes"],
   ["cpus", "0", "must be a whole number from 1 to 64"],
   ["cpus", "two", "must be a whole number from 1 to 64"],
   ["memoryMiB", "512", "must be a whole number from 1024 to 1048576"],
@@ -49,6 +49,25 @@ it("demands what an environment cannot be without, and shows no secret", () => {
       '  palisade:cpus = "0": must be a whole number from 1 to 64',
       "  palisade:image: is required for the environment azure",
       "  palisade:resourceGroupName: is required for the environment azure",
+    ].join("\n"),
+  );
+});
+
+it("demands of metal how the machine is reached and which disk is meant, and never shows the key", () => {
+  pulumi.runtime.setAllConfig({
+    "palisade:environment": "metal",
+    "palisade:sshPrivateKey": "",
+    "palisade:sshPort": "0",
+  });
+  expect(() => readConfiguration()).toThrow(
+    [
+      "Stack configuration: 6 arguments are not valid",
+      '  palisade:sshPort = "0": must be a whole number from 1 to 65535',
+      "  palisade:sshPrivateKey: must not be empty",
+      "  palisade:image: is required for the environment metal",
+      "  palisade:sshHost: is required for the environment metal",
+      "  palisade:sshHostKey: is required for the environment metal",
+      "  palisade:diskSerial: is required for the environment metal",
     ].join("\n"),
   );
 });

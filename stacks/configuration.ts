@@ -2,8 +2,8 @@
 import * as pulumi from "@pulumi/pulumi";
 import { ArgumentError, type Problem } from "../components/index.js";
 
-/** The environments this release can make; azure and kubernetes are experimental. */
-export const environments = ["local", "azure", "kubernetes"] as const;
+/** The environments this release can make; all but local are experimental. */
+export const environments = ["local", "metal", "azure", "kubernetes"] as const;
 export type Environment = (typeof environments)[number];
 
 /** Settings of a stack. Absent ones take the components' defaults. */
@@ -37,6 +37,18 @@ export interface Configuration {
   registryUsername?: string;
   /** Set it with `pulumi config set --secret`. */
   registryPassword?: string;
+  /** metal: address of the machine, now of its rescue system and later of the host. */
+  sshHost?: string;
+  /** metal: port of the rescue system's SSH server. */
+  sshPort: number;
+  /** metal: key of its root. Set it with `pulumi config set --secret`. */
+  sshPrivateKey?: string;
+  /** metal: its public host key, `ssh-ed25519 …`; whoever has it becomes the host. */
+  sshHostKey?: string;
+  /** metal: serial number of the disk that is written. */
+  diskSerial?: string;
+  /** metal: serial number of a disk whose content may be lost. Absent: a disk with a content of others is refused. */
+  allowOverwrite?: string;
   /** azure: an existing resource group. */
   resourceGroupName?: string;
   /** azure: the region. Absent: that of the resource group. */
@@ -65,18 +77,24 @@ function integer(minimum: number, maximum: number): Reader<number> {
       : new Error(`must be a whole number from ${minimum} to ${maximum}`);
 }
 
-function oneOf<T extends string>(allowed: readonly T[], hint = ""): Reader<T> {
+function oneOf<T extends string>(allowed: readonly T[]): Reader<T> {
   return (value) =>
-    (allowed as readonly string[]).includes(value) ? (value as T) : new Error(`must be ${allowed.join(" or ")}${hint}`);
+    (allowed as readonly string[]).includes(value) ? (value as T) : new Error(`must be ${allowed.join(" or ")}`);
 }
 
 const readers = {
-  environment: oneOf(environments, "; other environments are not there yet"),
+  environment: oneOf(environments),
   image: (value) =>
     /^[^\s/@]+\/[^\s@]+@sha256:[0-9a-f]{64}$/.test(value) ? value : new Error("must be server/repository@sha256:…"),
   registryServer: text,
   registryUsername: text,
   registryPassword: text,
+  sshHost: text,
+  sshPort: integer(1, 65535),
+  sshPrivateKey: text,
+  sshHostKey: text,
+  diskSerial: text,
+  allowOverwrite: text,
   resourceGroupName: text,
   location: text,
   namespace: text,
@@ -99,12 +117,13 @@ const readers = {
 /** Settings without which an environment cannot be made. */
 const required: Record<Environment, (keyof Configuration)[]> = {
   local: [],
+  metal: ["image", "sshHost", "sshPrivateKey", "sshHostKey", "diskSerial"],
   azure: ["image", "resourceGroupName"],
   kubernetes: ["image"],
 };
 
 /** Settings whose values no message shows. */
-const secrets: string[] = ["registryPassword"] satisfies (keyof Configuration)[];
+const secrets: string[] = ["registryPassword", "sshPrivateKey"] satisfies (keyof Configuration)[];
 
 /** As in the `config` section of Pulumi.yaml, which a test compares; here for programs run without that file. */
 export const defaults: Configuration = {
@@ -117,6 +136,7 @@ export const defaults: Configuration = {
   acceleration: "auto",
   mode: "enforce",
   hostPort: 0,
+  sshPort: 22,
 };
 
 /**

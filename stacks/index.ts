@@ -8,6 +8,7 @@ type Program = (configuration: Configuration) => Record<string, unknown>;
 
 const programs: Record<Environment, () => Promise<Program>> = {
   local: async () => (await import("./local.js")).local,
+  metal: async () => (await import("./metal.js")).metal,
   azure: async () => (await import("./azure.js")).azure,
   kubernetes: async () => (await import("./kubernetes.js")).kubernetes,
 };

@@ -1,27 +1,14 @@
 /** The environment `local`: a registry, an image and its seal, a host in a virtual machine and a group on it, all on this machine. */
 import * as pulumi from "@pulumi/pulumi";
-import {
-  ContainerGroup,
-  DebianImage,
-  HostImage,
-  NestedHost,
-  PatchedImage,
-  Provider,
-  Registry,
-  SealedImage,
-} from "../components/index.js";
-import { defaultKeysDirectory, keyPair } from "../components/internal/directories.js";
+import { ContainerGroup, DebianImage, NestedHost, PatchedImage, Registry, SealedImage } from "../components/index.js";
+import { keyPair } from "../components/internal/directories.js";
 import type { Configuration } from "./configuration.js";
+import { hostImage } from "./host.js";
 import { files, port, website } from "./website.js";
 
 /** Declares the environment; returns the stack's outputs. */
 export function local(configuration: Configuration) {
-  const keysDirectory = configuration.keysDirectory ?? defaultKeysDirectory();
-  // A provider of its own: the default one would be given every setting of the namespace `palisade`, also those of the stack.
-  const provider = new Provider("palisade", {
-    stateDirectory: configuration.stateDirectory,
-    cacheDirectory: configuration.cacheDirectory,
-  });
+  const { provider, image, keysDirectory } = hostImage(configuration);
   const registry = new Registry("registry", {}, { provider });
   const access = {
     server: registry.server,
@@ -68,8 +55,6 @@ export function local(configuration: Configuration) {
     },
     { provider },
   );
-  const { imageDigest: digest, mode } = configuration;
-  const image = new HostImage("host", digest ? { digest } : { build: { keysDirectory, mode } }, { provider });
   const host = new NestedHost(
     "host",
     {

@@ -21,8 +21,9 @@ export interface Endpoint {
 }
 
 /**
- * Properties that ACI does not change on a living group; azure-native would try, and fail.
+ * Properties that ACI does not change on a living group; azure-native would try, and fail. Microsoft names the zone on a page of its own.
  * @see https://learn.microsoft.com/azure/container-instances/container-instances-update#properties-that-require-container-delete
+ * @see https://learn.microsoft.com/azure/reliability/reliability-containers#availability-zone-redeployment-and-migration
  */
 export const replacing = ["osType", "restartPolicy", "containers[*].resources", "subnetIds", "zones"];
 

@@ -22,7 +22,11 @@ const maximumVolumes = 20;
 /** Ports of an address at most (quotas). */
 const maximumPorts = 5;
 
-/** Ports that ACI keeps for itself, first and last of each range (FAQ). */
+/**
+ * Ports that ACI keeps for itself, first and last of each range.
+ * @see https://learn.microsoft.com/azure/container-instances/container-instances-faq "Does the ACI service reserve ports for service
+ * functionality?"; text in MicrosoftDocs/azure-compute-docs, articles/container-instances/container-instances-faq.yml
+ */
 const reservedPorts = [
   [22, 22],
   [1025, 1027],

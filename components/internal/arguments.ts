@@ -48,6 +48,11 @@ export class ArgumentCheck {
   /** @param subject who is refused, e.g. `NestedHost "web"` */
   constructor(private readonly subject: string) {}
 
+  /** Problems until now. */
+  get count(): number {
+    return this.problems.length;
+  }
+
   add(path: string, value: unknown, reason: string): void {
     const shown = value === undefined ? undefined : (JSON.stringify(value) ?? typeof value);
     this.problems.push({ path, reason, ...(shown === undefined ? {} : { value: shown }) });

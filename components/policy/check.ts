@@ -13,8 +13,13 @@ import { defaultNamespace, namespaceNameLabel } from "./identities.js";
 /** @throws ArgumentError with everything that is wrong */
 export function checkPolicySet(set: PolicySet): void {
   const check = new ArgumentCheck("network policies");
-  new Checks(check).set(set);
+  reportPolicySet(check, set);
   check.refuse();
+}
+
+/** Adds everything that is wrong to a check. */
+export function reportPolicySet(check: ArgumentCheck, set: PolicySet): void {
+  new Checks(check).set(set);
 }
 
 const labelName = /^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;

@@ -62,12 +62,13 @@ export class EngineProject {
 
   /**
    * @param program - name of a compiled program in `test/engine/programs`, or a path of one in `dist`
-   * @param options - `world`: an existing world to share, e.g. with the project that is imported from
+   * @param options - `world`: an existing world to share, e.g. with the project that is imported from; `plugins`: names of plugins of
+   * this package that run as they are
    */
   constructor(
     program: string,
     readonly stack = "test",
-    options: { world?: World; keys?: string; standIns?: StandIn[] } = {},
+    options: { world?: World; keys?: string; standIns?: StandIn[]; plugins?: string[] } = {},
   ) {
     this.world = options.world ?? new World(path.join(this.root, "world"));
     this.keys = options.keys ?? path.join(this.root, "keys");
@@ -95,6 +96,7 @@ export class EngineProject {
         ...["palisade", ...standIns.map(({ name }) => name)].map(
           (name) => `    - { name: ${name}, path: ${path.join(this.root, "plugin")} }`,
         ),
+        ...(options.plugins ?? []).map((name) => `    - { name: ${name}, path: ${path.join(repository, "bin")} }`),
         "",
       ].join("\n"),
     );

@@ -260,6 +260,22 @@ describe("LocalAgents", () => {
     });
   });
 
+  it("renews that of a host on bare metal, by the authority beside the client's certificate and no other", async () => {
+    const agents = new LocalAgents({ findHost: async () => undefined });
+    const other = await makeAuthority(folder, "other");
+    await withAgent(async (agent) => {
+      agent.notAfter = new Date(Date.now() + 9 * day);
+      const host = await connection(agent.port);
+      const certificates = `${await readFile(other.certificateFile, "utf8")}${host.certificateAuthority}`;
+      await withClient(agents.connect({ ...host, certificateAuthority: certificates }) as HostAgentClient, (made) =>
+        made.getHost(),
+      );
+      expect(agent.installed).toBe(0);
+      await withClient(agents.connect(host) as HostAgentClient, (made) => made.getHost());
+      expect(agent.installed).toBe(1);
+    });
+  });
+
   it("has an expired host enroll again, and goes on", async () => {
     let asked = 0;
     await withAgent(

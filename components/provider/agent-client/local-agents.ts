@@ -1,7 +1,7 @@
-/** Agents of hosts, with care for the certificates of those that run on this machine. */
+/** Agents of hosts, with care for the certificates of those that run on this machine, and of others whose authority is here. */
 import type { AgentClient, Agents, HostConnection } from "../backends.js";
 import { HostAgentClient } from "./client.js";
-import { renewIfDue } from "./renewal.js";
+import { authorityBeside, renewIfDue } from "./renewal.js";
 
 /** What is known of a host that runs on this machine. */
 export interface KnownHost {
@@ -25,9 +25,9 @@ export class LocalAgents implements Agents {
     const known = () => this.directory.findHost(connection.hostId);
     return new HostAgentClient(connection, {
       async renew(client, host) {
-        const machine = await known();
+        const authority = (await known())?.certificateAuthority ?? (await authorityBeside(connection));
         // A failure is no reason not to work: there are days left, and the next connection tries again.
-        if (machine) await renewIfDue(client, host, machine.certificateAuthority).catch(() => undefined);
+        if (authority) await renewIfDue(client, host, authority).catch(() => undefined);
       },
       async reenroll() {
         return (await known())?.reenroll() ?? false;

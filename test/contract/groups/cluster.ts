@@ -87,7 +87,7 @@ export class Cluster {
   }
 
   /** One request; the server's certificate is its own, made a moment ago, and the way to it is loopback. */
-  private send(method: string, target: string, body?: object): Promise<Answer> {
+  private send(method: string, target: string, body?: string): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const sent = request(
         {
@@ -116,7 +116,7 @@ export class Cluster {
         },
       );
       sent.on("error", reject);
-      sent.end(body && JSON.stringify(body));
+      sent.end(body);
     });
   }
 
@@ -125,14 +125,22 @@ export class Cluster {
     const { apiVersion, kind, metadata } = object;
     const group = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
     const space = metadata.namespace === undefined ? "" : `/namespaces/${metadata.namespace}`;
-    const plural =
-      kind === "NetworkPolicy"
-        ? "networkpolicies"
-        : kind === "RuntimeClass"
-          ? "runtimeclasses"
-          : `${kind.toLowerCase()}s`;
+    const plural = kind.toLowerCase().replace(/y$/, "ie").replace(/s$/, "se").concat("s");
     const query = `fieldManager=palisade&fieldValidation=Strict${options.dryRun ? "&dryRun=All" : ""}`;
-    return this.send("PATCH", `${group}${space}/${plural}/${metadata.name}?${query}`, object);
+    return this.send("PATCH", `${group}${space}/${plural}/${metadata.name}?${query}`, JSON.stringify(object));
+  }
+
+  /** Applies a CustomResourceDefinition as it was published, and waits until the server has it. */
+  async define(name: string, yaml: string): Promise<void> {
+    const target = `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}`;
+    const { status, body } = await this.send("PATCH", `${target}?fieldManager=palisade`, yaml);
+    if (status !== 201) throw new Error(`${name} is not taken: ${JSON.stringify(body)}`);
+    for (let tries = 0; tries < 300; tries += 1) {
+      const { conditions = [] } = (await this.send("GET", target)).body["status"] ?? {};
+      if (conditions.some(({ type, status: is }: Untyped) => type === "Established" && is === "True")) return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`${name} is not established`);
   }
 
   /** A namespace whose pods have to satisfy the Pod Security Standard `restricted`. */

@@ -1,4 +1,8 @@
+import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ArgumentError } from "../../../components/index.js";
+import { policyObjects } from "../../../components/kubernetes/index.js";
+import { namespaceNames, policySet } from "../../../components/policy/testing/arbitraries.js";
 import { digest } from "../../../components/internal/testing/answers.js";
 import { report } from "../../acceptance/report.js";
 import type { Untyped } from "./backend.js";
@@ -6,6 +10,7 @@ import { AzureBackend } from "./azure.js";
 import { cases, groupContract } from "./contract.js";
 import { HostBackend } from "./host.js";
 import { KubernetesBackend, podOf } from "./kubernetes.js";
+import { publishedCrds, readCrd } from "./published-crds.js";
 
 groupContract(new HostBackend());
 groupContract(new AzureBackend());
@@ -20,22 +25,26 @@ describe("Kubernetes' own part", () => {
       { name: "web", image: `registry.example/web@${digest}`, resources: { requests: { cpu: 1, memoryInGB: 1 } } },
     ],
   };
-  const seen = { refusal: "", runtime: "" };
+  const seen = { refusal: "", runtime: "", policies: 0, kinds: "", unknown: "" };
   beforeAll(() => backend.start());
   afterAll(async () => {
     await backend.stop();
     report({
       table: "clouds",
       id: "K1",
+      part: "objects",
       observed:
         `${kubernetes.taken} groups by server-side apply, dry and real, with strict validation and in namespaces that enforce ` +
         "the Pod Security Standard restricted: Deployments, Pods, Services, NetworkPolicies, Secrets, no warning; a missing " +
-        "RuntimeClass is refused, one that is there is taken",
-      control: `the same pod without its security context: ${seen.refusal}`,
-      pass: kubernetes.taken === cases.length && seen.refusal !== "" && seen.runtime !== "",
+        `RuntimeClass is refused, one that is there is taken; ${seen.policies} random policies as ${seen.kinds}, by the ` +
+        "definitions of Cilium 1.20.2 and network-policy-api 0.2.0",
+      control: `the same pod without its security context: ${seen.refusal}; an entity that Cilium does not have: ${seen.unknown}`,
+      pass:
+        kubernetes.taken === cases.length &&
+        [seen.refusal, seen.runtime, seen.unknown].every((text) => text !== "") &&
+        seen.policies > 0,
       seconds: (Date.now() - started) / 1000,
       evidence: `RuntimeClass: ${seen.runtime}`,
-      missing: "CiliumNetworkPolicy, and Cyclonus' cases against a host's own policies",
     });
   });
 
@@ -79,5 +88,41 @@ describe("Kubernetes' own part", () => {
     });
     expect(status).toBeGreaterThanOrEqual(400);
     expect(body["message"]).toContain("ingres");
+  });
+
+  it("takes every policy that is not refused in preview, by the published definitions", async () => {
+    for (const crd of publishedCrds) await backend.cluster.define(crd.name, readCrd(crd));
+    for (const namespace of namespaceNames) await backend.cluster.restrictedNamespace(namespace);
+    const made = fc
+      .sample(policySet, { numRuns: 40, seed: 20 })
+      .flatMap(({ networkPolicies, clusterNetworkPolicies }) => [
+        ...(networkPolicies ?? []).map((policy) => ({ networkPolicies: [policy] })),
+        ...(clusterNetworkPolicies ?? []).map((policy) => ({ clusterNetworkPolicies: [policy] })),
+      ]);
+    const objects = made.flatMap((policies) => {
+      try {
+        return policyObjects({ ...policies, cilium: true });
+      } catch (error) {
+        if (error instanceof ArgumentError) return [];
+        throw error;
+      }
+    });
+    const kinds = [...new Set(objects.map(({ kind }) => kind))].sort();
+    expect(kinds).toEqual(["CiliumNetworkPolicy", "ClusterNetworkPolicy", "NetworkPolicy"]);
+    for (const object of objects) {
+      const { status, body, warnings } = await backend.cluster.apply({ ...object }, { dryRun: true });
+      expect(status, JSON.stringify({ body, object })).toBeLessThan(300);
+      expect(warnings).toBe("");
+    }
+    seen.policies = objects.length;
+    seen.kinds = kinds.join(", ");
+
+    // Control: the definition is what refuses.
+    const cilium = objects.find(({ kind }) => kind === "CiliumNetworkPolicy")!;
+    const wrong = { ...cilium, spec: { ...cilium.spec, ingress: [{ fromEntities: ["outside"] }] } };
+    const { status, body } = await backend.cluster.apply(wrong, { dryRun: true });
+    expect(status).toBe(422);
+    expect(body["message"]).toContain("fromEntities");
+    seen.unknown = body["message"] as string;
   });
 });

@@ -1,0 +1,39 @@
+import * as pulumi from "@pulumi/pulumi";
+import { CustomResource } from "@pulumi/kubernetes/apiextensions/customResource";
+import { NetworkPolicy } from "@pulumi/kubernetes/networking/v1/networkPolicy";
+import type { networking } from "@pulumi/kubernetes/types/input";
+import { Component } from "../internal/component.js";
+import { checkClusterPolicies, type ClusterPolicies, policyObjects } from "./policy-objects.js";
+
+/** Arguments of {@link NetworkPolicies}: policies as for a host. */
+export type NetworkPoliciesArgs = ClusterPolicies;
+
+/**
+ * Network policies in a cluster, from the arguments that a host's are compiled from. Experimental: a real API server accepts them.
+ *
+ * What Kubernetes can say is a NetworkPolicy, which some network plugin of the cluster has to enforce. Denial, entities and ICMP are
+ * CiliumNetworkPolicies, tiers ClusterNetworkPolicies of network-policy-api; both with `cilium: true` only, as elsewhere they would
+ * be refused or, worse, ignored.
+ *
+ * @throws ArgumentError in preview, with the path of each field that the cluster cannot be told.
+ */
+export class NetworkPolicies extends Component {
+  constructor(name: string, args: NetworkPoliciesArgs, opts?: pulumi.ComponentResourceOptions) {
+    const check = Component.checkFor("NetworkPolicies", name);
+    checkClusterPolicies(check, args);
+    check.refuse();
+    super("NetworkPolicies", name, {}, opts, [], "kubernetes");
+
+    for (const { apiVersion, kind, metadata, spec } of policyObjects(args)) {
+      const role = metadata.namespace === undefined ? metadata.name : `${metadata.namespace}.${metadata.name}`;
+      if (kind === "NetworkPolicy")
+        new NetworkPolicy(
+          this.childName(role),
+          { metadata, spec: spec as networking.v1.NetworkPolicySpec },
+          this.childOptions(),
+        );
+      else new CustomResource(this.childName(role), { apiVersion, kind, metadata, spec }, this.childOptions());
+    }
+    this.registerOutputs({});
+  }
+}

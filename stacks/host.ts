@@ -1,0 +1,16 @@
+/** What the environments with a host of Palisade have in common. */
+import { HostImage, Provider } from "../components/index.js";
+import { defaultKeysDirectory } from "../components/internal/directories.js";
+import type { Configuration } from "./configuration.js";
+
+/** The provider, the host's image and where the operator's keys are. */
+export function hostImage(configuration: Configuration) {
+  const { imageDigest: digest, mode, keysDirectory = defaultKeysDirectory() } = configuration;
+  // A provider of its own: the default one would be given every setting of the namespace `palisade`, also those of the stack.
+  const provider = new Provider("palisade", {
+    stateDirectory: configuration.stateDirectory,
+    cacheDirectory: configuration.cacheDirectory,
+  });
+  const image = new HostImage("host", digest ? { digest } : { build: { keysDirectory, mode } }, { provider });
+  return { provider, image, keysDirectory };
+}

@@ -1,0 +1,55 @@
+/** The environment `metal` (experimental): a machine in a rescue system becomes a host, and runs the website. */
+import * as pulumi from "@pulumi/pulumi";
+import { ContainerGroup } from "../components/index.js";
+import { BareMetalHost } from "../components/metal/index.js";
+import { type Configuration, registryCredentials } from "./configuration.js";
+import { hostImage } from "./host.js";
+import { port, website } from "./website.js";
+
+/** Declares the environment; returns the stack's outputs. */
+export function metal(configuration: Configuration) {
+  const { provider, image, keysDirectory } = hostImage(configuration);
+  const host = new BareMetalHost("host", {
+    connection: {
+      host: configuration.sshHost!,
+      port: configuration.sshPort,
+      privateKey: pulumi.secret(configuration.sshPrivateKey!),
+      hostKey: configuration.sshHostKey!,
+    },
+    image: image.imageDigest,
+    disk: { serial: configuration.diskSerial! },
+    allowOverwrite: configuration.allowOverwrite,
+    keysDirectory,
+  });
+  const web = new ContainerGroup(
+    "web",
+    {
+      host: host.connection,
+      ...website(configuration.image!),
+      imageRegistryCredentials: registryCredentials(configuration),
+    },
+    { provider },
+  );
+  // Every port of the machine is its group's: nothing in between publishes some.
+  const address = `${configuration.sshHost}:${port}`;
+  return {
+    /** Where the group answers. */
+    url: `http://${address}/`,
+    /** The same as address:port. */
+    address,
+    /** Integrity as the host's kernel reported it at the end of the installation. */
+    integrity: host.integrity,
+    /** Identity of the host. */
+    hostId: host.hostId,
+    /** The disk that was written, as the rescue system calls it. */
+    device: host.device,
+    /** Digest of the image the host runs. */
+    hostImage: image.imageDigest,
+    /** What the host demands of code: enforce, audit or jit. */
+    mode: image.mode,
+    /** Name of the group on the host. */
+    group: web.containerGroupName,
+    /** State of the group. */
+    groupState: web.state,
+  };
+}
