@@ -126,7 +126,7 @@ function checkImage(check: ArgumentCheck, at: string, image: model.ImageArgs | u
   }
   if (!fields.allowed.includes("channel")) check.require(`${at}.digest`, digest);
   check.field(`${at}.digest`, digest, rules.digest);
-  check.field(`${at}.channel`, channel, rules.dnsLabel);
+  check.field(`${at}.channel`, channel as pulumi.Input<string> | undefined, rules.dnsLabel);
 }
 
 function checkPort(check: ArgumentCheck, at: string, port: model.PortArgs | undefined): void {

@@ -1,5 +1,6 @@
 /** The ways in which a container's image is named. */
 import * as pulumi from "@pulumi/pulumi";
+import type * as inputs from "../sdk/types/input.js";
 import { lift, mapItems } from "./inputs.js";
 import type * as model from "./model.js";
 
@@ -21,11 +22,13 @@ export function imageReference(image: Exclude<model.ImageArgs, model.ChannelImag
   ) as pulumi.Input<string>;
 }
 
-type Named<T> = Omit<T, "image"> & { image?: pulumi.Input<string>; imageChannel?: model.ChannelImageArgs };
+type Named<T> = Omit<T, "image"> & { image?: pulumi.Input<string>; imageChannel?: inputs.ImageChannelArgs };
 
 /** Containers as the provider takes them: an image that follows a channel is another property than a reference. */
 export function withImages<T extends { image: model.ImageArgs }>(containers: model.List<T>): model.List<Named<T>> {
   return mapItems(containers, ({ image, ...container }: T): Named<T> =>
-    followsChannel(image) ? { ...container, imageChannel: image } : { ...container, image: imageReference(image) },
+    followsChannel(image)
+      ? { ...container, imageChannel: image as inputs.ImageChannelArgs }
+      : { ...container, image: imageReference(image) },
   );
 }

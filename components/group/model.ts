@@ -88,8 +88,8 @@ export interface PinnedImageArgs {
 export interface ChannelImageArgs {
   /** server/repository */
   repository: pulumi.Input<string>;
-  /** A DNS label; from the same program the output `channel` of the PatchedImage that publishes into it. */
-  channel: pulumi.Input<string>;
+  /** A DNS label; in the program that publishes into it the output `channel` of its PatchedImage, so that the group comes after. */
+  channel: pulumi.Input<string | undefined>;
   /**
    * PEM of the key (ECDSA on P-256) that must have published what the channel leads to. Default: where it leads is believed, and the
    * host's image policies decide.
