@@ -133,30 +133,40 @@ describe("publishing", () => {
     expect(await publish(third, second)).toEqual({ digest: third });
   });
 
-  it("leaves it when the registry breaks off at any request, and repeated comes to its end", async () => {
-    const [first, second] = images;
+  it("leaves it when the registry breaks off at any request that changes something, and repeated comes to its end", async () => {
     const through = { registry: proxy.access };
-    // Signed and sealed for the proxy's address, which is part of what is signed.
     const sealing = await bench.machine("channels");
-    for (const digest of images) await bench.seal(sealing, repository, digest, through);
     const move = (digest: string) => channels.publish(testOperation("channel"), publication(digest, through));
-    let at = 1;
-    for (; ; at++) {
-      await move(first);
+    let present: string | undefined;
+    let wasBroken = true;
+    let at = 0;
+    while (wasBroken) {
+      const next = await image(`broken off ${++at}`);
+      // Signed and sealed for the proxy's address, which is part of what is signed.
+      await bench.seal(sealing, repository, next, through);
       let requests = 0;
-      proxy.behaviour = { breakOff: () => (++requests >= at ? "before" : undefined) };
-      const failure = await move(second).then(
+      proxy.behaviour = {
+        breakOff: (method) => {
+          if (["PUT", "POST"].includes(method)) requests++;
+          return requests >= at ? "before" : undefined;
+        },
+      };
+      const failure = await move(next).then(
         () => undefined,
         (error: Error) => error,
       );
       proxy.behaviour = {};
-      if (failure === undefined) break;
-      expect(failure.message).toMatch(/does not answer/);
-      expect(await target(), `request ${at}`).toBe(first);
-      await move(second);
-      expect(await target()).toBe(second);
+      wasBroken = failure !== undefined;
+      if (wasBroken) {
+        expect(failure!.message).toMatch(/does not answer/);
+        expect(await target(), `request ${at}`).toBe(present);
+        await move(next);
+      }
+      expect(await target()).toBe(next);
+      present = next;
     }
-    expect(at).toBeGreaterThan(8);
+    // Blobs, the publication, the list of what refers to the image, the tag.
+    expect(at).toBeGreaterThan(4);
   });
 });
 

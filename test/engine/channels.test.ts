@@ -23,9 +23,6 @@ async function imageDigest(project: EngineProject): Promise<unknown> {
   return (group!.outputs!["observedContainers"] as { imageDigest: string }[])[0]!.imageDigest;
 }
 
-const refresh = (project: EngineProject) =>
-  project.expectSuccess(["refresh", "--yes", "--skip-preview", "--stack", project.stack]);
-
 describe("a group that follows a channel", () => {
   const project = new EngineProject("stack");
   beforeAll(() => project.init({ channel: "stable" }));

@@ -350,6 +350,8 @@ class FakePatcher implements ImagePatcher {
     return database;
   }
 
+  async demandTools(): Promise<void> {}
+
   async patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved> {
     const { server } = spec.registry;
     const { repository, digest: original, imageSigner, tag } = spec;

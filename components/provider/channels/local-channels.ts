@@ -123,7 +123,7 @@ interface Memory {
   place: string;
   /** Newest publication that this machine has seen, milliseconds since the epoch; 0 when it has seen none. */
   newest: number;
-  remember(publishedAt: number): Promise<void>;
+  remember: (publishedAt: number) => Promise<void>;
 }
 
 const date = (milliseconds: number): string => new Date(milliseconds).toISOString();

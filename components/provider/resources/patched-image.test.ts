@@ -17,6 +17,7 @@ class Patcher {
   readonly asked: { spec: PatchSpec; previous: string | undefined }[] = [];
   /** What was done with the channel, in order. */
   readonly done: string[] = [];
+  lacksTools = false;
   /** Fails there. */
   failing = "";
 
@@ -37,6 +38,9 @@ class Patcher {
       databaseDigest: async (directory?: string) => {
         if (directory !== "/nowhere") return this.database;
         throw new PropertyError([{ property: "database", reason: "/nowhere holds no vulnerability database" }]);
+      },
+      demandTools: async () => {
+        if (this.lacksTools) throw new PropertyError([{ property: "digest", reason: "patching needs copa on PATH" }]);
       },
       patch: async (_op: unknown, spec: PatchSpec, previous?: string) => {
         this.asked.push({ spec, previous });
@@ -96,6 +100,19 @@ it("refuses a folder without a database, by its field, before anything is made",
     { inputs: given({ database: "/nowhere" }), oldInputs: undefined },
   );
   expect(failures).toEqual([{ property: "database", reason: "/nowhere holds no vulnerability database" }]);
+});
+
+it("says in preview already that this machine lacks the tools", async () => {
+  const patcher = new Patcher();
+  patcher.lacksTools = true;
+  const { id, inputs: oldInputs, outputs: oldOutputs } = await made(patcher);
+  const inputs = await checked(patcher, given({ triggers: ["again"] }));
+  const { backends } = patcher;
+  const foreseen = [
+    patchedImage.create({ backends }, { inputs, preview: true, op }),
+    patchedImage.update({ backends }, { id, oldInputs, oldOutputs, inputs, preview: true, op }),
+  ];
+  for (const one of foreseen) await expect(one).rejects.toThrow(/patching needs copa on PATH/);
 });
 
 it("asks no database whose folder is not known yet", async () => {

@@ -132,7 +132,10 @@ export const patchedImage: Resource = {
   },
 
   async create(context, { inputs, preview, op }) {
-    if (preview) return { id: "", outputs: foreseen(inputs) };
+    if (preview) {
+      await context.backends.patcher.demandTools();
+      return { id: "", outputs: foreseen(inputs) };
+    }
     return work(context, op, inputs, undefined);
   },
 
@@ -175,7 +178,10 @@ export const patchedImage: Resource = {
   },
 
   async update(context, { id, oldInputs, oldOutputs, inputs, preview, op }) {
-    if (preview) return { ...oldOutputs, ...foreseen(inputs) };
+    if (preview) {
+      await context.backends.patcher.demandTools();
+      return { ...oldOutputs, ...foreseen(inputs) };
+    }
     const isSame = (...names: string[]) => names.every((name) => oldInputs[name] === inputs[name]);
     // An earlier patch of the same original is kept while it is good.
     const patched = isSame("digest", "repository") ? text(oldOutputs["patchedDigest"]) : undefined;
