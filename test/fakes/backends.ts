@@ -413,7 +413,8 @@ class FakeChannels implements Channels {
 
   async publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget> {
     const present = await this.resolve(spec);
-    if (from !== undefined && present !== undefined && present !== from) return { digest: present };
+    const isElsewhere = present !== undefined && present !== from && present !== spec.digest;
+    if (from !== undefined && isElsewhere) return { digest: present };
     setChannel(this.world, this.place(spec), spec.digest);
     await op.checkpoint("channel-moved");
     await this.world.reach("channel-moved", op.signal);
