@@ -6,7 +6,14 @@
 // Registers the resources' types, so that references to them in a stack's state become objects again.
 import "./sdk/index.js";
 export { NestedHost, type NestedHostArgs } from "./host/nested-host.js";
-export { ContainerGroup, type ContainerGroupArgs, type IpAddressArgs } from "./group/container-group.js";
+export {
+  type ChannelImageArgs,
+  type ContainerArgs,
+  ContainerGroup,
+  type ContainerGroupArgs,
+  type IpAddressArgs,
+  type PinnedImageArgs,
+} from "./group/container-group.js";
 export { ArgumentError, type Problem } from "./internal/arguments.js";
 export * from "./image/index.js";
 export {

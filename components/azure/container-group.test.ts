@@ -88,6 +88,12 @@ describe("ContainerGroup on Azure", () => {
     expect(groupOf(registrations).inputs["containers"]).toMatchObject([{ name: "web", image: "[unknown]" }]);
   });
 
+  it("takes an image by its parts", async () => {
+    const image = { repository: "registry.example/web", digest: `sha256:${"ab".repeat(32)}` };
+    const { inputs } = await registered({ ...minimal, containers: [{ ...container, image }] });
+    expect(inputs["containers"]).toMatchObject([{ image: `${image.repository}@${image.digest}` }]);
+  });
+
   it.each(refusals)("refuses %s", async (message, change) => {
     await record({ answer });
     const create = () => new ContainerGroup("shop", { ...minimal, ...change });

@@ -4,13 +4,25 @@ import {
   type ContainerGroupArgs as AzureContainerGroupArgs,
 } from "@pulumi/azure-native/containerinstance/containerGroup";
 import { checkGroup } from "../group/checks.js";
+import { imageReference } from "../group/images.js";
 import { lift, mapItems, secret, verified } from "../group/inputs.js";
+import type { PinnedImageArgs } from "../group/model.js";
 import { ArgumentCheck, rules } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { azureRules, checkLimits } from "./limits.js";
 
-/** The arguments of azure-native's container group, without those that exist in ACI's preview API only. */
-export type ContainerGroupArgs = Omit<AzureContainerGroupArgs, "containerGroupProfile" | "standbyPoolProfile">;
+/**
+ * The arguments of azure-native's container group, without those that exist in ACI's preview API only. A container's image may be
+ * given by its parts, too.
+ */
+export type ContainerGroupArgs = Omit<
+  AzureContainerGroupArgs,
+  "containerGroupProfile" | "standbyPoolProfile" | "containers"
+> & {
+  containers: pulumi.Input<pulumi.Input<ContainerArgs>[]>;
+};
+
+export type ContainerArgs = Omit<AzureContainerArgs, "image"> & { image: pulumi.Input<string> | PinnedImageArgs };
 
 /** Where a port of the group is reached. */
 export interface Endpoint {
@@ -111,7 +123,7 @@ function checkArguments(check: ArgumentCheck, args: ContainerGroupArgs): void {
 
 /** The arguments as azure-native takes them: the names of the two are the same; defaults and secrets are added. */
 export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerGroupArgs {
-  const withSecureValues = <T extends Pick<ContainerArgs, "environmentVariables">>(container: T): T => ({
+  const withSecureValues = <T extends Pick<AzureContainerArgs, "environmentVariables">>(container: T): T => ({
     ...container,
     environmentVariables: mapItems(container.environmentVariables, (variable) =>
       variable.secureValue === undefined ? variable : { ...variable, secureValue: secret(variable.secureValue) },
@@ -129,8 +141,15 @@ export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerG
         (ipAddress) =>
           ipAddress && { ...ipAddress, type: ipAddress.type ?? (args.subnetIds === undefined ? "Public" : "Private") },
       ),
-    containers: mapItems(args.containers, withSecureValues),
-    initContainers: mapItems(args.initContainers, withSecureValues),
+    containers: mapItems(args.containers, (container) =>
+      withSecureValues({ ...container, image: imageReference(container.image) }),
+    ),
+    initContainers: mapItems(args.initContainers, (container) =>
+      withSecureValues({
+        ...container,
+        image: container.image && imageReference(container.image as pulumi.Input<string>),
+      }),
+    ),
     imageRegistryCredentials: mapItems(args.imageRegistryCredentials, (credential) => ({
       ...credential,
       password: secret(credential.password),
@@ -163,4 +182,5 @@ export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerG
   };
 }
 
-type ContainerArgs = AzureContainerGroupArgs["containers"] extends pulumi.Input<pulumi.Input<infer T>[]> ? T : never;
+type AzureContainerArgs =
+  AzureContainerGroupArgs["containers"] extends pulumi.Input<pulumi.Input<infer T>[]> ? T : never;

@@ -4,6 +4,7 @@
  */
 import { type ArgumentCheck, known, type Rule, rules } from "../internal/arguments.js";
 import { each, type GroupRules, maximumContainers } from "../group/checks.js";
+import { imageReference } from "../group/images.js";
 import type { ContainerGroupArgs } from "./container-group.js";
 
 /** Where the limits come from; the messages name these pages. */
@@ -49,6 +50,9 @@ const maxima: Record<string, { cpu: number; memoryInGB: number }> = {
 
 const previewOnly =
   "is part of ACI's preview API only: Microsoft's published client cannot send it, so Palisade cannot show that it is sent right";
+
+const noChannels =
+  "ACI changes an image by an update of the whole group only, so nobody but this program can roll it; name the digest";
 
 /** What ACI takes of the arguments that all backends share. */
 export const azureRules: GroupRules = {
@@ -100,6 +104,10 @@ export const azureRules: GroupRules = {
   initContainer: {
     allowed: ["name", "image", "command", "environmentVariables", "volumeMounts", "securityContext"],
   },
+  image: {
+    allowed: ["repository", "digest"],
+    refused: { channel: noChannels, publicKey: noChannels },
+  },
   environmentVariable: {
     allowed: ["name", "value", "secureValue"],
     refused: { secureValueReference: previewOnly },
@@ -145,7 +153,7 @@ export function checkLimits(check: ArgumentCheck, args: ContainerGroupArgs): voi
   if (known(args.priority) === "Spot") checkSpot(check, args);
   for (const list of ["containers", "initContainers"] as const) {
     each<{ image?: unknown }>(args[list], ({ image }, index) =>
-      check.field(`${list}[${index}].image`, image as string | undefined, publicRegistry),
+      check.field(`${list}[${index}].image`, imageReference(image as string), publicRegistry),
     );
   }
   each(args.imageRegistryCredentials, (credential, index) => {

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
@@ -89,9 +89,44 @@ describe("palisade", () => {
     [["env", "x"], "Unexpected argument 'x'"],
     [["logs"], "expected the name of a group"],
     [["console", "a", "b"], "one host at most"],
+    [["patch-tools", "copa"], "Unexpected argument 'copa'"],
   ])("does not understand %j", async (args, message) => {
     expect(await run(args)).toBe(2);
     expect(stderr).toContain(message);
+  });
+
+  it("builds the tools of patches with their pins, links them, and says what belongs on PATH", async () => {
+    const target = path.join(folder, "patch-tools");
+    // Stands for the Go compiler: what it would take minutes to make.
+    const go = path.join(folder, "go");
+    mkdirSync(go);
+    const script = `#!/bin/sh
+case "$1" in
+  version) echo "go version go1.26.0 linux/amd64" ;;
+  env) echo linux amd64 v1 ;;
+  build) for folder; do [ "$before" = -o ] && out=$folder; before=$folder; done
+    for name in trivy copacetic buildkitd vulndb; do echo "$PWD" > "$out/$name"; done ;;
+esac
+`;
+    writeFileSync(path.join(go, "go"), script);
+    chmodSync(path.join(go, "go"), 0o755);
+    vi.stubEnv("PATH", `${go}:${process.env["PATH"]}`);
+    vi.stubEnv("PALISADE_CACHE", path.join(folder, "cache"));
+    expect(await run(["patch-tools", "--directory", target])).toBe(0);
+    expect(stdout).toBe(`export PATH="${target}:$PATH"\n`);
+    for (const [command, module] of Object.entries({
+      trivy: "trivy",
+      copa: "copa",
+      buildkitd: "buildkit",
+      vulndb: "vulndb",
+    })) {
+      expect(readFileSync(path.join(target, command), "utf8").trim()).toMatch(new RegExp(`/tools/${module}$`));
+    }
+  });
+
+  it("says that Go is lacking", async () => {
+    vi.stubEnv("PATH", path.join(folder, "nothing"));
+    await expect(run(["patch-tools"])).rejects.toThrow(/needs Go on PATH, version 1\.26 or newer/);
   });
 
   it("prints an environment for a shell, quoted", async () => {

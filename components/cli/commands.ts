@@ -3,6 +3,7 @@ import { consoleCommand } from "./console-command.js";
 import { envCommand } from "./env-command.js";
 import { keysCommand } from "./keys-command.js";
 import { logsCommand } from "./logs-command.js";
+import { patchToolsCommand } from "./patch-tools-command.js";
 import { reapCommand } from "./reap-command.js";
 import { metalCommand } from "./metal-command.js";
 import { sealCommand } from "./seal-command.js";
@@ -25,6 +26,7 @@ const commands: Record<string, Command> = {
   seal: sealCommand,
   reap: reapCommand,
   vulndb: vulndbCommand,
+  "patch-tools": patchToolsCommand,
   metal: metalCommand,
 };
 

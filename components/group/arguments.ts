@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, known } from "../internal/arguments.js";
 import type * as inputs from "../sdk/types/input.js";
 import { checkGroup, type GroupRules } from "./checks.js";
+import type * as model from "./model.js";
 
 /** As in Azure Container Instances: the ports under which the group is reached. */
 export interface IpAddressArgs {
@@ -12,6 +13,16 @@ export interface IpAddressArgs {
   type?: pulumi.Input<string>;
 }
 
+/** As in Azure Container Instances, with an image that may follow a channel. */
+export interface ContainerArgs extends Omit<inputs.ContainerArgs, "image" | "imageChannel"> {
+  /**
+   * A reference with a digest, server/repository@sha256:…, or its parts `{ repository, digest }`: Pulumi rolls. Or a channel,
+   * `{ repository, channel }`, that a pipeline moves: its digest is taken when the container is declared first, and from then on the
+   * digest that runs stays until whoever rolls changes it; `observedContainers` tells it.
+   */
+  image: model.ImageArgs;
+}
+
 /** Arguments of `ContainerGroup`: those of `azure-native.containerinstance.ContainerGroup`, and `host`. */
 export interface ContainerGroupArgs {
   /** Where the group runs: the `connection` of a host. Another host replaces the group. */
@@ -19,7 +30,7 @@ export interface ContainerGroupArgs {
   /** Name on the host, a DNS label, unique there. Default: the component's name. A change replaces the group. */
   containerGroupName?: pulumi.Input<string>;
   /** 1 to 60 containers; they share one network namespace. */
-  containers: pulumi.Input<pulumi.Input<inputs.ContainerArgs>[]>;
+  containers: pulumi.Input<pulumi.Input<ContainerArgs>[]>;
   /** Registries that need credentials or a CA. Passwords are write-only. */
   imageRegistryCredentials?: pulumi.Input<pulumi.Input<inputs.ImageRegistryCredentialArgs>[]>;
   /** Absent: the group is reached on its host only. */
@@ -78,6 +89,7 @@ export const hostRules: GroupRules = {
     allowed: ["name", "image", "command", "environmentVariables", "ports", "resources"],
     refused: refusedContainerFields,
   },
+  image: { allowed: ["repository", "digest", "channel", "publicKey"] },
   environmentVariable: {
     allowed: ["name", "value", "secureValue"],
     refused: { secureValueReference: "a host has no Key Vault; use secureValue" },
@@ -112,7 +124,8 @@ export const hostRules: GroupRules = {
 
 /** Checks everything that is known now. What is not is checked by the provider, in preview too as soon as it is known. */
 export function checkGroupArguments(check: ArgumentCheck, args: ContainerGroupArgs): void {
-  checkGroup(check, args, hostRules);
+  // Of the shared arguments, only a host takes channels.
+  checkGroup(check, args as model.GroupArgs, hostRules);
   check.require("host", args.host);
   const host = known(args.host);
   if (host !== undefined && (typeof host !== "object" || !("hostId" in host) || host instanceof pulumi.Resource)) {

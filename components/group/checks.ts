@@ -1,6 +1,7 @@
 /** Checks that all backends of container groups share; each says by `GroupRules` what it takes of the arguments and why not the rest. */
 import * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, known, type Rule, rules } from "../internal/arguments.js";
+import { isImageParts } from "./images.js";
 import type * as model from "./model.js";
 
 /** Fields of one kind of argument. */
@@ -16,6 +17,8 @@ export interface GroupRules {
   container: Fields;
   /** Absent: the backend runs no init containers, and `group` refuses them. */
   initContainer?: Fields;
+  /** Fields of an image that is not a reference. */
+  image: Fields;
   environmentVariable: Fields;
   environmentName: Rule<string>;
   /** Fields of requests and limits. */
@@ -99,7 +102,7 @@ function checkInitContainer(
 /** What containers and init containers have in common. */
 function checkProgram(check: ArgumentCheck, at: string, container: model.InitContainerArgs, backend: GroupRules): void {
   check.field(`${at}.name`, container.name, rules.dnsLabel);
-  check.field(`${at}.image`, container.image, rules.imageReference);
+  checkImage(check, `${at}.image`, container.image, backend.image);
   each(container.environmentVariables, (variable, index) =>
     checkVariable(check, `${at}.environmentVariables[${index}]`, variable, backend),
   );
@@ -107,6 +110,23 @@ function checkProgram(check: ArgumentCheck, at: string, container: model.InitCon
   if (context && backend.securityContext) {
     check.keys(`${at}.securityContext`, context, backend.securityContext.allowed, backend.securityContext.refused);
   }
+}
+
+function checkImage(check: ArgumentCheck, at: string, image: model.ImageArgs | undefined, fields: Fields): void {
+  if (!isImageParts(image)) {
+    check.field(at, image, rules.imageReference);
+    return;
+  }
+  check.keys(at, image, fields.allowed, fields.refused);
+  check.require(`${at}.repository`, image.repository);
+  check.field(`${at}.repository`, image.repository, rules.imageRepository);
+  const { digest, channel } = image as Partial<model.PinnedImageArgs & model.ChannelImageArgs>;
+  if (fields.allowed.includes("channel") && (digest === undefined) === (channel === undefined)) {
+    check.add(at, undefined, "needs exactly one of digest and channel");
+  }
+  if (!fields.allowed.includes("channel")) check.require(`${at}.digest`, digest);
+  check.field(`${at}.digest`, digest, rules.digest);
+  check.field(`${at}.channel`, channel as pulumi.Input<string> | undefined, rules.dnsLabel);
 }
 
 function checkPort(check: ArgumentCheck, at: string, port: model.PortArgs | undefined): void {

@@ -75,6 +75,29 @@ describe("ContainerGroup", () => {
     ]);
   });
 
+  it("takes an image by its parts, and a channel in place of a digest", async () => {
+    const registrations = await record({ answer });
+    const { image: _reference, ports: _taken, ...rest } = container;
+    const repository = "registry.example/web";
+    new ContainerGroup("shop", {
+      ...minimal,
+      containers: [
+        container,
+        { ...rest, name: "pinned", image: { repository: pulumi.output(repository), digest } },
+        { ...rest, name: "follower", image: { repository, channel: pulumi.output("stable") } },
+        pulumi.output({ ...rest, name: "late", image: { repository, channel: "stable" } }),
+      ],
+    });
+    await settled();
+    const containers = deploymentOf(registrations).inputs["containers"] as Record<string, unknown>[];
+    expect(containers.map(({ image, imageChannel }) => ({ image, imageChannel }))).toEqual([
+      { image: `${repository}@${digest}`, imageChannel: undefined },
+      { image: `${repository}@${digest}`, imageChannel: undefined },
+      { image: undefined, imageChannel: { repository, channel: "stable" } },
+      { image: undefined, imageChannel: { repository, channel: "stable" } },
+    ]);
+  });
+
   it("previews on a host that is not there yet", async () => {
     const registrations = await record({ answer, preview: true });
     const host = new NestedHost("edge", { image: digest, keysDirectory: "/keys" });
@@ -132,6 +155,27 @@ describe("ContainerGroup", () => {
       'containers[0].image = "registry.example/web:latest": must name the image by digest',
       withContainer({ image: "registry.example/web:latest" }),
     ],
+    [
+      "containers[0].image: needs exactly one of digest and channel",
+      withContainer({ image: { repository: "registry.example/web" } }),
+    ],
+    [
+      "containers[0].image: needs exactly one of digest and channel",
+      withContainer({ image: { repository: "registry.example/web", digest, channel: "stable" } }),
+    ],
+    [
+      'containers[0].image.repository = "registry.example/web:1": must be server/repository',
+      withContainer({ image: { repository: "registry.example/web:1", digest } }),
+    ],
+    [
+      'containers[0].image.channel = "Stable": must be a DNS label',
+      withContainer({ image: { repository: "registry.example/web", channel: "Stable" } }),
+    ],
+    [
+      "containers[0].image.tag: no such argument",
+      withContainer({ image: { repository: "registry.example/web", tag: "1" } }),
+    ],
+    ["containers[0].imageChannel: no such argument", withContainer({ imageChannel: {} })],
     ["containers[0].volumeMounts: a host mounts no volumes", withContainer({ volumeMounts: [] })],
     ["containers[0].livenessProbe: a host probes no containers", withContainer({ livenessProbe: {} })],
     ["containers[0].ports[0].port = 70000: must be", withContainer({ ports: [{ port: 70000 }] })],

@@ -6,9 +6,11 @@ import { GroupDeployment } from "../sdk/groupDeployment.js";
 import type * as outputs from "../sdk/types/output.js";
 import { checkGroupArguments, type ContainerGroupArgs, hostRules, type IpAddressArgs } from "./arguments.js";
 import { checkIpAddress } from "./checks.js";
+import { withImages } from "./images.js";
 import { withSecretPasswords, withSecureValues } from "./secrets.js";
 
-export type { ContainerGroupArgs, IpAddressArgs } from "./arguments.js";
+export type { ContainerArgs, ContainerGroupArgs, IpAddressArgs } from "./arguments.js";
+export type { ChannelImageArgs, PinnedImageArgs } from "./model.js";
 
 /**
  * Containers that run together on one host: they share a network namespace and are restarted as the policy says. Its
@@ -50,7 +52,7 @@ export class ContainerGroup extends Component {
       {
         host: args.host,
         name: afterCheckOf(osType, groupName ?? name),
-        containers: withSecureValues(args.containers),
+        containers: withSecureValues(withImages(args.containers)),
         restartPolicy,
         ports: args.ipAddress === undefined ? undefined : publishedPorts(name, args.ipAddress),
         imageRegistryCredentials: args.imageRegistryCredentials && withSecretPasswords(args.imageRegistryCredentials),

@@ -76,11 +76,35 @@ export interface ResourceRequirementsArgs {
   >;
 }
 
+/** An image whose digest the program names. */
+export interface PinnedImageArgs {
+  /** server/repository */
+  repository: pulumi.Input<string>;
+  /** sha256:… */
+  digest: pulumi.Input<string>;
+}
+
+/** An image whose digest whoever rolls names, on hosts only: Pulumi neither moves it nor puts it back. */
+export interface ChannelImageArgs {
+  /** server/repository */
+  repository: pulumi.Input<string>;
+  /** A DNS label; in the program that publishes into it the output `channel` of its PatchedImage, so that the group comes after. */
+  channel: pulumi.Input<string | undefined>;
+  /**
+   * PEM of the key (ECDSA on P-256) that must have published what the channel leads to. Default: where it leads is believed, and the
+   * host's image policies decide.
+   */
+  publicKey?: pulumi.Input<string | undefined>;
+}
+
+/** How a container's image is named. */
+export type ImageArgs = pulumi.Input<string> | PinnedImageArgs | ChannelImageArgs;
+
 export interface InitContainerArgs {
   /** DNS label, unique in the group. */
   name: pulumi.Input<string>;
-  /** Reference with a digest: server/repository@sha256:… */
-  image: pulumi.Input<string>;
+  /** Reference with a digest, server/repository@sha256:…, or its parts. */
+  image: pulumi.Input<string> | PinnedImageArgs;
   /** Replaces the image's entry point and command. */
   command?: OptionalList<string>;
   environmentVariables?: OptionalList<EnvironmentVariableArgs>;

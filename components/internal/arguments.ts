@@ -132,6 +132,11 @@ export const rules = {
       ? undefined
       : "must be a digest: sha256: and 64 hexadecimal digits, e.g. the imageDigest of a HostImage") as Rule<string>,
 
+  imageRepository: ((value) =>
+    typeof value === "string" && /^[^\s/@]+\/[a-z0-9]+([._/-]+[a-z0-9]+)*$/.test(value)
+      ? undefined
+      : "must be server/repository, without tag and digest") as Rule<string>,
+
   imageReference: ((value) =>
     typeof value === "string" && /^[^\s/@]+\/[^\s@]+@sha256:[0-9a-f]{64}$/.test(value)
       ? undefined

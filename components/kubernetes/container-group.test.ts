@@ -148,6 +148,10 @@ describe("ContainerGroup on Kubernetes", () => {
   const withSecurity = (securityContext: object) => withContainer({ securityContext });
 
   it.each<[string, object]>([
+    [
+      "containers[0].image.channel: a cluster pulls by itself and follows no channel",
+      withContainer({ image: { repository: "registry.example/web", channel: "stable" } }),
+    ],
     ["sku: belongs to Azure", { sku: "Standard" }],
     ["host: belongs to groups on hosts", { host: {} }],
     ['osType = "Windows": must be Linux', { osType: "Windows" }],

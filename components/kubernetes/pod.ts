@@ -2,6 +2,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { core } from "@pulumi/kubernetes/types/input";
 import { known } from "../internal/arguments.js";
+import { imageReference } from "../group/images.js";
 import { lift, mapItems } from "../group/inputs.js";
 import type * as model from "../group/model.js";
 import type { ContainerGroupArgs } from "./container-group.js";
@@ -68,7 +69,7 @@ function toProgram(container: model.InitContainerArgs, secrets: SecretNames): co
             },
           },
     ),
-    image: container.image,
+    image: imageReference(container.image),
     name: container.name,
     securityContext: lift(container.securityContext ?? {}, (context) => ({
       allowPrivilegeEscalation: false,

@@ -6,6 +6,9 @@ import type { ContainerGroupArgs } from "./container-group.js";
 const onAzureOnly = "belongs to Azure and means nothing on Kubernetes; leave it out";
 const noIdentity = "Kubernetes has no managed identities of Azure; use username and password";
 
+const noChannels =
+  "a cluster pulls by itself and follows no channel of Palisade, and its nodes check no publication; name the digest";
+
 export const kubernetesRules: GroupRules = {
   group: {
     allowed: [
@@ -56,6 +59,10 @@ export const kubernetesRules: GroupRules = {
   },
   initContainer: {
     allowed: ["name", "image", "command", "environmentVariables", "volumeMounts", "securityContext"],
+  },
+  image: {
+    allowed: ["repository", "digest"],
+    refused: { channel: noChannels, publicKey: noChannels },
   },
   environmentVariable: {
     allowed: ["name", "value", "secureValue"],

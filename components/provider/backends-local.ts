@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { LocalAgents } from "./agent-client/local-agents.js";
 import type { Backends } from "./backends.js";
+import { LocalChannels } from "./channels/local-channels.js";
 import { LocalHostImages } from "./host-images/local-host-images.js";
 import { createLocalHypervisor, demandLocal } from "./hypervisor/local-hypervisor.js";
 import { HypervisorMarkers } from "./hypervisor/markers.js";
@@ -28,6 +29,7 @@ export function createLocalBackends(config: { stateDirectory: string; cacheDirec
     images: new DebianImageBuilder(cache, (server) => registries.findRegistry(server)),
     sealer: new LocalSealer(cache, (server) => registries.findRegistry(server)),
     patcher: new LocalPatcher(state, cache, registries),
+    channels: new LocalChannels(state, cache, (server) => registries.findRegistry(server)),
     hostImages: new LocalHostImages(state, cache, (digest) => machines.usesImage(digest)),
     agents: new LocalAgents(machines),
   };

@@ -35,7 +35,7 @@ export interface Operation {
   status(message: string): void;
   /**
    * Named points at which tests kill or fail the call: `marker-written`, `disk-created`, `tpm-started`, `qemu-started`,
-   * `booted`, `enrolled`, `registry-started`, `image-built`, `image-scanned`, `image-patched`, `image-pushed`, `layer-sealed`, `image-signed`, `seal-published`,
+   * `booted`, `enrolled`, `registry-started`, `image-built`, `image-scanned`, `image-patched`, `image-pushed`, `layer-sealed`, `image-signed`, `seal-published`, `channel-moved`,
    * `group-applied`, `group-ready`, `image-policy-applied`.
    * Does nothing in production.
    */
@@ -246,7 +246,8 @@ export interface HostImageStore {
 export interface AgentClient {
   getHost(): Promise<agentv1.GetHostResponse>;
   getIntegrity(): Promise<agentv1.GetIntegrityResponse>;
-  applyGroup(spec: agentv1.GroupSpec, dryRun?: boolean): Promise<agentv1.Group>;
+  /** @param expectedGeneration refused when the group has another one by now. Default: whatever it is. */
+  applyGroup(spec: agentv1.GroupSpec, dryRun?: boolean, expectedGeneration?: bigint): Promise<agentv1.Group>;
   /** undefined: the host itself says that there is no such group. */
   getGroup(name: string): Promise<agentv1.Group | undefined>;
   deleteGroup(name: string): Promise<void>;
@@ -396,6 +397,8 @@ export interface PatchedFound {
 export interface ImagePatcher {
   /** Digest of a vulnerability database; reads small files only. Throws a PropertyError when there is none. */
   databaseDigest(directory?: string): Promise<string>;
+  /** Throws a PropertyError that says what this machine lacks to patch, and how it is got. */
+  demandTools(): Promise<void>;
   /**
    * Scans, and patches what is fixable, always from the original.
    *
@@ -417,6 +420,43 @@ export interface ImagePatcher {
   endPatch(op: Operation, id: string): Promise<void>;
 }
 
+/** Tags that begin with it are channels: nothing else sets them. */
+export const channelTagPrefix = "palisade-channel-";
+
+export interface ChannelSpec {
+  registry: RegistryAccess;
+  repository: string;
+  /** DNS label. */
+  channel: string;
+}
+export interface ChannelPublication extends ChannelSpec {
+  digest: string;
+  /** Key of the seal that the image must have. */
+  sealSigner: SigningKey;
+  /** Key of the signature that the image must have; signs the publication. */
+  imageSigner: SigningKey;
+}
+export interface ChannelTarget {
+  /** What the channel leads to. */
+  digest: string;
+}
+export interface Channels {
+  /**
+   * The digest that a channel leads to; undefined when the registry says that there is no such channel. Credentials as for
+   * `ImageBuilder.readImage`.
+   *
+   * @param publicKey PEM: then the key must have published the digest into the channel, and not before a publication that this machine
+   * has seen.
+   */
+  resolve(spec: ChannelSpec, publicKey?: string): Promise<string | undefined>;
+  /**
+   * Moves a channel to an image that is sealed and signed; does nothing when it is there.
+   *
+   * @param from where the channel is to be moved from: when it leads elsewhere by now, it stays. Default: anywhere.
+   */
+  publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget>;
+}
+
 /** Everything the provider's resources stand on. */
 export interface Backends {
   hypervisor(uri: string): Hypervisor;
@@ -424,6 +464,7 @@ export interface Backends {
   images: ImageBuilder;
   sealer: ImageSealer;
   patcher: ImagePatcher;
+  channels: Channels;
   hostImages: HostImageStore;
   agents: Agents;
 }

@@ -30,6 +30,7 @@ export async function removeOwnedBy(
     }
   };
   await of("virtual-machines", "vm", (op, id) => hypervisor.deleteVirtualMachine(op, id, true));
+  await of("patches", "patch", (op, id) => backends.patcher.endPatch(op, id));
   await of("registries", "registry", (op, id) => backends.registries.deleteRegistry(op, id));
   await of("state-disks", "disk", (op, id) => hypervisor.deleteStateDisk(op, id));
   for (const { owner, digest } of await claimsOf(backend, join(stateDirectory, "images"))) {

@@ -37,6 +37,14 @@ export class PatchedImage extends pulumi.CustomResource {
     }
 
     /**
+     * Channel of the repository that leads to the image once it is patched, sealed, signed and verified: a DNS label. With layerSigner and sealSigner. A channel that somebody else has moved since is only moved when the original is another.
+     */
+    declare public readonly channel: pulumi.Output<string | undefined>;
+    /**
+     * sha256:… that the channel led to when this resource was done with it; absent without a channel.
+     */
+    declare public /*out*/ readonly channelDigest: pulumi.Output<string | undefined>;
+    /**
      * Folder of a vulnerability database as Trivy reads it. Default: the one that `palisade vulndb build` makes.
      */
     declare public readonly database: pulumi.Output<string | undefined>;
@@ -57,9 +65,13 @@ export class PatchedImage extends pulumi.CustomResource {
      */
     declare public /*out*/ readonly fixableBefore: pulumi.Output<number>;
     /**
-     * Signs the OpenVEX attestation in cosign's format: EC on P-256.
+     * Signs the OpenVEX attestation in cosign's format, and for a channel the image and its publication: EC on P-256.
      */
     declare public readonly imageSigner: pulumi.Output<outputs.SigningKey>;
+    /**
+     * Signs the layers' root hashes for a channel: RSA.
+     */
+    declare public readonly layerSigner: pulumi.Output<outputs.SigningKey | undefined>;
     /**
      * sha256:… of the patched image; the original's when nothing in that is fixable.
      */
@@ -84,6 +96,10 @@ export class PatchedImage extends pulumi.CustomResource {
      * Time of the last scan, ISO 8601.
      */
     declare public /*out*/ readonly scannedAt: pulumi.Output<string>;
+    /**
+     * Signs the seal manifest for a channel: EC on P-256, or RSA.
+     */
+    declare public readonly sealSigner: pulumi.Output<outputs.SigningKey | undefined>;
     /**
      * Tag that is set to the patched image, after everything else. Absent: none is set, the digest alone names it.
      */
@@ -120,13 +136,17 @@ export class PatchedImage extends pulumi.CustomResource {
             if (args?.repository === undefined && !opts.urn) {
                 throw new Error("Missing required property 'repository'");
             }
+            resourceInputs["channel"] = args?.channel;
             resourceInputs["database"] = args?.database;
             resourceInputs["digest"] = args?.digest;
             resourceInputs["imageSigner"] = args?.imageSigner;
+            resourceInputs["layerSigner"] = args?.layerSigner;
             resourceInputs["registry"] = args?.registry;
             resourceInputs["repository"] = args?.repository;
+            resourceInputs["sealSigner"] = args?.sealSigner;
             resourceInputs["tag"] = args?.tag;
             resourceInputs["triggers"] = args?.triggers;
+            resourceInputs["channelDigest"] = undefined /*out*/;
             resourceInputs["databaseDigest"] = undefined /*out*/;
             resourceInputs["fixableAfter"] = undefined /*out*/;
             resourceInputs["fixableBefore"] = undefined /*out*/;
@@ -136,18 +156,22 @@ export class PatchedImage extends pulumi.CustomResource {
             resourceInputs["scannedAt"] = undefined /*out*/;
             resourceInputs["vexReference"] = undefined /*out*/;
         } else {
+            resourceInputs["channel"] = undefined /*out*/;
+            resourceInputs["channelDigest"] = undefined /*out*/;
             resourceInputs["database"] = undefined /*out*/;
             resourceInputs["databaseDigest"] = undefined /*out*/;
             resourceInputs["digest"] = undefined /*out*/;
             resourceInputs["fixableAfter"] = undefined /*out*/;
             resourceInputs["fixableBefore"] = undefined /*out*/;
             resourceInputs["imageSigner"] = undefined /*out*/;
+            resourceInputs["layerSigner"] = undefined /*out*/;
             resourceInputs["patchedDigest"] = undefined /*out*/;
             resourceInputs["reference"] = undefined /*out*/;
             resourceInputs["registry"] = undefined /*out*/;
             resourceInputs["remaining"] = undefined /*out*/;
             resourceInputs["repository"] = undefined /*out*/;
             resourceInputs["scannedAt"] = undefined /*out*/;
+            resourceInputs["sealSigner"] = undefined /*out*/;
             resourceInputs["tag"] = undefined /*out*/;
             resourceInputs["triggers"] = undefined /*out*/;
             resourceInputs["vexReference"] = undefined /*out*/;
@@ -162,6 +186,10 @@ export class PatchedImage extends pulumi.CustomResource {
  */
 export interface PatchedImageArgs {
     /**
+     * Channel of the repository that leads to the image once it is patched, sealed, signed and verified: a DNS label. With layerSigner and sealSigner. A channel that somebody else has moved since is only moved when the original is another.
+     */
+    channel?: pulumi.Input<string | undefined>;
+    /**
      * Folder of a vulnerability database as Trivy reads it. Default: the one that `palisade vulndb build` makes.
      */
     database?: pulumi.Input<string | undefined>;
@@ -170,9 +198,13 @@ export interface PatchedImageArgs {
      */
     digest: pulumi.Input<string>;
     /**
-     * Signs the OpenVEX attestation in cosign's format: EC on P-256.
+     * Signs the OpenVEX attestation in cosign's format, and for a channel the image and its publication: EC on P-256.
      */
     imageSigner: pulumi.Input<inputs.SigningKeyArgs>;
+    /**
+     * Signs the layers' root hashes for a channel: RSA.
+     */
+    layerSigner?: pulumi.Input<inputs.SigningKeyArgs | undefined>;
     /**
      * Where the image is, and where the patched one is put.
      */
@@ -181,6 +213,10 @@ export interface PatchedImageArgs {
      * Repository in the registry.
      */
     repository: pulumi.Input<string>;
+    /**
+     * Signs the seal manifest for a channel: EC on P-256, or RSA.
+     */
+    sealSigner?: pulumi.Input<inputs.SigningKeyArgs | undefined>;
     /**
      * Tag that is set to the patched image, after everything else. Absent: none is set, the digest alone names it.
      */

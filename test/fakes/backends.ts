@@ -10,6 +10,10 @@ import {
   type AgentClient,
   type Agents,
   type Backends,
+  type ChannelPublication,
+  type Channels,
+  type ChannelSpec,
+  type ChannelTarget,
   type DebianImageObserved,
   type DebianImageSpec,
   type HostConnection,
@@ -346,6 +350,8 @@ class FakePatcher implements ImagePatcher {
     return database;
   }
 
+  async demandTools(): Promise<void> {}
+
   async patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved> {
     const { server } = spec.registry;
     const { repository, digest: original, imageSigner, tag } = spec;
@@ -380,6 +386,43 @@ class FakePatcher implements ImagePatcher {
         scannedAt: new Date(0).toISOString(),
       },
     };
+  }
+}
+
+/** Moves a channel, `<server>/<repository>:<channel>`, as a pipeline does. */
+export function setChannel(world: World, place: string, digest: string): void {
+  const owner = { backend: "", project: "", stack: "", urn: "" };
+  world.put("channels", { id: place, owner, finished: true, spec: digest, observed: {} });
+}
+
+/** Changes the digest of a group's images on its host, as a scheduler does that rolls. */
+export function rollGroup(world: World, id: string, digest: string): void {
+  const thing = world.get<StoredGroup>("groups", id)!;
+  const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
+  for (const container of spec.containers) container.image = `${container.image.split("@")[0]}@${digest}`;
+  const rolled = { spec: toJson(agentv1.GroupSpecSchema, spec), generation: thing.spec.generation + 1 };
+  world.put("groups", { ...thing, spec: rolled });
+}
+
+class FakeChannels implements Channels {
+  constructor(private readonly world: World) {}
+
+  async resolve(spec: ChannelSpec): Promise<string | undefined> {
+    return this.world.get<string>("channels", this.place(spec))?.spec;
+  }
+
+  async publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget> {
+    const present = await this.resolve(spec);
+    const isElsewhere = present !== undefined && present !== from && present !== spec.digest;
+    if (from !== undefined && isElsewhere) return { digest: present };
+    setChannel(this.world, this.place(spec), spec.digest);
+    await op.checkpoint("channel-moved");
+    await this.world.reach("channel-moved", op.signal);
+    return { digest: spec.digest };
+  }
+
+  private place({ registry, repository, channel }: ChannelSpec): string {
+    return `${registry.server}/${repository}:${channel}`;
   }
 }
 
@@ -468,7 +511,7 @@ class FakeAgent implements AgentClient {
     return create(agentv1.GetIntegrityResponseSchema, { secureBoot: true, lockdown: "integrity" });
   }
 
-  async applyGroup(spec: agentv1.GroupSpec, dryRun = false): Promise<agentv1.Group> {
+  async applyGroup(spec: agentv1.GroupSpec, dryRun = false, expectedGeneration = 0n): Promise<agentv1.Group> {
     this.reach();
     const taken = this.world
       .list<StoredGroup>("groups")
@@ -483,8 +526,14 @@ class FakeAgent implements AgentClient {
     }
     for (const registry of kept.imageRegistries) registry.password = "";
     const json = toJson(agentv1.GroupSpecSchema, kept);
+    const roll = dryRun ? undefined : this.world.takeRoll();
+    if (roll !== undefined) rollGroup(this.world, this.id(spec.name), roll);
     const before = this.stored(spec.name);
-    const generation = (before?.spec.generation ?? 0) + 1;
+    const present = before?.spec.generation ?? 0;
+    if (expectedGeneration !== 0n && Number(expectedGeneration) !== present) {
+      throw new Error(`expectedGeneration: the group has generation ${present}, not ${expectedGeneration}`);
+    }
+    const generation = present + 1;
     const unchanged = before && JSON.stringify(before.spec.spec) === JSON.stringify(json);
     if (!dryRun) {
       this.world.put<StoredGroup>("groups", {
@@ -657,6 +706,7 @@ export function createFakeBackends(world: World): Backends {
     images: new FakeImages(world, registries),
     sealer: new FakeSealer(world),
     patcher: new FakePatcher(world),
+    channels: new FakeChannels(world),
     hostImages: new FakeHostImages(world),
     agents: new FakeAgents(world, hypervisor),
   };

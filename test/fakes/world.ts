@@ -14,6 +14,7 @@ export type Kind =
   | "images"
   | "patches"
   | "seals"
+  | "channels"
   | "host-images"
   | "groups"
   | "image-policies";
@@ -82,6 +83,20 @@ export class World {
   /** Changes what is observed of every thing of a kind, behind the provider's back. */
   disturb(kind: Kind, observed: Record<string, unknown>): void {
     for (const thing of this.list(kind)) this.put(kind, { ...thing, observed: { ...thing.observed, ...observed } });
+  }
+
+  /** Lets a group be rolled to a digest by somebody else just before it is declared the next time. */
+  scheduleRoll(digest: string): void {
+    writeFileSync(path.join(this.directory, "roll"), digest);
+  }
+
+  /** The digest of a roll that is due, once. */
+  takeRoll(): string | undefined {
+    const file = path.join(this.directory, "roll");
+    if (!existsSync(file)) return undefined;
+    const digest = readFileSync(file, "utf8");
+    rmSync(file);
+    return digest;
   }
 
   private get faultsFile(): string {

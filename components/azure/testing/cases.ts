@@ -153,6 +153,11 @@ export const refusals: [string, object][] = [
     { osType: "Windows", containers: [container, { ...container, name: "b", ports: [] }] },
   ],
   ["gpu: ACI's GPUs were retired", withContainer({ resources: { requests: { cpu: 1, memoryInGB: 1, gpu: {} } } })],
+  [
+    "containers[0].image.channel: ACI changes an image by an update of the whole group only",
+    withContainer({ image: { repository: "registry.example/web", channel: "stable" } }),
+  ],
+  ['containers[0].image = "10.0.0.7:5000/web@', withContainer({ image: { repository: "10.0.0.7:5000/web", digest } })],
   ['containers[0].image = "10.0.0.7:5000/web@', withContainer({ image: `10.0.0.7:5000/web@${digest}` })],
   [
     "imageRegistryCredentials[0]: ACI needs username and password, or identity",

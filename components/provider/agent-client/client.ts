@@ -66,8 +66,9 @@ export class HostAgentClient implements AgentClient {
     await this.call(() => this.hosts.powerOff({}));
   }
 
-  async applyGroup(spec: GroupSpec, dryRun = false): Promise<Group> {
-    const { group } = await this.call(() => this.groups.applyGroup({ spec, dryRun }, { timeoutMs: 60_000 }));
+  async applyGroup(spec: GroupSpec, dryRun = false, expectedGeneration = 0n): Promise<Group> {
+    const request = { spec, dryRun, expectedGeneration };
+    const { group } = await this.call(() => this.groups.applyGroup(request, { timeoutMs: 60_000 }));
     return group ?? this.incomplete("group");
   }
 

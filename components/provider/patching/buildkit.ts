@@ -9,7 +9,7 @@ import { spawnDetached, isAlive, processesIn, terminate, type ProcessIdentity } 
 import { lastLines } from "../ownership/tail.js";
 import { sleep } from "../ownership/time.js";
 import { runtime } from "./programs.js";
-import { mirrorFolder, upstream } from "./tooling-image.js";
+import { mirrorFolder } from "./tooling-image.js";
 
 export const processName = "buildkitd";
 
@@ -24,13 +24,15 @@ export interface BuildKitOptions {
   /** host:port of the registry in which Copa works, which is also the mirror of its tooling images. */
   server: string;
   caFile: string;
+  /** Registries for which it stands in. */
+  upstreams: string[];
 }
 
 /**
  * The settings: https://docs.docker.com/build/buildkit/toml-configuration/. Steps run in the host's network, as the package mirror may
  * be reachable from there only.
  */
-export function configuration({ folder, socket, server, caFile }: BuildKitOptions): string {
+export function configuration({ folder, socket, server, caFile, upstreams }: BuildKitOptions): string {
   const text = (value: string) => JSON.stringify(value);
   return [
     `root = ${text(join(folder, "buildkit"))}`,
@@ -47,8 +49,10 @@ export function configuration({ folder, socket, server, caFile }: BuildKitOption
     // Not told, it would speak HTTP to an address of the loopback.
     "  http = false",
     `  ca = [${text(caFile)}]`,
-    `[registry.${text(upstream)}]`,
-    `  mirrors = [${text(`${server}/${mirrorFolder}`)}]`,
+    ...upstreams.flatMap((upstream) => [
+      `[registry.${text(upstream)}]`,
+      `  mirrors = [${text(`${server}/${mirrorFolder}`)}]`,
+    ]),
     "",
   ].join("\n");
 }

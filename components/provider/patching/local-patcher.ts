@@ -1,6 +1,6 @@
 /** Patches images with this machine's tools. */
-import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type {
@@ -28,17 +28,21 @@ import { defaultDatabaseDirectory, findDatabase } from "./database.js";
 import { baseDigest, databaseNote, patchImage, tagNote } from "./patch-image.js";
 import { demandPrograms } from "./programs.js";
 import { writeToolAccess } from "./tool-access.js";
-import { pushToolingImage } from "./tooling-image.js";
+import { copaRegistries, pushToolingImage } from "./tooling-image.js";
 import { readManifest } from "./transfer.js";
 import { openVexType, summaryOf, type VexDocument } from "./vex.js";
 
 /** One run of Copa may take this long, milliseconds. */
 const patchLimit = 8 * 60_000;
 
-type PatchMarker = Marker<{ reference: string }, Record<string, never>>;
+interface PatchDetails {
+  /** Private folder in which the tools work. In the system's folder for what is temporary, as the path of BuildKit's socket is short. */
+  workspace: string;
+}
+type PatchMarker = Marker<{ reference: string }, PatchDetails>;
 
 export class LocalPatcher implements ImagePatcher {
-  private readonly markers: MarkerStore<{ reference: string }, Record<string, never>>;
+  private readonly markers: MarkerStore<{ reference: string }, PatchDetails>;
 
   constructor(
     stateDirectory: string,
@@ -52,6 +56,10 @@ export class LocalPatcher implements ImagePatcher {
     return (await this.database(directory)).digest;
   }
 
+  async demandTools(): Promise<void> {
+    await demandPrograms();
+  }
+
   async patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved> {
     const reference = `${spec.registry.server}/${spec.repository}@${spec.digest}`;
     const id = idFor(this.markers.prefix, op.owner);
@@ -59,23 +67,24 @@ export class LocalPatcher implements ImagePatcher {
     const place = createHash("sha256").update(`${spec.registry.server}/${spec.repository}`).digest("hex");
     return within(op, reference, (signal) =>
       withLock(join(this.markers.directory, ".locks", place), signal, async () => {
-        await demandPrograms();
+        const { copa } = await demandPrograms();
         const database = await this.database(spec.database);
         const tools = await sealTools(this.cacheDirectory, signal, (message) => op.status(message));
         const signer = await openSigner("imageSigner", spec.imageSigner, tools, signal);
         const registry = await withLocalCredentials(spec.registry, (server) => this.registries.findRegistry(server));
         await this.endPatch(op, id);
-        const marker = await this.markers.adoptOrCreate(op.owner, { reference }, {});
+        const folder = join(tmpdir(), `palisade-patch-${randomBytes(6).toString("hex")}`);
+        const marker = await this.markers.adoptOrCreate(op.owner, { reference }, { workspace: folder });
         await op.checkpoint("marker-written");
-        const folder = await mkdtemp(join(tmpdir(), "palisade-patch-"));
         try {
+          await mkdir(folder, { mode: 0o700 });
           const work = await this.registries.createRegistry(op, { port: 0 });
           const access = await writeToolAccess(folder, work);
           return await patchImage(
             {
               ...{ database, signer, work, access, folder, signal },
               update: (image, report, tag) =>
-                this.update(op, { marker, work, folder, access, image, report, tag }, signal),
+                this.update(op, { marker, work, folder, access, copa, image, report, tag }, signal),
               status: (message) => op.status(message),
               log: (severity, message) => op.log(severity, message),
               checkpoint: (name) => op.checkpoint(name),
@@ -84,7 +93,6 @@ export class LocalPatcher implements ImagePatcher {
             previous,
           );
         } finally {
-          await rm(folder, { recursive: true, force: true });
           await this.endPatch(op, id);
         }
       }),
@@ -113,6 +121,7 @@ export class LocalPatcher implements ImagePatcher {
     const marker = await this.markers.read(id);
     if (marker === undefined) return;
     await endBuildKit(processOf(marker, processName), this.markers.folder(id));
+    await rm(marker.details.workspace, { recursive: true, force: true });
     // Not bound by the operation, which may have been cancelled.
     const unbound = { ...op, signal: new AbortController().signal, deadline: Date.now() + 60_000 };
     await this.registries.deleteRegistry(unbound, idFor("registry", marker.owner));
@@ -124,7 +133,7 @@ export class LocalPatcher implements ImagePatcher {
   }
 
   private async update(op: Operation, step: UpdateStep, signal: AbortSignal): Promise<string> {
-    const { marker, work, folder, access, image, report, tag } = step;
+    const { marker, work, folder, access, copa, image, report, tag } = step;
     const status = (message: string) => op.status(message);
     await mkdir(this.cacheDirectory, { recursive: true, mode: 0o700 });
     await pushToolingImage(work, this.cacheDirectory, status, signal);
@@ -132,7 +141,7 @@ export class LocalPatcher implements ImagePatcher {
     const place = this.markers.folder(marker.id);
     status("starting BuildKit");
     const process = await startBuildKit(
-      { folder: place, socket, server: work.server, caFile: access.caFile },
+      { folder: place, socket, server: work.server, caFile: access.caFile, upstreams: await copaRegistries(copa) },
       async (started) => {
         marker.processes = [started];
         await this.markers.write(marker);
@@ -187,6 +196,8 @@ interface UpdateStep {
   work: RegistryObserved;
   folder: string;
   access: Awaited<ReturnType<typeof writeToolAccess>>;
+  /** File of the program. */
+  copa: string;
   image: string;
   report: string;
   tag: string;

@@ -13,14 +13,43 @@ import { run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
 import { SuiteApt } from "./suite-apt.js";
 
+/** Copa's own folder in its registry, a constant of its program. */
+const copaFolder = "project-copacetic/copacetic";
 /** Where Copa 0.11 looks, below its registry. Which tag depends on how it compares the releases' texts. */
-const repository = "project-copacetic/copacetic/debian";
+const repository = `${copaFolder}/debian`;
 const tags = ["stable-slim", "12-slim"];
 
-/** Copa's registry. */
-export const upstream = "ghcr.io";
-/** Folder in the mirror that stands for it. */
+/** Folder in the mirror that stands for Copa's registry. */
 export const mirrorFolder = "upstream";
+
+/**
+ * The names that Copa's registry may have, from its program: what stands before its folder there. Go keeps texts without anything between
+ * them, so the end of the text before may look like a part of the name: all that it may be are told, and nobody asks for the others.
+ *
+ * @param file of the program.
+ * @throws when the program names none.
+ */
+export async function copaRegistries(file: string): Promise<string[]> {
+  const names = registryNames(await readFile(file));
+  if (names.length > 0) return names;
+  throw new Error(`${file} names no registry of its tooling image, as Copa 0.11 does; use that version`);
+}
+
+/** Exported for its test. */
+export function registryNames(program: Buffer): string[] {
+  const wanted = Buffer.from(`/${copaFolder}`);
+  const longest = 253;
+  const names = new Set<string>();
+  for (let at = program.indexOf(wanted); at >= 0; at = program.indexOf(wanted, at + 1)) {
+    const before = program.toString("latin1", Math.max(0, at - longest), at);
+    const tail = /[a-z0-9][a-z0-9.-]*$/.exec(before)?.[0] ?? "";
+    for (let start = 0; start < tail.length; start++) {
+      const name = tail.slice(start);
+      if (/^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$/.test(name)) names.add(name);
+    }
+  }
+  return [...names].sort();
+}
 
 const suite = "trixie";
 

@@ -28,6 +28,12 @@ const privateKey = generateKeyPairSync("ec", { namedCurve: "P-256" })
   .privateKey.export({ type: "pkcs8", format: "pem" })
   .toString();
 
+const follower = (change: Properties): Properties => ({
+  name: "web",
+  imageChannel: { repository: "r.example/web", channel: "stable", ...change },
+  resources: { requests: { cpu: 1, memoryInGB: 1 } },
+});
+
 const good: Record<string, Properties> = {
   "palisade:index:Registry": { port: 5000 },
   "palisade:index:DebianImage": {
@@ -191,6 +197,38 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
   ["GroupDeployment", ["restartPolicy"], "Sometimes", "restartPolicy", /Always, OnFailure, Never/],
   ["GroupDeployment", ["containers"], [], "containers", /1 to 60/],
   ["GroupDeployment", container("image"), "nginx:latest", "containers[0].image", /with a digest/],
+  ["GroupDeployment", container("image"), undefined, "containers[0].image", /exactly one of image and imageChannel/],
+  [
+    "GroupDeployment",
+    container("imageChannel"),
+    { repository: "r.example/web", channel: "stable" },
+    "containers[0]",
+    /exactly one of image and imageChannel/,
+  ],
+  [
+    "GroupDeployment",
+    ["containers"],
+    [follower({ channel: "a/b" })],
+    "containers[0].imageChannel.channel",
+    /DNS label/,
+  ],
+  [
+    "GroupDeployment",
+    ["containers"],
+    [follower({ repository: `r.example/web@${digest}` })],
+    "containers[0].imageChannel.repository",
+    /without tag and digest/,
+  ],
+  [
+    "GroupDeployment",
+    ["containers"],
+    [follower({ publicKey: privateKey })],
+    "containers[0].imageChannel.publicKey",
+    /is not one PEM public key/,
+  ],
+  ["PatchedImage", ["tag"], "palisade-channel-stable", "tag", /are channels/],
+  ["PatchedImage", ["channel"], "stable", "layerSigner", /go together/],
+  ["PatchedImage", ["sealSigner"], pair, "channel", /go together/],
   ["GroupDeployment", container("imag"), "x", "containers[0].imag", /did you mean `image`/],
   ["GroupDeployment", container("resources"), undefined, "containers[0].resources", /required/],
   ["GroupDeployment", container("resources", "requests", "cpu"), 0, "containers[0].resources.requests.cpu", /cores/],

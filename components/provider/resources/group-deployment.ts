@@ -3,6 +3,7 @@ import type { AgentClient, HostConnection, Operation } from "../backends.js";
 import {
   isUnknown,
   PartialFailure,
+  PropertyError,
   unknown,
   type Context,
   type Properties,
@@ -11,9 +12,11 @@ import {
   type Value,
 } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
-import { secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
+import { chosenDigests, followers } from "./group-images.js";
+import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
 import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
+import { publicKeyTrouble } from "./signers.js";
 
 const type = "palisade:index:GroupDeployment";
 
@@ -23,6 +26,11 @@ const secretPaths = [
   /^imageRegistryCredentials\[\d+\]\.password$/,
 ];
 
+/** Whose key publishes into a channel says nothing of what runs. */
+const publicKeyPath = /^containers\[\d+\]\.imageChannel\.publicKey$/;
+
+/** Times a group is declared again because somebody else was faster. */
+const attempts = 3;
 /** A container has to stay up this long before its group counts as ready, in milliseconds. */
 const settleTime = 2000;
 /** How long the host may be silent before it is asked, in milliseconds. */
@@ -64,14 +72,18 @@ function outputs(inputs: Properties, group: agentv1.Group): Properties {
     endpoints: items(observed["ports"]).flatMap((port) =>
       published.filter((candidate) => portKey(candidate) === portKey(port)),
     ),
-    observedContainers: (status?.containers ?? []).map((container) => ({
-      name: container.name,
-      state: containerPhases[container.phase],
-      ...(container.reason ? { reason: container.reason } : {}),
-      restartCount: container.restartCount,
-      image: images.get(container.name) ?? container.imageDigest,
-      ...(container.phase === agentv1.ContainerPhase.TERMINATED ? { exitCode: container.exitCode } : {}),
-    })),
+    observedContainers: (status?.containers ?? []).map((container) => {
+      const image = images.get(container.name) ?? container.imageDigest;
+      return {
+        name: container.name,
+        state: containerPhases[container.phase],
+        ...(container.reason ? { reason: container.reason } : {}),
+        restartCount: container.restartCount,
+        image,
+        imageDigest: partsOf(image).digest,
+        ...(container.phase === agentv1.ContainerPhase.TERMINATED ? { exitCode: container.exitCode } : {}),
+      };
+    }),
     secretDigest: group.spec?.secretDigest ?? "",
   };
 }
@@ -101,7 +113,7 @@ export const groupDeployment: Resource = {
       oldInputs,
       inputs,
       [/^host\.hostId$/, /^name$/],
-      [...secretPaths, ...(isUnknown(host) ? [/^host$/] : [])],
+      [...secretPaths, publicKeyPath, ...(isUnknown(host) ? [/^host$/] : [])],
     );
     changes.push(...declared);
     if (anyUnknown(inputs)) return changes;
@@ -234,7 +246,8 @@ async function tryOut({ backends }: Context, inputs: Properties, op: Operation):
   if (anyUnknown(inputs)) return;
   const agent = backends.agents.connect(hostOf(inputs));
   try {
-    await agent.applyGroup(toGroupSpec(inputs), true);
+    const digests = await foreseenDigests({ backends }, agent, inputs, op);
+    if (digests) await agent.applyGroup(toGroupSpec(inputs, digests), true);
   } catch (error) {
     if (!isUnreachable(error)) throw error;
     op.log(
@@ -246,13 +259,44 @@ async function tryOut({ backends }: Context, inputs: Properties, op: Operation):
   }
 }
 
-async function deploy({ backends }: Context, id: string, inputs: Properties, op: Operation): Promise<Properties> {
-  const agent = backends.agents.connect(hostOf(inputs));
+/** undefined when a channel leads nowhere yet: what publishes into it may be in the same program. */
+async function foreseenDigests(
+  context: Context,
+  agent: AgentClient,
+  inputs: Properties,
+  op: Operation,
+): Promise<Map<string, string> | undefined> {
+  if (followers(inputs).length === 0) return new Map();
   try {
-    const spec = toGroupSpec(inputs);
+    return await chosenDigests(context, inputs, await agent.getGroup(text(inputs["name"])!));
+  } catch (error) {
+    if (!(error instanceof PropertyError)) throw error;
+    op.log("warning", `nothing could be checked against the host: ${error.message}`);
+    return undefined;
+  }
+}
+
+/** Declares the group with the images that run in it: one that was rolled since we looked at it is looked at again. */
+async function declare(context: Context, agent: AgentClient, inputs: Properties): Promise<agentv1.Group> {
+  const name = text(inputs["name"])!;
+  for (let attempt = 1; ; attempt++) {
+    const present = followers(inputs).length === 0 ? undefined : await agent.getGroup(name);
+    const spec = toGroupSpec(inputs, await chosenDigests(context, inputs, present));
     spec.secretDigest = secretDigest(spec, hostOf(inputs));
+    try {
+      return await agent.applyGroup(spec, false, present?.generation);
+    } catch (error) {
+      const wasFaster = present !== undefined && (await agent.getGroup(name))?.generation !== present.generation;
+      if (!wasFaster || attempt === attempts) throw error;
+    }
+  }
+}
+
+async function deploy(context: Context, id: string, inputs: Properties, op: Operation): Promise<Properties> {
+  const agent = context.backends.agents.connect(hostOf(inputs));
+  try {
     op.status("declaring the group");
-    const declared = await agent.applyGroup(spec);
+    const declared = await declare(context, agent, inputs);
     await op.checkpoint("group-applied");
     const reasons: string[] = [];
     let group = declared;
@@ -441,8 +485,26 @@ function checkSharedPorts(containers: Properties[], rules: Rules): void {
   });
 }
 
+function checkChannel(at: string, follows: Properties, rules: Rules): void {
+  rules.matches(
+    `${at}.repository`,
+    follows["repository"],
+    /^[^/@\s]+\/[a-z0-9]+([._/-]+[a-z0-9]+)*$/,
+    "<server>/<repository>, without tag and digest",
+  );
+  rules.dnsLabel(`${at}.channel`, follows["channel"]);
+  const key = text(follows["publicKey"]);
+  const trouble = key === undefined ? undefined : publicKeyTrouble(key);
+  if (trouble) rules.fail(`${at}.publicKey`, trouble);
+}
+
 function checkContainer(at: string, container: Properties, rules: Rules): void {
   rules.dnsLabel(`${at}.name`, container["name"]);
+  const { image, imageChannel } = container;
+  if ((image === undefined) === (imageChannel === undefined)) {
+    rules.fail(image === undefined ? `${at}.image` : at, "give exactly one of image and imageChannel");
+  }
+  if (isRecord(imageChannel)) checkChannel(`${at}.imageChannel`, imageChannel, rules);
   rules.matches(
     `${at}.image`,
     container["image"],

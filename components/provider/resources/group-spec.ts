@@ -35,8 +35,15 @@ export function registryEndpoint(server: string, loopbackAddress: string | undef
   return match && loopbackAddress ? `https://${loopbackAddress}${match[2] ?? ""}` : "";
 }
 
-/** The spec without its secret digest. All inputs are known. */
-export function toGroupSpec(inputs: Properties): agentv1.GroupSpec {
+/** Stands for the digest of a container that follows a channel where it does not matter which one that is. */
+export const anyDigest = `sha256:${"0".repeat(64)}`;
+
+/**
+ * The spec without its secret digest. All inputs are known.
+ *
+ * @param digests digests of containers that follow a channel, by the containers' names. Default: `anyDigest`.
+ */
+export function toGroupSpec(inputs: Properties, digests: ReadonlyMap<string, string> = new Map()): agentv1.GroupSpec {
   const host = inputs["host"] as unknown as HostConnection;
   return create(agentv1.GroupSpecSchema, {
     name: inputs["name"] as string,
@@ -45,9 +52,12 @@ export function toGroupSpec(inputs: Properties): agentv1.GroupSpec {
     containers: items(inputs["containers"]).map((container) => {
       const resources = container["resources"] as
         { requests: { cpu: number; memoryInGB: number }; limits?: { cpu?: number; memoryInGB?: number } } | undefined;
+      const name = container["name"] as string;
+      const follows = container["imageChannel"] as { repository: string; channel: string } | undefined;
       return {
-        name: container["name"] as string,
-        image: container["image"] as string,
+        name,
+        image: follows ? `${follows.repository}@${digests.get(name) ?? anyDigest}` : (container["image"] as string),
+        channel: follows?.channel ?? "",
         command: (container["command"] as string[] | undefined) ?? [],
         environment: items(container["environmentVariables"]).map((variable) => ({
           name: variable["name"] as string,
@@ -80,9 +90,16 @@ function portProperties(list: agentv1.Port[]): Value[] {
 
 const gigabytes = (value: bigint): number => Math.round((Number(value) / bytesPerGB) * 1e6) / 1e6;
 
+/** Repository, with its server, and digest of a reference. */
+export function partsOf(image: string): { repository: string; digest: string } {
+  const [repository = "", digest = ""] = image.split("@");
+  return { repository, digest };
+}
+
 /**
  * What a program would have to write for this spec, without secrets; also the canonical form in which wanted and observed
- * specs are compared. A limit equal to its request is left out, as that is the default.
+ * specs are compared. A limit equal to its request is left out, as that is the default; the digest of what follows a channel is
+ * whoever's who rolls.
  */
 export function toProperties(spec: agentv1.GroupSpec): Properties {
   return {
@@ -102,7 +119,9 @@ export function toProperties(spec: agentv1.GroupSpec): Properties {
         limits["memoryInGB"] = gigabytes(memoryLimitBytes);
       return {
         name: container.name,
-        image: container.image,
+        ...(container.channel
+          ? { imageChannel: { repository: partsOf(container.image).repository, channel: container.channel } }
+          : { image: container.image }),
         ...(container.command.length ? { command: container.command } : {}),
         ...(container.environment.length
           ? {

@@ -1,4 +1,4 @@
-import { createPublicKey, type KeyObject } from "node:crypto";
+import { createPublicKey } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import type { AgentClient, HostConnection, Operation } from "../backends.js";
@@ -6,6 +6,7 @@ import { unknown, type Context, type Properties, type Resource, type Value } fro
 import { differences, drift, inputDifferences } from "./difference.js";
 import { anyUnknown, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
+import { publicKeyTrouble } from "./signers.js";
 
 const type = "palisade:index:ImagePolicy";
 
@@ -187,24 +188,10 @@ function checkPolicy(inputs: Properties, rules: Rules): void {
   if (Array.isArray(keys)) {
     rules.range("keys", keys.length, 0, maximumKeys, "keys");
     keys.forEach((key, index) => {
-      const reason = typeof key === "string" ? keyTrouble(key) : undefined;
+      const reason = typeof key === "string" ? publicKeyTrouble(key) : undefined;
       if (reason) rules.fail(`keys[${index}]`, reason);
     });
   }
-}
-
-/** Why a text is no key of a policy. The text is not repeated: it may be a private key by mistake. */
-function keyTrouble(pem: string): string | undefined {
-  const what = "is not one PEM public key, as cosign writes it to cosign.pub";
-  if (!/^-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----$/.test(pem.trim())) return what;
-  let key: KeyObject;
-  try {
-    key = createPublicKey(pem);
-  } catch {
-    return what;
-  }
-  if (key.asymmetricKeyType === "ec" && key.asymmetricKeyDetails?.namedCurve === "prime256v1") return undefined;
-  return "is not an ECDSA P-256 key, the only kind that cosign's key pairs are";
 }
 
 /** What is listed has no order and text around a key no meaning: equal policies get equal inputs, as on the host. */

@@ -115,6 +115,16 @@ const rows: Row[] = [
       [host({ hostId: "another" }), ["host.hostId!"]],
       [host({ endpoint: "https://127.0.0.1:9443" }), ["host.endpoint"]],
       [set("restartPolicy", "Never"), ["restartPolicy"]],
+      [
+        ({ containers, ...given }) => ({
+          ...given,
+          containers: (containers as Properties[]).map(({ image: _pinned, ...one }) => ({
+            ...one,
+            imageChannel: { repository: "registry.example/web/nginx", channel: "stable" },
+          })),
+        }),
+        ["containers[0].image", "containers[0].imageChannel"],
+      ],
     ],
     drift: [{ stopped: true }, ["observedContainers[0].state"]],
     unknowns: ["address", "endpoints", "state"],

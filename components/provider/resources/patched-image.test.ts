@@ -1,8 +1,8 @@
 /** What is particular to patched images; what all resources share is in lifecycle.test.ts. */
 import { expect, it } from "vitest";
-import type { Backends, PatchSpec } from "../backends.js";
+import type { Backends, ChannelPublication, PatchSpec, SealSpec } from "../backends.js";
 import { testOperation } from "../ownership/testing.js";
-import { PropertyError, unknown, type Properties } from "../resource.js";
+import { PartialFailure, PropertyError, unknown, type Properties } from "../resource.js";
 import { patchedImage } from "./patched-image.js";
 
 const [original, other, patched] = ["1", "2", "3"].map((digit) => `sha256:${digit.repeat(64)}`) as [
@@ -15,12 +15,32 @@ const [original, other, patched] = ["1", "2", "3"].map((digit) => `sha256:${digi
 class Patcher {
   database = "sha256:first";
   readonly asked: { spec: PatchSpec; previous: string | undefined }[] = [];
+  /** What was done with the channel, in order. */
+  readonly done: string[] = [];
+  lacksTools = false;
+  /** Fails there. */
+  failing = "";
+
+  private async step(name: string): Promise<void> {
+    if (name === this.failing) throw new Error(`${name} fails`);
+    this.done.push(name);
+  }
 
   readonly backends = {
+    sealer: { seal: async (_op: unknown, { digest }: SealSpec) => this.step(`seal ${digest}`) },
+    channels: {
+      publish: async (_op: unknown, { channel, digest }: ChannelPublication, from?: string) => {
+        await this.step(`move ${channel} from ${from ?? "anywhere"} to ${digest}`);
+        return { digest };
+      },
+    },
     patcher: {
       databaseDigest: async (directory?: string) => {
         if (directory !== "/nowhere") return this.database;
         throw new PropertyError([{ property: "database", reason: "/nowhere holds no vulnerability database" }]);
+      },
+      demandTools: async () => {
+        if (this.lacksTools) throw new PropertyError([{ property: "digest", reason: "patching needs copa on PATH" }]);
       },
       patch: async (_op: unknown, spec: PatchSpec, previous?: string) => {
         this.asked.push({ spec, previous });
@@ -82,7 +102,68 @@ it("refuses a folder without a database, by its field, before anything is made",
   expect(failures).toEqual([{ property: "database", reason: "/nowhere holds no vulnerability database" }]);
 });
 
+it("says in preview already that this machine lacks the tools", async () => {
+  const patcher = new Patcher();
+  patcher.lacksTools = true;
+  const { id, inputs: oldInputs, outputs: oldOutputs } = await made(patcher);
+  const inputs = await checked(patcher, given({ triggers: ["again"] }));
+  const { backends } = patcher;
+  const foreseen = [
+    patchedImage.create({ backends }, { inputs, preview: true, op }),
+    patchedImage.update({ backends }, { id, oldInputs, oldOutputs, inputs, preview: true, op }),
+  ];
+  for (const one of foreseen) await expect(one).rejects.toThrow(/patching needs copa on PATH/);
+});
+
 it("asks no database whose folder is not known yet", async () => {
   const inputs = await checked(new Patcher(), given({ database: unknown }));
   expect(inputs["databaseDigest"]).toBe(unknown);
+});
+
+const key = { certificateFile: "/k.crt", keyFile: "/k.key" };
+const channel = { channel: "stable", layerSigner: key, sealSigner: key };
+
+it("moves a channel after the patch and the seal, and a later scan of the same original only where it moved it itself", async () => {
+  const patcher = new Patcher();
+  const { backends } = patcher;
+  const oldInputs = await checked(patcher, given(channel));
+  const { id, outputs: oldOutputs } = await patchedImage.create(
+    { backends },
+    { inputs: oldInputs, preview: false, op },
+  );
+  expect(oldOutputs).toMatchObject({ channel: "stable", channelDigest: patched });
+  const changes: Properties[] = [{ triggers: ["again"] }, { digest: other }, { channel: "testing" }];
+  for (const change of changes) {
+    const inputs = await checked(patcher, given({ ...channel, ...change }));
+    await patchedImage.update({ backends }, { id, oldInputs, oldOutputs, inputs, preview: false, op });
+  }
+  const move = (name: string, from: string) => [`seal ${patched}`, `move ${name} from ${from} to ${patched}`];
+  expect(patcher.done).toEqual([
+    ...move("stable", "anywhere"),
+    ...move("stable", patched),
+    // A release, and a channel of which nothing is known.
+    ...move("stable", "anywhere"),
+    ...move("testing", "anywhere"),
+  ]);
+});
+
+it("keeps the patch and leaves the channel when sealing fails, and goes on from there", async () => {
+  const patcher = new Patcher();
+  const { backends } = patcher;
+  const oldInputs = await checked(patcher, given(channel));
+  patcher.failing = `seal ${patched}`;
+  const failure = await patchedImage
+    .create({ backends }, { inputs: oldInputs, preview: false, op })
+    .then(() => undefined)
+    .catch((error: unknown) => error);
+  expect(failure).toBeInstanceOf(PartialFailure);
+  const { id, outputs: oldOutputs, reasons } = failure as PartialFailure;
+  expect(reasons).toEqual([`seal ${patched} fails`]);
+  expect(oldOutputs).toMatchObject({ patchedDigest: patched });
+  expect(oldOutputs["channelDigest"]).toBeUndefined();
+  expect(patcher.done).toEqual([]);
+  patcher.failing = "";
+  await patchedImage.update({ backends }, { id, oldInputs, oldOutputs, inputs: oldInputs, preview: false, op });
+  expect(patcher.asked.at(-1)?.previous).toBe(patched);
+  expect(patcher.done).toEqual([`seal ${patched}`, `move stable from anywhere to ${patched}`]);
 });

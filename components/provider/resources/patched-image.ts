@@ -1,5 +1,5 @@
-import type { PatchedFound, PatchObserved, PatchSpec, RegistryAccess, SigningKey } from "../backends.js";
-import { PropertyError, unknown, type Properties, type Resource } from "../resource.js";
+import type { Operation, PatchedFound, PatchObserved, PatchSpec, RegistryAccess, SigningKey } from "../backends.js";
+import { PartialFailure, PropertyError, unknown, type Context, type Properties, type Resource } from "../resource.js";
 import { inputDifferences } from "./difference.js";
 import { imageId, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
@@ -19,6 +19,55 @@ function spec(inputs: Properties): PatchSpec {
   };
 }
 
+/** Keys without which nothing can be published into a channel. */
+const channelSigners = ["layerSigner", "sealSigner"] as const;
+
+/**
+ * Seals what was patched and moves the channel to it. Whatever fails, the channel stays where it was.
+ *
+ * @param from where the channel is to be moved from; default: anywhere.
+ * @returns what the channel leads to; undefined when there is none.
+ */
+async function publish(
+  { backends }: Context,
+  op: Operation,
+  inputs: Properties,
+  digest: string,
+  from?: string,
+): Promise<string | undefined> {
+  const channel = text(inputs["channel"]);
+  if (channel === undefined) return undefined;
+  const { registry, repository, imageSigner } = spec(inputs);
+  const [layerSigner, sealSigner] = channelSigners.map((name) => inputs[name] as unknown as SigningKey);
+  const image = { registry, repository, digest, sealSigner: sealSigner!, imageSigner };
+  await backends.sealer.seal(op, { ...image, layerSigner: layerSigner! });
+  return (await backends.channels.publish(op, { ...image, channel }, from)).digest;
+}
+
+/**
+ * Patches and publishes.
+ *
+ * @param before what there was of the same original.
+ * @throws PartialFailure when the image is patched and the channel could not be moved: the next run tries that again.
+ */
+async function work(
+  context: Context,
+  op: Operation,
+  inputs: Properties,
+  id: string | undefined,
+  before: { patched?: string | undefined; channel?: string | undefined } = {},
+): Promise<{ id: string; outputs: Properties }> {
+  const observed = await context.backends.patcher.patch(op, spec(inputs), before.patched);
+  const made = { id: id ?? observed.reference, outputs: outputs(inputs, observed) };
+  try {
+    const channelDigest = await publish(context, op, inputs, observed.digest, before.channel);
+    return channelDigest === undefined ? made : { ...made, outputs: { ...made.outputs, channelDigest } };
+  } catch (error) {
+    const kept: Properties = before.channel === undefined ? {} : { channelDigest: before.channel };
+    throw new PartialFailure(made.id, { ...made.outputs, ...kept }, [(error as Error).message]);
+  }
+}
+
 function outputs(inputs: Properties, { digest, ...observed }: PatchObserved): Properties {
   return { ...inputs, ...observed, patchedDigest: digest };
 }
@@ -29,7 +78,8 @@ const observedNames = [
 ];
 
 function foreseen(inputs: Properties): Properties {
-  return { ...Object.fromEntries(observedNames.map((name) => [name, unknown])), ...inputs };
+  const names = inputs["channel"] === undefined ? observedNames : [...observedNames, "channelDigest"];
+  return { ...Object.fromEntries(names.map((name) => [name, unknown])), ...inputs };
 }
 
 /** An image with the updates that fix its known vulnerabilities. A change scans again; the images pushed before stay in the registry. */
@@ -47,7 +97,15 @@ export const patchedImage: Resource = {
     rules.digest("digest", known["digest"]);
     rules.tag("tag", known["tag"]);
     rules.matches("database", known["database"], /^\//, "an absolute path");
-    checkSigner(rules, "imageSigner", known["imageSigner"]);
+    rules.dnsLabel("channel", known["channel"]);
+    for (const name of ["imageSigner", ...channelSigners]) checkSigner(rules, name, known[name]);
+    for (const name of channelSigners) {
+      if ((known["channel"] === undefined) === (known[name] === undefined)) continue;
+      rules.fail(
+        known["channel"] === undefined ? "channel" : name,
+        `channel and ${channelSigners.join(" and ")} go together: what is published into a channel is sealed before`,
+      );
+    }
     if (checked.failures.length > 0) return checked;
     if (known["database"] !== undefined && typeof known["database"] !== "string") {
       known["databaseDigest"] = unknown;
@@ -65,13 +123,20 @@ export const patchedImage: Resource = {
 
   diff({ oldInputs, inputs }) {
     // Neither how the registry is reached, nor where key and database lie, changes what an image has.
-    return inputDifferences(oldInputs, inputs, [], [/^registry\.(username|password|ca)$/, /^(imageSigner|database)\b/]);
+    return inputDifferences(
+      oldInputs,
+      inputs,
+      [],
+      [/^registry\.(username|password|ca)$/, /^(imageSigner|layerSigner|sealSigner|database)\b/],
+    );
   },
 
-  async create({ backends }, { inputs, preview, op }) {
-    if (preview) return { id: "", outputs: foreseen(inputs) };
-    const observed = await backends.patcher.patch(op, spec(inputs));
-    return { id: observed.reference, outputs: outputs(inputs, observed) };
+  async create(context, { inputs, preview, op }) {
+    if (preview) {
+      await context.backends.patcher.demandTools();
+      return { id: "", outputs: foreseen(inputs) };
+    }
+    return work(context, op, inputs, undefined);
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
@@ -112,13 +177,17 @@ export const patchedImage: Resource = {
     return { id, inputs: told, outputs: outputs(told, observed) };
   },
 
-  async update({ backends }, { oldInputs, oldOutputs, inputs, preview, op }) {
-    if (preview) return { ...oldOutputs, ...foreseen(inputs) };
+  async update(context, { id, oldInputs, oldOutputs, inputs, preview, op }) {
+    if (preview) {
+      await context.backends.patcher.demandTools();
+      return { ...oldOutputs, ...foreseen(inputs) };
+    }
+    const isSame = (...names: string[]) => names.every((name) => oldInputs[name] === inputs[name]);
     // An earlier patch of the same original is kept while it is good.
-    const isSame = oldInputs["digest"] === inputs["digest"] && oldInputs["repository"] === inputs["repository"];
-    const previous = isSame ? text(oldOutputs["patchedDigest"]) : undefined;
-    const observed = await backends.patcher.patch(op, spec(inputs), previous);
-    return outputs(inputs, observed);
+    const patched = isSame("digest", "repository") ? text(oldOutputs["patchedDigest"]) : undefined;
+    // A new original is a release and goes into the channel; another look at the same one does not undo what others did there.
+    const channel = isSame("digest", "repository", "channel") ? text(oldOutputs["channelDigest"]) : undefined;
+    return (await work(context, op, inputs, id, { patched, channel })).outputs;
   },
 
   // Hosts may run the image, and its attestation belongs to it: both stay, as the original does.

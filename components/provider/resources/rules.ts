@@ -1,4 +1,5 @@
 /** Rules that several resources share. Each reports the path, the value and what is allowed; unknown values pass. */
+import { channelTagPrefix } from "../backends.js";
 import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
 import { isRecord, show } from "./schema.js";
 
@@ -49,6 +50,12 @@ export class Rules {
 
   tag(property: string, value: Value | undefined): void {
     this.matches(property, value, /^\w[\w.-]{0,127}$/, "a tag: at most 128 letters, digits, '_', '.', '-'");
+    if (typeof value === "string" && value.startsWith(channelTagPrefix)) {
+      this.fail(
+        property,
+        `${show(value)}: tags with ${channelTagPrefix} are channels; publish into one by \`channel\``,
+      );
+    }
   }
 
   port(property: string, value: Value | undefined): void {

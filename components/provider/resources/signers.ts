@@ -1,3 +1,4 @@
+import { createPublicKey, type KeyObject } from "node:crypto";
 import type { Value } from "../resource.js";
 import { parsePkcs11Uri } from "../sealing/pkcs11-uri.js";
 import type { Rules } from "./rules.js";
@@ -17,4 +18,18 @@ export function checkSigner(rules: Rules, name: string, signer: Value | undefine
     // Without the value, which may hold a PIN.
     rules.fail(`${name}.pkcs11Uri`, (error as Error).message);
   }
+}
+
+/** Why a text is no public key of images. The text is not repeated: it may be a private key by mistake. */
+export function publicKeyTrouble(pem: string): string | undefined {
+  const what = "is not one PEM public key, as cosign writes it to cosign.pub";
+  if (!/^-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----$/.test(pem.trim())) return what;
+  let key: KeyObject;
+  try {
+    key = createPublicKey(pem);
+  } catch {
+    return what;
+  }
+  if (key.asymmetricKeyType === "ec" && key.asymmetricKeyDetails?.namedCurve === "prime256v1") return undefined;
+  return "is not an ECDSA P-256 key, the only kind that cosign's key pairs are";
 }

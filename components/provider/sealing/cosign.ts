@@ -38,17 +38,29 @@ export const signatureTag = (digest: string) => `sha256-${hexOf(digest)}.sig`;
  * @returns whether there was no such signature of this key yet.
  */
 export async function signImage(repository: Repository, digest: string, signer: Signer): Promise<boolean> {
-  const payload = simpleSigningPayload(`${repository.server}/${repository.name}`, digest);
   const tag = signatureTag(digest);
-  const present = await layersOf(repository, tag);
-  const isOurs = (layer: Descriptor) =>
-    layer.digest === digestOf(payload) &&
-    verify("sha256", payload, signer.publicKey, Buffer.from(layer.annotations?.[signatureAnnotation] ?? "", "base64"));
-  if (present.some(isOurs)) return false;
+  const { payload, present, isThere } = await signatures(repository, digest, signer.publicKey);
+  if (isThere) return false;
   const signature = (await signer.sign(payload)).toString("base64");
   const layers = [...present, blobDescriptor(payloadType, payload, { [signatureAnnotation]: signature })];
   await putLayers(repository, tag, payload, layers);
   return true;
+}
+
+/** Whether a key has signed a manifest for this repository. */
+export async function isSigned(repository: Repository, digest: string, publicKey: KeyObject): Promise<boolean> {
+  return (await signatures(repository, digest, publicKey)).isThere;
+}
+
+async function signatures(repository: Repository, digest: string, publicKey: KeyObject) {
+  const payload = simpleSigningPayload(`${repository.server}/${repository.name}`, digest);
+  const present = await layersOf(repository, signatureTag(digest));
+  const isThere = present.some(
+    (layer) =>
+      layer.digest === digestOf(payload) &&
+      verify("sha256", payload, publicKey, Buffer.from(layer.annotations?.[signatureAnnotation] ?? "", "base64")),
+  );
+  return { payload, present, isThere };
 }
 
 /** Tag of the image that holds the attestations of another. */

@@ -20,9 +20,13 @@ export interface ContainerArgs {
      */
     environmentVariables?: pulumi.Input<pulumi.Input<inputs.EnvironmentVariableArgs>[] | undefined>;
     /**
-     * Reference with a digest: server/repository@sha256:…
+     * Reference with a digest: server/repository@sha256:… Exactly one of image and imageChannel.
      */
-    image: pulumi.Input<string>;
+    image?: pulumi.Input<string | undefined>;
+    /**
+     * A channel that somebody else moves, in place of image: its digest is taken when the container is declared first, and then whoever rolls changes it.
+     */
+    imageChannel?: pulumi.Input<inputs.ImageChannelArgs | undefined>;
     /**
      * DNS label, at most 63 characters, unique in the group.
      */
@@ -152,6 +156,24 @@ export function hypervisorArgsProvideDefaults(val: HypervisorArgs): HypervisorAr
         ...val,
         uri: (val.uri) ?? "local",
     };
+}
+
+/**
+ * A pointer in a registry that a pipeline moves.
+ */
+export interface ImageChannelArgs {
+    /**
+     * Name of the channel, a DNS label: the tag palisade-channel-<name> of the repository.
+     */
+    channel: pulumi.Input<string>;
+    /**
+     * PEM of the key (ECDSA on P-256) that must have published what the channel leads to. Absent: where it leads is believed, and the host's image policies decide.
+     */
+    publicKey?: pulumi.Input<string | undefined>;
+    /**
+     * server/repository.
+     */
+    repository: pulumi.Input<string>;
 }
 
 /**

@@ -20,9 +20,13 @@ export interface Container {
      */
     environmentVariables?: outputs.EnvironmentVariable[];
     /**
-     * Reference with a digest: server/repository@sha256:…
+     * Reference with a digest: server/repository@sha256:… Exactly one of image and imageChannel.
      */
-    image: string;
+    image?: string;
+    /**
+     * A channel that somebody else moves, in place of image: its digest is taken when the container is declared first, and then whoever rolls changes it.
+     */
+    imageChannel?: outputs.ImageChannel;
     /**
      * DNS label, at most 63 characters, unique in the group.
      */
@@ -72,6 +76,10 @@ export interface ContainerState {
      * Reference that runs.
      */
     image: string;
+    /**
+     * sha256:… of the image that runs; of a channel the one that was rolled last.
+     */
+    imageDigest?: string;
     /**
      * Name.
      */
@@ -182,6 +190,24 @@ export function hypervisorProvideDefaults(val: Hypervisor): Hypervisor {
         ...val,
         uri: (val.uri) ?? "local",
     };
+}
+
+/**
+ * A pointer in a registry that a pipeline moves.
+ */
+export interface ImageChannel {
+    /**
+     * Name of the channel, a DNS label: the tag palisade-channel-<name> of the repository.
+     */
+    channel: string;
+    /**
+     * PEM of the key (ECDSA on P-256) that must have published what the channel leads to. Absent: where it leads is believed, and the host's image policies decide.
+     */
+    publicKey?: string;
+    /**
+     * server/repository.
+     */
+    repository: string;
 }
 
 /**

@@ -10,6 +10,7 @@ import {
   DebianImage,
   ImagePolicy,
   NestedHost,
+  PatchedImage,
   Registry,
   SealedImage,
 } from "../../../components/index.js";
@@ -33,6 +34,15 @@ const sealed = new SealedImage("web", {
   registry: access,
   repository: "web",
   digest: debian.digest,
+  layerSigner: pair("ca"),
+  sealSigner: pair("client"),
+  imageSigner: pair("client"),
+});
+const patched = new PatchedImage("web", {
+  registry: access,
+  repository: "web",
+  digest: debian.digest,
+  channel: "stable",
   layerSigner: pair("ca"),
   sealSigner: pair("client"),
   imageSigner: pair("client"),
@@ -61,6 +71,17 @@ const group = (reference: pulumi.Input<string>) => ({
   ipAddress: { type: "Public", ports: [{ port: 80 }] },
 });
 new ContainerGroup("web", { ...group(sealed.reference), host: host.connection, imageRegistryCredentials: [access] });
+new ContainerGroup("follower", {
+  containers: [
+    {
+      name: "web",
+      image: { repository: pulumi.interpolate`${registry.server}/web`, channel: patched.channel },
+      resources: { requests: { cpu: 1, memoryInGB: 0.5 } },
+    },
+  ],
+  host: host.connection,
+  imageRegistryCredentials: [access],
+});
 
 const volumes = {
   volumes: [

@@ -1,7 +1,7 @@
 /**
  * One of each resource, wired as the components wire them, driven by configuration so that a test can change one thing at a
- * time: `keys` (folder), `protect`, `memory`, `imageTag`, `imageDigest`, `diskSize`, `command`, `image`, `secret`, `password`, `force`,
- * `updateTimeout`.
+ * time: `keys` (folder), `protect`, `memory`, `imageTag`, `imageDigest`, `diskSize`, `command`, `image`, `channel`, `secret`, `password`,
+ * `force`, `updateTimeout`.
  */
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
@@ -16,6 +16,8 @@ const pair = (name: string) => ({
 
 const secret = config.getSecret("secret");
 const password = config.getSecret("password");
+/** Empty: none. */
+const channel = config.get("channel") || undefined;
 const updateTimeout = config.get("updateTimeout") ?? "2m";
 
 const registry = new palisade.Registry("registry");
@@ -59,7 +61,9 @@ const group = new palisade.GroupDeployment(
     containers: [
       {
         name: "nginx",
-        image: config.get("image") ?? image.reference,
+        ...(channel === undefined
+          ? { image: config.get("image") ?? image.reference }
+          : { imageChannel: { repository: "registry.example/web/nginx", channel } }),
         command: config.getObject<string[]>("command"),
         ports: [{ port: 80 }],
         environmentVariables: secret ? [{ name: "TOKEN", secureValue: secret }] : [],

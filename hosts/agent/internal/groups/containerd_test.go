@@ -446,7 +446,7 @@ func (h *containerdHarness) web(name string) *agentv1.GroupSpec {
 
 func (h *containerdHarness) apply(t *testing.T, spec *agentv1.GroupSpec) *agentv1.Group {
 	t.Helper()
-	group, err := h.manager.Apply(spec, false)
+	group, err := h.manager.Apply(spec, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}

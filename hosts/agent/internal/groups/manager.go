@@ -220,7 +220,7 @@ func (m *Manager) Ready() (ready bool, message, containerdVersion string) {
 }
 
 // Apply declares a group; see GroupService.ApplyGroup.
-func (m *Manager) Apply(spec *agentv1.GroupSpec, dryRun bool) (*agentv1.Group, error) {
+func (m *Manager) Apply(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*agentv1.Group, error) {
 	if spec == nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("spec: missing"))
 	}
@@ -236,6 +236,9 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, dryRun bool) (*agentv1.Group, e
 	}
 	g := m.groups[spec.GetName()]
 	if g == nil {
+		if expected != 0 {
+			return nil, otherGeneration(spec.GetName(), 0, expected)
+		}
 		r := newRecord(spec)
 		if dryRun {
 			return &agentv1.Group{Spec: redacted(spec), Generation: r.Generation}, nil
@@ -255,6 +258,9 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, dryRun bool) (*agentv1.Group, e
 	err := g.replace(func(present *record) (*record, error) {
 		if present.Deleting {
 			return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("group %q is being deleted; try again", g.name))
+		}
+		if expected != 0 && present.Generation != expected {
+			return nil, otherGeneration(g.name, present.Generation, expected)
 		}
 		if proto.Equal(present.spec, spec) {
 			if dryRun {
@@ -287,6 +293,12 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, dryRun bool) (*agentv1.Group, e
 		return preview, nil
 	}
 	return view, nil
+}
+
+// otherGeneration tells a caller that somebody else has declared the group since it looked.
+func otherGeneration(name string, present, expected uint64) error {
+	return connect.NewError(connect.CodeFailedPrecondition,
+		fmt.Errorf("expectedGeneration: group %q has generation %d, not %d: it was declared anew meanwhile", name, present, expected))
 }
 
 // admit checks ports and room against the other groups. The caller holds the mutex.

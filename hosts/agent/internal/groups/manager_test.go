@@ -81,7 +81,7 @@ func newHarness(t *testing.T) *harness {
 // apply declares a group that always is valid.
 func (h *harness) apply(spec *agentv1.GroupSpec) *agentv1.Group {
 	h.t.Helper()
-	group, err := h.manager.Apply(spec, false)
+	group, err := h.manager.Apply(spec, 0, false)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -179,12 +179,49 @@ func TestApplyIsIdempotent(t *testing.T) {
 	}
 	changed := testSpec("web")
 	changed.Containers[0].Environment[1].SecureValue = "other-canary"
-	preview, err := h.manager.Apply(changed, true)
+	preview, err := h.manager.Apply(changed, 0, true)
 	if err != nil || preview.GetGeneration() != 2 {
 		t.Errorf("%v, %v", preview, err)
 	}
 	if after := h.pass("web"); after.GetGeneration() != 1 || only(after).GetContainerId() != only(before).GetContainerId() {
 		t.Error("a dry run changed something")
+	}
+}
+
+func TestApplyRefusesAnotherGenerationThanTheExpectedOne(t *testing.T) {
+	h := newHarness(t)
+	if _, err := h.manager.Apply(testSpec("web"), 1, false); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("a group that is not there: %v", err)
+	}
+	h.apply(testSpec("web"))
+	rolled, changed := testSpec("web"), testSpec("web")
+	rolled.Containers[0].Image = strings.Replace(testImage, "0123", "3210", 1)
+	changed.Containers[0].Environment[0].Value = "test"
+	if _, err := h.manager.Apply(rolled, 1, false); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever has seen generation 1 only would bring the image of before back.
+	if _, err := h.manager.Apply(changed, 1, false); connect.CodeOf(err) != connect.CodeFailedPrecondition {
+		t.Errorf("an old generation: %v", err)
+	}
+	if image := h.group("web").GetSpec().GetContainers()[0].GetImage(); image != rolled.Containers[0].Image {
+		t.Errorf("declared is %s", image)
+	}
+	if group, err := h.manager.Apply(changed, 2, false); err != nil || group.GetGeneration() != 3 {
+		t.Errorf("%v, %v", group, err)
+	}
+}
+
+func TestFollowingAChannelRestartsNothing(t *testing.T) {
+	h := newHarness(t)
+	h.apply(testSpec("web"))
+	before := only(h.pass("web")).GetContainerId()
+	following := testSpec("web")
+	following.Containers[0].Channel = "stable"
+	h.apply(following)
+	group := h.pass("web")
+	if only(group).GetContainerId() != before || group.GetSpec().GetContainers()[0].GetChannel() != "stable" {
+		t.Errorf("%v", group)
 	}
 }
 
@@ -335,7 +372,7 @@ func TestDeclaredAgainDuringBackOff(t *testing.T) {
 	if group := h.pass("web"); only(group).GetReason() != reasonCrashLoop {
 		t.Fatalf("%v", group.GetStatus())
 	}
-	if _, err := h.manager.Apply(testSpec("web"), true); err != nil {
+	if _, err := h.manager.Apply(testSpec("web"), 0, true); err != nil {
 		t.Fatal(err)
 	}
 	if h.pass("web"); h.running("server") != "" {
@@ -417,7 +454,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	if group := h.pass("web"); group.GetStatus().GetPhase() != agentv1.GroupPhase_GROUP_PHASE_DELETING {
 		t.Errorf("%v", group.GetStatus())
 	}
-	if _, err := h.manager.Apply(testSpec("web"), false); connect.CodeOf(err) != connect.CodeAborted {
+	if _, err := h.manager.Apply(testSpec("web"), 0, false); connect.CodeOf(err) != connect.CodeAborted {
 		t.Errorf("apply while deleting: %v", err)
 	}
 	h.runtime.Fail("RemovePodSandbox", nil)
@@ -461,7 +498,7 @@ func TestConflictsChangeNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			second := testSpec("other")
 			test.change(second)
-			_, err := h.manager.Apply(second, false)
+			_, err := h.manager.Apply(second, 0, false)
 			if connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), test.message) {
 				t.Errorf("%v", err)
 			}
@@ -470,7 +507,7 @@ func TestConflictsChangeNothing(t *testing.T) {
 			}
 		})
 	}
-	if _, err := h.manager.Apply(first, true); err != nil {
+	if _, err := h.manager.Apply(first, 0, true); err != nil {
 		t.Errorf("a group conflicts with itself: %v", err)
 	}
 }

@@ -74,11 +74,14 @@ func newRecord(spec *agentv1.GroupSpec) *record {
 	return &record{spec: spec, recordFields: recordFields{UID: hex.EncodeToString(uid), Salt: salt, Generation: 1}}
 }
 
-// specHash identifies what the running containers were made from. Labels, the owner's digest and the way to registries can
-// change without a restart.
+// specHash identifies what the running containers were made from. Labels, the owner's digest, the way to registries and the
+// channels that images follow can change without a restart.
 func (r *record) specHash() string {
 	spec := proto.CloneOf(r.spec)
 	spec.Labels, spec.SecretDigest, spec.ImageRegistries = nil, "", nil
+	for _, container := range spec.GetContainers() {
+		container.Channel = ""
+	}
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
 	if err != nil {
 		// Only an invalid UTF-8 string fails, and the transport has refused those.

@@ -59,7 +59,7 @@ type groupService struct {
 }
 
 func (s *groupService) ApplyGroup(_ context.Context, request *connect.Request[agentv1.ApplyGroupRequest]) (*connect.Response[agentv1.ApplyGroupResponse], error) {
-	group, err := s.manager.Apply(request.Msg.GetSpec(), request.Msg.GetDryRun())
+	group, err := s.manager.Apply(request.Msg.GetSpec(), request.Msg.GetExpectedGeneration(), request.Msg.GetDryRun())
 	if err != nil {
 		return nil, err
 	}

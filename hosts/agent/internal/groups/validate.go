@@ -146,6 +146,9 @@ func validateContainer(v *violations, at string, container *agentv1.Container) {
 	if match := referencePattern.FindStringSubmatch(container.GetImage()); match == nil || !serverPattern.MatchString(match[1]) {
 		v.add(at+".image", "%q is not of the form server/repository@sha256:<64 hex digits>", container.GetImage())
 	}
+	if channel := container.GetChannel(); channel != "" && !labelPattern.MatchString(channel) {
+		v.add(at+".channel", "%q is not a DNS label of 1 to 63 lower-case letters, digits and hyphens", channel)
+	}
 	for index, argument := range container.GetCommand() {
 		if strings.ContainsRune(argument, 0) {
 			v.add(fmt.Sprintf("%s.command[%d]", at, index), "contains a NUL character")

@@ -53,6 +53,8 @@ func TestValidate(t *testing.T) {
 		"short digest":         {func(s *agentv1.GroupSpec) { s.Containers[0].Image = testImage[:len(testImage)-1] }, []string{"containers[0].image"}},
 		"traversal in image":   {func(s *agentv1.GroupSpec) { s.Containers[0].Image = strings.Replace(testImage, "web", "..", 1) }, []string{"containers[0].image"}},
 		"traversal further on": {func(s *agentv1.GroupSpec) { s.Containers[0].Image = strings.Replace(testImage, "web", "web/..", 1) }, []string{"containers[0].image"}},
+		"a channel":            {func(s *agentv1.GroupSpec) { s.Containers[0].Channel = "stable" }, nil},
+		"path as channel":      {func(s *agentv1.GroupSpec) { s.Containers[0].Channel = "a/b" }, []string{"containers[0].channel"}},
 		"relative directory":   {func(s *agentv1.GroupSpec) { s.Containers[0].WorkingDirectory = "work" }, []string{"containers[0].workingDirectory"}},
 		"NUL in command":       {func(s *agentv1.GroupSpec) { s.Containers[0].Command = []string{"a", "b\x00"} }, []string{"containers[0].command[1]"}},
 		"variable without =":   {func(s *agentv1.GroupSpec) { s.Containers[0].Environment[0].Name = "A=B" }, []string{"containers[0].environment[0].name"}},

@@ -1250,8 +1250,11 @@ type Container struct {
 	Ports            []*Port                `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
 	Resources        *Resources             `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
 	WorkingDirectory string                 `protobuf:"bytes,7,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Channel of the repository that the image's digest was taken from, by whoever rolls; empty: the owner names the digest.
+	// The host does not look it up. Returned as given.
+	Channel       string `protobuf:"bytes,8,opt,name=channel,proto3" json:"channel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
@@ -1329,6 +1332,13 @@ func (x *Container) GetResources() *Resources {
 func (x *Container) GetWorkingDirectory() string {
 	if x != nil {
 		return x.WorkingDirectory
+	}
+	return ""
+}
+
+func (x *Container) GetChannel() string {
+	if x != nil {
+		return x.Channel
 	}
 	return ""
 }
@@ -1997,9 +2007,12 @@ type ApplyGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *GroupSpec             `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Validate only; nothing is stored or started.
-	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Generation that the caller has seen; refused when the group has another one, so that of two callers none undoes what
+	// the other has just declared. 0: whatever it is.
+	ExpectedGeneration uint64 `protobuf:"varint,3,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ApplyGroupRequest) Reset() {
@@ -2044,6 +2057,13 @@ func (x *ApplyGroupRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *ApplyGroupRequest) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
 }
 
 type ApplyGroupResponse struct {
@@ -2743,7 +2763,7 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x06labels\x18\a \x03(\v2(.palisade.agent.v1.GroupSpec.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcb\x02\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -2751,7 +2771,8 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\venvironment\x18\x04 \x03(\v2&.palisade.agent.v1.EnvironmentVariableR\venvironment\x12-\n" +
 	"\x05ports\x18\x05 \x03(\v2\x17.palisade.agent.v1.PortR\x05ports\x12:\n" +
 	"\tresources\x18\x06 \x01(\v2\x1c.palisade.agent.v1.ResourcesR\tresources\x12+\n" +
-	"\x11working_directory\x18\a \x01(\tR\x10workingDirectory\"z\n" +
+	"\x11working_directory\x18\a \x01(\tR\x10workingDirectory\x12\x18\n" +
+	"\achannel\x18\b \x01(\tR\achannel\"z\n" +
 	"\x13EnvironmentVariable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12!\n" +
@@ -2811,10 +2832,11 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1c\n" +
-	"\tcontainer\x18\x05 \x01(\tR\tcontainer\"^\n" +
+	"\tcontainer\x18\x05 \x01(\tR\tcontainer\"\x8f\x01\n" +
 	"\x11ApplyGroupRequest\x120\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.palisade.agent.v1.GroupSpecR\x04spec\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"D\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12/\n" +
+	"\x13expected_generation\x18\x03 \x01(\x04R\x12expectedGeneration\"D\n" +
 	"\x12ApplyGroupResponse\x12.\n" +
 	"\x05group\x18\x01 \x01(\v2\x18.palisade.agent.v1.GroupR\x05group\"%\n" +
 	"\x0fGetGroupRequest\x12\x12\n" +

@@ -259,7 +259,7 @@ func (UnimplementedHostServiceHandler) PowerOff(context.Context, *connect.Reques
 type GroupServiceClient interface {
 	// Declares a group: stores it on the host, then brings it about. Idempotent: an equal spec changes nothing and keeps
 	// the generation. Errors: INVALID_ARGUMENT with a BadRequest detail (field paths), FAILED_PRECONDITION when a port or
-	// the host's capacity is taken.
+	// the host's capacity is taken, or the group has another generation than the expected one.
 	ApplyGroup(context.Context, *connect.Request[v1.ApplyGroupRequest]) (*connect.Response[v1.ApplyGroupResponse], error)
 	// Returns a group with its observed state. NOT_FOUND is the proof of absence.
 	GetGroup(context.Context, *connect.Request[v1.GetGroupRequest]) (*connect.Response[v1.GetGroupResponse], error)
@@ -380,7 +380,7 @@ func (c *groupServiceClient) SuspendReconcile(ctx context.Context, req *connect.
 type GroupServiceHandler interface {
 	// Declares a group: stores it on the host, then brings it about. Idempotent: an equal spec changes nothing and keeps
 	// the generation. Errors: INVALID_ARGUMENT with a BadRequest detail (field paths), FAILED_PRECONDITION when a port or
-	// the host's capacity is taken.
+	// the host's capacity is taken, or the group has another generation than the expected one.
 	ApplyGroup(context.Context, *connect.Request[v1.ApplyGroupRequest]) (*connect.Response[v1.ApplyGroupResponse], error)
 	// Returns a group with its observed state. NOT_FOUND is the proof of absence.
 	GetGroup(context.Context, *connect.Request[v1.GetGroupRequest]) (*connect.Response[v1.GetGroupResponse], error)

@@ -1,0 +1,206 @@
+/** Channels on a real registry: what moves them, what does not, and whom a reader believes. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { LocalChannels } from "../../components/provider/channels/local-channels.js";
+import { testOperation } from "../../components/provider/ownership/testing.js";
+import { imageManifestType } from "../../components/provider/registry/media-types.js";
+import { Bench, layerOf, makeKey, putImage, tarOf } from "../../components/provider/sealing/testing/bench.js";
+import { RegistryProxy } from "../../components/provider/sealing/testing/proxy.js";
+import { readCertificate } from "../../components/provider/sealing/signer.js";
+import type { SigningKey } from "../../components/provider/backends.js";
+import { defaultCacheDirectory } from "../../components/provider/directories.js";
+
+const channel = "stable";
+const tag = "palisade-channel-stable";
+
+let bench: Bench;
+let proxy: RegistryProxy;
+let otherSigner: SigningKey;
+let publicKey: string;
+let repository = "";
+let count = 0;
+/** Sealed and signed, in the order in which they were made. */
+let images: [string, string];
+let channels: LocalChannels;
+
+beforeAll(async () => {
+  bench = await Bench.start(await mkdtemp(join(tmpdir(), "palisade-channels-")));
+  proxy = await RegistryProxy.start(bench.access);
+  otherSigner = await makeKey(bench.folder, "other", "ec");
+  const certificate = await readCertificate("imageSigner", bench.keys.imageSigner);
+  publicKey = certificate.publicKey.export({ type: "spki", format: "pem" }).toString();
+});
+afterAll(async () => {
+  await proxy?.stop();
+  await bench?.stop();
+  if (bench) await rm(bench.folder, { recursive: true, force: true });
+});
+
+/** A machine of its own: what it has seen of channels is not what others have. */
+const machine = (name: string) =>
+  new LocalChannels(join(bench.folder, "machines", name), defaultCacheDirectory(), async () => undefined);
+
+const image = (content: string) =>
+  within(async (one) => putImage(one, [await layerOf(await tarOf({ "app/version": content }))]));
+
+async function within<T>(work: (one: ReturnType<Bench["repository"]>) => Promise<T>): Promise<T> {
+  const one = bench.repository(repository);
+  try {
+    return await work(one);
+  } finally {
+    one.close();
+  }
+}
+
+const target = () => within(async (one) => (await one.manifest(tag))?.digest);
+
+/** What whoever may write to the registry can do without any key. */
+const setTag = (digest: string) =>
+  within(async (one) => one.putManifest(tag, (await one.manifest(digest))!.bytes, imageManifestType));
+
+const publication = (digest: string, more = {}) => ({
+  ...{ registry: bench.access, repository, channel, digest },
+  ...{ sealSigner: bench.keys.sealSigner, imageSigner: bench.keys.imageSigner, ...more },
+});
+const publish = (digest: string, from?: string, by = channels) =>
+  by.publish(testOperation("channel"), publication(digest), from);
+const resolve = (key?: string, by = channels) => by.resolve({ registry: bench.access, repository, channel }, key);
+
+beforeEach(async () => {
+  repository = `channels/${++count}`;
+  channels = machine(String(count));
+  const sealing = await bench.machine("channels");
+  const sealed = async (content: string) => {
+    const digest = await image(content);
+    await bench.seal(sealing, repository, digest);
+    return digest;
+  };
+  images = [await sealed("1"), await sealed("2")];
+});
+
+describe("publishing", () => {
+  it("moves the tag to what is sealed and signed, again and back", async () => {
+    const [first, second] = images;
+    expect(await resolve()).toBeUndefined();
+    for (const digest of [first, second, first]) {
+      expect(await publish(digest)).toEqual({ digest });
+      expect([await target(), await resolve(publicKey)]).toEqual([digest, digest]);
+    }
+  });
+
+  it("does nothing when the channel is there already", async () => {
+    const [first] = images;
+    const records = () =>
+      within(async (one) => (await one.listedReferrers(first)) ?? (await one.manifest(`sha256-${first.slice(7)}`)));
+    await publish(first);
+    const before = JSON.stringify(await records());
+    await publish(first);
+    expect(JSON.stringify(await records())).toBe(before);
+  });
+
+  it.each([
+    ["without a seal", { seal: false, sign: true }, /has no seal by the key of sealSigner/],
+    ["without a signature", { seal: true, sign: false }, /is not signed by the key of imageSigner/],
+  ])("leaves it for an image %s", async (_what, { seal, sign }, reason) => {
+    const [first] = images;
+    await publish(first);
+    const digest = await image("unready");
+    const sealing = await bench.machine("channels");
+    // Whatever is lacking is there by another key.
+    const keys = {
+      sealSigner: seal ? bench.keys.sealSigner : otherSigner,
+      imageSigner: sign ? bench.keys.imageSigner : otherSigner,
+    };
+    await bench.seal(await bench.machine("channels", { sealSigner: keys.sealSigner }), repository, digest, keys);
+    await expect(publish(digest)).rejects.toThrow(reason);
+    expect(await target()).toBe(first);
+    // Control: with both it moves.
+    await bench.seal(sealing, repository, digest);
+    await publish(digest);
+    expect(await target()).toBe(digest);
+  });
+
+  it("leaves it where others have moved it, when it was to be moved from elsewhere", async () => {
+    const [first, second] = images;
+    const third = await image("3");
+    await bench.seal(await bench.machine("channels"), repository, third);
+    await publish(first);
+    await publish(second, undefined, machine("pipeline"));
+    expect(await publish(third, first)).toEqual({ digest: second });
+    expect(await target()).toBe(second);
+    expect(await publish(third, second)).toEqual({ digest: third });
+  });
+
+  it("leaves it when the registry breaks off at any request that changes something, and repeated comes to its end", async () => {
+    const through = { registry: proxy.access };
+    const sealing = await bench.machine("channels");
+    const move = (digest: string) => channels.publish(testOperation("channel"), publication(digest, through));
+    let present: string | undefined;
+    let wasBroken = true;
+    let at = 0;
+    while (wasBroken) {
+      const next = await image(`broken off ${++at}`);
+      // Signed and sealed for the proxy's address, which is part of what is signed.
+      await bench.seal(sealing, repository, next, through);
+      let requests = 0;
+      proxy.behaviour = {
+        breakOff: (method) => {
+          if (["PUT", "POST"].includes(method)) requests++;
+          return requests >= at ? "before" : undefined;
+        },
+      };
+      const failure = await move(next).then(
+        () => undefined,
+        (error: Error) => error,
+      );
+      proxy.behaviour = {};
+      wasBroken = failure !== undefined;
+      if (wasBroken) {
+        expect(failure!.message).toMatch(/does not answer/);
+        expect(await target(), `request ${at}`).toBe(present);
+        await move(next);
+      }
+      expect(await target()).toBe(next);
+      present = next;
+    }
+    // Blobs, the publication, the list of what refers to the image, the tag.
+    expect(at).toBeGreaterThan(4);
+  });
+});
+
+describe("a reader with the publisher's key", () => {
+  it("believes no tag that somebody without it has set", async () => {
+    const [first, second] = images;
+    await publish(first);
+    await setTag(second);
+    await expect(resolve(publicKey)).rejects.toThrow(/which publicKey has not published into it/);
+    // Control: without a key the tag is all that is asked for.
+    expect(await resolve()).toBe(second);
+  });
+
+  it("does not go back to what was published before", async () => {
+    const [first, second] = images;
+    await publish(first);
+    await publish(second);
+    await setTag(first);
+    await expect(resolve(publicKey)).rejects.toThrow(/the channel was set back by somebody without the key/);
+    // Control: a machine that has never seen the channel cannot know.
+    expect(await resolve(publicKey, machine("new"))).toBe(first);
+    // Whoever has the key can go back.
+    await publish(first);
+    expect(await resolve(publicKey)).toBe(first);
+  });
+
+  it("takes no publication of another channel, repository or key", async () => {
+    const [first] = images;
+    await channels.publish(testOperation("channel"), publication(first, { channel: "testing" }));
+    await setTag(first);
+    await expect(resolve(publicKey)).rejects.toThrow(/has not published into it/);
+    await publish(first);
+    expect(await resolve(publicKey)).toBe(first);
+    const other = (await readCertificate("imageSigner", otherSigner)).publicKey;
+    await expect(resolve(other.export({ type: "spki", format: "pem" }).toString())).rejects.toThrow(/another key/);
+  });
+});
