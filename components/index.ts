@@ -9,6 +9,7 @@ export { NestedHost, type NestedHostArgs } from "./host/nested-host.js";
 export { ContainerGroup, type ContainerGroupArgs, type IpAddressArgs } from "./group/container-group.js";
 export { ArgumentError, type Problem } from "./internal/arguments.js";
 export * from "./image/index.js";
+export { type HostNetworkPolicyArgs, NetworkPolicy } from "./network/network-policy.js";
 export {
   type ClusterNetworkPolicyArgs,
   type CompiledPolicy,

@@ -16,7 +16,8 @@ export type Kind =
   | "seals"
   | "host-images"
   | "groups"
-  | "image-policies";
+  | "image-policies"
+  | "network-policies";
 
 export interface Thing<T> {
   id: string;

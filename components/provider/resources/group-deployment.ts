@@ -1,5 +1,5 @@
 import * as agentv1 from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import type { AgentClient, HostConnection, Operation } from "../backends.js";
+import type { AgentClient, Operation } from "../backends.js";
 import {
   isUnknown,
   PartialFailure,
@@ -12,6 +12,7 @@ import {
 } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
 import { secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
+import { connectionOf, hostOf, isUnreachable, tryOnHost } from "./on-host.js";
 import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 
@@ -46,8 +47,6 @@ const containerPhases: Record<agentv1.ContainerPhase, string> = {
   [agentv1.ContainerPhase.RUNNING]: "Running",
   [agentv1.ContainerPhase.TERMINATED]: "Terminated",
 };
-
-const hostOf = (inputs: Properties): HostConnection => inputs["host"] as unknown as HostConnection;
 
 function outputs(inputs: Properties, group: agentv1.Group): Properties {
   const observed = group.spec ? toProperties(group.spec) : {};
@@ -147,8 +146,7 @@ export const groupDeployment: Resource = {
   async read({ backends }, { id, inputs, outputs: old }) {
     const [hostId = "", name = ""] = id.split("/");
     if (!hostId || !name) throw new Error(`${id}: the id of a GroupDeployment is <host id>/<group name>`);
-    const connection = inputs && isRecord(inputs["host"]) ? hostOf(inputs) : await backends.agents.find(hostId);
-    if (!connection) throw new Error(`${id}: this machine knows no host ${hostId}; import the host's machine first`);
+    const connection = await connectionOf(backends, hostId, inputs, id);
     const agent = backends.agents.connect(connection);
     try {
       const group = await agent.getGroup(name);
@@ -205,8 +203,6 @@ function withBlankSecrets(group: Properties): Properties {
   };
 }
 
-const isUnreachable = (error: unknown): boolean => (error as Error).name === "UnreachableHostError";
-
 /** What is observed of a group whose host is stopped. */
 function nothingRuns(old: Properties): Properties {
   return {
@@ -230,21 +226,10 @@ const unknownOutputs: Properties = {
 };
 
 /** Asks a host that is known already whether it would take the group: ports in use and capacity are seen in preview. */
-async function tryOut({ backends }: Context, inputs: Properties, op: Operation): Promise<void> {
-  if (anyUnknown(inputs)) return;
-  const agent = backends.agents.connect(hostOf(inputs));
-  try {
+const tryOut = (context: Context, inputs: Properties, op: Operation): Promise<void> =>
+  tryOnHost(context, inputs, op, async (agent) => {
     await agent.applyGroup(toGroupSpec(inputs), true);
-  } catch (error) {
-    if (!isUnreachable(error)) throw error;
-    op.log(
-      "warning",
-      `the host does not answer now, so nothing could be checked against it: ${(error as Error).message}`,
-    );
-  } finally {
-    agent.close();
-  }
-}
+  });
 
 async function deploy({ backends }: Context, id: string, inputs: Properties, op: Operation): Promise<Properties> {
   const agent = backends.agents.connect(hostOf(inputs));
