@@ -18,14 +18,18 @@ import { FlowDirection, FlowVerdict, NetworkService } from "../../../hosts/api/g
 import { readKey } from "../certificates.js";
 import type { Connection } from "../stack-state.js";
 
-/** Starts the API of a host of that id; `close` ends it. */
-export async function startHost(keysDirectory: string, hostId: string) {
+/** Starts the API of a host of that id; `close` ends it. @param answer default: made up */
+export async function startHost(
+  keysDirectory: string,
+  hostId: string,
+  answer: Parameters<typeof createSecureServer>[1] = connectNodeAdapter({ routes: (router) => routes(router, hostId) }),
+) {
   const read = (file: string) => readFileSync(path.join(keysDirectory, file), "utf8");
   const ca = read("hosts/ca.crt");
   const { certificate, key } = await serverCertificate(ca, read("hosts/ca.key"), hostId);
   const server = createSecureServer(
     { cert: certificate, key, ca, requestCert: true, rejectUnauthorized: true },
-    connectNodeAdapter({ routes: (router) => routes(router, hostId) }),
+    answer,
   );
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const connection: Connection = {
