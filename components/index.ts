@@ -16,6 +16,7 @@ export {
 } from "./group/container-group.js";
 export { ArgumentError, type Problem } from "./internal/arguments.js";
 export * from "./image/index.js";
+export { type HostNetworkPolicyArgs, NetworkPolicy } from "./network/network-policy.js";
 export {
   type ClusterNetworkPolicyArgs,
   type CompiledPolicy,

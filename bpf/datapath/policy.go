@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -71,6 +72,16 @@ const protocolAny = "any"
 
 // The IP protocols that rules can name; "" stands for all others.
 var protocolNumbers = map[string]uint8{"": 0, "TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1, "ICMPv6": 58}
+
+// ProtocolName is the name that rules give an IP protocol; that of another one is its number.
+func ProtocolName(number uint8) string {
+	for name, of := range protocolNumbers {
+		if name != "" && of == number {
+			return name
+		}
+	}
+	return strconv.Itoa(int(number))
+}
 
 // ParsePolicy reads a compiled policy and checks it. The error names the path of the wrong field, its value and the reason.
 func ParsePolicy(data []byte) (*Policy, error) {

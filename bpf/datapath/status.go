@@ -19,7 +19,9 @@ type Status struct {
 	PolicyHash string `json:"policyHash"`
 	// EntriesHash is computed from the map entries that packets are judged by.
 	EntriesHash string `json:"entriesHash"`
-	Endpoints   int    `json:"endpoints"`
+	// PolicyIntact says that the kernel holds the policy that was applied last, by both hashes.
+	PolicyIntact bool `json:"policyIntact"`
+	Endpoints    int  `json:"endpoints"`
 	// Problems are differences from what was declared, each with the name of the thing. Repair removes them.
 	Problems []string `json:"problems"`
 }
@@ -57,6 +59,8 @@ func (d *Datapath) status() (Status, error) {
 			add("policy: %.12s is in the kernel, %.12s was applied", status.PolicyHash, d.desired.policy.Hash)
 		} else if status.EntriesHash != d.desired.tables.hash() {
 			add("policy %.12s: its map entries were changed", status.PolicyHash)
+		} else {
+			status.PolicyIntact = true
 		}
 	}
 	for name, path := range d.mapPins() {
@@ -103,7 +107,7 @@ func (d *Datapath) Repair() ([]string, error) {
 			failures = append(failures, each.put())
 		}
 	}
-	if d.desired.policy != nil && (status.PolicyHash != d.desired.policy.Hash || status.EntriesHash != d.desired.tables.hash()) {
+	if d.desired.policy != nil && !status.PolicyIntact {
 		failures = append(failures, d.activate(d.desired.tables, d.desired.policy.Hash))
 	}
 	return status.Problems, errors.Join(failures...)

@@ -90,6 +90,7 @@ describe("palisade", () => {
     [["logs"], "expected the name of a group"],
     [["console", "a", "b"], "one host at most"],
     [["patch-tools", "copa"], "Unexpected argument 'copa'"],
+    [["flows", "a", "b"], "one group at most"],
   ])("does not understand %j", async (args, message) => {
     expect(await run(args)).toBe(2);
     expect(stderr).toContain(message);
@@ -229,5 +230,61 @@ describe("palisade console", () => {
   it("refuses a host that is not there", async () => {
     stubPulumi();
     await expect(run(["console", "metal"])).rejects.toThrow("'metal' is no host of the stack; its hosts: edge");
+  });
+});
+
+describe("palisade flows", () => {
+  const time = "2027-01-15T08:00:00.500Z";
+  const dropped = `${time}  dropped  policy_denied  TCP  default/front (10.88.0.2:40000)  →  [2001:db8::1]:443  from_container, 74 bytes\n`;
+
+  it("shows flows as they happen, safe for a terminal, and what was lost", async () => {
+    stubPulumi();
+    expect(await run(["flows"])).toBe(0);
+    expect(stdout).toBe(
+      `${time}  forwarded  TCP  default/front (10.88.0.2:40000)  →  default/web (10.88.0.3:80)  from_container, 74 bytes\n${dropped}`,
+    );
+    expect(stderr).toBe(
+      "palisade flows: host edge: not shown since the start: 7 for which the kernel's ring was full, " +
+        "2 for which this command was too slow; the packets went their way\n",
+    );
+  });
+
+  it("asks the host for what is wanted", async () => {
+    stubPulumi();
+    expect(await run(["flows", "front", "--direction", "egress", "--port", "443", "--last"])).toBe(0);
+    expect([stdout, stderr]).toEqual([dropped, ""]);
+  });
+
+  it("prints JSON, a line each", async () => {
+    stubPulumi();
+    expect(await run(["flows", "--json", "--since", "5m"])).toBe(0);
+    const lines = stdout.trimEnd().split("\n");
+    expect(lines.map((line) => JSON.parse(line) as unknown).slice(1)).toEqual([
+      {
+        ...{ time, verdict: "dropped", reason: "policy_denied", protocol: "TCP" },
+        source: { address: "10.88.0.2", port: 40000, endpoint: "default/front", identity: 256 },
+        destination: { address: "2001:db8::1", port: 443, identity: 3 },
+        ...{ hook: "from_container", length: 74 },
+      },
+      { host: "edge", lost: { ring: 7, caller: 2 } },
+    ]);
+  });
+
+  it.each([
+    [["--direction", "up"], "--direction: 'up' must be ingress or egress"],
+    [["--verdict", "toString"], "--verdict: 'toString' must be forwarded or dropped"],
+    [["--port", "0"], "--port: '0' must be a whole number"],
+    [["--address", "web"], "--address: 'web' must be an address or a prefix"],
+    [["--since", "yesterday"], "--since: 'yesterday' must be a time"],
+    [["--host", "far"], "--host: 'far' is no host of the stack; its hosts: edge"],
+  ])("refuses %j", async (args, message) => {
+    stubPulumi();
+    await expect(run(["flows", ...args])).rejects.toThrow(message);
+  });
+
+  it("passes on what the host refuses", async () => {
+    stubPulumi();
+    expect(await run(["flows", "--reason", "bad_luck"])).toBe(1);
+    expect(stderr).toContain('reason: "bad_luck" is none');
   });
 });

@@ -1,6 +1,7 @@
 /** What `palisade` understands, and how its arguments are read. */
 import { consoleCommand } from "./console-command.js";
 import { envCommand } from "./env-command.js";
+import { flowsCommand } from "./flows-command.js";
 import { keysCommand } from "./keys-command.js";
 import { logsCommand } from "./logs-command.js";
 import { patchToolsCommand } from "./patch-tools-command.js";
@@ -22,6 +23,7 @@ const commands: Record<string, Command> = {
   env: envCommand,
   status: statusCommand,
   logs: logsCommand,
+  flows: flowsCommand,
   console: consoleCommand,
   seal: sealCommand,
   reap: reapCommand,

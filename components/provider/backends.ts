@@ -13,6 +13,7 @@
  */
 import type * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import type * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import type * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 
 /** Who a thing on this machine belongs to. */
 export interface Owner {
@@ -258,6 +259,14 @@ export interface AgentClient {
   /** undefined: the host itself says that there is no such policy. */
   getImagePolicy(name: string): Promise<images.ImagePolicy | undefined>;
   deleteImagePolicy(name: string): Promise<void>;
+  /** Puts a compiled policy in force, or only asks whether it would be taken. @param compiled JSON @param hash its own */
+  applyNetworkPolicy(compiled: string, hash: string, dryRun?: boolean): Promise<network.ApplyPolicyResponse>;
+  /** The policy as JSON; undefined: the host itself says that none was declared. */
+  getNetworkPolicy(): Promise<string | undefined>;
+  deleteNetworkPolicy(): Promise<void>;
+  getNetwork(): Promise<network.GetNetworkResponse>;
+  /** Restores what was declared; tells what was found. */
+  repairNetwork(): Promise<string[]>;
   /** Leaves all groups as they are for a while, whatever happens to them; 0 seconds resume. At most an hour. */
   suspendReconcile(seconds: number): Promise<void>;
   close(): void;

@@ -25,6 +25,11 @@ export type ImagePolicy = import("./imagePolicy").ImagePolicy;
 export const ImagePolicy: typeof import("./imagePolicy").ImagePolicy = null as any;
 utilities.lazyLoad(exports, ["ImagePolicy"], () => require("./imagePolicy"));
 
+export { NetworkPolicyArgs } from "./networkPolicy";
+export type NetworkPolicy = import("./networkPolicy").NetworkPolicy;
+export const NetworkPolicy: typeof import("./networkPolicy").NetworkPolicy = null as any;
+utilities.lazyLoad(exports, ["NetworkPolicy"], () => require("./networkPolicy"));
+
 export { PatchedImageArgs } from "./patchedImage";
 export type PatchedImage = import("./patchedImage").PatchedImage;
 export const PatchedImage: typeof import("./patchedImage").PatchedImage = null as any;
@@ -77,6 +82,8 @@ const _module = {
                 return new HostImage(name, <any>undefined, { urn })
             case "palisade:index:ImagePolicy":
                 return new ImagePolicy(name, <any>undefined, { urn })
+            case "palisade:index:NetworkPolicy":
+                return new NetworkPolicy(name, <any>undefined, { urn })
             case "palisade:index:PatchedImage":
                 return new PatchedImage(name, <any>undefined, { urn })
             case "palisade:index:Registry":

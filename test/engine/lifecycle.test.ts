@@ -28,6 +28,7 @@ describe("a stack's life on the real engine", () => {
     expect(project.world.list("state-disks")).toHaveLength(1);
     expect(project.world.list("registries")).toHaveLength(1);
     expect(project.world.list("groups")).toHaveLength(1);
+    expect(project.world.list("network-policies")).toHaveLength(1);
   });
 
   it("changes nothing the second time", async () => {
@@ -67,6 +68,36 @@ describe("a stack's life on the real engine", () => {
     const up = await project.up();
     expect(up.exitCode, up.output).toBe(0);
     expect(await project.changes()).toEqual([]);
+  });
+
+  it("shows a network policy that the kernel does not hold as drift, and up repairs it", async () => {
+    project.world.disturb("network-policies", {
+      policyHash: "",
+      problems: ["policy 1f: its map entries were changed"],
+    });
+    const [change, ...others] = await project.changes();
+    expect([urnEnd(change!.urn), others]).toEqual(["network", []]);
+    expect(Object.keys(change?.detailedDiff ?? {}).sort()).toEqual(["policyHash", "problems"]);
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+    expect(project.world.list("network-policies")[0]?.observed).toEqual({});
+    expect(await project.changes()).toEqual([]);
+  });
+
+  it("changes a network policy in place, and names the rule in preview", async () => {
+    await project.configure({ policyPort: "81" });
+    const [change, ...others] = await project.changes();
+    expect([change?.op, others]).toEqual(["update", []]);
+    const rule = "policy.endpoints[0].ingress.rules[0]";
+    expect(Object.keys(change?.detailedDiff ?? {}).sort()).toEqual([
+      `${rule}.portEnd`,
+      `${rule}.portStart`,
+      "policy.hash",
+    ]);
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+    // Back with the next up.
+    await project.configure({ policyPort: "80" });
   });
 
   it("restarts the machine for memory, and says so in preview", async () => {

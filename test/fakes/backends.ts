@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { create, equals, fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
 import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import {
   ForeignHostError,
   UnreachableHostError,
@@ -468,6 +469,11 @@ class FakeHostImages implements HostImageStore {
 /** The policy as JSON. */
 type StoredPolicy = Record<string, JsonValue>;
 
+interface StoredNetworkPolicy {
+  hash: string;
+  compiled: string;
+}
+
 interface StoredGroup {
   spec: JsonValue;
   generation: number;
@@ -659,6 +665,59 @@ class FakeAgent implements AgentClient {
   async deleteImagePolicy(name: string): Promise<void> {
     this.reach();
     this.world.remove("image-policies", this.id(name));
+  }
+
+  private networkPolicy(): Thing<StoredNetworkPolicy> | undefined {
+    return this.world.get<StoredNetworkPolicy>("network-policies", this.connection.hostId);
+  }
+
+  async applyNetworkPolicy(compiled: string, hash: string, dryRun = false): Promise<network.ApplyPolicyResponse> {
+    this.reach();
+    const { endpoints, ...policy } = JSON.parse(compiled) as { hash: string; endpoints: { name: string }[] };
+    if (policy.hash !== hash) throw new Error(`expected_hash: ${hash} is not the policy's hash, ${policy.hash}`);
+    if (!dryRun) {
+      this.world.put<StoredNetworkPolicy>("network-policies", {
+        id: this.connection.hostId,
+        owner: { backend: "", project: "", stack: "", urn: "" },
+        finished: true,
+        spec: { hash, compiled },
+        // What was damaged beside the policy stays so until it is repaired.
+        observed: { problems: this.networkPolicy()?.observed["problems"] },
+      });
+    }
+    const groups = this.world.list<StoredGroup>("groups").map(({ id }) => id.split("/"));
+    const connected = groups.filter(([host]) => host === this.connection.hostId).map(([, name]) => `default/${name}`);
+    return create(network.ApplyPolicyResponseSchema, {
+      policyHash: hash,
+      unnamedEndpoints: connected.filter((name) => !endpoints.some((endpoint) => endpoint.name === name)),
+    });
+  }
+
+  async getNetworkPolicy(): Promise<string | undefined> {
+    this.reach();
+    return this.networkPolicy()?.spec.compiled;
+  }
+
+  async deleteNetworkPolicy(): Promise<void> {
+    this.reach();
+    this.world.remove("network-policies", this.connection.hostId);
+  }
+
+  async getNetwork(): Promise<network.GetNetworkResponse> {
+    this.reach();
+    const thing = this.networkPolicy();
+    return create(network.GetNetworkResponseSchema, {
+      policyDeclared: thing !== undefined,
+      policyHash: (thing?.observed["policyHash"] as string | undefined) ?? thing?.spec.hash ?? "",
+      problems: (thing?.observed["problems"] as string[] | undefined) ?? [],
+    });
+  }
+
+  async repairNetwork(): Promise<string[]> {
+    const { problems } = await this.getNetwork();
+    const thing = this.networkPolicy();
+    if (thing) this.world.put("network-policies", { ...thing, observed: {} });
+    return problems;
   }
 
   // What is disturbed in this world stays so anyway.

@@ -17,7 +17,8 @@ export type Kind =
   | "channels"
   | "host-images"
   | "groups"
-  | "image-policies";
+  | "image-policies"
+  | "network-policies";
 
 export interface Thing<T> {
   id: string;

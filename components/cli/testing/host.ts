@@ -14,17 +14,22 @@ import {
   HostService,
   Protocol,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { FlowDirection, FlowVerdict, NetworkService } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import { readKey } from "../certificates.js";
 import type { Connection } from "../stack-state.js";
 
-/** Starts the API of a host of that id; `close` ends it. */
-export async function startHost(keysDirectory: string, hostId: string) {
+/** Starts the API of a host of that id; `close` ends it. @param answer default: made up */
+export async function startHost(
+  keysDirectory: string,
+  hostId: string,
+  answer: Parameters<typeof createSecureServer>[1] = connectNodeAdapter({ routes: (router) => routes(router, hostId) }),
+) {
   const read = (file: string) => readFileSync(path.join(keysDirectory, file), "utf8");
   const ca = read("hosts/ca.crt");
   const { certificate, key } = await serverCertificate(ca, read("hosts/ca.key"), hostId);
   const server = createSecureServer(
     { cert: certificate, key, ca, requestCert: true, rejectUnauthorized: true },
-    connectNodeAdapter({ routes: (router) => routes(router, hostId) }),
+    answer,
   );
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const connection: Connection = {
@@ -113,6 +118,37 @@ function routes(router: ConnectRouter, hostId: string): void {
       if (tailLines !== 1) yield { data: data(`${container} begins\n`), stream: "stdout" };
       yield { data: data(`\u001b[31m${container} err`), stream: "stderr" };
       yield { data: data("s\u001b[0m\n"), stream: "stderr" };
+    },
+  });
+  router.service(NetworkService, {
+    async *streamFlows(request) {
+      if (request.reason === "bad_luck") throw new ConnectError('reason: "bad_luck" is none', Code.InvalidArgument);
+      const front = { address: "10.88.0.2", port: 40000, endpoint: "default/front", identity: 256 };
+      const web = { address: "10.88.0.3", port: 80, endpoint: "default/\u001b[31mweb", identity: 257 };
+      const outside = { address: "2001:db8::1", port: 443, identity: 3 };
+      const time = { seconds: 1_800_000_000n, nanos: 500_000_000 };
+      const common = { time, protocol: "TCP", hook: "from_container", length: 74 };
+      const forwarded = {
+        ...common,
+        source: front,
+        destination: web,
+        verdict: FlowVerdict.FORWARDED,
+        reason: "forwarded",
+      };
+      const dropped = {
+        ...common,
+        source: front,
+        destination: outside,
+        verdict: FlowVerdict.DROPPED,
+        reason: "policy_denied",
+      };
+      // What was asked for comes back as far as the test looks at it.
+      const asked = request.group === "front" && request.direction === FlowDirection.EGRESS && request.port === 443;
+      if (!asked) yield { content: { case: "flow", value: forwarded } };
+      yield { content: { case: "flow", value: dropped } };
+      if (!request.follow) return;
+      yield { content: { case: "lost", value: {} } };
+      yield { content: { case: "lost", value: { ring: 7n, caller: 2n } } };
     },
   });
 }

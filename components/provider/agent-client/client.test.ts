@@ -160,7 +160,7 @@ async function withAgent(work: (agent: TestAgent) => Promise<void>, signedAt?: D
   }
 }
 
-async function withClient(made: HostAgentClient, work: (made: HostAgentClient) => Promise<void>): Promise<void> {
+async function withClient(made: HostAgentClient, work: (made: HostAgentClient) => Promise<unknown>): Promise<void> {
   try {
     await work(made);
   } finally {

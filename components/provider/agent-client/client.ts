@@ -13,6 +13,11 @@ import {
   type ApplyImagePolicyResponse,
   type ImagePolicy,
 } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import {
+  NetworkService,
+  type ApplyPolicyResponse,
+  type GetNetworkResponse,
+} from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import type { AgentClient, HostConnection } from "../backends.js";
 import { isCertificateTrouble, translate } from "./errors.js";
 import { openTransport } from "./transport.js";
@@ -29,6 +34,7 @@ export class HostAgentClient implements AgentClient {
   private readonly hosts: Client<typeof HostService>;
   private readonly groups: Client<typeof GroupService>;
   private readonly imagePolicies: Client<typeof ImagePolicyService>;
+  private readonly networks: Client<typeof NetworkService>;
   private readonly closeTransport: () => void;
   private prepared: Promise<void> | undefined;
 
@@ -41,6 +47,7 @@ export class HostAgentClient implements AgentClient {
     this.hosts = createClient(HostService, transport);
     this.groups = createClient(GroupService, transport);
     this.imagePolicies = createClient(ImagePolicyService, transport);
+    this.networks = createClient(NetworkService, transport);
   }
 
   /** @param timeoutMs how long to wait for the answer, default 15 s. */
@@ -118,6 +125,28 @@ export class HostAgentClient implements AgentClient {
 
   async deleteImagePolicy(name: string): Promise<void> {
     await this.call(() => this.imagePolicies.deleteImagePolicy({ name }));
+  }
+
+  applyNetworkPolicy(compiled: string, hash: string, dryRun = false): Promise<ApplyPolicyResponse> {
+    const request = { policy: new TextEncoder().encode(compiled), expectedHash: hash, dryRun };
+    return this.call(() => this.networks.applyPolicy(request, { timeoutMs: 120_000 }));
+  }
+
+  async getNetworkPolicy(): Promise<string | undefined> {
+    const answer = await this.unlessNotFound(() => this.networks.getPolicy({}, { timeoutMs: 120_000 }));
+    return answer && new TextDecoder().decode(answer.policy);
+  }
+
+  async deleteNetworkPolicy(): Promise<void> {
+    await this.call(() => this.networks.deletePolicy({}, { timeoutMs: 120_000 }));
+  }
+
+  getNetwork(): Promise<GetNetworkResponse> {
+    return this.call(() => this.networks.getNetwork({}, { timeoutMs: 120_000 }));
+  }
+
+  async repairNetwork(): Promise<string[]> {
+    return (await this.call(() => this.networks.repair({}, { timeoutMs: 120_000 }))).problems;
   }
 
   close(): void {

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import type { Backends } from "../backends.js";
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
 import { resources } from "./index.js";
-import { makeImageKey } from "./testing.js";
+import { makeImageKey, makeNetworkPolicy } from "./testing.js";
 
 const digest = `sha256:${"a".repeat(64)}`;
 const pair = { certificateFile: "/keys/hosts/ca.crt", keyFile: "/keys/hosts/ca.key" };
@@ -73,6 +73,7 @@ const good: Record<string, Properties> = {
     repositories: ["127.0.0.1:5000/web/nginx", "registry.example/team/*", "registry.example/*"],
     keys: [makeImageKey()],
   },
+  "palisade:index:NetworkPolicy": { host, policy: makeNetworkPolicy("default/web", 80) },
   "palisade:index:GroupDeployment": {
     host,
     name: "web",
@@ -125,6 +126,7 @@ describe("good inputs", () => {
 });
 
 const container = (...rest: (string | number)[]) => ["containers", 0, ...rest];
+const rule = (field: string) => ["policy", "endpoints", 0, "ingress", "rules", 0, field];
 
 describe.each<[type: string, path: (string | number)[], value: Value | undefined, property: string, reason: RegExp]>([
   ["Registry", ["port"], 70000, "port", /70000 is out of range: 0 to 65535/],
@@ -193,6 +195,20 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
   ["ImagePolicy", ["keys", 0], makeImageKey("P-384"), "keys[0]", /ECDSA P-256/],
   ["ImagePolicy", ["keys", 0], makeImageKey() + makeImageKey(), "keys[0]", /one PEM public key/],
   ["ImagePolicy", ["keys", 0], privateKey, "keys[0]", /one PEM public key/],
+  ["NetworkPolicy", ["policy"], undefined, "policy", /is required/],
+  ["NetworkPolicy", ["policy", "version"], 2, "policy.version", /2 is out of range/],
+  ["NetworkPolicy", ["policy", "hash"], "abc", "policy.hash", /SHA-256/],
+  [
+    "NetworkPolicy",
+    ["policy", "identities", 1],
+    { id: 0x01000001, cidr: "192.0.2.0/24" },
+    "policy.identities[1]",
+    /twice/,
+  ],
+  ["NetworkPolicy", rule("action"), "pass", "policy.endpoints[0].ingress.rules[0].action", /allow, deny/],
+  ["NetworkPolicy", rule("protocol"), "tcp", "policy.endpoints[0].ingress.rules[0].protocol", /TCP, UDP, SCTP/],
+  ["NetworkPolicy", rule("portEnd"), 65536, "policy.endpoints[0].ingress.rules[0].portEnd", /0 to 65535/],
+  ["NetworkPolicy", rule("portEnd"), undefined, "policy.endpoints[0].ingress.rules[0].portEnd", /is required/],
   ["GroupDeployment", ["name"], "Web_1", "name", /DNS label/],
   ["GroupDeployment", ["restartPolicy"], "Sometimes", "restartPolicy", /Always, OnFailure, Never/],
   ["GroupDeployment", ["containers"], [], "containers", /1 to 60/],

@@ -1,5 +1,5 @@
 import * as agentv1 from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import type { AgentClient, HostConnection, Operation } from "../backends.js";
+import type { AgentClient, Operation } from "../backends.js";
 import {
   isUnknown,
   PartialFailure,
@@ -14,6 +14,7 @@ import {
 import { differences, drift, inputDifferences } from "./difference.js";
 import { chosenDigests, followers } from "./group-images.js";
 import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
+import { connectionOf, hostOf, isUnreachable, tryOnHost } from "./on-host.js";
 import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
@@ -54,8 +55,6 @@ const containerPhases: Record<agentv1.ContainerPhase, string> = {
   [agentv1.ContainerPhase.RUNNING]: "Running",
   [agentv1.ContainerPhase.TERMINATED]: "Terminated",
 };
-
-const hostOf = (inputs: Properties): HostConnection => inputs["host"] as unknown as HostConnection;
 
 function outputs(inputs: Properties, group: agentv1.Group): Properties {
   const observed = group.spec ? toProperties(group.spec) : {};
@@ -159,8 +158,7 @@ export const groupDeployment: Resource = {
   async read({ backends }, { id, inputs, outputs: old }) {
     const [hostId = "", name = ""] = id.split("/");
     if (!hostId || !name) throw new Error(`${id}: the id of a GroupDeployment is <host id>/<group name>`);
-    const connection = inputs && isRecord(inputs["host"]) ? hostOf(inputs) : await backends.agents.find(hostId);
-    if (!connection) throw new Error(`${id}: this machine knows no host ${hostId}; import the host's machine first`);
+    const connection = await connectionOf(backends, hostId, inputs, id);
     const agent = backends.agents.connect(connection);
     try {
       const group = await agent.getGroup(name);
@@ -217,8 +215,6 @@ function withBlankSecrets(group: Properties): Properties {
   };
 }
 
-const isUnreachable = (error: unknown): boolean => (error as Error).name === "UnreachableHostError";
-
 /** What is observed of a group whose host is stopped. */
 function nothingRuns(old: Properties): Properties {
   return {
@@ -242,22 +238,11 @@ const unknownOutputs: Properties = {
 };
 
 /** Asks a host that is known already whether it would take the group: ports in use and capacity are seen in preview. */
-async function tryOut({ backends }: Context, inputs: Properties, op: Operation): Promise<void> {
-  if (anyUnknown(inputs)) return;
-  const agent = backends.agents.connect(hostOf(inputs));
-  try {
-    const digests = await foreseenDigests({ backends }, agent, inputs, op);
+const tryOut = (context: Context, inputs: Properties, op: Operation): Promise<void> =>
+  tryOnHost(context, inputs, op, async (agent) => {
+    const digests = await foreseenDigests(context, agent, inputs, op);
     if (digests) await agent.applyGroup(toGroupSpec(inputs, digests), true);
-  } catch (error) {
-    if (!isUnreachable(error)) throw error;
-    op.log(
-      "warning",
-      `the host does not answer now, so nothing could be checked against it: ${(error as Error).message}`,
-    );
-  } finally {
-    agent.close();
-  }
-}
+  });
 
 /** undefined when a channel leads nowhere yet: what publishes into it may be in the same program. */
 async function foreseenDigests(

@@ -1,9 +1,10 @@
 import { createPublicKey } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
-import type { AgentClient, HostConnection, Operation } from "../backends.js";
+import type { AgentClient, Operation } from "../backends.js";
 import { unknown, type Context, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
+import { connectionOf, hostOf, isUnreachable, tryOnHost, withAgent } from "./on-host.js";
 import { anyUnknown, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
@@ -18,7 +19,6 @@ const repositoryPattern = new RegExp(
   String.raw`^[a-zA-Z0-9][-.a-zA-Z0-9]*(?::[0-9]{1,5})?/(?:${component}(?:/${component})*|(?:${component}/)*\*)$`,
 );
 
-const hostOf = (inputs: Properties): HostConnection => inputs["host"] as unknown as HostConnection;
 const texts = (list: Value | undefined): string[] => (Array.isArray(list) ? (list as string[]) : []);
 
 const toPolicy = (inputs: Properties): ImagePolicy =>
@@ -78,8 +78,7 @@ export const imagePolicy: Resource = {
   async read({ backends }, { id, inputs, outputs: old }) {
     const [hostId = "", name = ""] = id.split("/");
     if (!hostId || !name) throw new Error(`${id}: the id of an ImagePolicy is <host id>/<policy name>`);
-    const connection = inputs && isRecord(inputs["host"]) ? hostOf(inputs) : await backends.agents.find(hostId);
-    if (!connection) throw new Error(`${id}: this machine knows no host ${hostId}; import the host's machine first`);
+    const connection = await connectionOf(backends, hostId, inputs, id);
     const agent = backends.agents.connect(connection);
     try {
       const policy = await agent.getImagePolicy(name);
@@ -111,21 +110,6 @@ export const imagePolicy: Resource = {
   },
 };
 
-const isUnreachable = (error: unknown): boolean => (error as Error).name === "UnreachableHostError";
-
-async function withAgent<T>(
-  { backends }: Context,
-  inputs: Properties,
-  work: (agent: AgentClient) => Promise<T>,
-): Promise<T> {
-  const agent = backends.agents.connect(hostOf(inputs));
-  try {
-    return await work(agent);
-  } finally {
-    agent.close();
-  }
-}
-
 /** An equal policy that is there already, e.g. from a killed `up`, is adopted; another one is somebody else's. */
 async function refuseAnother(agent: AgentClient, id: string, wanted: ImagePolicy): Promise<void> {
   const present = await agent.getImagePolicy(wanted.name);
@@ -149,21 +133,10 @@ async function declare(agent: AgentClient, inputs: Properties, op: Operation): P
 }
 
 /** Asks a host that is known already what it would say to the policy. */
-async function tryOut(context: Context, inputs: Properties, op: Operation): Promise<void> {
-  if (anyUnknown(inputs)) return;
-  try {
-    const { refusedImages } = await withAgent(context, inputs, (agent) =>
-      agent.applyImagePolicy(toPolicy(inputs), true),
-    );
-    warnOfRefused(refusedImages, op);
-  } catch (error) {
-    if (!isUnreachable(error)) throw error;
-    op.log(
-      "warning",
-      `the host does not answer now, so nothing could be checked against it: ${(error as Error).message}`,
-    );
-  }
-}
+const tryOut = (context: Context, inputs: Properties, op: Operation): Promise<void> =>
+  tryOnHost(context, inputs, op, async (agent) => {
+    warnOfRefused((await agent.applyImagePolicy(toPolicy(inputs), true)).refusedImages, op);
+  });
 
 function warnOfRefused(images: { reference: string; reason: string; message: string }[], op: Operation): void {
   for (const { reference, reason, message } of images) {

@@ -4,6 +4,7 @@ import { debianImage } from "./debian-image.js";
 import { groupDeployment } from "./group-deployment.js";
 import { hostImage } from "./host-image.js";
 import { imagePolicy } from "./image-policy.js";
+import { networkPolicy } from "./network-policy.js";
 import { patchedImage } from "./patched-image.js";
 import { registry } from "./registry.js";
 import { sealedImage } from "./sealed-image.js";
@@ -19,5 +20,6 @@ export const resources: Resource[] = [
   stateDisk,
   virtualMachine,
   imagePolicy,
+  networkPolicy,
   groupDeployment,
 ];

@@ -1,9 +1,11 @@
 /** A table per resource, over real gRPC: what a change and a drift show, and that read, import and delete fit together. */
 import { DiffResponse, PropertyDiff } from "@pulumi/pulumi/proto/provider_pb.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createFakeBackends } from "../../../test/fakes/backends.js";
 import type { Kind } from "../../../test/fakes/world.js";
+import type { HostConnection } from "../backends.js";
 import { unknown, type Properties, type Value } from "../resource.js";
-import { Fixture, type Made, type State } from "./testing.js";
+import { Fixture, makeNetworkPolicy, type Made, type State } from "./testing.js";
 
 interface Row {
   name: string;
@@ -14,6 +16,8 @@ interface Row {
   drift?: [Record<string, unknown>, string[]];
   /** Outputs that are not known in the preview of a create. */
   unknowns: string[];
+  /** Its id is the host's, so no other id can be proven gone. */
+  host?: boolean;
 }
 
 const set =
@@ -142,6 +146,25 @@ const rows: Row[] = [
     drift: [{ repositories: ["registry.example/*"] }, ["repositories[0]"]],
     unknowns: ["generation"],
   },
+  {
+    name: "NetworkPolicy",
+    kind: "network-policies",
+    changes: [
+      [
+        set("policy", makeNetworkPolicy("default/web", 81)),
+        [
+          "policy.endpoints[0].ingress.rules[0].portEnd",
+          "policy.endpoints[0].ingress.rules[0].portStart",
+          "policy.hash",
+        ],
+      ],
+      [host({ hostId: "another" }), ["host.hostId!"]],
+      [host({ endpoint: "https://127.0.0.1:9443" }), ["host.endpoint"]],
+    ],
+    drift: [{ policyHash: "", problems: ["policy: its map entries were changed"] }, ["policyHash", "problems"]],
+    unknowns: ["policyHash", "problems", "bypasses"],
+    host: true,
+  },
 ];
 
 const replacing = new Set<number>([
@@ -221,7 +244,7 @@ describe("each resource over gRPC", () => {
       });
     }
 
-    it("is absent by an empty id when it is proven gone", async () => {
+    it.skipIf(row.host)("is absent by an empty id when it is proven gone", async () => {
       const one = of(row.name);
       const id = one.state.id.replace(/[0-9a-f]{8}$/, "00000000").replace(/web$/, "gone");
       expect((await fixture.client.read(one.type, id)).id).toBe("");
@@ -267,10 +290,44 @@ describe("each resource over gRPC", () => {
     );
   });
 
+  it("takes an equal network policy for its own and refuses another one of the host", async () => {
+    const { type, state } = of("NetworkPolicy");
+    expect((await fixture.client.create(type, state.inputs)).id).toBe(state.id);
+    const other = set("policy", makeNetworkPolicy("default/web", 81))(state.inputs);
+    for (const preview of [true, false]) {
+      await expect(fixture.client.create(type, other, { preview })).rejects.toThrow(
+        /has another network policy already.*pulumi import palisade:index:NetworkPolicy <resource> [0-9a-f]+/s,
+      );
+    }
+  });
+
+  it("reports a network policy that was changed or withdrawn behind its back", async () => {
+    const one = of("NetworkPolicy");
+    const agent = createFakeBackends(fixture.world).agents.connect(
+      one.state.inputs["host"] as unknown as HostConnection,
+    );
+    const other = makeNetworkPolicy("default/web", 81);
+    await agent.applyNetworkPolicy(JSON.stringify(other), String(other["hash"]));
+    const changed = await observe(one);
+    expect(changed.paths).toContain("policy.hash");
+    await fixture.client.update(one.type, one.state.id, changed.state, one.state.inputs);
+    expect((await observe(one)).paths).toEqual([]);
+    await agent.deleteNetworkPolicy();
+    expect((await fixture.client.read(one.type, one.state.id, one.state)).id).toBe("");
+    await fixture.client.create(one.type, one.state.inputs);
+  });
+
   it("ends each in turn", async () => {
     fixture.world.remove("groups", `${String(of("VirtualMachine").state.outputs["hostId"])}/crash`);
     for (const { type, state } of [...made].reverse()) await fixture.client.delete(type, state.id, state);
-    for (const kind of ["image-policies", "groups", "virtual-machines", "state-disks", "registries"] as const) {
+    for (const kind of [
+      "image-policies",
+      "network-policies",
+      "groups",
+      "virtual-machines",
+      "state-disks",
+      "registries",
+    ] as const) {
       expect(fixture.world.list(kind), kind).toEqual([]);
     }
   });

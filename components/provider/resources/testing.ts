@@ -17,6 +17,19 @@ export function makeImageKey(namedCurve = "P-256"): string {
   return publicKey.export({ type: "spki", format: "pem" }).toString();
 }
 
+/** A compiled policy that lets one port of a group be reached; no host compares this hash. */
+export function makeNetworkPolicy(name: string, port: number): Properties {
+  const rule = { precedence: 1, action: "allow", identity: 0, protocol: "TCP", portStart: port, portEnd: port };
+  return {
+    version: 1,
+    hash: port.toString(16).padStart(64, "0"),
+    identities: [{ id: 0x01000000, cidr: "192.0.2.0/24" }],
+    endpoints: [
+      { name, identity: 256, ingress: { enforce: true, rules: [rule] }, egress: { enforce: false, rules: [] } },
+    ],
+  };
+}
+
 /** What the engine keeps of a resource. */
 export interface State {
   id: string;
@@ -126,6 +139,10 @@ export class Fixture {
       repositories: [`${server!}/web/*`],
       keys: [this.imageKey],
     });
-    return [registry, image, patch, seal, hostImage, disk, machine, group, policy];
+    const network = await this.make("NetworkPolicy", {
+      host: machine.state.outputs["connection"]!,
+      policy: makeNetworkPolicy("default/web", 80),
+    });
+    return [registry, image, patch, seal, hostImage, disk, machine, group, policy, network];
   }
 }

@@ -8,6 +8,112 @@ import * as outputs from "../types/output";
 import * as utilities from "../utilities";
 
 /**
+ * Rules of ingress or egress.
+ */
+export interface CompiledDirectionArgs {
+    /**
+     * false: everything passes. true: what no rule matches does not.
+     */
+    enforce: pulumi.Input<boolean>;
+    /**
+     * By precedence, highest first.
+     */
+    rules: pulumi.Input<pulumi.Input<inputs.CompiledRuleArgs>[]>;
+}
+
+/**
+ * A group that a compiled network policy names.
+ */
+export interface CompiledEndpointArgs {
+    /**
+     * Whom it may reach.
+     */
+    egress: pulumi.Input<inputs.CompiledDirectionArgs>;
+    /**
+     * Number by which rules name it; groups that no policy tells apart share one.
+     */
+    identity: pulumi.Input<number>;
+    /**
+     * Who may reach it.
+     */
+    ingress: pulumi.Input<inputs.CompiledDirectionArgs>;
+    /**
+     * <namespace>/<group>. On a host every group is in the namespace default.
+     */
+    name: pulumi.Input<string>;
+}
+
+/**
+ * Addresses that a compiled network policy names.
+ */
+export interface CompiledIdentityArgs {
+    /**
+     * A prefix in its shortest form.
+     */
+    cidr: pulumi.Input<string>;
+    /**
+     * Number by which rules name it.
+     */
+    id: pulumi.Input<number>;
+}
+
+/**
+ * All network policies of a host in their normal form, as compileNetworkPolicies gives it. What means the same is equal.
+ */
+export interface CompiledPolicyArgs {
+    /**
+     * In the order of their names.
+     */
+    endpoints: pulumi.Input<pulumi.Input<inputs.CompiledEndpointArgs>[]>;
+    /**
+     * SHA-256, in hexadecimal, over the canonical JSON of everything else.
+     */
+    hash: pulumi.Input<string>;
+    /**
+     * In the order of their prefixes' texts.
+     */
+    identities: pulumi.Input<pulumi.Input<inputs.CompiledIdentityArgs>[]>;
+    /**
+     * 1. 
+     */
+    version: pulumi.Input<number>;
+}
+
+/**
+ * What a compiled network policy allows or denies to one side of a connection.
+ */
+export interface CompiledRuleArgs {
+    /**
+     * allow or deny.
+     */
+    action: pulumi.Input<string>;
+    /**
+     * Code of an ICMP message. Absent: every code.
+     */
+    code?: pulumi.Input<number | undefined>;
+    /**
+     * Identity of the other side. 0: any.
+     */
+    identity: pulumi.Input<number>;
+    /**
+     * Last port of the destination; for ICMP the type, or 255 for every type.
+     */
+    portEnd: pulumi.Input<number>;
+    /**
+     * First port of the destination; for ICMP the type, or 0 for every type.
+     */
+    portStart: pulumi.Input<number>;
+    /**
+     * 0 to 65535. The highest one that matches decides; with equal ones deny does.
+     */
+    precedence: pulumi.Input<number>;
+    /**
+     * any, TCP, UDP, SCTP, ICMP or ICMPv6.
+     */
+    protocol: pulumi.Input<string>;
+}
+
+/**
  * As in Azure Container Instances.
  */
 export interface ContainerArgs {

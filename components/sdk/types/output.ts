@@ -8,6 +8,112 @@ import * as outputs from "../types/output";
 import * as utilities from "../utilities";
 
 /**
+ * Rules of ingress or egress.
+ */
+export interface CompiledDirection {
+    /**
+     * false: everything passes. true: what no rule matches does not.
+     */
+    enforce: boolean;
+    /**
+     * By precedence, highest first.
+     */
+    rules: outputs.CompiledRule[];
+}
+
+/**
+ * A group that a compiled network policy names.
+ */
+export interface CompiledEndpoint {
+    /**
+     * Whom it may reach.
+     */
+    egress: outputs.CompiledDirection;
+    /**
+     * Number by which rules name it; groups that no policy tells apart share one.
+     */
+    identity: number;
+    /**
+     * Who may reach it.
+     */
+    ingress: outputs.CompiledDirection;
+    /**
+     * <namespace>/<group>. On a host every group is in the namespace default.
+     */
+    name: string;
+}
+
+/**
+ * Addresses that a compiled network policy names.
+ */
+export interface CompiledIdentity {
+    /**
+     * A prefix in its shortest form.
+     */
+    cidr: string;
+    /**
+     * Number by which rules name it.
+     */
+    id: number;
+}
+
+/**
+ * All network policies of a host in their normal form, as compileNetworkPolicies gives it. What means the same is equal.
+ */
+export interface CompiledPolicy {
+    /**
+     * In the order of their names.
+     */
+    endpoints: outputs.CompiledEndpoint[];
+    /**
+     * SHA-256, in hexadecimal, over the canonical JSON of everything else.
+     */
+    hash: string;
+    /**
+     * In the order of their prefixes' texts.
+     */
+    identities: outputs.CompiledIdentity[];
+    /**
+     * 1. 
+     */
+    version: number;
+}
+
+/**
+ * What a compiled network policy allows or denies to one side of a connection.
+ */
+export interface CompiledRule {
+    /**
+     * allow or deny.
+     */
+    action: string;
+    /**
+     * Code of an ICMP message. Absent: every code.
+     */
+    code?: number;
+    /**
+     * Identity of the other side. 0: any.
+     */
+    identity: number;
+    /**
+     * Last port of the destination; for ICMP the type, or 255 for every type.
+     */
+    portEnd: number;
+    /**
+     * First port of the destination; for ICMP the type, or 0 for every type.
+     */
+    portStart: number;
+    /**
+     * 0 to 65535. The highest one that matches decides; with equal ones deny does.
+     */
+    precedence: number;
+    /**
+     * any, TCP, UDP, SCTP, ICMP or ICMPv6.
+     */
+    protocol: string;
+}
+
+/**
  * As in Azure Container Instances.
  */
 export interface Container {

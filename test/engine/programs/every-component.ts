@@ -10,6 +10,7 @@ import {
   DebianImage,
   ImagePolicy,
   NestedHost,
+  NetworkPolicy,
   PatchedImage,
   Registry,
   SealedImage,
@@ -53,6 +54,13 @@ const host = new NestedHost("edge", {
   publishedPorts: [{ port: 80 }],
 });
 new ImagePolicy("policy", { host: host.connection, name: "policy", repositories: ["registry.example/shop/*"] });
+new NetworkPolicy("network", {
+  host: host.connection,
+  groups: [{ name: "web", labels: { app: "web" } }],
+  networkPolicies: [
+    { name: "web", groupSelector: { matchLabels: { app: "web" } }, ingress: [{ ports: [{ port: 80 }] }] },
+  ],
+});
 
 const group = (reference: pulumi.Input<string>) => ({
   containers: [

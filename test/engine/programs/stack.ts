@@ -1,10 +1,11 @@
 /**
  * One of each resource, wired as the components wire them, driven by configuration so that a test can change one thing at a
  * time: `keys` (folder), `protect`, `memory`, `imageTag`, `imageDigest`, `diskSize`, `command`, `image`, `channel`, `secret`, `password`,
- * `force`, `updateTimeout`.
+ * `force`, `updateTimeout`, `policyPort`.
  */
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
+import { NetworkPolicy } from "../../../components/network/network-policy.js";
 import * as palisade from "../../../components/sdk/index.js";
 
 const config = new pulumi.Config();
@@ -81,6 +82,18 @@ const group = new palisade.GroupDeployment(
     ],
   },
   { deletedWith: machine, customTimeouts: { create: "20s", update: "20s" } },
+);
+const web = { matchLabels: { app: "web" } };
+new NetworkPolicy(
+  "network",
+  {
+    host: machine.connection,
+    groups: [{ name: group.name, labels: { app: "web" } }],
+    networkPolicies: [
+      { name: "web", groupSelector: web, ingress: [{ ports: [{ port: config.getNumber("policyPort") ?? 80 }] }] },
+    ],
+  },
+  { deletedWith: machine },
 );
 
 export const hostId = machine.hostId;

@@ -18,8 +18,11 @@ import (
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
 
-// maximumRequest bounds what one call may send, in bytes.
-const maximumRequest = 4 << 20
+// What one call may send, in bytes; compiled network policies are large.
+const (
+	maximumRequest        = 4 << 20
+	maximumNetworkRequest = 256 << 20
+)
 
 // Options of the role.
 type Options struct {
@@ -99,9 +102,12 @@ func handler(host *identity.Identity, options Options) http.Handler {
 	}, connect.WithReadMaxBytes(maximumRequest)))
 	groups := service.Proxy("groups", options.GroupsSocket, options.Logger)
 	mux.Handle("/"+agentv1connect.GroupServiceName+"/", groups)
-	// Only the role groups reaches the role images.
+	// Only the role groups reaches the roles images and netd.
 	mux.Handle("/"+agentv1connect.ImagePolicyServiceName+"/", groups)
-	return http.MaxBytesHandler(mux, maximumRequest)
+	outer := http.NewServeMux()
+	outer.Handle("/", http.MaxBytesHandler(mux, maximumRequest))
+	outer.Handle("/"+agentv1connect.NetworkServiceName+"/", http.MaxBytesHandler(groups, maximumNetworkRequest))
+	return outer
 }
 
 func roleClient(socket string) agentv1connect.HostServiceClient {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ type role struct {
 	agentv1connect.UnimplementedHostServiceHandler
 	agentv1connect.UnimplementedGroupServiceHandler
 	agentv1connect.UnimplementedImagePolicyServiceHandler
+	agentv1connect.UnimplementedNetworkServiceHandler
 }
 
 func (role) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
@@ -47,6 +49,10 @@ func (role) GetGroup(_ context.Context, request *connect.Request[agentv1.GetGrou
 
 func (role) GetImagePolicy(_ context.Context, request *connect.Request[agentv1.GetImagePolicyRequest]) (*connect.Response[agentv1.GetImagePolicyResponse], error) {
 	return connect.NewResponse(&agentv1.GetImagePolicyResponse{Policy: &agentv1.ImagePolicy{Name: request.Msg.GetName(), Generation: 3}}), nil
+}
+
+func (role) ApplyPolicy(_ context.Context, request *connect.Request[agentv1.ApplyPolicyRequest]) (*connect.Response[agentv1.ApplyPolicyResponse], error) {
+	return connect.NewResponse(&agentv1.ApplyPolicyResponse{PolicyHash: strconv.Itoa(len(request.Msg.GetPolicy()))}), nil
 }
 
 func (role) WatchGroup(ctx context.Context, _ *connect.Request[agentv1.WatchGroupRequest], stream *connect.ServerStream[agentv1.WatchGroupResponse]) error {
@@ -110,6 +116,7 @@ func start(t *testing.T, offset time.Duration) *fixture {
 		mux.Handle(agentv1connect.NewHostServiceHandler(role{}))
 		mux.Handle(agentv1connect.NewGroupServiceHandler(role{}))
 		mux.Handle(agentv1connect.NewImagePolicyServiceHandler(role{}))
+		mux.Handle(agentv1connect.NewNetworkServiceHandler(role{}))
 		go func() { _ = service.ServeUnix(roles, listener, mux) }()
 	}
 
@@ -205,6 +212,16 @@ func TestServes(t *testing.T) {
 			policy, err := policies.GetImagePolicy(ctx, connect.NewRequest(&agentv1.GetImagePolicyRequest{Name: "signed"}))
 			if err != nil || policy.Msg.GetPolicy().GetName() != "signed" || policy.Msg.GetPolicy().GetGeneration() != 3 {
 				t.Errorf("%v, %v", policy, err)
+			}
+			// A compiled network policy is larger than what other services take.
+			large := make([]byte, 2*maximumRequest)
+			network := agentv1connect.NewNetworkServiceClient(client, "https://"+f.address, options...)
+			applied, err := network.ApplyPolicy(ctx, connect.NewRequest(&agentv1.ApplyPolicyRequest{Policy: large}))
+			if err != nil || applied.Msg.GetPolicyHash() != strconv.Itoa(len(large)) {
+				t.Errorf("%v, %v", applied, err)
+			}
+			if _, err := policies.GetImagePolicy(ctx, connect.NewRequest(&agentv1.GetImagePolicyRequest{Name: string(large)})); err == nil {
+				t.Error("as large a request passes to another service")
 			}
 			// The store is for the role groups only.
 			store := agentv1connect.NewImageStoreServiceClient(client, "https://"+f.address, options...)

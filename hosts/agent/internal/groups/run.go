@@ -43,6 +43,7 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	sealed := flags.Bool("sealed", true, "run only images that the role images admits; without, containerd unpacks images itself")
 	integrity := flags.String("integrity-socket", "/run/palisade/integrity.sock", "socket of the role integrity")
 	images := flags.String("images-socket", "/run/palisade/images.sock", "socket of the role images")
+	network := flags.String("netd-socket", "/run/palisade/netd.sock", "socket of the role netd")
 	builtIn := flags.String("built-in-layers", "/usr/share/palisade/layers", "folder of the host image's own sealed layers")
 	fetched := flags.String("layers", "/var/lib/palisade/layers", "folder of fetched sealed layers")
 	trust := flags.String("trust", "/usr/share/palisade/trust", "folder of the keys that seals are believed of, and of revocations")
@@ -94,9 +95,10 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	mux := http.NewServeMux()
 	limit := connect.WithReadMaxBytes(maximumRequest)
 	mux.Handle(agentv1connect.NewGroupServiceHandler(&groupService{manager}, limit))
+	// The role api reaches this role only.
+	mux.Handle("/"+agentv1connect.NetworkServiceName+"/", service.Proxy("netd", *network, logger))
 	host := &hostService{manager: manager, runtime: runtimeVersion.get}
 	if *sealed {
-		// The role api reaches this role only.
 		mux.Handle("/"+agentv1connect.ImagePolicyServiceName+"/", service.Proxy("images", *images, logger))
 		host.images = agentv1connect.NewHostServiceClient(roleImages, "http://role")
 	}

@@ -19,8 +19,8 @@ const (
 	labelContainer  = "palisade.host/container"
 )
 
-// namespace of the sandboxes' names in CRI.
-const namespace = "palisade"
+// namespace of the sandboxes' names in CRI: the one that network policies mean when they name none. A host's groups are in one.
+const namespace = "default"
 
 const cpuPeriod = 100_000
 

@@ -49,6 +49,12 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	events, err := network.datapath.Events()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = events.Close() }()
+	go network.readFlows(events)
 	go network.maintain(ctx)
 	logger.Info("serving", "socket", *socket)
 	service.Notify("READY=1")
@@ -80,7 +86,9 @@ func open(pins, state, device string, prefixes []netip.Prefix, logger *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	n := &network{datapath: loaded, handle: handle, store: stored, prefixes: prefixes, device: device, logger: logger}
+	n := &network{
+		datapath: loaded, handle: handle, store: stored, prefixes: prefixes, device: device, logger: logger, flows: newFlowHub(),
+	}
 	if err := n.restore(); err != nil {
 		n.close()
 		return nil, err
@@ -95,7 +103,11 @@ func (n *network) close() {
 
 // restore tells the datapath what was connected. The policy comes first, so that no packet meets none.
 func (n *network) restore() error {
-	if len(n.store.Policy) != 0 {
+	if len(n.store.Policy) == 0 {
+		if err := n.enforceDefault(); err != nil {
+			return err
+		}
+	} else {
 		policy, err := datapath.ParsePolicy(n.store.Policy)
 		if err != nil {
 			return err
@@ -103,6 +115,7 @@ func (n *network) restore() error {
 		if err := n.datapath.Apply(policy); err != nil {
 			return err
 		}
+		n.policy = policy
 	}
 	if err := n.readHost(); err != nil {
 		return err

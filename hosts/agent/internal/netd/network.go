@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,6 +18,9 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
+// firstIdentity of an endpoint in the default policy.
+const firstIdentity = 256
+
 // network connects containers, one at a time.
 type network struct {
 	datapath *datapath.Datapath
@@ -23,9 +28,12 @@ type network struct {
 	prefixes []netip.Prefix
 	device   string
 	logger   *slog.Logger
+	flows    *flowHub
 
 	mutex sync.Mutex
 	store *store
+	// policy is the declared one; nil: none.
+	policy *datapath.Policy
 }
 
 // container is what the plugin says of an interface.
@@ -92,6 +100,9 @@ func (n *network) add(c container) (attachment, error) {
 		if err := n.store.write(); err != nil {
 			return err
 		}
+		if err := n.enforceDefault(); err != nil {
+			return err
+		}
 		return n.datapath.AddEndpoint(endpoint)
 	})
 	if err != nil {
@@ -121,7 +132,7 @@ func (n *network) forget(c container) error {
 		return err
 	}
 	delete(n.store.Attachments, c.key())
-	return n.store.write()
+	return errors.Join(n.store.write(), n.enforceDefault())
 }
 
 // check says what is not as it was connected.
@@ -171,6 +182,32 @@ func (n *network) free(prefix netip.Prefix) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("prefix %s: all addresses are taken; start netd with a larger one", prefix)
 }
 
+// enforceDefault puts the policy of a host that none was declared for in force: as on Kubernetes, everything is allowed to
+// containers that no policy selects. The datapath itself is closed to an endpoint that its policy does not name, so the
+// default names all that are connected. It does nothing once there is a declared policy, which names who may do what.
+func (n *network) enforceDefault() error {
+	if len(n.store.Policy) != 0 {
+		return nil
+	}
+	names := map[string]bool{}
+	for _, each := range n.store.Attachments {
+		names[each.Endpoint.Name] = true
+	}
+	open := datapath.Policy{Version: 1}
+	for i, name := range slices.Sorted(maps.Keys(names)) {
+		open.Endpoints = append(open.Endpoints, datapath.Subject{Name: name, Identity: firstIdentity + uint32(i)})
+	}
+	sealed, err := open.Seal()
+	if err != nil {
+		return err
+	}
+	policy, err := datapath.ParsePolicy(sealed)
+	if err != nil {
+		return err
+	}
+	return n.datapath.Apply(policy)
+}
+
 // apply replaces the policy. It is stored once it is in force, and comes back with the role.
 func (n *network) apply(compiled []byte) (string, error) {
 	policy, err := datapath.ParsePolicy(compiled)
@@ -182,6 +219,39 @@ func (n *network) apply(compiled []byte) (string, error) {
 	if err := n.datapath.Apply(policy); err != nil {
 		return "", err
 	}
-	n.store.Policy = compiled
+	n.store.Policy, n.policy = compiled, policy
 	return policy.Hash, n.store.write()
+}
+
+// withdraw forgets the declared policy. The default is in force before the store says so: a crash in between leaves the policy.
+func (n *network) withdraw() error {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	declared := n.store.Policy
+	n.store.Policy = nil
+	if err := n.enforceDefault(); err != nil {
+		n.store.Policy = declared
+		return err
+	}
+	n.policy = nil
+	return n.store.write()
+}
+
+// connected lists the endpoints by name.
+func (n *network) connected() []datapath.Endpoint {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	endpoints := make([]datapath.Endpoint, 0, len(n.store.Attachments))
+	for _, attached := range n.store.Attachments {
+		endpoints = append(endpoints, attached.Endpoint)
+	}
+	slices.SortFunc(endpoints, func(a, b datapath.Endpoint) int { return strings.Compare(a.Name, b.Name) })
+	return endpoints
+}
+
+// declared is the policy, and how it came; nil: none.
+func (n *network) declared() (*datapath.Policy, []byte) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	return n.policy, n.store.Policy
 }

@@ -6,13 +6,17 @@ import (
 	"io"
 	"net/http"
 
+	"connectrpc.com/connect"
+
 	"github.com/palisade-host/palisade/bpf/datapath"
+	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
 
 // maximumRequest bounds a compiled policy in bytes.
 const maximumRequest = 256 << 20
 
-// The requests of the plugin and of the role groups; all are JSON over the role's unix socket.
+// The requests of the plugin and of the host's own tools are JSON over the role's unix socket; those of operators, which the
+// roles api and groups pass on, are NetworkService.
 //
 //	POST /v1/containers/add | remove | check    container → attachment
 //	PUT  /v1/policy                             compiled policy → its hash
@@ -55,6 +59,7 @@ func (n *network) handler() http.Handler {
 			n.logger.Error("metrics", "error", err)
 		}
 	})
+	mux.Handle(agentv1connect.NewNetworkServiceHandler(&networkService{n}, connect.WithReadMaxBytes(maximumRequest)))
 	return mux
 }
 

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
@@ -19,6 +21,8 @@ type store struct {
 	Policy json.RawMessage `json:"policy,omitempty"`
 
 	path string
+	// names of the endpoints by address, for those who must not wait for a change to end.
+	names atomic.Pointer[map[netip.Addr]string]
 }
 
 // attachment is one interface of one container.
@@ -34,6 +38,7 @@ func readStore(folder string) (*store, error) {
 	s := &store{Attachments: map[string]attachment{}, path: filepath.Join(folder, "state.json")}
 	content, err := os.ReadFile(s.path)
 	if errors.Is(err, os.ErrNotExist) {
+		s.indexNames()
 		return s, nil
 	}
 	if err != nil {
@@ -42,10 +47,29 @@ func readStore(folder string) (*store, error) {
 	if err := json.Unmarshal(content, s); err != nil {
 		return nil, fmt.Errorf("%s: %w; remove the file to start with no container connected", s.path, err)
 	}
+	s.indexNames()
 	return s, nil
 }
 
+// nameOf is the endpoint that has an address, or empty.
+func (s *store) nameOf(address netip.Addr) string {
+	return (*s.names.Load())[address]
+}
+
+func (s *store) indexNames() {
+	names := map[netip.Addr]string{}
+	for _, attached := range s.Attachments {
+		for _, address := range []netip.Addr{attached.Endpoint.IPv4, attached.Endpoint.IPv6} {
+			if address.IsValid() {
+				names[address] = attached.Endpoint.Name
+			}
+		}
+	}
+	s.names.Store(&names)
+}
+
 func (s *store) write() error {
+	s.indexNames()
 	content, err := json.Marshal(s)
 	if err != nil {
 		return err

@@ -1,0 +1,83 @@
+import * as pulumi from "@pulumi/pulumi";
+import { ArgumentError, type Problem } from "../internal/arguments.js";
+import { hostResourceOf } from "../internal/host-resource.js";
+import type { ClusterNetworkPolicyArgs, NetworkPolicyArgs, PolicyEndpoint, PolicySet } from "../policy/arguments.js";
+import { compileNetworkPolicies } from "../policy/compile.js";
+import type { CompiledPolicy } from "../policy/compiled.js";
+import { defaultNamespace } from "../policy/identities.js";
+import { NetworkPolicy as Resource } from "../sdk/networkPolicy.js";
+import type * as inputs from "../sdk/types/input.js";
+
+/** A value in which each part may be an output. */
+export type DeepInput<T> = pulumi.Input<
+  T extends (infer Item)[] ? DeepInput<Item>[] : T extends object ? { [Field in keyof T]: DeepInput<T[Field]> } : T
+>;
+
+/** Arguments of `NetworkPolicy`: everything that decides which packet passes on one host. */
+export interface HostNetworkPolicyArgs {
+  /** Where it is in force: the `connection` of a host. Another host replaces the policy. */
+  host: pulumi.Input<inputs.HostConnectionArgs>;
+  /**
+   * All groups of the host, by their names there (`containerGroupName`), with the labels that policies select them by. A group
+   * that is left out can neither send nor receive. All of them are in the namespace `default`.
+   */
+  groups: DeepInput<Omit<PolicyEndpoint, "namespace">[]>;
+  /** Default: none; then everything is allowed to the groups, unless a cluster policy says otherwise. */
+  networkPolicies?: DeepInput<NetworkPolicyArgs[]>;
+  /** An administrator's rules before and behind them. Default: none. */
+  clusterNetworkPolicies?: DeepInput<ClusterNetworkPolicyArgs[]>;
+}
+
+/**
+ * Who may talk with whom on one host.
+ *
+ * A host has one `NetworkPolicy`, which holds all policies of the host: they are compiled as a whole, and a change is in force for
+ * all groups at once. Groups that start after it are under it from their first packet; let them depend on it. Without it
+ * everything is allowed; deleting it leads back to that.
+ *
+ * A refresh reports what the host's kernel holds instead of it, and an update repairs that.
+ *
+ * The import id is the host's id.
+ *
+ * @throws ArgumentError with every wrong field, its path, value and reason; for what is not known yet as soon as it is
+ */
+export class NetworkPolicy extends Resource {
+  constructor(name: string, args: HostNetworkPolicyArgs, opts: pulumi.CustomResourceOptions = {}) {
+    const { host, groups, networkPolicies, clusterNetworkPolicies } = args;
+    const set = { endpoints: groups, networkPolicies, clusterNetworkPolicies };
+    const compile = (known: unknown) => compileFor(`NetworkPolicy "${name}"`, known as PolicySet);
+    // What holds no outputs is compiled here, so that mistakes are told where they were made.
+    const policy = holdsOutputs(set) ? pulumi.output(set).apply(compile) : compile(set);
+    const machine = hostResourceOf(host);
+    // A policy is gone with its host's disk.
+    super(name, { host, policy }, machine ? { deletedWith: machine, ...opts } : opts);
+  }
+}
+
+/** Compiles, and says what is wrong in the words of the arguments. */
+function compileFor(subject: string, set: PolicySet): CompiledPolicy {
+  const elsewhere = (list: { namespace?: string }[] | undefined, path: string): Problem[] =>
+    (Array.isArray(list) ? list : []).flatMap(({ namespace }, index) =>
+      namespace === undefined || namespace === defaultNamespace
+        ? []
+        : [{ path: `${path}[${index}].namespace`, value: JSON.stringify(namespace), reason: onlyNamespace }],
+    );
+  const problems = [...elsewhere(set.endpoints, "groups"), ...elsewhere(set.networkPolicies, "networkPolicies")];
+  try {
+    const compiled = compileNetworkPolicies(set);
+    if (problems.length === 0) return compiled;
+  } catch (error) {
+    if (!(error instanceof ArgumentError)) throw error;
+    problems.push(
+      ...error.problems.map(({ path, ...rest }) => ({ path: path.replace(/^endpoints/, "groups"), ...rest })),
+    );
+  }
+  throw new ArgumentError(subject, problems);
+}
+
+const onlyNamespace = `all groups of a host are in the namespace ${defaultNamespace}: leave it out`;
+
+function holdsOutputs(value: unknown): boolean {
+  if (pulumi.Output.isInstance(value) || value instanceof Promise) return true;
+  return typeof value === "object" && value !== null && Object.values(value).some(holdsOutputs);
+}
