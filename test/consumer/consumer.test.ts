@@ -41,6 +41,18 @@ describe("the package", () => {
     }
   });
 
+  it("builds what patches images, as its preview says that it does", async () => {
+    const folder = path.join(consumer.project, "patch-tools");
+    const { exitCode, stdout, stderr } = await consumer.run(path.join(consumer.project, "node_modules/.bin/palisade"), [
+      ...["patch-tools", "--directory", folder],
+    ]);
+    expect(exitCode, stderr).toBe(0);
+    expect(stdout).toBe(`export PATH="${folder}:$PATH"\n`);
+    for (const program of ["trivy", "copa", "buildkitd"]) {
+      expect(await consumer.run(path.join(folder, program), ["--help"])).toMatchObject({ exitCode: 0 });
+    }
+  });
+
   it("gives `import` and `require` the same classes", async () => {
     const script = `import * as imported from "@palisade-host/palisade";
 import { createRequire } from "node:module";
