@@ -130,17 +130,20 @@ export class Cluster {
     return this.send("PATCH", `${group}${space}/${plural}/${metadata.name}?${query}`, JSON.stringify(object));
   }
 
-  /** Applies a CustomResourceDefinition as it was published, and waits until the server has it. */
-  async define(name: string, yaml: string): Promise<void> {
-    const target = `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}`;
-    const { status, body } = await this.send("PATCH", `${target}?fieldManager=palisade`, yaml);
+  /**
+   * Applies a CustomResourceDefinition as it was published, and waits until the server serves its objects.
+   * @param name `plural.group`
+   */
+  async define(name: string, version: string, yaml: string): Promise<void> {
+    const target = `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}?fieldManager=palisade`;
+    const { status, body } = await this.send("PATCH", target, yaml);
     if (status !== 201) throw new Error(`${name} is not taken: ${JSON.stringify(body)}`);
-    for (let tries = 0; tries < 300; tries += 1) {
-      const { conditions = [] } = (await this.send("GET", target)).body["status"] ?? {};
-      if (conditions.some(({ type, status: is }: Untyped) => type === "Established" && is === "True")) return;
+    const [plural, ...group] = name.split(".");
+    const deadline = Date.now() + 60_000;
+    while ((await this.send("GET", `/apis/${group.join(".")}/${version}/${plural}`)).status !== 200) {
+      if (Date.now() > deadline) throw new Error(`${name} is not served`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
-    throw new Error(`${name} is not established`);
   }
 
   /** A namespace whose pods have to satisfy the Pod Security Standard `restricted`. */

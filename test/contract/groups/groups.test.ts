@@ -91,7 +91,7 @@ describe("Kubernetes' own part", () => {
   });
 
   it("takes every policy that is not refused in preview, by the published definitions", async () => {
-    for (const crd of publishedCrds) await backend.cluster.define(crd.name, readCrd(crd));
+    for (const crd of publishedCrds) await backend.cluster.define(crd.name, crd.version, readCrd(crd));
     for (const namespace of namespaceNames) await backend.cluster.restrictedNamespace(namespace);
     const made = fc
       .sample(policySet, { numRuns: 40, seed: 20 })

@@ -9,6 +9,7 @@ import path from "node:path";
 
 interface PublishedCrd {
   name: string;
+  version: string;
   module: string;
   /** Of the module, as in a go.sum. */
   sum: string;
@@ -18,12 +19,14 @@ interface PublishedCrd {
 export const publishedCrds: readonly PublishedCrd[] = [
   {
     name: "ciliumnetworkpolicies.cilium.io",
+    version: "v2",
     module: "github.com/cilium/cilium@v1.20.2",
     sum: "h1:dqiEGIcXc+gqCLYG/l7VCFJ8GHyb4HUrwbZOpkX5dL8=",
     file: "pkg/k8s/apis/cilium.io/client/crds/v2/ciliumnetworkpolicies.yaml",
   },
   {
     name: "clusternetworkpolicies.policy.networking.k8s.io",
+    version: "v1alpha2",
     module: "sigs.k8s.io/network-policy-api@v0.2.0",
     sum: "h1:W/f0Y9VoeQdOWjX/h2gZyLH6gZ5LLEXmh/9wy9mQWKw=",
     file: "config/crd/standard/policy.networking.k8s.io_clusternetworkpolicies.yaml",
