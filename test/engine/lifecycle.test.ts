@@ -17,7 +17,7 @@ const withoutDebugMessages = (events: string): string =>
 describe("a stack's life on the real engine", () => {
   const project = new EngineProject("stack");
   beforeAll(async () => {
-    await project.init({ secret: "secret:canary-environment", password: "secret:canary-password" });
+    await project.init({ secret: "secret:canary-environment", password: "secret:canary-password", policyPort: "80" });
     const up = await project.up();
     expect(up.exitCode, up.output).toBe(0);
   });
@@ -168,7 +168,12 @@ describe("a stack's life on the real engine", () => {
     const state = await project.state();
     const other = new EngineProject("stack", "test", { world: project.world, keys: project.keys });
     try {
-      await other.init({ secret: "secret:canary-environment", password: "secret:canary-password", memory: "4096" });
+      await other.init({
+        secret: "secret:canary-environment",
+        password: "secret:canary-password",
+        policyPort: "80",
+        memory: "4096",
+      });
       for (const resource of state.filter((one) => one.custom && one.type.startsWith("palisade:"))) {
         const imported = await other.run([
           "import",

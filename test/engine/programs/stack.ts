@@ -83,18 +83,20 @@ const group = new palisade.GroupDeployment(
   },
   { deletedWith: machine, customTimeouts: { create: "20s", update: "20s" } },
 );
-const web = { matchLabels: { app: "web" } };
-new NetworkPolicy(
-  "network",
-  {
-    host: machine.connection,
-    groups: [{ name: group.name, labels: { app: "web" } }],
-    networkPolicies: [
-      { name: "web", groupSelector: web, ingress: [{ ports: [{ port: config.getNumber("policyPort") ?? 80 }] }] },
-    ],
-  },
-  { deletedWith: machine },
-);
+const policyPort = config.getNumber("policyPort");
+if (policyPort !== undefined) {
+  new NetworkPolicy(
+    "network",
+    {
+      host: machine.connection,
+      groups: [{ name: group.name, labels: { app: "web" } }],
+      networkPolicies: [
+        { name: "web", groupSelector: { matchLabels: { app: "web" } }, ingress: [{ ports: [{ port: policyPort }] }] },
+      ],
+    },
+    { deletedWith: machine },
+  );
+}
 
 export const hostId = machine.hostId;
 export const endpoints = group.endpoints;
