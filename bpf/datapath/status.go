@@ -122,7 +122,8 @@ func repin(of *ebpf.Map, path string) error {
 func (d *Datapath) Prune() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	ifindexes, addresses, ports := map[uint32]bool{}, map[datapathAddress]bool{}, map[datapathPublishedKey]bool{}
+	ifindexes, devices := map[uint32]bool{}, map[uint32]bool{}
+	addresses, ports := map[datapathAddress]bool{}, map[datapathPublishedKey]bool{}
 	for _, endpoint := range d.desired.endpoints {
 		ifindexes[uint32(endpoint.Interface)] = true
 		for _, address := range endpoint.addresses() {
@@ -135,10 +136,14 @@ func (d *Datapath) Prune() error {
 	for address := range d.desired.remotes {
 		addresses[toAddress(address)] = true
 	}
+	for ifindex := range d.desired.devices {
+		devices[uint32(ifindex)] = true
+	}
 	for _, port := range d.desired.published {
 		ports[port.entryKey()] = true
 	}
 	err := errors.Join(
+		prune[uint32, datapathDevice](d.objects.Devices, devices),
 		prune[uint32, datapathInterface](d.objects.Interfaces, ifindexes),
 		prune[datapathAddress, datapathEndpoint](d.objects.Endpoints, addresses),
 		prune[datapathPublishedKey, datapathPublished](d.objects.PublishedPorts, ports),

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,13 +18,19 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
+// firstIdentity of an endpoint in the default policy.
+const firstIdentity = 256
+
 // network connects containers, one at a time.
 type network struct {
 	datapath *datapath.Datapath
 	handle   *netlink.Handle
 	prefixes []netip.Prefix
-	device   string
-	logger   *slog.Logger
+	// device is the name of the one to other machines; empty: all devices of the machine.
+	device string
+	// devices are the indices of those that the datapath knows.
+	devices map[int]bool
+	logger  *slog.Logger
 
 	mutex sync.Mutex
 	store *store
@@ -38,6 +46,8 @@ type container struct {
 	// Name is the subject of policies.
 	Name string `json:"name,omitempty"`
 	MTU  int    `json:"mtu,omitempty"`
+	// PortMappings are the ports that it publishes.
+	PortMappings []portMapping `json:"portMappings,omitempty"`
 }
 
 func (c container) key() string {
@@ -53,17 +63,22 @@ func (c container) hostInterface() string {
 // errUnknown says that there is no such container.
 var errUnknown = errors.New("is not connected")
 
-// add connects a container. When it returns, the policy is in place; before, the container can send nothing. Asked again
-// for the same container it returns what there is.
+// add connects a container and publishes its ports. When it returns, the policy is in place; before, the container can send
+// nothing. Asked again for the same container it returns what there is. A name, or a port, that another container has is
+// refused before anything changes.
 func (n *network) add(c container) (attachment, error) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
+	if err := n.forgetGone(); err != nil {
+		return attachment{}, err
+	}
 	if existing, known := n.store.Attachments[c.key()]; known {
-		if _, err := n.handle.LinkByName(existing.HostInterface); err == nil {
-			return existing, nil
-		}
-		if err := n.forget(c); err != nil {
-			return attachment{}, err
+		return existing, nil
+	}
+	for key, other := range n.store.Attachments {
+		// Policies, and the datapath, know endpoints by their names.
+		if other.Endpoint.Name == c.Name {
+			return attachment{}, fmt.Errorf("endpoint %q: the name %w: container %s has it", c.Name, datapath.ErrTaken, key)
 		}
 	}
 	namespace, err := netns.GetFromPath(c.Namespace)
@@ -78,13 +93,16 @@ func (n *network) add(c container) (attachment, error) {
 	if plug.IPv6, err = n.free(n.prefixes[1]); err != nil {
 		return attachment{}, err
 	}
+	made := attachment{HostInterface: plug.Host}
+	if made.Published, err = n.publishable(c, plug.IPv4, plug.IPv6); err != nil {
+		return attachment{}, err
+	}
 	// Of an attempt that was broken off.
 	if stale, err := n.handle.LinkByName(plug.Host); err == nil {
 		if err := n.handle.LinkDel(stale); err != nil {
 			return attachment{}, err
 		}
 	}
-	made := attachment{HostInterface: plug.Host}
 	err = plug.Connect(n.handle, namespace, func(endpoint datapath.Endpoint) error {
 		made.Endpoint = endpoint
 		// Written first: an address is never given twice.
@@ -92,10 +110,16 @@ func (n *network) add(c container) (attachment, error) {
 		if err := n.store.write(); err != nil {
 			return err
 		}
-		return n.datapath.AddEndpoint(endpoint)
+		if err := n.enforceDefault(); err != nil {
+			return err
+		}
+		if err := n.datapath.AddEndpoint(endpoint); err != nil {
+			return err
+		}
+		return n.datapath.Publish(made.Published...)
 	})
 	if err != nil {
-		return attachment{}, errors.Join(err, n.forget(c))
+		return attachment{}, errors.Join(err, n.forget(c.key()))
 	}
 	return made, nil
 }
@@ -104,11 +128,11 @@ func (n *network) add(c container) (attachment, error) {
 func (n *network) remove(c container) error {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	return n.forget(c)
+	return n.forget(c.key())
 }
 
-func (n *network) forget(c container) error {
-	existing, known := n.store.Attachments[c.key()]
+func (n *network) forget(key string) error {
+	existing, known := n.store.Attachments[key]
 	if !known {
 		return nil
 	}
@@ -117,11 +141,36 @@ func (n *network) forget(c container) error {
 			return err
 		}
 	}
+	if err := n.datapath.Unpublish(existing.Published...); err != nil {
+		return err
+	}
 	if err := n.datapath.RemoveEndpoint(existing.Endpoint.Name); err != nil {
 		return err
 	}
-	delete(n.store.Attachments, c.key())
-	return n.store.write()
+	delete(n.store.Attachments, key)
+	return errors.Join(n.store.write(), n.enforceDefault())
+}
+
+// forgetGone forgets containers whose links are gone: they went with their namespaces, and nobody said so.
+func (n *network) forgetGone() error {
+	links, err := n.handle.LinkList()
+	if err != nil {
+		return err
+	}
+	there := map[string]int{}
+	for _, link := range links {
+		there[link.Attrs().Name] = link.Attrs().Index
+	}
+	for key, attached := range n.store.Attachments {
+		if there[attached.HostInterface] == attached.Endpoint.Interface {
+			continue
+		}
+		n.logger.Warn("the link of a container is gone", "container", key, "endpoint", attached.Endpoint.Name)
+		if err := n.forget(key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // check says what is not as it was connected.
@@ -143,11 +192,15 @@ func (n *network) check(c container) error {
 	if err != nil {
 		return err
 	}
+	concerning := []string{
+		fmt.Sprintf("endpoint %q:", existing.Endpoint.Name), fmt.Sprintf("interface %d:", existing.Endpoint.Interface), "policy",
+	}
+	for _, port := range existing.Published {
+		concerning = append(concerning, fmt.Sprintf("published port %d:", port.Port))
+	}
 	var problems []string
 	for _, problem := range status.Problems {
-		if strings.HasPrefix(problem, fmt.Sprintf("endpoint %q:", existing.Endpoint.Name)) ||
-			strings.HasPrefix(problem, fmt.Sprintf("interface %d:", existing.Endpoint.Interface)) ||
-			strings.HasPrefix(problem, "policy") {
+		if slices.ContainsFunc(concerning, func(prefix string) bool { return strings.HasPrefix(problem, prefix) }) {
 			problems = append(problems, problem)
 		}
 	}
@@ -169,6 +222,38 @@ func (n *network) free(prefix netip.Prefix) (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("prefix %s: all addresses are taken; start netd with a larger one", prefix)
+}
+
+// enforceDefault puts the policy of a host that none was declared for in force: as on Kubernetes, everything is allowed to
+// containers that no policy selects. The datapath itself is closed to an endpoint that its policy does not name, so the
+// default names all that are connected. It does nothing once there is a declared policy, which names who may do what.
+func (n *network) enforceDefault() error {
+	if len(n.store.Policy) != 0 {
+		return nil
+	}
+	names := map[string]bool{}
+	for _, each := range n.store.Attachments {
+		names[each.Endpoint.Name] = true
+	}
+	open := datapath.Policy{Version: 1}
+	for i, name := range slices.Sorted(maps.Keys(names)) {
+		open.Endpoints = append(open.Endpoints, datapath.Subject{Name: name, Identity: firstIdentity + uint32(i)})
+	}
+	sealed, err := open.Seal()
+	if err != nil {
+		return err
+	}
+	policy, err := datapath.ParsePolicy(sealed)
+	if err != nil {
+		return err
+	}
+	return n.datapath.Apply(policy)
+}
+
+func (n *network) policyDeclared() bool {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	return len(n.store.Policy) != 0
 }
 
 // apply replaces the policy. It is stored once it is in force, and comes back with the role.
