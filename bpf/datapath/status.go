@@ -20,6 +20,8 @@ type Status struct {
 	// EntriesHash is computed from the map entries that packets are judged by.
 	EntriesHash string `json:"entriesHash"`
 	Endpoints   int    `json:"endpoints"`
+	// Instructions is how many the kernel's verifier looked at, for each program. Its limit is a million.
+	Instructions map[string]uint32 `json:"instructions"`
 	// Problems are differences from what was declared, each with the name of the thing. Repair removes them.
 	Problems []string `json:"problems"`
 }
@@ -32,7 +34,14 @@ func (d *Datapath) Status() (Status, error) {
 }
 
 func (d *Datapath) status() (Status, error) {
-	status := Status{Endpoints: len(d.desired.endpoints)}
+	status := Status{Endpoints: len(d.desired.endpoints), Instructions: map[string]uint32{}}
+	for _, hook := range []hook{hookFromContainer, hookToContainer, hookFromDevice, hookToDevice} {
+		info, err := d.program(hook).Info()
+		if err != nil {
+			return status, err
+		}
+		status.Instructions[string(hook)], _ = info.VerifiedInstructions()
+	}
 	var err error
 	if status.Generation, err = d.generation(); err != nil {
 		return status, err
