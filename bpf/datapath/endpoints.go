@@ -3,8 +3,10 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -273,45 +275,69 @@ func (d *Datapath) putDevice(device Device) error {
 	return nil
 }
 
+// RemoveDevice forgets an interface to other machines; it is no error when it is gone.
+func (d *Datapath) RemoveDevice(ifindex int) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	delete(d.desired.devices, ifindex)
+	problems := []error{absent(d.objects.Devices.Delete(uint32(ifindex)))}
+	for _, hook := range []hook{hookFromDevice, hookToDevice} {
+		problems = append(problems, d.detach(attachment{ifindex, hook}))
+	}
+	return errors.Join(problems...)
+}
+
 // Publish makes an endpoint's port one of the host. All ports are checked before the first is published; a taken one is
 // ErrTaken.
 func (d *Datapath) Publish(ports ...Published) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	wanted := map[publishedKey]Published{}
 	for i, port := range ports {
-		if err := port.validate(fmt.Sprintf("ports[%d]", i)); err != nil {
-			return err
+		if err := d.checkPublish(port, ports[:i]); err != nil {
+			return fmt.Errorf("ports[%d].%w", i, err)
 		}
-		for _, others := range []map[publishedKey]Published{d.desired.published, wanted} {
-			for _, other := range others {
-				if port.collides(other) && port != other {
-					return fmt.Errorf("ports[%d]: %s port %d of %s %w: it leads to %s; publish another port", i, port.Protocol,
-						port.Port, port.Address, ErrTaken, netip.AddrPortFrom(other.Backend, other.BackendPort))
-				}
-			}
-		}
-		wanted[port.key()] = port
 	}
-	for key, port := range wanted {
+	for _, port := range ports {
 		if err := d.objects.PublishedPorts.Put(port.entryKey(), port.entry()); err != nil {
 			return err
 		}
-		d.desired.published[key] = port
+		d.desired.published[port.key()] = port
 	}
 	return nil
 }
 
-func (p Published) validate(path string) error {
+// CheckPublish says whether Publish would take a port, together with others, and changes nothing.
+func (d *Datapath) CheckPublish(port Published, with ...Published) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return d.checkPublish(port, with)
+}
+
+func (d *Datapath) checkPublish(port Published, with []Published) error {
+	if err := port.validate(); err != nil {
+		return err
+	}
+	others := slices.AppendSeq(slices.Clone(with), maps.Values(d.desired.published))
+	for _, other := range others {
+		if port.collides(other) && port != other {
+			return fmt.Errorf("port: %s port %d of %s %w: it leads to %s; publish another port", port.Protocol,
+				port.Port, port.Address, ErrTaken, netip.AddrPortFrom(other.Backend, other.BackendPort))
+		}
+	}
+	return nil
+}
+
+// validate names the field first.
+func (p Published) validate() error {
 	switch {
 	case p.Port == 0 || p.BackendPort == 0:
-		return fmt.Errorf("%s: port %d to %d: zero is no port", path, p.Port, p.BackendPort)
+		return fmt.Errorf("port: %d to %d: zero is no port", p.Port, p.BackendPort)
 	case p.Protocol != "TCP" && p.Protocol != "UDP" && p.Protocol != "SCTP":
-		return fmt.Errorf("%s.protocol: %q is not TCP, UDP or SCTP", path, p.Protocol)
+		return fmt.Errorf("protocol: %q is not TCP, UDP or SCTP", p.Protocol)
 	case p.Protocol == "SCTP" && p.Port != p.BackendPort:
-		return fmt.Errorf("%s.port: %d for port %d of SCTP, whose checksum covers it; publish the same port", path, p.Port, p.BackendPort)
+		return fmt.Errorf("port: %d for port %d of SCTP, whose checksum covers it; publish the same port", p.Port, p.BackendPort)
 	case !p.Address.IsValid() || !p.Backend.IsValid() || p.Address.Is4() != p.Backend.Is4():
-		return fmt.Errorf("%s.address: %s and %s are not of one family", path, p.Address, p.Backend)
+		return fmt.Errorf("address: %s and %s are not of one family", p.Address, p.Backend)
 	}
 	return nil
 }

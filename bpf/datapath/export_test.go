@@ -69,27 +69,6 @@ func (d *Datapath) LinkPin(ifindex int, hook hook) string {
 	return d.links[attachment{ifindex, hook}].path
 }
 
-// Instructions of each program, after the verifier.
-func (d *Datapath) Instructions(t *testing.T) map[string]uint32 {
-	t.Helper()
-	counts := map[string]uint32{}
-	for name, program := range map[string]*ebpf.Program{
-		"from_container": d.objects.FromContainer, "to_container": d.objects.ToContainer,
-		"from_device": d.objects.FromDevice, "to_device": d.objects.ToDevice,
-	} {
-		info, err := program.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
-		verified, known := info.VerifiedInstructions()
-		if !known {
-			t.Skip("the kernel does not tell how many instructions it verified")
-		}
-		counts[name] = verified
-	}
-	return counts
-}
-
 // Judge asks policy.h without a packet.
 type Judge struct {
 	program *ebpf.Program

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -25,14 +26,19 @@ type Plug struct {
 //
 // On an error nothing is left of the link.
 func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func(Endpoint) error) (err error) {
-	inside, err := netlink.NewHandleAt(container)
+	inside, err := netlink.NewHandleAt(container, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
 	defer inside.Close()
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name, attributes.MTU = p.Host, p.MTU
-	pair := &netlink.Veth{LinkAttrs: attributes, PeerName: p.Container, PeerNamespace: netlink.NsFd(container)}
+	// Given, not left to the kernel: udev would replace an address that nobody has chosen while packets are on their way.
+	attributes.HardwareAddr = newMAC()
+	pair := &netlink.Veth{
+		LinkAttrs: attributes,
+		PeerName:  p.Container, PeerHardwareAddr: newMAC(), PeerNamespace: netlink.NsFd(container),
+	}
 	if err := host.LinkAdd(pair); err != nil {
 		return fmt.Errorf("link %s: %w", p.Host, err)
 	}
@@ -77,6 +83,14 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 		}
 	}
 	return nil
+}
+
+// newMAC is a random unicast address, administered locally.
+func newMAC() net.HardwareAddr {
+	mac := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(mac)
+	mac[0] = mac[0]&^1 | 2
+	return mac
 }
 
 // route gives the container one address and a gateway, and the host a route and a permanent neighbour: it never asks the

@@ -22,6 +22,8 @@ type Status struct {
 	// PolicyIntact says that the kernel holds the policy that was applied last, by both hashes.
 	PolicyIntact bool `json:"policyIntact"`
 	Endpoints    int  `json:"endpoints"`
+	// Instructions is how many the kernel's verifier looked at, for each program. Its limit is a million.
+	Instructions map[string]uint32 `json:"instructions"`
 	// Problems are differences from what was declared, each with the name of the thing. Repair removes them.
 	Problems []string `json:"problems"`
 }
@@ -34,7 +36,14 @@ func (d *Datapath) Status() (Status, error) {
 }
 
 func (d *Datapath) status() (Status, error) {
-	status := Status{Endpoints: len(d.desired.endpoints)}
+	status := Status{Endpoints: len(d.desired.endpoints), Instructions: map[string]uint32{}}
+	for _, hook := range []hook{hookFromContainer, hookToContainer, hookFromDevice, hookToDevice} {
+		info, err := d.program(hook).Info()
+		if err != nil {
+			return status, err
+		}
+		status.Instructions[string(hook)], _ = info.VerifiedInstructions()
+	}
 	var err error
 	if status.Generation, err = d.generation(); err != nil {
 		return status, err
@@ -126,7 +135,8 @@ func repin(of *ebpf.Map, path string) error {
 func (d *Datapath) Prune() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	ifindexes, addresses, ports := map[uint32]bool{}, map[datapathAddress]bool{}, map[datapathPublishedKey]bool{}
+	ifindexes, devices := map[uint32]bool{}, map[uint32]bool{}
+	addresses, ports := map[datapathAddress]bool{}, map[datapathPublishedKey]bool{}
 	for _, endpoint := range d.desired.endpoints {
 		ifindexes[uint32(endpoint.Interface)] = true
 		for _, address := range endpoint.addresses() {
@@ -139,10 +149,14 @@ func (d *Datapath) Prune() error {
 	for address := range d.desired.remotes {
 		addresses[toAddress(address)] = true
 	}
+	for ifindex := range d.desired.devices {
+		devices[uint32(ifindex)] = true
+	}
 	for _, port := range d.desired.published {
 		ports[port.entryKey()] = true
 	}
 	err := errors.Join(
+		prune[uint32, datapathDevice](d.objects.Devices, devices),
 		prune[uint32, datapathInterface](d.objects.Interfaces, ifindexes),
 		prune[datapathAddress, datapathEndpoint](d.objects.Endpoints, addresses),
 		prune[datapathPublishedKey, datapathPublished](d.objects.PublishedPorts, ports),

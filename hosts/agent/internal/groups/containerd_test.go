@@ -23,12 +23,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/palisade-host/palisade/bpf/lab"
 	"github.com/palisade-host/palisade/hosts/agent/internal/containerd"
 	"github.com/palisade-host/palisade/hosts/agent/internal/containerd/testimage"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// binariesVariable names a folder with containerd, its shim and cni/, as `make host-binaries` leaves them in build/host.
+// binariesVariable names a folder with containerd, its shim and the agent, as `make host-binaries` leaves them in build/host.
 const binariesVariable = "PALISADE_HOST_BINARIES"
 
 // runtimeVariable names the OCI runtime to use, by default crun on PATH.
@@ -56,11 +57,12 @@ func findRuntime(t *testing.T) string {
 	return path
 }
 
-// TestContainerd runs groups on a real containerd with crun, the CNI bridge and portmap. Needs root.
+// TestContainerd runs groups on a real containerd with crun, the role netd and its CNI plugin, as a host does, in a network of
+// its own. Needs root.
 func TestContainerd(t *testing.T) {
 	binaries := os.Getenv(binariesVariable)
 	if binaries == "" {
-		t.Skipf("%s is not set: it names the folder of containerd and its plugins", binariesVariable)
+		t.Skipf("%s is not set: it names the folder of containerd and the agent", binariesVariable)
 	}
 	if os.Getuid() != 0 {
 		t.Skip("containers need root")
@@ -228,7 +230,8 @@ func TestContainerd(t *testing.T) {
 				}
 			}
 		}
-		if _, err := net.DialTimeout("tcp", h.address(18080), time.Second); err == nil {
+		if connection, err := h.dial(h.ctx, "tcp", fmt.Sprintf("%s:18080", lab.HostIPv4)); err == nil {
+			connection.Close()
 			t.Error("the port still answers")
 		}
 	})
@@ -249,6 +252,7 @@ type containerdHarness struct {
 	endpoint string
 	ca       string
 	logs     *lockedBuffer
+	lab      *lab.Lab
 }
 
 func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness {
@@ -280,11 +284,23 @@ func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness 
 		return image
 	}
 	h := &containerdHarness{logs: &lockedBuffer{}}
+	if h.lab, err = lab.New(lab.Description{Unwatched: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.lab.Close)
 	h.image = newImage(binary, "")
 	h.other = newImage(append(bytes.Clone(binary), 0), "")
 	h.foreign = newImage(binary, "s390x")
 	registry := httptest.NewUnstartedServer(testimage.Registry("user", "password-canary", h.image, h.other, h.foreign))
 	registry.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	// Where containerd looks for it.
+	_ = registry.Listener.Close()
+	if err := h.lab.InHost(func() (err error) {
+		registry.Listener, err = net.Listen("tcp", "127.0.0.1:0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 	registry.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	registry.StartTLS()
 	t.Cleanup(registry.Close)
@@ -305,14 +321,15 @@ func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness 
 	if err := os.Mkdir(network, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	backend := "nftables"
-	if os.Getenv("PALISADE_PORTMAP_BACKEND") != "" {
-		backend = os.Getenv("PALISADE_PORTMAP_BACKEND")
+	plugins := filepath.Join(directory, "cni")
+	if err := os.Mkdir(plugins, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(binaries, "palisade-agent"), filepath.Join(plugins, "palisade-cni")); err != nil {
+		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(network, "10-test.conflist"), fmt.Sprintf(`{"cniVersion":"1.0.0","name":"palisade-test","plugins":[
-		{"type":"bridge","bridge":"palisade-test0","isGateway":true,"ipMasq":true,"ipMasqBackend":%q,"hairpinMode":true,
-		 "ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.189.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
-		{"type":"portmap","capabilities":{"portMappings":true},"backend":%q}]}`, backend, filepath.Join(directory, "cni"), backend))
+		{"type":"palisade-cni","socket":%q,"capabilities":{"portMappings":true}}]}`, h.startNetd(t, binaries, directory)))
 	writeFile(t, filepath.Join(directory, "config.toml"), fmt.Sprintf(`version = 3
 root = %q
 state = %q
@@ -329,6 +346,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = [%q]
+    use_internal_loopback = true
     conf_dir = %q
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "crun"
@@ -337,7 +355,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
         BinaryName = %q
         SystemdCgroup = false
-`, filepath.Join(directory, "root"), filepath.Join(directory, "state"), socket, filepath.Join(directory, "certs.d"), filepath.Join(binaries, "cni"), network, runtime))
+`, filepath.Join(directory, "root"), filepath.Join(directory, "state"), socket, filepath.Join(directory, "certs.d"), plugins, network, runtime))
 
 	logFile, err := os.Create(filepath.Join(directory, "containerd.log"))
 	if err != nil {
@@ -347,7 +365,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 	daemon.Env = append(os.Environ(), "PATH="+binaries+":"+os.Getenv("PATH"))
 	daemon.Stdout, daemon.Stderr = logFile, logFile
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := daemon.Start(); err != nil {
+	if err := h.lab.InHost(daemon.Start); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -374,12 +392,6 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 		},
 	}
 	h.startManager(t)
-	t.Cleanup(func() {
-		// CNI leaves its bridge.
-		if output, err := exec.Command("ip", "link", "delete", "palisade-test0").CombinedOutput(); err != nil {
-			t.Logf("bridge: %v: %s", err, output)
-		}
-	})
 	t.Cleanup(func() {
 		h.deleteAll(t)
 		h.stop()
@@ -489,27 +501,51 @@ func (h *containerdHarness) deleteAll(t *testing.T) {
 	}
 }
 
-// address is the machine's own: traffic to the loopback address would need route_localnet.
-func (h *containerdHarness) address(port int) string {
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		return ""
+// startNetd starts the role netd, with the device to the lab's other machine, and returns its socket.
+func (h *containerdHarness) startNetd(t *testing.T, binaries, directory string) string {
+	t.Helper()
+	// The lab's own datapath makes room for it.
+	if err := h.lab.InHost(func() error { return h.lab.Datapath.RemoveDevice(h.lab.Uplink) }); err != nil {
+		t.Fatal(err)
 	}
-	for _, address := range addresses {
-		network, ok := address.(*net.IPNet)
-		if ok && network.IP.To4() != nil && !network.IP.IsLoopback() && !strings.HasPrefix(network.IP.String(), "10.189.") {
-			return fmt.Sprintf("%s:%d", network.IP, port)
+	socket := filepath.Join(directory, "netd.sock")
+	daemon := exec.Command(filepath.Join(binaries, "palisade-agent"), "netd", "-socket", socket, "-socket-group", "", "-device", "uplink",
+		"-state", filepath.Join(directory, "netd"), "-pins", h.lab.Pins+"/netd")
+	daemon.Stdout, daemon.Stderr = h.logs, h.logs
+	// Not Pdeathsig: it would come with the end of the thread that is the lab's host.
+	if err := h.lab.InHost(daemon.Start); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if connection, err := net.Dial("unix", socket); err == nil {
+			connection.Close()
+			return socket
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("netd does not serve: %s", h.logs.String())
 		}
 	}
-	return ""
+}
+
+// dial connects as the lab's other machine: a host does not reach its own published ports by its addresses.
+func (h *containerdHarness) dial(ctx context.Context, network, address string) (connection net.Conn, err error) {
+	err = h.lab.Nodes[lab.World].Do(func() (err error) {
+		connection, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, address)
+		return err
+	})
+	return connection, err
 }
 
 func (h *containerdHarness) get(t *testing.T, port int) string {
 	t.Helper()
 	var failure error
 	for range 40 {
-		client := &http.Client{Timeout: 2 * time.Second}
-		response, err := client.Get("http://" + h.address(port))
+		client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DialContext: h.dial}}
+		response, err := client.Get(fmt.Sprintf("http://%s:%d", lab.HostIPv4, port))
 		if err == nil {
 			body, err := io.ReadAll(response.Body)
 			response.Body.Close()

@@ -1,6 +1,7 @@
 package netd
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
@@ -51,6 +52,10 @@ func nftables() ([]string, error) {
 	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|getTable, unix.NLM_F_DUMP)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC})
 	answers, err := request.Execute(unix.NETLINK_NETFILTER, 0)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		// A kernel without netfilter's interface has no rules.
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,10 +8,12 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
@@ -20,9 +22,6 @@ import (
 // Socket is where the CNI plugin finds the role unless its configuration says otherwise.
 const Socket = "/run/palisade/netd.sock"
 
-// maintenance is how often expired flows are collected, addresses of the host read and differences repaired.
-const maintenance = 10 * time.Second
-
 // Run parses the flags and serves until ctx ends. What is connected stays connected without it.
 func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	flags := flag.NewFlagSet("netd", flag.ContinueOnError)
@@ -30,7 +29,8 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	group := flags.String("socket-group", "palisade-groups", "group that may connect")
 	pins := flags.String("pins", "/sys/fs/bpf/palisade", "folder on a BPF file system for programs and maps")
 	state := flags.String("state", "/var/lib/palisade/netd", "folder for what has to survive a restart")
-	device := flags.String("device", "", "interface to other machines; its addresses stand for containers outside")
+	device := flags.String("device", "", "interface to other machines, whose addresses stand for containers outside (default: each Ethernet device of the machine itself)")
+	maintenance := flags.Duration("maintenance", 10*time.Second, "how often expired flows are collected and differences repaired")
 	ipv4 := flags.String("ipv4", "10.88.0.0/16", "prefix of the containers' IPv4 addresses")
 	ipv6 := flags.String("ipv6", "fd00:88::/112", "prefix of the containers' IPv6 addresses")
 	if err := flags.Parse(arguments); err != nil {
@@ -55,7 +55,7 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	}
 	defer func() { _ = events.Close() }()
 	go network.readFlows(events)
-	go network.maintain(ctx)
+	go network.maintain(ctx, *maintenance)
 	logger.Info("serving", "socket", *socket)
 	service.Notify("READY=1")
 	return service.ServeUnix(ctx, listener, network.handler())
@@ -78,7 +78,7 @@ func open(pins, state, device string, prefixes []netip.Prefix, logger *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	handle, err := netlink.NewHandle()
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,8 @@ func open(pins, state, device string, prefixes []netip.Prefix, logger *slog.Logg
 		return nil, err
 	}
 	n := &network{
-		datapath: loaded, handle: handle, store: stored, prefixes: prefixes, device: device, logger: logger, flows: newFlowHub(),
+		datapath: loaded, handle: handle, store: stored, prefixes: prefixes, device: device, devices: map[int]bool{}, logger: logger,
+		flows: newFlowHub(),
 	}
 	if err := n.restore(); err != nil {
 		n.close()
@@ -103,6 +104,9 @@ func (n *network) close() {
 
 // restore tells the datapath what was connected. The policy comes first, so that no packet meets none.
 func (n *network) restore() error {
+	if err := n.forgetGone(); err != nil {
+		return err
+	}
 	if len(n.store.Policy) == 0 {
 		if err := n.enforceDefault(); err != nil {
 			return err
@@ -120,31 +124,25 @@ func (n *network) restore() error {
 	if err := n.readHost(); err != nil {
 		return err
 	}
-	for id, attached := range n.store.Attachments {
-		link, err := n.handle.LinkByName(attached.HostInterface)
-		if err != nil || link.Attrs().Index != attached.Endpoint.Interface {
-			// The container went while nobody was here; DEL finds nothing to do.
-			n.logger.Warn("the link of a container is gone", "container", id, "endpoint", attached.Endpoint.Name)
-			delete(n.store.Attachments, id)
-			continue
-		}
+	for _, attached := range n.store.Attachments {
 		if err := n.datapath.AddEndpoint(attached.Endpoint); err != nil {
 			return err
 		}
+		if err := n.datapath.Publish(attached.Published...); err != nil {
+			return err
+		}
 	}
-	if err := n.datapath.Prune(); err != nil {
-		return err
-	}
-	return n.store.write()
+	return n.datapath.Prune()
 }
 
-// readHost tells the datapath the host's own addresses, and the device that leads to other machines.
+// readHost tells the datapath the host's own addresses, and the devices that lead to other machines.
 func (n *network) readHost() error {
 	links, err := n.handle.LinkList()
 	if err != nil {
 		return err
 	}
 	var host []netip.Addr
+	devices := map[int]bool{}
 	for _, link := range links {
 		addresses, err := n.handle.AddrList(link, netlink.FAMILY_ALL)
 		if err != nil {
@@ -164,29 +162,93 @@ func (n *network) readHost() error {
 				device.MasqueradeIPv6 = address
 			}
 		}
-		if n.device != "" && link.Attrs().Name == n.device {
+		if n.leadsOutside(link) {
+			devices[device.Interface] = true
 			if err := n.datapath.AddDevice(device); err != nil {
 				return err
 			}
 		}
 	}
+	for ifindex := range n.devices {
+		if !devices[ifindex] {
+			if err := n.datapath.RemoveDevice(ifindex); err != nil {
+				return err
+			}
+		}
+	}
+	n.devices = devices
 	return n.datapath.SetHost(host...)
 }
 
-func (n *network) maintain(ctx context.Context) {
-	ticker := time.NewTicker(maintenance)
-	defer ticker.Stop()
+// leadsOutside: a device of the machine itself has no kind, unlike those that containers make.
+func (n *network) leadsOutside(link netlink.Link) bool {
+	attributes := link.Attrs()
+	if n.device != "" {
+		return attributes.Name == n.device
+	}
+	return link.Type() == "device" && attributes.EncapType == "ether" && attributes.Flags&net.FlagLoopback == 0
+}
+
+// maintain keeps what the datapath knows as the host is, and what it does as it was declared. The host's addresses are
+// told as they change, which at a boot is after the role has started.
+func (n *network) maintain(ctx context.Context, period time.Duration) {
+	timer := time.NewTimer(period)
+	defer timer.Stop()
+	changes := n.watchAddresses(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-		}
-		if _, err := n.datapath.Collect(); err != nil {
-			n.logger.Error("collect expired flows", "error", err)
-		}
-		if err := n.readHost(); err != nil {
-			n.logger.Error("read the host's addresses", "error", err)
+		case _, watching := <-changes:
+			if !watching {
+				// More at once than the kernel keeps for us; the next round reads them and watches anew.
+				changes = nil
+			}
+			n.refresh(n.readHost, "read the host's addresses")
+		case <-timer.C:
+			started := time.Now()
+			if changes == nil {
+				changes = n.watchAddresses(ctx)
+			}
+			// First: reading the host attaches what is missing, too, but does not say what was.
+			n.refresh(n.repair, "repair the datapath")
+			n.refresh(n.readHost, "read the host's addresses")
+			n.refresh(n.collect, "collect expired flows")
+			// A large policy takes time to read back: never more than a twentieth of a processor.
+			timer.Reset(max(period, 20*time.Since(started)))
 		}
 	}
+}
+
+func (n *network) watchAddresses(ctx context.Context) <-chan netlink.AddrUpdate {
+	changes := make(chan netlink.AddrUpdate)
+	if err := netlink.AddrSubscribe(changes, ctx.Done()); err != nil {
+		n.logger.Error("watch the host's addresses", "error", err)
+		return nil
+	}
+	return changes
+}
+
+func (n *network) refresh(do func() error, what string) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	if err := do(); err != nil {
+		n.logger.Error(what, "error", err)
+	}
+}
+
+func (n *network) collect() error {
+	_, err := n.datapath.Collect()
+	return err
+}
+
+func (n *network) repair() error {
+	if err := n.forgetGone(); err != nil {
+		return err
+	}
+	problems, err := n.datapath.Repair()
+	for _, problem := range problems {
+		n.logger.Warn("repaired", "problem", problem)
+	}
+	return err
 }

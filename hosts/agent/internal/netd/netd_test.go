@@ -55,7 +55,7 @@ type host struct {
 	daemon *exec.Cmd
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t *testing.T, flags ...string) *host {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: BPF programs, network namespaces")
@@ -70,6 +70,7 @@ func newHost(t *testing.T) *host {
 	// netd has programs and maps of its own, beside those of the lab.
 	h.args = []string{"-socket", h.socket, "-socket-group", "", "-state", filepath.Join(folder, "state"), "-pins", running.Pins + "/netd",
 		"-ipv4", "10.7.0.0/16", "-ipv6", "fd07::/112"}
+	h.args = append(h.args, flags...)
 	h.start()
 	t.Cleanup(h.kill)
 	return h
@@ -107,15 +108,16 @@ func (h *host) kill() {
 	h.daemon = nil
 }
 
-// plugin runs the CNI plugin and returns its result.
-func (h *host) plugin(command, id string, namespace *lab.Namespace, name string) (string, error) {
+// plugin runs the CNI plugin and returns its result. Port mappings are JSON, as a runtime gives them.
+func (h *host) plugin(command, id string, namespace *lab.Namespace, name string, portMappings ...string) (string, error) {
 	plugin := exec.Command(os.Args[0])
 	plugin.Env = append(os.Environ(), role+"=plugin", "CNI_COMMAND="+command, "CNI_CONTAINERID="+id, "CNI_IFNAME=eth0", "CNI_PATH=/nowhere",
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME="+name)
 	if namespace != nil {
 		plugin.Env = append(plugin.Env, fmt.Sprintf("CNI_NETNS=/proc/%d/fd/%d", os.Getpid(), int(namespace.NS)))
 	}
-	plugin.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"test","type":"palisade-cni","socket":%q}`, h.socket))
+	plugin.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"test","type":"palisade-cni","socket":%q,`+
+		`"capabilities":{"portMappings":true},"runtimeConfig":{"portMappings":[%s]}}`, h.socket, strings.Join(portMappings, ",")))
 	output, err := plugin.Output()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w: %s", command, err, output)

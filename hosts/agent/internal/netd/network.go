@@ -26,9 +26,12 @@ type network struct {
 	datapath *datapath.Datapath
 	handle   *netlink.Handle
 	prefixes []netip.Prefix
-	device   string
-	logger   *slog.Logger
-	flows    *flowHub
+	// device is the name of the one to other machines; empty: all devices of the machine.
+	device string
+	// devices are the indices of those that the datapath knows.
+	devices map[int]bool
+	logger  *slog.Logger
+	flows   *flowHub
 
 	mutex sync.Mutex
 	store *store
@@ -46,6 +49,8 @@ type container struct {
 	// Name is the subject of policies.
 	Name string `json:"name,omitempty"`
 	MTU  int    `json:"mtu,omitempty"`
+	// PortMappings are the ports that it publishes.
+	PortMappings []portMapping `json:"portMappings,omitempty"`
 }
 
 func (c container) key() string {
@@ -61,17 +66,22 @@ func (c container) hostInterface() string {
 // errUnknown says that there is no such container.
 var errUnknown = errors.New("is not connected")
 
-// add connects a container. When it returns, the policy is in place; before, the container can send nothing. Asked again
-// for the same container it returns what there is.
+// add connects a container and publishes its ports. When it returns, the policy is in place; before, the container can send
+// nothing. Asked again for the same container it returns what there is. A name, or a port, that another container has is
+// refused before anything changes.
 func (n *network) add(c container) (attachment, error) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
+	if err := n.forgetGone(); err != nil {
+		return attachment{}, err
+	}
 	if existing, known := n.store.Attachments[c.key()]; known {
-		if _, err := n.handle.LinkByName(existing.HostInterface); err == nil {
-			return existing, nil
-		}
-		if err := n.forget(c); err != nil {
-			return attachment{}, err
+		return existing, nil
+	}
+	for key, other := range n.store.Attachments {
+		// Policies, and the datapath, know endpoints by their names.
+		if other.Endpoint.Name == c.Name {
+			return attachment{}, fmt.Errorf("endpoint %q: the name %w: container %s has it", c.Name, datapath.ErrTaken, key)
 		}
 	}
 	namespace, err := netns.GetFromPath(c.Namespace)
@@ -86,13 +96,16 @@ func (n *network) add(c container) (attachment, error) {
 	if plug.IPv6, err = n.free(n.prefixes[1]); err != nil {
 		return attachment{}, err
 	}
+	made := attachment{HostInterface: plug.Host}
+	if made.Published, err = n.publishable(c, plug.IPv4, plug.IPv6); err != nil {
+		return attachment{}, err
+	}
 	// Of an attempt that was broken off.
 	if stale, err := n.handle.LinkByName(plug.Host); err == nil {
 		if err := n.handle.LinkDel(stale); err != nil {
 			return attachment{}, err
 		}
 	}
-	made := attachment{HostInterface: plug.Host}
 	err = plug.Connect(n.handle, namespace, func(endpoint datapath.Endpoint) error {
 		made.Endpoint = endpoint
 		// Written first: an address is never given twice.
@@ -103,10 +116,13 @@ func (n *network) add(c container) (attachment, error) {
 		if err := n.enforceDefault(); err != nil {
 			return err
 		}
-		return n.datapath.AddEndpoint(endpoint)
+		if err := n.datapath.AddEndpoint(endpoint); err != nil {
+			return err
+		}
+		return n.datapath.Publish(made.Published...)
 	})
 	if err != nil {
-		return attachment{}, errors.Join(err, n.forget(c))
+		return attachment{}, errors.Join(err, n.forget(c.key()))
 	}
 	return made, nil
 }
@@ -115,11 +131,11 @@ func (n *network) add(c container) (attachment, error) {
 func (n *network) remove(c container) error {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	return n.forget(c)
+	return n.forget(c.key())
 }
 
-func (n *network) forget(c container) error {
-	existing, known := n.store.Attachments[c.key()]
+func (n *network) forget(key string) error {
+	existing, known := n.store.Attachments[key]
 	if !known {
 		return nil
 	}
@@ -128,11 +144,36 @@ func (n *network) forget(c container) error {
 			return err
 		}
 	}
+	if err := n.datapath.Unpublish(existing.Published...); err != nil {
+		return err
+	}
 	if err := n.datapath.RemoveEndpoint(existing.Endpoint.Name); err != nil {
 		return err
 	}
-	delete(n.store.Attachments, c.key())
+	delete(n.store.Attachments, key)
 	return errors.Join(n.store.write(), n.enforceDefault())
+}
+
+// forgetGone forgets containers whose links are gone: they went with their namespaces, and nobody said so.
+func (n *network) forgetGone() error {
+	links, err := n.handle.LinkList()
+	if err != nil {
+		return err
+	}
+	there := map[string]int{}
+	for _, link := range links {
+		there[link.Attrs().Name] = link.Attrs().Index
+	}
+	for key, attached := range n.store.Attachments {
+		if there[attached.HostInterface] == attached.Endpoint.Interface {
+			continue
+		}
+		n.logger.Warn("the link of a container is gone", "container", key, "endpoint", attached.Endpoint.Name)
+		if err := n.forget(key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // check says what is not as it was connected.
@@ -154,11 +195,15 @@ func (n *network) check(c container) error {
 	if err != nil {
 		return err
 	}
+	concerning := []string{
+		fmt.Sprintf("endpoint %q:", existing.Endpoint.Name), fmt.Sprintf("interface %d:", existing.Endpoint.Interface), "policy",
+	}
+	for _, port := range existing.Published {
+		concerning = append(concerning, fmt.Sprintf("published port %d:", port.Port))
+	}
 	var problems []string
 	for _, problem := range status.Problems {
-		if strings.HasPrefix(problem, fmt.Sprintf("endpoint %q:", existing.Endpoint.Name)) ||
-			strings.HasPrefix(problem, fmt.Sprintf("interface %d:", existing.Endpoint.Interface)) ||
-			strings.HasPrefix(problem, "policy") {
+		if slices.ContainsFunc(concerning, func(prefix string) bool { return strings.HasPrefix(problem, prefix) }) {
 			problems = append(problems, problem)
 		}
 	}

@@ -30,6 +30,10 @@ type pluginConfig struct {
 	Socket string `json:"socket"`
 	// MTU of containers' links. Default: the kernel's.
 	MTU int `json:"mtu"`
+	// RuntimeConfig is what the runtime adds for capabilities that the configuration names.
+	RuntimeConfig struct {
+		PortMappings []portMapping `json:"portMappings"`
+	} `json:"runtimeConfig"`
 }
 
 // podArguments are what runtimes say of a pod in CNI_ARGS.
@@ -61,7 +65,10 @@ func readPlugin(arguments *skel.CmdArgs) (pluginConfig, container, error) {
 	if pod.K8S_POD_NAME != "" && pod.K8S_POD_NAMESPACE != "" {
 		name = string(pod.K8S_POD_NAMESPACE) + "/" + string(pod.K8S_POD_NAME)
 	}
-	return config, container{ID: arguments.ContainerID, Interface: arguments.IfName, Namespace: arguments.Netns, Name: name, MTU: config.MTU}, nil
+	return config, container{
+		ID: arguments.ContainerID, Interface: arguments.IfName, Namespace: arguments.Netns, Name: name, MTU: config.MTU,
+		PortMappings: config.RuntimeConfig.PortMappings,
+	}, nil
 }
 
 func pluginAdd(arguments *skel.CmdArgs) error {

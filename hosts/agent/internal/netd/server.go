@@ -20,7 +20,7 @@ const maximumRequest = 256 << 20
 //
 //	POST /v1/containers/add | remove | check    container → attachment
 //	PUT  /v1/policy                             compiled policy → its hash
-//	GET  /v1/status                             datapath.Status, and what bypasses the datapath
+//	GET  /v1/status                             datapath.Status, whether a policy was declared, what bypasses the datapath
 //	POST /v1/repair                             → the problems that were found
 //	GET  /metrics                               Prometheus text
 func (n *network) handler() http.Handler {
@@ -44,10 +44,13 @@ func (n *network) handler() http.Handler {
 			return
 		}
 		bypasses, err := findBypasses(n.handle)
+		declared, _ := n.declared()
 		answer(writer, struct {
 			datapath.Status
-			Bypasses []string `json:"bypasses"`
-		}{status, bypasses}, err)
+			// PolicyDeclared is false while the default policy is in force, which allows everything.
+			PolicyDeclared bool     `json:"policyDeclared"`
+			Bypasses       []string `json:"bypasses"`
+		}{status, declared != nil, bypasses}, err)
 	})
 	mux.HandleFunc("POST /v1/repair", func(writer http.ResponseWriter, _ *http.Request) {
 		problems, err := n.datapath.Repair()

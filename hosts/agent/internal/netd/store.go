@@ -29,6 +29,8 @@ type store struct {
 type attachment struct {
 	HostInterface string            `json:"hostInterface"`
 	Endpoint      datapath.Endpoint `json:"endpoint"`
+	// Published are the host's ports that lead to it.
+	Published []datapath.Published `json:"published,omitempty"`
 }
 
 func readStore(folder string) (*store, error) {
