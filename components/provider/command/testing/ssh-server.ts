@@ -1,23 +1,16 @@
 /** OpenSSH's server from Debian, on a free port of the loopback, as a rescue system has it (test/rescue). Needs root. */
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, connect } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { utils } from "ssh2";
+import { freePort } from "../../ownership/testing.js";
 import { findPackageRoot } from "../../resources/schema.js";
 
 const rescue = path.join(findPackageRoot(), "test/rescue");
 const password = "correct horse battery staple";
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 export class SshServer {
   /** `ssh-ed25519 AAAA…` of the server. */

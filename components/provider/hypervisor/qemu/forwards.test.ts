@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import type { PublishedPort } from "../../backends.js";
 import { isFree } from "../../ownership/ports.js";
-import { withFolder } from "../../ownership/testing.js";
+import { freePort, withFolder } from "../../ownership/testing.js";
 import { changeForwards, listForwards } from "./forwards.js";
 import { Qmp } from "./qmp.js";
 
@@ -38,7 +38,11 @@ it.runIf(hasQemu)("changes the forwards of a real QEMU, which lists what it was 
     try {
       while (!(await stat(monitor).catch(() => undefined))) await new Promise((resolve) => setTimeout(resolve, 50));
       await Qmp.session(monitor, async (qmp) => {
-        const [one, two, three] = [forward(29871), forward(29872), forward(29873, "UDP")];
+        const [one, two, three] = [
+          forward(await freePort()),
+          forward(await freePort()),
+          forward(await freePort(), "UDP"),
+        ];
         await changeForwards(qmp, [one, two]);
         expect(await listForwards(qmp)).toEqual(expect.arrayContaining([one, two]));
         await changeForwards(qmp, [two, three]);
