@@ -40,6 +40,12 @@ export interface Fault {
   message?: string;
 }
 
+/** In one piece: plugin and tests read while the other writes. */
+function replaceFile(file: string, content: string): void {
+  writeFileSync(`${file}.new`, content, { mode: 0o600 });
+  renameSync(`${file}.new`, file);
+}
+
 export class World {
   constructor(readonly directory: string) {
     mkdirSync(directory, { recursive: true });
@@ -73,8 +79,7 @@ export class World {
     const folder = path.join(this.directory, kind);
     mkdirSync(folder, { recursive: true });
     const file = path.join(folder, `${thing.id.replaceAll("/", "_")}.json`);
-    writeFileSync(`${file}.new`, JSON.stringify(thing, undefined, 1), { mode: 0o600 });
-    renameSync(`${file}.new`, file);
+    replaceFile(file, JSON.stringify(thing, undefined, 1));
   }
 
   remove(kind: Kind, id: string): void {
@@ -110,7 +115,7 @@ export class World {
 
   /** Replaces the faults that are to strike. */
   setFaults(...faults: Fault[]): void {
-    writeFileSync(this.faultsFile, JSON.stringify(faults));
+    replaceFile(this.faultsFile, JSON.stringify(faults));
   }
 
   /** True once every fault has struck. */
