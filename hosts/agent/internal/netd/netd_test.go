@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -232,11 +233,13 @@ func count(t *testing.T, in *lab.Namespace, address netip.Addr, port uint16) *co
 	return c
 }
 
-// sendFromTheStart sends before there is a network, and goes on until told to stop. It returns how many packets the kernel
-// took for each port.
-func sendFromTheStart(namespace *lab.Namespace, start uint32, to netip.Addr, stop <-chan struct{}) (allowed, denied uint32, err error) {
+// taken counts the packets that the kernel of a container took for each port.
+type taken struct{ allowed, denied atomic.Uint32 }
+
+// sendFromTheStart sends before there is a network, and goes on until told to stop.
+func sendFromTheStart(namespace *lab.Namespace, start uint32, to netip.Addr, stop <-chan struct{}, sent *taken) error {
 	message := binary.BigEndian.AppendUint32(nil, start)
-	err = namespace.Do(func() error {
+	return namespace.Do(func() error {
 		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 		if err != nil {
 			return err
@@ -248,15 +251,14 @@ func sendFromTheStart(namespace *lab.Namespace, start uint32, to netip.Addr, sto
 				return nil
 			default:
 			}
-			for port, taken := range map[int]*uint32{80: &allowed, 81: &denied} {
+			for port, count := range map[int]*atomic.Uint32{80: &sent.allowed, 81: &sent.denied} {
 				if unix.Sendto(socket, message, 0, &unix.SockaddrInet4{Port: port, Addr: to.As4()}) == nil {
-					*taken++
+					count.Add(1)
 				}
 			}
 			time.Sleep(100 * time.Microsecond)
 		}
 	})
-	return allowed, denied, err
 }
 
 // N6: a workload that sends from its first instruction: no packet leaves that policy denies, none is lost that it allows.
@@ -279,15 +281,15 @@ func TestNoPacketBeforePolicy(t *testing.T) {
 	if starts < 1000 {
 		observation.Missing = "1,000 starts (PALISADE_STARTS=1000)"
 	}
-	var sentAllowed, sentDenied uint32
+	var sentAllowed, sentDenied uint64
 	for i := range starts {
 		start := uint32(i)
 		client := newNamespace(t)
 		stop := make(chan struct{})
-		var taken, refused uint32
+		var sent taken
 		var sender sync.WaitGroup
 		sender.Go(func() {
-			if taken, refused, err = sendFromTheStart(client, start, address, stop); err != nil {
+			if err := sendFromTheStart(client, start, address, stop, &sent); err != nil {
 				t.Error(err)
 			}
 		})
@@ -295,19 +297,23 @@ func TestNoPacketBeforePolicy(t *testing.T) {
 		if _, err := h.plugin("ADD", id, client, "client"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Millisecond)
-		close(stop)
-		sender.Wait()
-		for deadline := time.Now().Add(time.Second); allowedPort.get(start) < taken && time.Now().Before(deadline); {
+		// The sender may get the processor late: both kinds have to be on their way before it is told to stop.
+		for deadline := time.Now().Add(10 * time.Second); (sent.allowed.Load() == 0 || sent.denied.Load() == 0) && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
-		if arrived := allowedPort.get(start); arrived != taken || taken == 0 {
-			t.Errorf("start %d: %d of %d allowed packets arrived", i, arrived, taken)
+		close(stop)
+		sender.Wait()
+		allowed, denied := sent.allowed.Load(), sent.denied.Load()
+		for deadline := time.Now().Add(time.Second); allowedPort.get(start) < allowed && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
 		}
-		if arrived := deniedPort.get(start); arrived != 0 {
-			t.Errorf("start %d: %d denied packets arrived", i, arrived)
+		if arrived := allowedPort.get(start); arrived != allowed || allowed == 0 {
+			t.Errorf("start %d: %d of %d allowed packets arrived", i, arrived, allowed)
 		}
-		sentAllowed, sentDenied = sentAllowed+taken, sentDenied+refused
+		if arrived := deniedPort.get(start); arrived != 0 || denied == 0 {
+			t.Errorf("start %d: %d of %d denied packets arrived", i, arrived, denied)
+		}
+		sentAllowed, sentDenied = sentAllowed+uint64(allowed), sentDenied+uint64(denied)
 		if _, err := h.plugin("DEL", id, client, "client"); err != nil {
 			t.Fatal(err)
 		}
