@@ -398,7 +398,7 @@ func TestFragments(t *testing.T) {
 }
 
 // instructionBudget is how many instructions the verifier may look at for one program.
-const instructionBudget = 150_000
+const instructionBudget = 30_000
 
 // N17: every program stays within its budget of the verifier's million.
 func TestInstructionBudget(t *testing.T) {

@@ -144,8 +144,11 @@ static __always_inline void flow_update(struct packet *p, struct flow *flow, boo
 
 /* track finds the packet's flow or opens one, as far as the policy allows. Fills `out` with how the packet leaves: a
  * reply of a published port has that as its source. */
-static __noinline enum reason track(struct packet *p)
+VERIFIED_ONCE enum reason track(struct packet *p)
 {
+	if (!p)
+		return REASON_BAD_HEADER;
+
 	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0, *active = bpf_map_lookup_elem(&generation, &zero);
 	bool ordered = ordered_key(&p->tuple, &p->key), reply;

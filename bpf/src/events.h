@@ -23,8 +23,11 @@ static __always_inline void lose_event(void)
 }
 
 /* tell counts the packet and writes its event. A full ring loses the event and counts that; the packet goes its way. */
-static __noinline int tell(struct __sk_buff *skb, struct packet *p, __u8 hook, __u32 reason)
+VERIFIED_ONCE int tell(struct __sk_buff *skb, struct packet *p, __u8 hook, __u32 reason)
 {
+	if (!p)
+		return 0;
+
 	__u32 index = hook * REASON_COUNT + reason;
 	struct count *count = bpf_map_lookup_elem(&counts, &index);
 	struct event *event;

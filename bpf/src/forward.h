@@ -36,13 +36,14 @@ static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct pac
 
 /* leave sends the packet out of the device that the host's routes name. What has no such route, or is too large for it,
  * goes to the host's own stack, which answers with the right ICMP error. */
-static __noinline enum reason leave(struct __sk_buff *skb, struct packet *p, int *action)
+VERIFIED_ONCE enum reason leave(struct __sk_buff *skb, struct packet *p, int *action)
 {
+	if (!p || !action)
+		return REASON_BAD_HEADER;
+
 	struct bpf_fib_lookup route = {};
 	__u32 device;
 
-	if (!action)
-		return REASON_BAD_HEADER;
 	*action = TC_ACT_OK;
 	if (p->ttl <= 1)
 		return REASON_TTL_EXCEEDED;

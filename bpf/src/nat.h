@@ -17,8 +17,11 @@
 #define IPV6_DESTINATION 24
 
 /* resolve rewrites `tuple` from what is on the wire into terms of endpoints: who is meant by an address of the host. */
-static __noinline int resolve(struct packet *p)
+VERIFIED_ONCE int resolve(struct packet *p)
 {
+	if (!p)
+		return 0;
+
 	struct endpoint *destination = bpf_map_lookup_elem(&endpoints, &p->wire.destination);
 	struct published_key key = {};
 	struct published *published;
@@ -58,21 +61,72 @@ static __noinline int resolve(struct packet *p)
 	return 0;
 }
 
-/* masquerade makes `address` the source of `out`, with a port under which replies find back. */
-static __noinline enum reason masquerade(struct packet *p, const struct address *address)
+/* masquerade_attempt chooses the source port of `out` for the nth time. REASON_COUNT: another flow has that port. */
+VERIFIED_ONCE int masquerade_attempt(struct packet *p, struct flow *flow, __u32 attempt, __u32 hash)
 {
+	if (!p || !flow)
+		return REASON_BAD_HEADER;
+
 	__u64 now = bpf_ktime_get_ns();
 	struct alias value = {.address = p->tuple.source, .port = p->tuple.source_port};
 	struct tuple owner_key = {};
 	struct tuple owner;
 	struct alias *taken;
-	struct flow *flow, *other;
-	__u32 hash = 0, attempt;
-	bool established, ordered = ordered_key(&p->tuple, &p->key);
+	struct flow *other;
 
-	if (!address)
+	if (flow->masquerade_port) {
+		p->out.source_port = flow->masquerade_port;
+	} else if (attempt) {
+		if (p->protocol == PROTOCOL_SCTP)
+			return REASON_NAT_UNSUPPORTED;
+		p->out.source_port = bpf_htons(MASQUERADE_FIRST + (hash + attempt) % MASQUERADE_COUNT);
+	}
+	if (is_icmp(p->out.protocol))
+		p->out.destination_port = p->out.source_port;
+	if (p->icmp_error || (flow->flags & FLOW_ALIAS_KEPT))
+		return REASON_FORWARDED;
+	ordered_key(&p->out, &p->alias_key);
+	taken = bpf_map_lookup_elem(&aliases, &p->alias_key);
+	if (!taken)
+		taken = bpf_map_lookup_elem(&pending_aliases, &p->alias_key);
+	if (taken && (!address_equal(&taken->address, &value.address) || taken->port != value.port)) {
+		/* Another endpoint's, if its flow is still alive. */
+		owner = p->tuple;
+		owner.source = taken->address;
+		owner.source_port = taken->port;
+		if (is_icmp(owner.protocol))
+			owner.destination_port = taken->port;
+		ordered_key(&owner, &owner_key);
+		other = flow_lookup(&owner_key, now);
+		if (other && other->masquerade_port == p->out.source_port)
+			return flow->masquerade_port ? REASON_NAT_COLLISION : REASON_COUNT;
+	}
+	if (flow->flags & FLOW_ASSURED) {
+		if (!bpf_map_update_elem(&aliases, &p->alias_key, &value, BPF_ANY)) {
+			bpf_map_delete_elem(&pending_aliases, &p->alias_key);
+			flow->flags |= FLOW_ALIAS_KEPT;
+		}
+	} else if (!taken || flow->masquerade_port != p->out.source_port) {
+		bpf_map_delete_elem(&aliases, &p->alias_key);
+		if (bpf_map_update_elem(&pending_aliases, &p->alias_key, &value, BPF_ANY))
+			return REASON_EXHAUSTED;
+	}
+	flow->masquerade_port = p->out.source_port;
+	return REASON_FORWARDED;
+}
+
+/* masquerade makes `address` the source of `out`, with a port under which replies find back: the endpoint's own, else
+ * one by chance. */
+VERIFIED_ONCE enum reason masquerade(struct packet *p, const struct address *address)
+{
+	if (!p || !address)
 		return REASON_NAT_UNSUPPORTED;
-	flow = flow_lookup(&p->key, now);
+
+	bool ordered = ordered_key(&p->tuple, &p->key);
+	struct flow *flow = flow_lookup(&p->key, bpf_ktime_get_ns());
+	__u32 hash = 0, attempt;
+	int reason;
+
 	if (!flow)
 		return p->icmp_error ? REASON_ICMP_UNRELATED : REASON_NO_CONNECTION;
 	p->source_identity = flow->source_identity;
@@ -83,51 +137,11 @@ static __noinline enum reason masquerade(struct packet *p, const struct address 
 		return REASON_FORWARDED;
 	p->out.source = *address;
 	for (attempt = 0; attempt < MASQUERADE_ATTEMPTS; attempt++) {
-		if (flow->masquerade_port) {
-			p->out.source_port = flow->masquerade_port;
-		} else if (attempt) {
-			if (p->protocol == PROTOCOL_SCTP)
-				return REASON_NAT_UNSUPPORTED;
-			if (attempt == 1)
-				hash = bpf_get_prandom_u32();
-			p->out.source_port = bpf_htons(MASQUERADE_FIRST + (hash + attempt) % MASQUERADE_COUNT);
-		}
-		if (is_icmp(p->out.protocol))
-			p->out.destination_port = p->out.source_port;
-		if (p->icmp_error || (flow->flags & FLOW_ALIAS_KEPT))
-			return REASON_FORWARDED;
-		ordered_key(&p->out, &p->alias_key);
-		taken = bpf_map_lookup_elem(&aliases, &p->alias_key);
-		if (!taken)
-			taken = bpf_map_lookup_elem(&pending_aliases, &p->alias_key);
-		if (taken && (!address_equal(&taken->address, &value.address) || taken->port != value.port)) {
-			/* Another endpoint's, if its flow is still alive. */
-			owner = p->tuple;
-			owner.source = taken->address;
-			owner.source_port = taken->port;
-			if (is_icmp(owner.protocol))
-				owner.destination_port = taken->port;
-			ordered_key(&owner, &owner_key);
-			other = flow_lookup(&owner_key, now);
-			if (other && other->masquerade_port == p->out.source_port) {
-				if (flow->masquerade_port)
-					return REASON_NAT_COLLISION;
-				continue;
-			}
-		}
-		established = flow->flags & FLOW_ASSURED;
-		if (established) {
-			if (!bpf_map_update_elem(&aliases, &p->alias_key, &value, BPF_ANY)) {
-				bpf_map_delete_elem(&pending_aliases, &p->alias_key);
-				flow->flags |= FLOW_ALIAS_KEPT;
-			}
-		} else if (!taken || flow->masquerade_port != p->out.source_port) {
-			bpf_map_delete_elem(&aliases, &p->alias_key);
-			if (bpf_map_update_elem(&pending_aliases, &p->alias_key, &value, BPF_ANY))
-				return REASON_EXHAUSTED;
-		}
-		flow->masquerade_port = p->out.source_port;
-		return REASON_FORWARDED;
+		if (attempt == 1)
+			hash = bpf_get_prandom_u32();
+		reason = masquerade_attempt(p, flow, attempt, hash);
+		if (reason != REASON_COUNT)
+			return reason;
 	}
 	return REASON_EXHAUSTED;
 }
@@ -167,8 +181,11 @@ static __always_inline int store_port(struct __sk_buff *skb, __u32 at, __u32 che
 }
 
 /* The packet in an ICMP error, which travelled the other way: its source is our destination. */
-static __always_inline int translate_inner(struct __sk_buff *skb, struct packet *p)
+VERIFIED_ONCE int translate_inner(struct __sk_buff *skb, struct packet *p)
 {
+	if (!p)
+		return -1;
+
 	bool ipv4 = p->family == 4;
 	__u32 l3 = p->inner_l3_offset, l4 = p->inner_l4_offset, sum = p->l4_offset + 2;
 	__u32 ip_sum = ipv4 ? l3 + IPV4_CHECKSUM : 0;
@@ -192,8 +209,11 @@ static __always_inline int translate_inner(struct __sk_buff *skb, struct packet 
 }
 
 /* translate rewrites the packet from `wire` to `out`. */
-static __noinline enum reason translate(struct __sk_buff *skb, struct packet *p)
+VERIFIED_ONCE enum reason translate(struct __sk_buff *skb, struct packet *p)
 {
+	if (!p)
+		return REASON_BAD_HEADER;
+
 	bool ipv4 = p->family == 4, echo = is_icmp(p->protocol);
 	__u32 l3 = p->l3_offset, l4 = p->l4_offset, sum = 0;
 	__u32 ip_sum = ipv4 ? l3 + IPV4_CHECKSUM : 0;

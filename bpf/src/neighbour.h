@@ -140,10 +140,10 @@ static __always_inline enum reason answer_solicitation(struct __sk_buff *skb, st
 }
 
 /* Messages of ICMPv6 that belong to the link. REASON_FORWARDED: it is none. */
-static __noinline enum reason answer_icmp6(struct __sk_buff *skb, struct packet *p, const struct interface *interface,
-					   int *action)
+VERIFIED_ONCE enum reason answer_icmp6(struct __sk_buff *skb, struct packet *p, const struct interface *interface,
+				       int *action)
 {
-	if (!interface || !action || p->fragment)
+	if (!p || !interface || !action || p->fragment)
 		return REASON_SPOOFED_NEIGHBOUR;
 	switch (p->icmp_type) {
 	case ICMP6_ROUTER_SOLICITATION:

@@ -9,6 +9,10 @@ enum fragment_kind {
 	FRAGMENT_LATER,
 };
 
+/* A function that the verifier looks at once, for any argument, and not anew on each way to each of its calls. It has
+ * external linkage, and has to expect a null pointer. */
+#define VERIFIED_ONCE __attribute__((noinline))
+
 struct packet {
 	/* As it came. For an ICMP error: the reverse of the packet that it tells of, which is the direction it travels
 	 * in. */

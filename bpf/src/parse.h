@@ -282,8 +282,11 @@ static __always_inline __must_check enum reason parse_inner(struct cursor *curso
 
 /* parse fills `p` from an IP packet behind its Ethernet header. The outer addresses are set as soon as they are known.
  */
-static __noinline enum reason parse(struct __sk_buff *skb, struct packet *p)
+VERIFIED_ONCE enum reason parse(struct __sk_buff *skb, struct packet *p)
 {
+	if (!p)
+		return REASON_BAD_HEADER;
+
 	struct cursor cursor = {.skb = skb, .offset = ETH_HLEN};
 	enum reason reason;
 

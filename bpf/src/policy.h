@@ -87,8 +87,11 @@ static __always_inline __u32 identity_of(__u32 slot, const struct address *addre
 }
 
 /* authorize asks the policy for `judged`: egress of a source on this host and ingress of a destination on this host. */
-static __noinline enum reason authorize(struct packet *p)
+VERIFIED_ONCE enum reason authorize(struct packet *p)
 {
+	if (!p)
+		return REASON_BAD_HEADER;
+
 	struct tuple *judged = &p->judged;
 	struct endpoint *source = bpf_map_lookup_elem(&endpoints, &judged->source);
 	struct endpoint *destination = bpf_map_lookup_elem(&endpoints, &judged->destination);
