@@ -403,7 +403,6 @@ const instructionBudget = 30_000
 // N17: every program stays within its budget of the verifier's million.
 func TestInstructionBudget(t *testing.T) {
 	observation := row.Observe(t, "N17")
-	observation.Missing = "kernel 6.12"
 	running := newLab(t, lab.Description{})
 	status, err := running.Datapath.Status()
 	if err != nil {

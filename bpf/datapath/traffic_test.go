@@ -470,7 +470,6 @@ func TestAgentGone(t *testing.T) {
 func TestStatusAndRepair(t *testing.T) {
 	observation := row.Observe(t, "N18")
 	observation.Observed = "pins of a program and a map, a program, an interface's entry, a rule: each reported by name and repaired"
-	observation.Missing = "by refresh and up on a host that has booted"
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
 	apply(t, running, usualPolicy())
 	d, a := running.Datapath, running.Nodes["a"].Endpoint

@@ -17,6 +17,8 @@ export interface Row {
   title: string;
   /** What must be observed. */
   expected: string;
+  /** Parts without which the row is not proved. Default: whatever there is. */
+  needs?: string[];
 }
 
 /** What a test observed. */

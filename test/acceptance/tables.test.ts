@@ -35,6 +35,16 @@ describe("assemble", () => {
     expect(result).toMatchObject(row);
   });
 
+  it("is not proved without a part that the row needs", () => {
+    const needy = { ...row, needs: ["host"] };
+    const elsewhere = observation({ part: "namespace" });
+    expect(assemble(needy, [elsewhere], "now")).toMatchObject({
+      pass: null,
+      reason: "not proved yet: part host was not run",
+    });
+    expect(assemble(needy, [elsewhere, observation({ part: "host" })], "now").pass).toBe(true);
+  });
+
   it("joins the parts", () => {
     expect(assemble(row, [observation(), observation({ observed: "halt", seconds: 3 })], "now")).toMatchObject({
       observed: "no boot; halt",

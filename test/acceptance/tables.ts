@@ -39,8 +39,9 @@ export function assemble(row: Row, observations: RecordedObservation[], current:
       observations.length === 0 ? "no test observes this row yet" : "observed on other content only; run make e2e";
     return { ...row, observed: null, control: null, pass: null, reason, seconds: null, evidence: null };
   }
+  const absent = (row.needs ?? []).filter((need) => !valid.some(({ part }) => part === need));
   const missing = join(
-    valid.map((observation) => observation.missing),
+    [...valid.map((observation) => observation.missing), ...absent.map((need) => `part ${need} was not run`)],
     "; ",
   );
   const failed = valid.some((observation) => !observation.pass);
