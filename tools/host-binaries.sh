@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the host image takes from this clone and from pinned modules, into build/host/: the agent, the initrd's program,
-# containerd, the CNI plugins, the pause image. All static; a file is replaced only when its content changes, since
-# the image is built anew for changed content.
+# containerd, the pause image. All static; a file is replaced only when its content changes, since the image is built anew for
+# changed content.
 source "$(dirname "$0")/lib.sh"
 
 # place FILE TARGET: TARGET gets FILE's content, at once or not at all.
@@ -23,26 +23,16 @@ own_programs() {
 
 # Our build of the pinned containerd (hosts/containerd); a Go module of its own, for all that it depends on.
 containerd() {
-  local version
+  local version folder program
   version=$(sed -n 's|^\s*github.com/containerd/containerd/v2 \(v[0-9.]*\).*|\1|p' hosts/containerd/go.mod)
   (cd hosts/containerd && CGO_ENABLED=0 GOWORK=off go build -mod=readonly -trimpath -buildvcs=false -tags=no_btrfs \
     -ldflags="-s -w -X github.com/containerd/containerd/v2/version.Version=$version" -o ../../build/go/containerd .)
   place build/go/containerd build/host/containerd
-  from_module containerd ""
-  echo "$version" >&3
-}
-
-from_module() {
-  local folder program
-  folder=$(tools/go-tool.sh "$1")
+  folder=$(tools/go-tool.sh containerd)
   for program in "$folder"/*; do
-    place "$program" "build/host/$2${program##*/}"
+    place "$program" "build/host/${program##*/}"
   done
-}
-
-cni_plugins() {
-  from_module cni cni/
-  sed -n 's/.*ersion=\(v[0-9.]*\).*/\1/p' tools/cni/build.flags >&3
+  echo "$version" >&3
 }
 
 pause_image() {
@@ -53,7 +43,6 @@ pause_image() {
 
 steps() {
   step "containerd" containerd
-  step "CNI plugins" cni_plugins
   step "agent and initrd program" own_programs
   step "pause image" pause_image
 }

@@ -4,7 +4,7 @@
 #   build.sh --binaries DIR --keys DIR --layers DIR --output DIR --cache DIR [--mode enforce] [--profile debug]
 #
 #   --binaries  what `make host-binaries` leaves: palisade-agent, palisade-initrd, containerd, containerd-shim-runc-v2,
-#               ctr, cni/, pause.oci.tar
+#               ctr, pause.oci.tar
 #   --keys      what `palisade keys init` leaves; used: secure-boot/{pk,kek,db}, image/{root-hash,ipe-policy}, and the
 #               certificates layers/{layer,seal}; layers/revoked.json, if it is there, lists what is not trusted any more
 #   --layers    store of sealed layers (hosts/seal) with the pause image
@@ -48,7 +48,7 @@ done
 modes=(audit enforce jit ${profile:+debug})
 [[ " ${modes[*]} " == *" $mode "* ]] || fail "--mode $mode is not known; known: ${modes[*]}"
 ((EUID == 0)) || fail "has to run as root: it makes file systems whose files belong to other users"
-for file in palisade-agent palisade-initrd containerd containerd-shim-runc-v2 ctr cni/bridge cni/host-local cni/loopback cni/portmap pause.oci.tar; do
+for file in palisade-agent palisade-initrd containerd containerd-shim-runc-v2 ctr pause.oci.tar; do
     [[ -f $binaries/$file ]] || fail "--binaries $binaries lacks $file; make host-binaries makes it"
 done
 [[ $profile != probe || -f $binaries/palisade-probe ]] || fail "--binaries $binaries lacks palisade-probe, which --profile probe needs"

@@ -11,6 +11,7 @@ import { storeProbeImage } from "./probe-image.js";
 import { Probe } from "./probe.js";
 import { initrdAttacks } from "../attack/boot.js";
 import { containerAttacks } from "../attack/containers.js";
+import { datapathAttacks } from "../attack/datapath.js";
 import { executionAttacks } from "../attack/execution.js";
 import type { AttackedHost } from "../attack/hosts.js";
 import { otherModes } from "../attack/modes.js";
@@ -182,6 +183,7 @@ describe("attacks", () => {
   });
   executionAttacks(attacked(first), attacked(second));
   containerAttacks(attacked(first), attacked(second));
+  datapathAttacks(attacked(first));
   initrdAttacks(first);
 });
 

@@ -21,12 +21,15 @@ import (
 	"github.com/palisade-host/palisade/hosts/verity"
 )
 
-// attacks are what `palisade-probe do NAME ARGUMENTS...` tries, in a process of its own. Each prints one word: "done", or the
-// name of the error with which the kernel refused, e.g. EACCES.
-var attacks = map[string]struct {
+// attackKind is one attack: how many arguments it takes at least, and what it does.
+type attackKind struct {
 	arguments int
 	run       func(arguments []string) error
-}{
+}
+
+// attacks are what `palisade-probe do NAME ARGUMENTS...` tries, in a process of its own. Each prints one word: "done", or the
+// name of the error with which the kernel refused, e.g. EACCES.
+var attacks = map[string]attackKind{
 	// copy SOURCE TARGET: a program into a place.
 	"copy":   {2, func(a []string) error { return copyFile(a[0], a[1]) }},
 	"rename": {2, func(a []string) error { return os.Rename(a[0], a[1]) }},
@@ -63,6 +66,13 @@ var attacks = map[string]struct {
 	"umount": {1, func(a []string) error { return unix.Unmount(a[0], 0) }},
 	// verity DEVICE HASH-OFFSET ROOT-HASH SIGNATURE|-: opens a verity device of one block device, and closes it again.
 	"verity": {4, func(a []string) error { return openVerity(a[0], a[1], a[2], a[3]) }},
+	// What somebody with all privileges does to the datapath behind netd's back (datapath.go).
+	// detach PIN: the program of a pinned link from its interface.
+	"detach": {1, func(a []string) error { return detach(a[0]) }},
+	// empty-map PIN: all entries of a pinned map.
+	"empty-map": {1, func(a []string) error { return emptyMap(a[0]) }},
+	// ask SOCKET PATH: prints the answer to an HTTP request over a unix socket.
+	"ask": {2, func(a []string) error { return ask(a[0], a[1]) }},
 }
 
 // attack runs one attack, or several with "then" between them until one is refused.

@@ -15,7 +15,9 @@ mkdir -p "$sandbox"/{sources.list.d,apt.conf.d}
 
 usr=$output/mkosi.extra/usr
 install -D -m 755 -t "$usr/bin" "$binaries"/{palisade-agent,containerd,containerd-shim-runc-v2}
-install -D -m 755 -t "$usr/libexec/cni" "$binaries"/cni/*
+# The agent is the CNI plugin when it is called by that name.
+mkdir -p "$usr/libexec/cni"
+ln -s ../../bin/palisade-agent "$usr/libexec/cni/palisade-cni"
 install -D -m 644 -t "$usr/share/palisade" "$binaries/pause.oci.tar"
 # Sealed layers that come with the host, and what decides which seals are believed.
 cp -r "$layers" "$usr/share/palisade/layers"

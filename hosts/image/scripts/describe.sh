@@ -31,7 +31,7 @@ cat <<EOF
   "builtFrom": {
     "suite": "trixie",
     "definition": "sha256:$("$definition/inputs.sh" | (cd "$definition" && xargs -d '\n' sha256sum) | sha256sum | cut -d' ' -f1)",
-    "programs": "sha256:$(cd "$mkosi/mkosi.extra/usr" && find bin libexec/cni share/palisade -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -d' ' -f1)",
+    "programs": "sha256:$(cd "$mkosi/mkosi.extra/usr" && find bin share/palisade -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -d' ' -f1)",
     "tools": "$(basename "$tools")",
     "sourceDateEpoch": $(<"$definition/source-date-epoch")
   }
