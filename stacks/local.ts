@@ -1,10 +1,21 @@
-/** The environment `local`: a registry, an image and its seal, a host in a virtual machine and a group on it, all on this machine. */
+/**
+ * The environment `local`: a registry, an image and its seal, a host in a virtual machine with its network policy, and a group on
+ * it, all on this machine.
+ */
 import * as pulumi from "@pulumi/pulumi";
-import { ContainerGroup, DebianImage, NestedHost, PatchedImage, Registry, SealedImage } from "../components/index.js";
+import {
+  ContainerGroup,
+  DebianImage,
+  NestedHost,
+  NetworkPolicy,
+  PatchedImage,
+  Registry,
+  SealedImage,
+} from "../components/index.js";
 import { keyPair } from "../components/internal/directories.js";
 import type { Configuration } from "./configuration.js";
 import { hostImage } from "./host.js";
-import { files, port, website } from "./website.js";
+import { files, port, website, websitePolicy } from "./website.js";
 
 /** Declares the environment; returns the stack's outputs. */
 export function local(configuration: Configuration) {
@@ -70,6 +81,7 @@ export function local(configuration: Configuration) {
     },
     { provider },
   );
+  const network = new NetworkPolicy("network", { host: host.connection, ...websitePolicy }, { provider });
   const web = new ContainerGroup(
     "web",
     {
@@ -77,7 +89,8 @@ export function local(configuration: Configuration) {
       ...website(sealed.reference),
       imageRegistryCredentials: [access],
     },
-    { provider },
+    // Under its policy from its first packet.
+    { provider, dependsOn: network },
   );
   const address = web.endpoints.apply((endpoints) => endpoints?.[0]?.address);
   return {

@@ -1,10 +1,10 @@
 /** The environment `metal` (experimental): a machine in a rescue system becomes a host, and runs the website. */
 import * as pulumi from "@pulumi/pulumi";
-import { ContainerGroup } from "../components/index.js";
+import { ContainerGroup, NetworkPolicy } from "../components/index.js";
 import { BareMetalHost } from "../components/metal/index.js";
 import { type Configuration, registryCredentials } from "./configuration.js";
 import { hostImage } from "./host.js";
-import { port, website } from "./website.js";
+import { port, website, websitePolicy } from "./website.js";
 
 /** Declares the environment; returns the stack's outputs. */
 export function metal(configuration: Configuration) {
@@ -21,6 +21,7 @@ export function metal(configuration: Configuration) {
     allowOverwrite: configuration.allowOverwrite,
     keysDirectory,
   });
+  const network = new NetworkPolicy("network", { host: host.connection, ...websitePolicy }, { provider });
   const web = new ContainerGroup(
     "web",
     {
@@ -28,7 +29,8 @@ export function metal(configuration: Configuration) {
       ...website(configuration.image!),
       imageRegistryCredentials: registryCredentials(configuration),
     },
-    { provider },
+    // Under its policy from its first packet.
+    { provider, dependsOn: network },
   );
   // Every port of the machine is its group's: nothing in between publishes some.
   const address = `${configuration.sshHost}:${port}`;

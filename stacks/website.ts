@@ -1,5 +1,6 @@
 /** The website that every environment runs, and what its nginx is told: stay in the foreground, log to its streams, serve a page. */
 import type * as pulumi from "@pulumi/pulumi";
+import type { HostNetworkPolicyArgs } from "../components/index.js";
 
 /** Port the server listens on. */
 export const port = 80;
@@ -19,6 +20,14 @@ export function website(image: pulumi.Input<string>) {
     restartPolicy: "Always",
   };
 }
+
+/** Who may talk with the website on a host: everybody asks its port, and it asks nobody. */
+export const websitePolicy = {
+  groups: [{ name: "web" }],
+  networkPolicies: [
+    { name: "web", groupSelector: {}, policyTypes: ["Ingress", "Egress"], ingress: [{ ports: [{ port }] }] },
+  ],
+} satisfies Omit<HostNetworkPolicyArgs, "host">;
 
 /** Files of the image, by absolute path. */
 export const files: Record<string, string> = {

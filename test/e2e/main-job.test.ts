@@ -206,7 +206,7 @@ async function loseResources(): Promise<void> {
   const state = JSON.parse((await environment.pulumi("stack", "export")).stdout) as Exported;
   const isOurs = ({ type, custom }: StateResource) => custom && type.startsWith("palisade:");
   const lost = state.deployment.resources.filter(isOurs);
-  expect(new Set(lost.map(({ type }) => type)).size).toBe(8);
+  expect(new Set(lost.map(({ type }) => type)).size).toBe(9);
   const nameTable: Record<string, string> = {};
   // Not all names differ from each other; URNs do.
   const named = (urn: string): string => {
