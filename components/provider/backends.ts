@@ -401,6 +401,8 @@ export interface PatchedFound {
     tag?: string;
     observed: PatchObserved;
     imageSigner: SigningKey;
+    /** The channel into which that key has published it last, where it leads now, and the operator's keys for it. */
+    channel?: { name: string; digest?: string; layerSigner: SigningKey; sealSigner: SigningKey };
   };
 }
 export interface ImagePatcher {

@@ -367,11 +367,24 @@ class FakePatcher implements ImagePatcher {
       .list<Parameters<FakePatcher["patched"]>[0] & Parameters<FakePatcher["patched"]>[1]>("patches")
       .filter(({ spec }) => spec.server === registry.server && spec.repository === repository)
       .map(({ spec }) => this.patched(spec, spec))
+      .map((made) => ({ ...made, ...this.channel(`${registry.server}/${repository}:`, made) }))
       .map((made) => ({ digest: made.observed.digest, reference: made.observed.reference, made }))
       .find((found) => found.digest === digest);
   }
 
   async endPatch(): Promise<void> {}
+
+  private channel(
+    place: string,
+    { observed, imageSigner }: NonNullable<PatchedFound["made"]>,
+  ): Pick<NonNullable<PatchedFound["made"]>, "channel"> {
+    const found = this.world
+      .list<string>("channels")
+      .find(({ id, spec }) => id.startsWith(place) && spec === observed.digest);
+    if (!found) return {};
+    const signers = { layerSigner: imageSigner, sealSigner: imageSigner };
+    return { channel: { name: found.id.slice(place.length), digest: found.spec, ...signers } };
+  }
 
   private patched(
     spec: { server: string; repository: string; original: string },
