@@ -1,5 +1,8 @@
-/** Host images: built here, at most once per set of inputs, and kept in this machine's store. */
-import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+/**
+ * Host images: built here, at most once per set of inputs, and kept in this machine's store. Builds stay in the cache,
+ * `<cache>/host-images/<hash>/`, by links; what nobody asked for in 30 days and no store has goes when the next image is built.
+ */
+import { mkdir, mkdtemp, readdir, rename, rm, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { HostImageBuildSpec, HostImageObserved, HostImageStore, Operation } from "../backends.js";
 import { keyPair } from "../directories.js";
@@ -17,6 +20,7 @@ import {
   readImage,
   releaseClaim,
   removeImage,
+  removeUnusedBuilds,
   storeImage,
   unclaimedImages,
 } from "./store.js";
@@ -42,6 +46,8 @@ export class LocalHostImages implements HostImageStore {
       const digest = await withLock(join(builds, ".locks", hash), signal, async () => {
         const built = join(builds, hash);
         const digest = (await describe(built))?.digest ?? (await this.buildInto(op, spec, built, signal));
+        const now = new Date();
+        await utimes(built, now, now);
         await claimImage(this.stateDirectory, digest, op.owner);
         await storeImage(this.stateDirectory, built, digest);
         await noteOrigin(this.stateDirectory, digest, { build: spec, inputsHash: hash });
@@ -88,6 +94,7 @@ export class LocalHostImages implements HostImageStore {
       if (name.startsWith(`${basename(built)}.building-`))
         await rm(join(builds, name), { recursive: true, force: true });
     }
+    await removeUnusedBuilds(this.stateDirectory, builds);
     const output = await mkdtemp(`${built}.building-`);
     const layers = await mkdtemp(`${built}.building-`);
     try {
