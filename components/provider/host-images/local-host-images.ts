@@ -6,10 +6,10 @@ import { mkdir, mkdtemp, readdir, rename, rm, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { HostImageBuildSpec, HostImageObserved, HostImageStore, Operation } from "../backends.js";
 import { keyPair } from "../directories.js";
-import { run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
 import { within } from "../ownership/time.js";
 import { sealArchiveIntoStore } from "../sealing/host-store.js";
+import { runBuildScript } from "./build-script.js";
 import { buildPaths, hostImageInputsHash } from "./inputs.js";
 import {
   claimImage,
@@ -99,21 +99,14 @@ export class LocalHostImages implements HostImageStore {
     const layers = await mkdtemp(`${built}.building-`);
     try {
       await sealPauseImage(spec.keysDirectory, binaries, layers, this.cacheDirectory, op, signal);
-      await run(
+      const args = ["--binaries", binaries, "--keys", spec.keysDirectory, "--layers", layers, "--mode", spec.mode];
+      await runBuildScript(
         script,
-        [
-          ...["--binaries", binaries, "--keys", spec.keysDirectory, "--layers", layers, "--mode", spec.mode],
-          ...["--output", output, "--cache", this.cacheDirectory],
-        ],
-        {
-          logFile: `${built}.log`,
-          signal,
-          diesWithUs: true,
-          onLine: (line) => {
-            const step = /^\[ *\d+ s\] (.*)$/.exec(line)?.[1];
-            if (step !== undefined) op.status(step);
-          },
-        },
+        [...args, "--cache", this.cacheDirectory],
+        output,
+        built,
+        (step) => op.status(step),
+        signal,
       );
       const description = await describe(output);
       const digest = await digestOfFile(join(output, "disk.raw"), signal);

@@ -72,6 +72,7 @@ it("forgets builds that nobody asked for in 30 days, unless their image is in th
       await rename(directory, join(builds, hash(digit)));
       if (digit !== "2") await writeFile(join(builds, hash(digit), "image.json"), `{"digest":"sha256:${hash(digit)}"}`);
       await writeFile(join(builds, `${hash(digit)}.log`), "");
+      await writeFile(join(builds, `${hash("1")}.mkosi.log`), "");
     }
     await mkdir(join(builds, `${hash("4")}.building-abcdef`));
     await writeFile(join(builds, "README"), "not ours");

@@ -133,11 +133,11 @@ const unusedMs = 30 * 24 * 60 * 60 * 1000;
  * Removes builds that nobody asked for in 30 days, with their logs and what killed ones left. A build whose image is in the store stays:
  * it costs nothing, as both have the same blocks.
  *
- * @param builds folder of `<inputs' hash>/` and `<inputs' hash>.log`.
+ * @param builds folder of `<inputs' hash>/`, with logs beside it.
  */
 export async function removeUnusedBuilds(stateDirectory: string, builds: string): Promise<void> {
   for (const name of await readdir(builds)) {
-    if (!/^[0-9a-f]{64}(\.log|\.building-.*)?$/.test(name)) continue;
+    if (!/^[0-9a-f]{64}((\.mkosi)?\.log|\.building-.*)?$/.test(name)) continue;
     const path = join(builds, name);
     const used = await stat(path).catch(() => undefined);
     if (!used || Date.now() - used.mtimeMs <= unusedMs) continue;
