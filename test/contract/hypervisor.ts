@@ -1,11 +1,14 @@
 /** The contract of Hypervisor and of Agents as far as machines go. One machine is booted; the tests go on from each other. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { create } from "@bufbuild/protobuf";
 import type {
+  AgentClient,
   Hypervisor,
   StateDiskObserved,
   VirtualMachineObserved,
   VirtualMachineSpec,
 } from "../../components/provider/backends.js";
+import { ImagePolicySchema } from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { operation, type MakeSubject, type Subject } from "./subject.js";
 
 export function hypervisorContract(implementation: string, make: MakeSubject): void {
@@ -126,10 +129,27 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       expect((await hypervisor.readVirtualMachine(machine.id))?.powerState).toBe("running");
     });
 
-    it("sees that a machine has crashed, and starts it again with other resources as the same host", async () => {
+    it("sees that a machine has crashed, and starts it again with other resources as the same host, without what it was to lose", async () => {
+      const { agents } = subject.backends;
+      const { hostId } = machine.connection!;
+      const policies = ["kept", "taken"].map((name) =>
+        create(ImagePolicySchema, { name, repositories: ["r.example/*"] }),
+      );
+      const onHost = async <T>(use: (client: AgentClient) => Promise<T>): Promise<T> => {
+        const client = agents.connect(machine.connection!);
+        try {
+          return await use(client);
+        } finally {
+          client.close();
+        }
+      };
+      for (const policy of policies) await onHost((client) => client.applyImagePolicy(policy));
+      const taken = { kind: "image policy", name: "taken" } as const;
+      expect(await agents.removeAtStart(hostId, taken), "a host that runs is asked itself").toBe(false);
       await subject.crash(machine.id);
       expect((await hypervisor.readVirtualMachine(machine.id))?.powerState).toBe("stopped");
-      expect(await subject.backends.agents.isStopped(machine.connection!.hostId)).toBe(true);
+      expect(await agents.isStopped(hostId)).toBe(true);
+      expect(await agents.removeAtStart(hostId, taken)).toBe(true);
       const repaired = await hypervisor.updateVirtualMachine(operation("machine"), machine.id, {
         ...spec,
         memoryMiB: 1792,
@@ -137,6 +157,8 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       expect(repaired.powerState).toBe("running");
       expect(repaired.memoryMiB).toBe(1792);
       expect(repaired.connection).toEqual(machine.connection);
+      const left = await Promise.all(policies.map(({ name }) => onHost((client) => client.getImagePolicy(name))));
+      expect(left.map((policy) => policy?.name)).toEqual(["kept", undefined]);
     });
 
     it("deletes the machine, then the disk, twice without harm", async () => {

@@ -7,6 +7,7 @@ import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import {
   ForeignHostError,
+  removeHosted,
   UnreachableHostError,
   type AgentClient,
   type Agents,
@@ -18,6 +19,7 @@ import {
   type DebianImageObserved,
   type DebianImageSpec,
   type HostConnection,
+  type HostedThing,
   type HostImageBuildSpec,
   type HostImageObserved,
   type HostImageStore,
@@ -142,6 +144,7 @@ class FakeHypervisor implements Hypervisor {
       "booted",
       "enrolled",
     ]);
+    await this.removeWhatIsDue(thing);
     return this.machine(thing);
   }
 
@@ -158,6 +161,7 @@ class FakeHypervisor implements Hypervisor {
     thing.spec = this.withPorts(spec);
     thing.observed = {};
     this.world.put("virtual-machines", thing);
+    await this.removeWhatIsDue(thing);
     return this.machine(thing);
   }
 
@@ -167,6 +171,15 @@ class FakeHypervisor implements Hypervisor {
     if (!force) this.reachable(thing);
     await this.world.reach("machine-deleted", op.signal);
     this.world.remove("virtual-machines", id);
+  }
+
+  private async removeWhatIsDue(thing: Thing<VirtualMachineSpec>): Promise<void> {
+    const { connection, powerState } = this.machine(thing);
+    const disk = this.world.get<StateDiskSpec>("state-disks", thing.spec.stateDiskId);
+    if (!disk || powerState === "stopped") return;
+    const { removals = [], ...observed } = disk.observed as { removals?: HostedThing[] };
+    for (const due of removals) await removeHosted(new FakeAgent(this.world, connection!), due);
+    this.world.put("state-disks", { ...disk, observed });
   }
 
   private reachable(thing: Thing<VirtualMachineSpec>): void {
@@ -765,6 +778,14 @@ class FakeAgents implements Agents {
       if (observed?.connection?.hostId === hostId) return observed.powerState === "stopped";
     }
     return false;
+  }
+
+  async removeAtStart(hostId: string, thing: HostedThing): Promise<boolean> {
+    if (!(await this.isStopped(hostId))) return false;
+    const disk = this.world.list("state-disks").find(({ observed }) => observed["hostId"] === hostId)!;
+    const { removals = [] } = disk.observed as { removals?: HostedThing[] };
+    this.world.put("state-disks", { ...disk, observed: { ...disk.observed, removals: [...removals, thing] } });
+    return true;
   }
 }
 

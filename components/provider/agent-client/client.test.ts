@@ -244,6 +244,7 @@ describe("LocalAgents", () => {
     connection: await connection(agent.port),
     certificateAuthority: authority,
     powerState: async () => "running",
+    removeAtStart: async () => undefined,
     reenroll,
   });
 
@@ -312,6 +313,20 @@ describe("LocalAgents", () => {
       new Date(Date.now() - 31 * day),
     );
   });
+});
+
+it("removes at the next start only from a host of this machine that is stopped", async () => {
+  const removed: string[] = [];
+  const host = (powerState: "running" | "stopped") =>
+    ({
+      powerState: async () => powerState,
+      removeAtStart: async ({ name }) => void removed.push(name),
+    }) as KnownHost;
+  const hosts: Record<string, KnownHost> = { runs: host("running"), stopped: host("stopped") };
+  const agents = new LocalAgents({ findHost: async (id) => hosts[id] });
+  const noted = ["runs", "stopped", "elsewhere"].map((id) => agents.removeAtStart(id, { kind: "group", name: id }));
+  expect(await Promise.all(noted)).toEqual([false, true, false]);
+  expect(removed).toEqual(["stopped"]);
 });
 
 describe("discoverHostId", () => {

@@ -1,5 +1,5 @@
 /** Agents of hosts, with care for the certificates of those that run on this machine, and of others whose authority is here. */
-import type { AgentClient, Agents, HostConnection } from "../backends.js";
+import type { AgentClient, Agents, HostConnection, HostedThing } from "../backends.js";
 import { HostAgentClient } from "./client.js";
 import { authorityBeside, renewIfDue } from "./renewal.js";
 
@@ -9,6 +9,8 @@ export interface KnownHost {
   certificateAuthority: { certificateFile: string; keyFile: string };
   /** Whether its machine runs, as its hypervisor says. */
   powerState(): Promise<"running" | "stopped">;
+  /** Notes what the host has to lose at its next start. */
+  removeAtStart(thing: HostedThing): Promise<void>;
   /** Answers the host's request for a certificate; false when it makes none soon. */
   reenroll(): Promise<boolean>;
 }
@@ -45,5 +47,12 @@ export class LocalAgents implements Agents {
 
   async isStopped(hostId: string): Promise<boolean> {
     return (await this.powerState(hostId)) === "stopped";
+  }
+
+  async removeAtStart(hostId: string, thing: HostedThing): Promise<boolean> {
+    const host = await this.directory.findHost(hostId);
+    if ((await host?.powerState()) !== "stopped") return false;
+    await host!.removeAtStart(thing);
+    return true;
   }
 }

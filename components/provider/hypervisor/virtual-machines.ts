@@ -6,7 +6,9 @@ import type { HostDirectory, KnownHost } from "../agent-client/local-agents.js";
 import { renewIfDue } from "../agent-client/renewal.js";
 import { discoverHostId } from "../agent-client/transport.js";
 import {
+  removeHosted,
   UnreachableHostError,
+  type HostedThing,
   type IntegrityFacts,
   type Operation,
   type VirtualMachineObserved,
@@ -127,6 +129,7 @@ export class VirtualMachines implements HostDirectory {
       connection,
       certificateAuthority,
       powerState: () => this.powerState(marker),
+      removeAtStart: (thing) => this.changeRemovals(marker, (due) => [...due, thing]),
       reenroll: () => this.reenroll(marker),
     };
   }
@@ -273,8 +276,40 @@ export class VirtualMachines implements HostDirectory {
       }
       if (starts) marker.details.bootSeconds = Math.round((Date.now() - begin) / 100) / 10;
       await this.markers.machines.write(marker);
+      await this.removeWhatIsDue(op, marker);
       return;
     }
+  }
+
+  /** What was taken from the host while it was stopped is still on its disk. */
+  private async removeWhatIsDue(op: Operation, marker: VirtualMachineMarker): Promise<void> {
+    const { removals = [] } = (await this.markers.disks.existing(marker.spec.stateDiskId)).details;
+    if (removals.length === 0) return;
+    const client = await this.client(marker);
+    if (!client) return;
+    try {
+      for (const thing of removals) {
+        op.status(`removing the ${`${thing.kind} ${thing.name}`.trim()}`);
+        await removeHosted(client, thing);
+      }
+    } finally {
+      client.close();
+    }
+    await this.changeRemovals(marker, () => []);
+  }
+
+  private async changeRemovals(
+    { spec }: VirtualMachineMarker,
+    change: (due: HostedThing[]) => HostedThing[],
+  ): Promise<void> {
+    const { disks } = this.markers;
+    await disks.locked(spec.stateDiskId, undefined, async () => {
+      const disk = await disks.existing(spec.stateDiskId);
+      const due = change(disk.details.removals ?? []);
+      if (due.length > 0) disk.details.removals = due;
+      else delete disk.details.removals;
+      await disks.write(disk);
+    });
   }
 
   /** What the machine goes on from instead of booting; undefined when it has to boot, which is said where it is news. */
