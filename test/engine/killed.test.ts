@@ -30,15 +30,15 @@ const image: Job = {
 };
 
 const signals = ["kill-plugin", "interrupt-plugin", "kill-cli", "interrupt-cli"] as const;
-const cases: [Fault["action"], Job][] = [
-  ...signals.flatMap((action) => [host, image].map((job): [Fault["action"], Job] => [action, job])),
-  ["fail", { ...host, checkpoints: ["marker-written", "booted"] }],
+const cases: (Job & { action: Fault["action"] })[] = [
+  ...signals.flatMap((action) => [host, image].map((job) => ({ ...job, action }))),
+  { ...host, action: "fail", checkpoints: ["marker-written", "booted"] },
 ];
 
 // Side by side: a killed `up` waits more than it computes.
 it.concurrent.each(cases)(
-  "%s: $program",
-  async (action, { program, checkpoints, kinds }) => {
+  "$action: $program",
+  async ({ action, program, checkpoints, kinds }) => {
     const project = new EngineProject(program);
     try {
       await project.init({ channel: program === "stack" ? "" : "stable" });
