@@ -143,6 +143,24 @@ for (const subPath of ["azure", "kubernetes"]) {
   });
 });
 
+describe("the package's host", () => {
+  it("is prebuilt: the agent with its BPF programs, and all that the image's definition takes", async () => {
+    const programs = ["palisade-agent", "palisade-initrd", "containerd", "containerd-shim-runc-v2", "cni/loopback"];
+    for (const program of programs) {
+      expect(statSync(path.join(consumer.package, "dist/host", program)).mode & 0o111, program).toBe(0o111);
+    }
+    const agent = readFileSync(path.join(consumer.package, "dist/host/palisade-agent"));
+    expect(agent.includes(readFileSync(path.join(repository, "bpf/datapath/datapath_bpfel.o")))).toBe(true);
+    const inputs = path.join(consumer.package, "dist/components/provider/host-images/inputs.js");
+    const script = `const { buildPaths, hostImageInputsHash } = require(${JSON.stringify(inputs)});
+const { script, binaries } = buildPaths();
+require("node:fs").accessSync(script, require("node:fs").constants.X_OK);
+hostImageInputsHash({ mode: "enforce", keysDirectory: process.env.CONSUMER_KEYS }).then((hash) => console.log(binaries, hash));`;
+    const { stdout } = consumer.must(await consumer.run(process.execPath, ["--eval", script]));
+    expect(stdout).toMatch(/\/node_modules\/@palisade-host\/palisade\/dist\/host [0-9a-f]{64}\n$/);
+  });
+});
+
 describe("the package's own plugin", () => {
   it("is found in the project and previews", async () => {
     consumer.must(await consumer.pulumi("stack", "init", "plugin"));
