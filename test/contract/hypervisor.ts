@@ -1,6 +1,9 @@
 /** The contract of Hypervisor and of Agents as far as machines go. One machine is booted; the tests go on from each other. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { create } from "@bufbuild/protobuf";
+import { randomBytes } from "node:crypto";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { create, toJsonString } from "@bufbuild/protobuf";
 import type {
   AgentClient,
   Hypervisor,
@@ -8,6 +11,7 @@ import type {
   VirtualMachineObserved,
   VirtualMachineSpec,
 } from "../../components/provider/backends.js";
+import { ContainerPhase, GroupSchema, GroupSpecSchema } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { ImagePolicySchema } from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { operation, type MakeSubject, type Subject } from "./subject.js";
 
@@ -25,6 +29,16 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       hypervisor = subject.backends.hypervisor("local");
     });
     afterAll(async () => dispose?.());
+
+    /** Calls the machine's agent. */
+    const onHost = async <T>(use: (client: AgentClient) => Promise<T>): Promise<T> => {
+      const client = subject.backends.agents.connect(machine.connection!);
+      try {
+        return await use(client);
+      } finally {
+        client.close();
+      }
+    };
 
     it("makes one disk per owner, however often it is called, and finishes one that was begun", async () => {
       await expect(hypervisor.createStateDisk(operation("disk", "marker-written"), { sizeGiB: 4 })).rejects.toThrow();
@@ -92,6 +106,38 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       }
     });
 
+    it("keeps a group's secrets out of console, logs, arguments and environments, also when it cannot start", async () => {
+      const canaries = ["environment", "password"].map((name) => `canary-${name}-${randomBytes(8).toString("hex")}`);
+      const server = "127.0.0.1:1";
+      const spec = create(GroupSpecSchema, {
+        name: "canary",
+        containers: [
+          {
+            ...{ name: "web", image: `${server}/web@sha256:${"0".repeat(64)}` },
+            environment: [{ name: "TOKEN", secure: true, secureValue: canaries[0] }],
+            resources: { cpuRequest: 0.1, cpuLimit: 0.1, memoryRequestBytes: 2n ** 26n, memoryLimitBytes: 2n ** 26n },
+          },
+        ],
+        imageRegistries: [{ server, username: "palisade", password: canaries[1] }],
+      });
+      await onHost(async (client) => {
+        await client.applyGroup(spec);
+        const trouble = async () => {
+          const [container] = (await client.getGroup("canary"))?.status?.containers ?? [];
+          return container && (container.reason !== "" || container.phase === ContainerPhase.RUNNING);
+        };
+        await expect.poll(trouble, { timeout: 120_000, interval: 1000 }).toBe(true);
+        const told = toJsonString(GroupSchema, (await client.getGroup("canary"))!);
+        for (const canary of canaries) expect(told).not.toContain(canary);
+        await client.deleteGroup("canary");
+      });
+      const places = [...filesOf(path.dirname(machine.serialLog)), ...processes()];
+      // Control: what is no secret is found.
+      const shown = (text: string) => places.filter((place) => read(place).includes(text));
+      if (existsSync(machine.serialLog)) expect(shown(machine.id)).not.toEqual([]);
+      for (const canary of canaries) expect(shown(canary)).toEqual([]);
+    });
+
     it("refuses to delete a disk that a machine uses", async () => {
       await expect(hypervisor.deleteStateDisk(operation("disk"), disk.id)).rejects.toThrow(machine.id);
     });
@@ -135,14 +181,6 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       const policies = ["kept", "taken"].map((name) =>
         create(ImagePolicySchema, { name, repositories: ["r.example/*"] }),
       );
-      const onHost = async <T>(use: (client: AgentClient) => Promise<T>): Promise<T> => {
-        const client = agents.connect(machine.connection!);
-        try {
-          return await use(client);
-        } finally {
-          client.close();
-        }
-      };
       for (const policy of policies) await onHost((client) => client.applyImagePolicy(policy));
       const taken = { kind: "image policy", name: "taken" } as const;
       expect(await agents.removeAtStart(hostId, taken), "a host that runs is asked itself").toBe(false);
@@ -172,4 +210,27 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       }
     });
   });
+}
+
+/** Regular files of a folder, if it is there: sockets have no content. */
+function filesOf(folder: string): string[] {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => path.join(folder, name));
+}
+
+/** Arguments and environments of all processes of this machine. */
+function processes(): string[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  return pids.flatMap((pid) => ["cmdline", "environ"].map((file) => `/proc/${pid}/${file}`));
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "latin1");
+  } catch {
+    // The process is gone.
+    return "";
+  }
 }

@@ -19,9 +19,9 @@ const host: Job = {
   program: "stack",
   checkpoints: [
     ...["marker-written", "registry-started", "image-built", "image-pushed", "disk-created"],
-    ...["tpm-started", "qemu-started", "booted", "enrolled", "group-applied"],
+    ...["tpm-started", "qemu-started", "booted", "enrolled", "group-applied", "network-policy-applied", "group-ready"],
   ],
-  kinds: ["virtual-machines", "state-disks", "registries", "images", "host-images", "groups"],
+  kinds: ["virtual-machines", "state-disks", "registries", "images", "host-images", "groups", "network-policies"],
 };
 const image: Job = {
   program: "patched-image",
@@ -41,7 +41,7 @@ it.concurrent.each(cases)(
   async ({ action, program, checkpoints, kinds }) => {
     const project = new EngineProject(program);
     try {
-      await project.init({ channel: program === "stack" ? "" : "stable" });
+      await project.init(program === "stack" ? { policyPort: "80" } : { channel: "stable" });
       for (const checkpoint of checkpoints) {
         project.world.setFaults({ checkpoint, action });
         let broken = await project.up();
