@@ -296,7 +296,10 @@ export interface Agents {
   connect(connection: HostConnection): AgentClient;
   /** Finds the connection of a host known to this machine, for imports; undefined when none is known. */
   find(hostId: string): Promise<HostConnection | undefined>;
-  /** True when the host is a virtual machine of this machine and is proved to be stopped; nothing runs on it then. */
+  /**
+   * True when the host is a virtual machine of this machine and is proved to be stopped, or its state disk is here and has no machine;
+   * nothing runs on it then.
+   */
   isStopped(hostId: string): Promise<boolean>;
   /**
    * Notes what a host that is proved to be stopped has to lose: its disk keeps it, so it is removed at the next start, whichever machine

@@ -204,10 +204,13 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
         await hypervisor.deleteVirtualMachine(operation("machine"), machine.id, false);
         expect(await hypervisor.readVirtualMachine(machine.id)).toBeUndefined();
       }
+      const { hostId } = machine.connection!;
+      expect(await subject.backends.agents.isStopped(hostId), "its disk is left and has no machine").toBe(true);
       for (let time = 0; time < 2; time++) {
         await hypervisor.deleteStateDisk(operation("disk"), disk.id);
         expect(await hypervisor.readStateDisk(disk.id)).toBeUndefined();
       }
+      expect(await subject.backends.agents.isStopped(hostId), "nothing is known of it any more").toBe(false);
     });
   });
 }

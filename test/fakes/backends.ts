@@ -127,11 +127,11 @@ class FakeHypervisor implements Hypervisor {
       .list<VirtualMachineSpec>("virtual-machines")
       .find((machine) => machine.spec.stateDiskId === id);
     if (user) throw new Error(`${id}: the disk is attached to ${user.id}`);
-    // Groups and image policies live on their host's disk.
+    // Groups and policies live on their host's disk.
     const hostId = String(this.world.get("state-disks", id)?.observed["hostId"]);
-    for (const kind of ["groups", "image-policies"] as const) {
+    for (const kind of ["groups", "image-policies", "network-policies"] as const) {
       for (const thing of this.world.list(kind)) {
-        if (thing.id.startsWith(`${hostId}/`)) this.world.remove(kind, thing.id);
+        if (thing.id === hostId || thing.id.startsWith(`${hostId}/`)) this.world.remove(kind, thing.id);
       }
     }
     this.world.remove("state-disks", id);
@@ -777,7 +777,7 @@ class FakeAgents implements Agents {
       const observed = await this.hypervisor.readVirtualMachine(machine.id);
       if (observed?.connection?.hostId === hostId) return observed.powerState === "stopped";
     }
-    return false;
+    return this.world.list("state-disks").some(({ observed }) => observed["hostId"] === hostId);
   }
 
   async removeAtStart(hostId: string, thing: HostedThing): Promise<boolean> {

@@ -3,14 +3,18 @@ import type { AgentClient, Agents, HostConnection, HostedThing } from "../backen
 import { HostAgentClient } from "./client.js";
 import { authorityBeside, renewIfDue } from "./renewal.js";
 
+/** A host that is proved not to run. */
+export interface StoppedHost {
+  /** Notes what it has to lose at its next start. */
+  removeAtStart(thing: HostedThing): Promise<void>;
+}
+
 /** What is known of a host that runs on this machine. */
-export interface KnownHost {
+export interface KnownHost extends StoppedHost {
   connection: HostConnection;
   certificateAuthority: { certificateFile: string; keyFile: string };
   /** Whether its machine runs, as its hypervisor says. */
   powerState(): Promise<"running" | "stopped">;
-  /** Notes what the host has to lose at its next start. */
-  removeAtStart(thing: HostedThing): Promise<void>;
   /** Answers the host's request for a certificate; false when it makes none soon. */
   reenroll(): Promise<boolean>;
 }
@@ -18,6 +22,8 @@ export interface KnownHost {
 /** Where hosts of this machine are looked up. */
 export interface HostDirectory {
   findHost(hostId: string): Promise<KnownHost | undefined>;
+  /** A host whose state disk is here and has no machine. */
+  findDetached(hostId: string): Promise<StoppedHost | undefined>;
 }
 
 export class LocalAgents implements Agents {
@@ -41,18 +47,19 @@ export class LocalAgents implements Agents {
     return (await this.directory.findHost(hostId))?.connection;
   }
 
-  async powerState(hostId: string): Promise<"running" | "stopped" | undefined> {
-    return (await this.directory.findHost(hostId))?.powerState();
-  }
-
   async isStopped(hostId: string): Promise<boolean> {
-    return (await this.powerState(hostId)) === "stopped";
+    return (await this.findStopped(hostId)) !== undefined;
   }
 
   async removeAtStart(hostId: string, thing: HostedThing): Promise<boolean> {
+    const host = await this.findStopped(hostId);
+    await host?.removeAtStart(thing);
+    return host !== undefined;
+  }
+
+  private async findStopped(hostId: string): Promise<StoppedHost | undefined> {
     const host = await this.directory.findHost(hostId);
-    if ((await host?.powerState()) !== "stopped") return false;
-    await host!.removeAtStart(thing);
-    return true;
+    if (!host) return this.directory.findDetached(hostId);
+    return (await host.powerState()) === "stopped" ? host : undefined;
   }
 }

@@ -2,7 +2,7 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { HostAgentClient } from "../agent-client/client.js";
-import type { HostDirectory, KnownHost } from "../agent-client/local-agents.js";
+import type { HostDirectory, KnownHost, StoppedHost } from "../agent-client/local-agents.js";
 import { renewIfDue } from "../agent-client/renewal.js";
 import { discoverHostId } from "../agent-client/transport.js";
 import {
@@ -129,9 +129,15 @@ export class VirtualMachines implements HostDirectory {
       connection,
       certificateAuthority,
       powerState: () => this.powerState(marker),
-      removeAtStart: (thing) => this.changeRemovals(marker, (due) => [...due, thing]),
+      removeAtStart: (thing) => this.changeRemovals(marker.spec.stateDiskId, (due) => [...due, thing]),
       reenroll: () => this.reenroll(marker),
     };
+  }
+
+  async findDetached(hostId: string): Promise<StoppedHost | undefined> {
+    const disk = (await this.markers.disks.list()).find(({ details }) => details.hostId === hostId);
+    if (!disk || (await this.markers.userOfDisk(disk.id))) return undefined;
+    return { removeAtStart: (thing) => this.changeRemovals(disk.id, (due) => [...due, thing]) };
   }
 
   /** What has to be there before a machine can be; errors name the property. */
@@ -295,16 +301,13 @@ export class VirtualMachines implements HostDirectory {
     } finally {
       client.close();
     }
-    await this.changeRemovals(marker, () => []);
+    await this.changeRemovals(marker.spec.stateDiskId, () => []);
   }
 
-  private async changeRemovals(
-    { spec }: VirtualMachineMarker,
-    change: (due: HostedThing[]) => HostedThing[],
-  ): Promise<void> {
+  private async changeRemovals(id: string, change: (due: HostedThing[]) => HostedThing[]): Promise<void> {
     const { disks } = this.markers;
-    await disks.locked(spec.stateDiskId, undefined, async () => {
-      const disk = await disks.existing(spec.stateDiskId);
+    await disks.locked(id, undefined, async () => {
+      const disk = await disks.existing(id);
       const due = change(disk.details.removals ?? []);
       if (due.length > 0) disk.details.removals = due;
       else delete disk.details.removals;
