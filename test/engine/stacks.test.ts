@@ -47,19 +47,27 @@ describe("stacks", () => {
     await project.run(["config", "rm", "imageDigest", "--stack", project.stack]);
   });
 
-  it("replace a stopped machine, and a group that leaves with it does not come back from the disk", async () => {
-    const place = project.world.list("groups")[0]!.id;
-    project.world.disturb("virtual-machines", { powerState: "stopped" });
-    await project.configure({ imageDigest: `sha256:${"c".repeat(64)}`, withoutGroup: "true" });
-    const removed = await project.up();
-    expect(removed.exitCode, removed.output).toBe(0);
-    expect(removed.output).toMatch(/the host is stopped; it loses the group web when it starts again/);
-    expect(project.world.list("groups")).toEqual([]);
-    await project.run(["config", "rm", "withoutGroup", "--stack", project.stack]);
-    const back = await project.up();
-    expect(back.exitCode, back.output).toBe(0);
+  it.each([
+    ["running", "c", /removing the group/],
+    ["stopped", "d", /the host is stopped; it loses the group web when it starts again/],
+  ])(
+    "replace a machine that is %s, and a group that leaves with it does not come back from the disk",
+    async (...row) => {
+      const [powerState, digit, said] = row;
+      project.world.disturb("virtual-machines", { powerState });
+      await project.configure({ imageDigest: `sha256:${digit.repeat(64)}`, withoutGroup: "true" });
+      const removed = await project.up();
+      expect(removed.exitCode, removed.output).toBe(0);
+      expect(removed.output).toMatch(said);
+      expect(project.world.list("groups")).toEqual([]);
+      await project.run(["config", "rm", "withoutGroup", "--stack", project.stack]);
+      const back = await project.up();
+      expect(back.exitCode, back.output).toBe(0);
+    },
+  );
 
-    // One that stays in the program is there again, on the same host.
+  it("replace a stopped machine, and a group that stays in the program is there again, on the same host", async () => {
+    const place = project.world.list("groups")[0]!.id;
     project.world.disturb("virtual-machines", { powerState: "stopped" });
     await project.run(["config", "rm", "imageDigest", "--stack", project.stack]);
     const replaced = await project.up();
