@@ -6,6 +6,7 @@ import { keysCommand } from "./keys-command.js";
 import { logsCommand } from "./logs-command.js";
 import { patchToolsCommand } from "./patch-tools-command.js";
 import { reapCommand } from "./reap-command.js";
+import { recoverCommand } from "./recover-command.js";
 import { metalCommand } from "./metal-command.js";
 import { sealCommand } from "./seal-command.js";
 import { statusCommand } from "./status-command.js";
@@ -27,6 +28,7 @@ const commands: Record<string, Command> = {
   console: consoleCommand,
   seal: sealCommand,
   reap: reapCommand,
+  recover: recoverCommand,
   vulndb: vulndbCommand,
   "patch-tools": patchToolsCommand,
   metal: metalCommand,

@@ -296,8 +296,29 @@ export interface Agents {
   connect(connection: HostConnection): AgentClient;
   /** Finds the connection of a host known to this machine, for imports; undefined when none is known. */
   find(hostId: string): Promise<HostConnection | undefined>;
-  /** True when the host is a virtual machine of this machine and is proved to be stopped; nothing runs on it then. */
+  /**
+   * True when the host is a virtual machine of this machine and is proved to be stopped, or its state disk is here and has no machine;
+   * nothing runs on it then.
+   */
   isStopped(hostId: string): Promise<boolean>;
+  /**
+   * Notes what a host that is proved to be stopped has to lose: its disk keeps it, so it is removed at the next start, whichever machine
+   * that is. False, and nothing is noted, for every other host.
+   */
+  removeAtStart(hostId: string, thing: HostedThing): Promise<boolean>;
+}
+
+/** What was declared to a host and lies on its state disk. A host has one network policy, without a name. */
+export interface HostedThing {
+  kind: "group" | "image policy" | "network policy";
+  name: string;
+}
+
+/** Removes a thing from its host; one that is not there is gone already. */
+export async function removeHosted(agent: AgentClient, { kind, name }: HostedThing): Promise<void> {
+  if (kind === "group") await agent.deleteGroup(name);
+  else if (kind === "image policy") await agent.deleteImagePolicy(name);
+  else await agent.deleteNetworkPolicy();
 }
 
 /** A key that signs, by reference: exactly one of `keyFile` and `pkcs11Uri`. Nothing secret enters the state. */
@@ -401,6 +422,8 @@ export interface PatchedFound {
     tag?: string;
     observed: PatchObserved;
     imageSigner: SigningKey;
+    /** The channel into which that key has published it last, where it leads now, and the operator's keys for it. */
+    channel?: { name: string; digest?: string; layerSigner: SigningKey; sealSigner: SigningKey };
   };
 }
 export interface ImagePatcher {

@@ -23,15 +23,15 @@ export class ConsumerProject {
   readonly keys = path.join(this.root, "operator/keys");
   tarball = "";
 
-  /** Packs the clone's compiled state and installs the package as a consumer does. */
+  /** Packs the clone's compiled state as `make package` does and installs the package as a consumer does. */
   async install(): Promise<void> {
-    if (!existsSync(path.join(repository, "dist/components/index.js"))) {
-      throw new Error("dist/components/index.js is missing; run `make build` first");
+    for (const file of ["dist/components/index.js", "build/host/palisade-agent"]) {
+      if (!existsSync(path.join(repository, file))) throw new Error(`${file} is missing; run \`make build\` first`);
     }
     cpSync(path.join(__dirname, "project"), this.project, { recursive: true });
     mkdirSync(path.join(this.root, "backend"));
-    const pack = ["pack", "--silent", "--ignore-scripts", "--pack-destination", this.root];
-    this.tarball = path.join(this.root, this.must(await this.run("npm", pack, repository)).stdout.trim());
+    const { stdout } = this.must(await this.run("tools/package.sh", [], repository));
+    this.tarball = stdout.trimEnd().split("\n").at(-1)!;
     this.must(
       await this.run("npm", [
         "install",

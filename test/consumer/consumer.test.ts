@@ -1,5 +1,15 @@
 /** What a consumer gets: the packed package in a project of its own, with the plain CLI and a real engine. */
-import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, unlinkSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { hostname } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { World } from "../fakes/world.js";
@@ -133,6 +143,24 @@ for (const subPath of ["azure", "kubernetes"]) {
   });
 });
 
+describe("the package's host", () => {
+  it("is prebuilt: the agent with its BPF programs, and all that the image's definition takes", async () => {
+    const programs = ["palisade-agent", "palisade-initrd", "containerd", "containerd-shim-runc-v2", "cni/loopback"];
+    for (const program of programs) {
+      expect(statSync(path.join(consumer.package, "dist/host", program)).mode & 0o111, program).toBe(0o111);
+    }
+    const agent = readFileSync(path.join(consumer.package, "dist/host/palisade-agent"));
+    expect(agent.includes(readFileSync(path.join(repository, "bpf/datapath/datapath_bpfel.o")))).toBe(true);
+    const inputs = path.join(consumer.package, "dist/components/provider/host-images/inputs.js");
+    const script = `const { buildPaths, hostImageInputsHash } = require(${JSON.stringify(inputs)});
+const { script, binaries } = buildPaths();
+require("node:fs").accessSync(script, require("node:fs").constants.X_OK);
+hostImageInputsHash({ mode: "enforce", keysDirectory: process.env.CONSUMER_KEYS }).then((hash) => console.log(binaries, hash));`;
+    const { stdout } = consumer.must(await consumer.run(process.execPath, ["--eval", script]));
+    expect(stdout).toMatch(/\/node_modules\/@palisade-host\/palisade\/dist\/host [0-9a-f]{64}\n$/);
+  });
+});
+
 describe("the package's own plugin", () => {
   it("is found in the project and previews", async () => {
     consumer.must(await consumer.pulumi("stack", "init", "plugin"));
@@ -187,5 +215,28 @@ describe("a program, on backends without a machine", () => {
     for (const kind of ["virtual-machines", "state-disks", "registries"] as const) {
       expect(world.list(kind), kind).toEqual([]);
     }
+  });
+
+  it("goes on after a Pulumi that was killed while it wrote its state", async () => {
+    const stack = ["--stack", "consumer"];
+    const up = () => consumer.pulumi("up", "--yes", "--skip-preview", ...stack);
+    consumer.must(await up());
+    const backend = path.join(consumer.root, "backend/.pulumi");
+    const [, project] = /^name: (.*)$/m.exec(readFileSync(path.join(consumer.project, "Pulumi.yaml"), "utf8"))!;
+    const locks = path.join(backend, "locks/organization", project!, "consumer");
+    mkdirSync(locks, { recursive: true });
+    const dead = { pid: 2 ** 22 + 1, username: "shop", hostname: hostname(), timestamp: "2026-11-24T00:00:00Z" };
+    writeFileSync(path.join(locks, "dead.json"), JSON.stringify(dead));
+    writeFileSync(path.join(backend, "stacks", project!, "consumer.json"), '{"version":3,');
+    expect((await up()).output).toMatch(/failed to load checkpoint|currently locked/);
+
+    const palisade = path.join(consumer.project, "node_modules/.bin/palisade");
+    const recovered = consumer.must(await consumer.run(palisade, ["recover", ...stack]));
+    expect(recovered.output).toMatch(/cleared a stale lock.*the version before it is back/s);
+    consumer.must(await up());
+    const world = new World(consumer.world);
+    expect(world.list("virtual-machines")).toHaveLength(1);
+    consumer.must(await consumer.pulumi("destroy", "--yes", "--skip-preview", ...stack));
+    expect(world.list("virtual-machines")).toEqual([]);
   });
 });

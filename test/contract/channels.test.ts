@@ -1,15 +1,21 @@
 /** Channels on a real registry: what moves them, what does not, and whom a reader believes. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { LocalChannels } from "../../components/provider/channels/local-channels.js";
 import { testOperation } from "../../components/provider/ownership/testing.js";
+import { LocalPatcher } from "../../components/provider/patching/local-patcher.js";
+import { baseDigest, databaseNote } from "../../components/provider/patching/patch-image.js";
+import { openVex, openVexType } from "../../components/provider/patching/vex.js";
+import { digestOf } from "../../components/provider/registry/digest.js";
 import { imageManifestType } from "../../components/provider/registry/media-types.js";
 import { Bench, layerOf, makeKey, putImage, tarOf } from "../../components/provider/sealing/testing/bench.js";
 import { RegistryProxy } from "../../components/provider/sealing/testing/proxy.js";
-import { readCertificate } from "../../components/provider/sealing/signer.js";
-import type { SigningKey } from "../../components/provider/backends.js";
+import { attestImage } from "../../components/provider/sealing/cosign.js";
+import { openSigner, readCertificate } from "../../components/provider/sealing/signer.js";
+import { sealTools } from "../../components/provider/sealing/tools.js";
+import type { RegistryService, SigningKey } from "../../components/provider/backends.js";
 import { defaultCacheDirectory } from "../../components/provider/directories.js";
 
 const channel = "stable";
@@ -202,5 +208,63 @@ describe("a reader with the publisher's key", () => {
     expect(await resolve(publicKey)).toBe(first);
     const other = (await readCertificate("imageSigner", otherSigner)).publicKey;
     await expect(resolve(other.export({ type: "spki", format: "pem" }).toString())).rejects.toThrow(/another key/);
+  });
+});
+
+describe("an import of a patched image", () => {
+  /** An image that says and attests that it is a patch of another one, as PatchedImage makes it. */
+  const patchOf = (original: string) =>
+    within(async (one) => {
+      const plain = JSON.parse((await one.manifest(original))!.bytes.toString()) as object;
+      const bytes = Buffer.from(JSON.stringify({ ...plain, annotations: { [baseDigest]: original } }));
+      const digest = digestOf(bytes);
+      await one.putManifest(digest, bytes, imageManifestType);
+      const signer = await openSigner("imageSigner", bench.keys.imageSigner, await sealTools(defaultCacheDirectory()));
+      const nothing = { family: "debian", version: "13", packages: [], vulnerabilities: [] };
+      const document = openVex(nothing, nothing, repository, digest, new Date(0).toISOString());
+      await attestImage(one, digest, openVexType, document, signer, { [databaseNote]: "database" });
+      await bench.seal(await bench.machine("channels"), repository, digest);
+      return digest;
+    });
+
+  /** By the keys of an operator, who is the one who has published. */
+  async function made(digest: string) {
+    const home = join(bench.folder, "operator");
+    await mkdir(join(home, "keys/images"), { recursive: true });
+    const { certificateFile } = bench.keys.imageSigner;
+    await cp(certificateFile, join(home, "keys/images/signer.crt"));
+    const registries = { findRegistry: async () => undefined } as unknown as RegistryService;
+    const before = process.env["PALISADE_HOME"];
+    process.env["PALISADE_HOME"] = home;
+    try {
+      const patcher = new LocalPatcher(join(bench.folder, "state"), defaultCacheDirectory(), registries);
+      return (await patcher.readPatched(bench.access, repository, digest, false))?.made;
+    } finally {
+      if (before === undefined) delete process.env["PALISADE_HOME"];
+      else process.env["PALISADE_HOME"] = before;
+    }
+  }
+
+  it("finds the channel into which the operator has published it last, and where that leads now", async () => {
+    const [original, other] = images;
+    const digest = await patchOf(original);
+    const place = { original, observed: { digest, databaseDigest: "database" } };
+    expect(await made(digest)).toMatchObject(place);
+    expect((await made(digest))!.channel).toBeUndefined();
+
+    await channels.publish(testOperation("channel"), publication(digest, { channel: "testing" }));
+    await publish(digest);
+    expect((await made(digest))!.channel).toMatchObject({ name: channel, digest });
+    await publish(other);
+    expect((await made(digest))!.channel).toMatchObject({ name: channel, digest: other });
+  });
+
+  it("takes nobody else's word for a channel", async () => {
+    const digest = await patchOf(images[0]);
+    const sealing = await bench.machine("channels");
+    await bench.seal(sealing, repository, digest, { imageSigner: otherSigner });
+    await channels.publish(testOperation("channel"), publication(digest, { imageSigner: otherSigner }));
+    expect(await target()).toBe(digest);
+    expect((await made(digest))!.channel).toBeUndefined();
   });
 });

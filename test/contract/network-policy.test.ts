@@ -150,6 +150,7 @@ describe.skipIf(!isRoot)("a network policy", () => {
         connect: (connection: HostConnection) => new HostAgentClient(connection),
         find: async () => host.connection,
         isStopped: async () => false,
+        removeAtStart: async () => false,
       },
     } as unknown as Backends;
   }, 120_000);

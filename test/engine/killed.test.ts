@@ -5,39 +5,44 @@
 import { existsSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { expect, it } from "vitest";
-import type { Fault } from "../fakes/world.js";
+import type { Fault, Kind } from "../fakes/world.js";
 import { EngineProject } from "./project.js";
 
-/** In the order in which an `up` reaches them. */
-const checkpoints = [
-  "marker-written",
-  "registry-started",
-  "image-pushed",
-  "disk-created",
-  "tpm-started",
-  "qemu-started",
-  "booted",
-  "enrolled",
-  "group-applied",
-];
-const kinds = ["virtual-machines", "state-disks", "registries", "images", "host-images", "groups"] as const;
+/** A program, the checkpoints in the order in which an `up` of it reaches them, and what there is one of at the end. */
+interface Job {
+  program: string;
+  checkpoints: string[];
+  kinds: Kind[];
+}
 
-const cases: [Fault["action"], string[]][] = [
-  ["kill-plugin", checkpoints],
-  ["interrupt-plugin", checkpoints],
-  ["kill-cli", checkpoints],
-  ["interrupt-cli", checkpoints],
-  ["fail", ["marker-written", "booted"]],
+const host: Job = {
+  program: "stack",
+  checkpoints: [
+    ...["marker-written", "registry-started", "image-built", "image-pushed", "disk-created"],
+    ...["tpm-started", "qemu-started", "booted", "enrolled", "group-applied", "network-policy-applied", "group-ready"],
+  ],
+  kinds: ["virtual-machines", "state-disks", "registries", "images", "host-images", "groups", "network-policies"],
+};
+const image: Job = {
+  program: "patched-image",
+  checkpoints: ["image-scanned", "image-patched", "layer-sealed", "seal-published", "channel-moved"],
+  kinds: ["registries", "images", "patches", "seals", "channels"],
+};
+
+const signals = ["kill-plugin", "interrupt-plugin", "kill-cli", "interrupt-cli"] as const;
+const cases: (Job & { action: Fault["action"] })[] = [
+  ...signals.flatMap((action) => [host, image].map((job) => ({ ...job, action }))),
+  { ...host, action: "fail", checkpoints: ["marker-written", "booted"] },
 ];
 
 // Side by side: a killed `up` waits more than it computes.
 it.concurrent.each(cases)(
-  "%s",
-  async (action, points) => {
-    const project = new EngineProject("stack");
+  "$action: $program",
+  async ({ action, program, checkpoints, kinds }) => {
+    const project = new EngineProject(program);
     try {
-      await project.init();
-      for (const checkpoint of points) {
+      await project.init(program === "stack" ? { policyPort: "80" } : { channel: "stable" });
+      for (const checkpoint of checkpoints) {
         project.world.setFaults({ checkpoint, action });
         let broken = await project.up();
         if (!project.world.faultsStruck) {

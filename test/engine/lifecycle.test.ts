@@ -133,6 +133,17 @@ describe("a stack's life on the real engine", () => {
     );
   });
 
+  it("makes a machine anew that is gone, on the disk that is left, with its groups", async () => {
+    const [machine] = project.world.list("virtual-machines");
+    const groups = project.world.list("groups").map(({ id }) => id);
+    project.world.remove("virtual-machines", machine!.id);
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+    expect(project.world.list("virtual-machines")).toHaveLength(1);
+    expect(project.world.list("groups").map(({ id }) => id)).toEqual(groups);
+    expect(await project.changes()).toEqual([]);
+  });
+
   it("keeps every secret out of state, history, plans and files", async () => {
     // From level 9 on the engine itself logs what it exchanges with plugins, in clear; SECURITY.md says so.
     const verbose = ["-v=8", "--logtostderr"];

@@ -48,6 +48,48 @@ describe("stacks", () => {
   });
 
   it.each([
+    ["running", "c", /removing the group/],
+    ["stopped", "d", /the host is stopped; it loses the group web when it starts again/],
+  ])(
+    "replace a machine that is %s, and a group that leaves with it does not come back from the disk",
+    async (...row) => {
+      const [powerState, digit, said] = row;
+      project.world.disturb("virtual-machines", { powerState });
+      await project.configure({ imageDigest: `sha256:${digit.repeat(64)}`, withoutGroup: "true" });
+      const removed = await project.up();
+      expect(removed.exitCode, removed.output).toBe(0);
+      expect(removed.output).toMatch(said);
+      expect(project.world.list("groups")).toEqual([]);
+      await project.run(["config", "rm", "withoutGroup", "--stack", project.stack]);
+      const back = await project.up();
+      expect(back.exitCode, back.output).toBe(0);
+    },
+  );
+
+  it("replace a stopped machine, and a group that stays in the program is there again, on the same host", async () => {
+    const place = project.world.list("groups")[0]!.id;
+    project.world.disturb("virtual-machines", { powerState: "stopped" });
+    await project.run(["config", "rm", "imageDigest", "--stack", project.stack]);
+    const replaced = await project.up();
+    expect(replaced.exitCode, replaced.output).toBe(0);
+    expect(project.world.list("groups").map(({ id }) => id)).toEqual([place]);
+    expect(await project.changes()).toEqual([]);
+  });
+
+  it("do not remove a group from a machine that runs and does not answer", async () => {
+    project.world.disturb("virtual-machines", { unreachable: true });
+    await project.configure({ withoutGroup: "true" });
+    const refused = await project.up("--refresh=false");
+    expect(refused.exitCode).not.toBe(0);
+    expect(refused.output).toMatch(/does not answer/);
+    project.world.disturb("virtual-machines", { unreachable: false });
+    expect(project.world.list("groups")).toHaveLength(1);
+    await project.run(["config", "rm", "withoutGroup", "--stack", project.stack]);
+    const next = await project.up();
+    expect(next.exitCode, next.output).toBe(0);
+  });
+
+  it.each([
     ["memory", "512", "2048", /memoryMiB.*512.*1024/s],
     ["image", "nginx:latest", undefined, /containers\[0\]\.image.*nginx:latest.*digest/s],
   ])("are refused in preview when %s is %s", async (name, wrong, right, message) => {

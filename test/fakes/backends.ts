@@ -7,6 +7,7 @@ import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import {
   ForeignHostError,
+  removeHosted,
   UnreachableHostError,
   type AgentClient,
   type Agents,
@@ -18,6 +19,7 @@ import {
   type DebianImageObserved,
   type DebianImageSpec,
   type HostConnection,
+  type HostedThing,
   type HostImageBuildSpec,
   type HostImageObserved,
   type HostImageStore,
@@ -125,11 +127,11 @@ class FakeHypervisor implements Hypervisor {
       .list<VirtualMachineSpec>("virtual-machines")
       .find((machine) => machine.spec.stateDiskId === id);
     if (user) throw new Error(`${id}: the disk is attached to ${user.id}`);
-    // Groups and image policies live on their host's disk.
+    // Groups and policies live on their host's disk.
     const hostId = String(this.world.get("state-disks", id)?.observed["hostId"]);
-    for (const kind of ["groups", "image-policies"] as const) {
+    for (const kind of ["groups", "image-policies", "network-policies"] as const) {
       for (const thing of this.world.list(kind)) {
-        if (thing.id.startsWith(`${hostId}/`)) this.world.remove(kind, thing.id);
+        if (thing.id === hostId || thing.id.startsWith(`${hostId}/`)) this.world.remove(kind, thing.id);
       }
     }
     this.world.remove("state-disks", id);
@@ -142,6 +144,7 @@ class FakeHypervisor implements Hypervisor {
       "booted",
       "enrolled",
     ]);
+    await this.removeWhatIsDue(thing);
     return this.machine(thing);
   }
 
@@ -158,6 +161,7 @@ class FakeHypervisor implements Hypervisor {
     thing.spec = this.withPorts(spec);
     thing.observed = {};
     this.world.put("virtual-machines", thing);
+    await this.removeWhatIsDue(thing);
     return this.machine(thing);
   }
 
@@ -167,6 +171,15 @@ class FakeHypervisor implements Hypervisor {
     if (!force) this.reachable(thing);
     await this.world.reach("machine-deleted", op.signal);
     this.world.remove("virtual-machines", id);
+  }
+
+  private async removeWhatIsDue(thing: Thing<VirtualMachineSpec>): Promise<void> {
+    const { connection, powerState } = this.machine(thing);
+    const disk = this.world.get<StateDiskSpec>("state-disks", thing.spec.stateDiskId);
+    if (!disk || powerState === "stopped") return;
+    const { removals = [], ...observed } = disk.observed as { removals?: HostedThing[] };
+    for (const due of removals) await removeHosted(new FakeAgent(this.world, connection!), due);
+    this.world.put("state-disks", { ...disk, observed });
   }
 
   private reachable(thing: Thing<VirtualMachineSpec>): void {
@@ -367,11 +380,24 @@ class FakePatcher implements ImagePatcher {
       .list<Parameters<FakePatcher["patched"]>[0] & Parameters<FakePatcher["patched"]>[1]>("patches")
       .filter(({ spec }) => spec.server === registry.server && spec.repository === repository)
       .map(({ spec }) => this.patched(spec, spec))
+      .map((made) => ({ ...made, ...this.channel(`${registry.server}/${repository}:`, made) }))
       .map((made) => ({ digest: made.observed.digest, reference: made.observed.reference, made }))
       .find((found) => found.digest === digest);
   }
 
   async endPatch(): Promise<void> {}
+
+  private channel(
+    place: string,
+    { observed, imageSigner }: NonNullable<PatchedFound["made"]>,
+  ): Pick<NonNullable<PatchedFound["made"]>, "channel"> {
+    const found = this.world
+      .list<string>("channels")
+      .find(({ id, spec }) => id.startsWith(place) && spec === observed.digest);
+    if (!found) return {};
+    const signers = { layerSigner: imageSigner, sealSigner: imageSigner };
+    return { channel: { name: found.id.slice(place.length), digest: found.spec, ...signers } };
+  }
 
   private patched(
     spec: { server: string; repository: string; original: string },
@@ -751,7 +777,15 @@ class FakeAgents implements Agents {
       const observed = await this.hypervisor.readVirtualMachine(machine.id);
       if (observed?.connection?.hostId === hostId) return observed.powerState === "stopped";
     }
-    return false;
+    return this.world.list("state-disks").some(({ observed }) => observed["hostId"] === hostId);
+  }
+
+  async removeAtStart(hostId: string, thing: HostedThing): Promise<boolean> {
+    if (!(await this.isStopped(hostId))) return false;
+    const disk = this.world.list("state-disks").find(({ observed }) => observed["hostId"] === hostId)!;
+    const { removals = [] } = disk.observed as { removals?: HostedThing[] };
+    this.world.put("state-disks", { ...disk, observed: { ...disk.observed, removals: [...removals, thing] } });
+    return true;
   }
 }
 

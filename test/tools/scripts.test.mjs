@@ -176,6 +176,40 @@ describe("packages.sh", () => {
   });
 });
 
+describe("tools of this machine", () => {
+  const wanted = readFileSync("tools/pulumi/build.flags", "utf8").match(/Version=(v[0-9.]+)/)[1];
+  /** A machine with these commands before its own; each says what it is called with where nothing else is asked for. */
+  const onMachine = (script, commands) => {
+    for (const [name, text] of Object.entries(commands)) write(`machine/${name}`, `#!/bin/sh\n${text}\n`, 0o755);
+    return bash(`${script} 3>&1`, { PATH: `${folder}/machine:${process.env.PATH}` });
+  };
+  const refused = (name) => `echo "asked: ${name} $*" >&2; exit 9`;
+
+  it("are used where they are suitable", () => {
+    const node = onMachine("tools/setup/node.sh", { node: "echo v24.1.0", npm: refused("npm") });
+    expect(node).toMatchObject({ stdout: "v24.1.0 of this machine\n", status: 0 });
+    const pulumi = onMachine("tools/setup/pulumi.sh", {
+      ...{ pulumi: `echo ${wanted}`, "pulumi-language-nodejs": "exit 9", go: refused("go") },
+    });
+    expect(pulumi).toMatchObject({ stdout: `${wanted} of this machine\n`, status: 0 });
+    expect(existsSync(path.join(folder, "build/bin"))).toBe(false);
+  });
+
+  it.each([
+    ["an old Node.js", "node.sh", { node: "echo v18.20.0", npm: refused("npm") }, "asked: npm ci"],
+    [
+      "a Pulumi of another version",
+      "pulumi.sh",
+      { pulumi: "echo v3.0.0", "pulumi-language-nodejs": "exit 9", go: refused("go") },
+      "asked: go",
+    ],
+  ])("are not: %s", (_what, script, commands, asked) => {
+    const { stdout, stderr, status } = onMachine(`tools/setup/${script}`, commands);
+    expect(status).not.toBe(0);
+    expect(stdout + stderr).toContain(asked);
+  });
+});
+
 describe("stack-environment.sh", () => {
   beforeEach(() => {
     write("Pulumi.yaml", "name: palisade\nruntime: nodejs\n");
@@ -204,6 +238,12 @@ describe("stack-environment.sh", () => {
     expect(environment('echo "${PULUMI_CONFIG_PASSPHRASE-unset}"', { PULUMI_CONFIG_PASSPHRASE: "other" }).stdout).toBe(
       "unset\n",
     );
+  });
+
+  it("needs no account, asks for no update and fetches no plugin", () => {
+    const names = ["PULUMI_BACKEND_URL", "PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"];
+    const { stdout } = environment(`printenv ${names.join(" ")}`, { PULUMI_BACKEND_URL: "https://api.example" });
+    expect(stdout).toBe(`file://${folder}/home/backend\ntrue\ntrue\n`);
   });
 
   it.each(["../x", " ", "a/b"])("refuses the stack name %j", (name) => {

@@ -239,11 +239,14 @@ describe("HostAgentClient", () => {
   });
 });
 
+const none = async () => undefined;
+
 describe("LocalAgents", () => {
   const known = async (agent: TestAgent, reenroll: () => Promise<boolean>): Promise<KnownHost> => ({
     connection: await connection(agent.port),
     certificateAuthority: authority,
     powerState: async () => "running",
+    removeAtStart: async () => undefined,
     reenroll,
   });
 
@@ -251,7 +254,10 @@ describe("LocalAgents", () => {
     await withAgent(async (agent) => {
       agent.notAfter = new Date(Date.now() + 9 * day);
       const host = await known(agent, async () => false);
-      const agents = new LocalAgents({ findHost: async (id) => (id === hostId ? host : undefined) });
+      const agents = new LocalAgents({
+        findHost: async (id) => (id === hostId ? host : undefined),
+        findDetached: none,
+      });
       await withClient(agents.connect(host.connection) as HostAgentClient, async (made) => {
         await made.getHost();
         await made.getHost();
@@ -261,7 +267,7 @@ describe("LocalAgents", () => {
   });
 
   it("renews that of a host on bare metal, by the authority beside the client's certificate and no other", async () => {
-    const agents = new LocalAgents({ findHost: async () => undefined });
+    const agents = new LocalAgents({ findHost: none, findDetached: none });
     const other = await makeAuthority(folder, "other");
     await withAgent(async (agent) => {
       agent.notAfter = new Date(Date.now() + 9 * day);
@@ -288,7 +294,7 @@ describe("LocalAgents", () => {
           await agent.recertify(authority);
           return true;
         });
-        const agents = new LocalAgents({ findHost: async () => host });
+        const agents = new LocalAgents({ findHost: async () => host, findDetached: none });
         await withClient(agents.connect(host.connection) as HostAgentClient, async (made) => {
           expect((await made.getHost()).hostId).toBe(hostId);
           expect(asked).toBe(1);
@@ -301,7 +307,7 @@ describe("LocalAgents", () => {
   it("says that an expired host which is not ours is unreachable", async () => {
     await withAgent(
       async (agent) => {
-        const agents = new LocalAgents({ findHost: async () => undefined });
+        const agents = new LocalAgents({ findHost: none, findDetached: none });
         await withClient(agents.connect(await connection(agent.port)) as HostAgentClient, async (made) => {
           await expect(made.getHost()).rejects.toMatchObject({
             name: "UnreachableHostError",
@@ -312,6 +318,25 @@ describe("LocalAgents", () => {
       new Date(Date.now() - 31 * day),
     );
   });
+});
+
+it("removes at the next start only from a host of this machine that is stopped or has no machine", async () => {
+  const removed: string[] = [];
+  const host = (powerState: "running" | "stopped") =>
+    ({
+      powerState: async () => powerState,
+      removeAtStart: async ({ name }) => void removed.push(name),
+    }) as KnownHost;
+  const hosts: Record<string, KnownHost> = { runs: host("running"), stopped: host("stopped") };
+  const agents = new LocalAgents({
+    findHost: async (id) => hosts[id],
+    findDetached: async (id) => (id === "detached" ? host("stopped") : undefined),
+  });
+  const ids = ["runs", "stopped", "detached", "elsewhere"];
+  const noted = ids.map((id) => agents.removeAtStart(id, { kind: "group", name: id }));
+  expect(await Promise.all(noted)).toEqual([false, true, true, false]);
+  expect(removed.sort()).toEqual(["detached", "stopped"]);
+  expect(await Promise.all(ids.map((id) => agents.isStopped(id)))).toEqual([false, true, true, false]);
 });
 
 describe("discoverHostId", () => {

@@ -1,10 +1,16 @@
 /** Agents of hosts, with care for the certificates of those that run on this machine, and of others whose authority is here. */
-import type { AgentClient, Agents, HostConnection } from "../backends.js";
+import type { AgentClient, Agents, HostConnection, HostedThing } from "../backends.js";
 import { HostAgentClient } from "./client.js";
 import { authorityBeside, renewIfDue } from "./renewal.js";
 
+/** A host that is proved not to run. */
+export interface StoppedHost {
+  /** Notes what it has to lose at its next start. */
+  removeAtStart(thing: HostedThing): Promise<void>;
+}
+
 /** What is known of a host that runs on this machine. */
-export interface KnownHost {
+export interface KnownHost extends StoppedHost {
   connection: HostConnection;
   certificateAuthority: { certificateFile: string; keyFile: string };
   /** Whether its machine runs, as its hypervisor says. */
@@ -16,6 +22,8 @@ export interface KnownHost {
 /** Where hosts of this machine are looked up. */
 export interface HostDirectory {
   findHost(hostId: string): Promise<KnownHost | undefined>;
+  /** A host whose state disk is here and has no machine. */
+  findDetached(hostId: string): Promise<StoppedHost | undefined>;
 }
 
 export class LocalAgents implements Agents {
@@ -39,11 +47,19 @@ export class LocalAgents implements Agents {
     return (await this.directory.findHost(hostId))?.connection;
   }
 
-  async powerState(hostId: string): Promise<"running" | "stopped" | undefined> {
-    return (await this.directory.findHost(hostId))?.powerState();
+  async isStopped(hostId: string): Promise<boolean> {
+    return (await this.findStopped(hostId)) !== undefined;
   }
 
-  async isStopped(hostId: string): Promise<boolean> {
-    return (await this.powerState(hostId)) === "stopped";
+  async removeAtStart(hostId: string, thing: HostedThing): Promise<boolean> {
+    const host = await this.findStopped(hostId);
+    await host?.removeAtStart(thing);
+    return host !== undefined;
+  }
+
+  private async findStopped(hostId: string): Promise<StoppedHost | undefined> {
+    const host = await this.directory.findHost(hostId);
+    if (!host) return this.directory.findDetached(hostId);
+    return (await host.powerState()) === "stopped" ? host : undefined;
   }
 }

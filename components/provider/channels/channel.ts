@@ -39,14 +39,29 @@ export async function publicationOf(
   digest: string,
   publicKey: KeyObject,
 ): Promise<number | undefined> {
-  const times: number[] = [];
+  const records = (await recordsOf(repository, digest, publicKey)).filter((record) => record.channel === channel);
+  return records.length === 0 ? undefined : Math.max(...records.map(({ publishedAt }) => publishedAt));
+}
+
+/** The channel into which a key has published an image last; undefined when it has published it into none. */
+export async function lastChannelOf(
+  repository: Repository,
+  digest: string,
+  publicKey: KeyObject,
+): Promise<string | undefined> {
+  const records = await recordsOf(repository, digest, publicKey);
+  return records.sort((a, b) => b.publishedAt - a.publishedAt)[0]?.channel;
+}
+
+/** What a key has said of an image in its repository. */
+async function recordsOf(repository: Repository, digest: string, publicKey: KeyObject): Promise<ChannelRecord[]> {
+  const records: ChannelRecord[] = [];
   for (const found of await referrers(repository, digest)) {
     if (found.artifactType !== recordArtifactType) continue;
     const record = await readRecord(repository, found.digest, publicKey);
-    if (record?.repository !== placeOf(repository) || record.channel !== channel || record.digest !== digest) continue;
-    times.push(record.publishedAt);
+    if (record?.repository === placeOf(repository) && record.digest === digest) records.push(record);
   }
-  return times.length === 0 ? undefined : Math.max(...times);
+  return records;
 }
 
 /** Says, signed, that an image is the channel's from now on, and moves the tag to it. */

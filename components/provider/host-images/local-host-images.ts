@@ -1,12 +1,15 @@
-/** Host images: built here, at most once per set of inputs, and kept in this machine's store. */
-import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+/**
+ * Host images: built here, at most once per set of inputs, and kept in this machine's store. Builds stay in the cache,
+ * `<cache>/host-images/<hash>/`, by links; what nobody asked for in 30 days and no store has goes when the next image is built.
+ */
+import { mkdir, mkdtemp, readdir, rename, rm, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { HostImageBuildSpec, HostImageObserved, HostImageStore, Operation } from "../backends.js";
 import { keyPair } from "../directories.js";
-import { run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
 import { within } from "../ownership/time.js";
 import { sealArchiveIntoStore } from "../sealing/host-store.js";
+import { runBuildScript } from "./build-script.js";
 import { buildPaths, hostImageInputsHash } from "./inputs.js";
 import {
   claimImage,
@@ -17,6 +20,7 @@ import {
   readImage,
   releaseClaim,
   removeImage,
+  removeUnusedBuilds,
   storeImage,
   unclaimedImages,
 } from "./store.js";
@@ -42,6 +46,8 @@ export class LocalHostImages implements HostImageStore {
       const digest = await withLock(join(builds, ".locks", hash), signal, async () => {
         const built = join(builds, hash);
         const digest = (await describe(built))?.digest ?? (await this.buildInto(op, spec, built, signal));
+        const now = new Date();
+        await utimes(built, now, now);
         await claimImage(this.stateDirectory, digest, op.owner);
         await storeImage(this.stateDirectory, built, digest);
         await noteOrigin(this.stateDirectory, digest, { build: spec, inputsHash: hash });
@@ -88,25 +94,19 @@ export class LocalHostImages implements HostImageStore {
       if (name.startsWith(`${basename(built)}.building-`))
         await rm(join(builds, name), { recursive: true, force: true });
     }
+    await removeUnusedBuilds(this.stateDirectory, builds);
     const output = await mkdtemp(`${built}.building-`);
     const layers = await mkdtemp(`${built}.building-`);
     try {
       await sealPauseImage(spec.keysDirectory, binaries, layers, this.cacheDirectory, op, signal);
-      await run(
+      const args = ["--binaries", binaries, "--keys", spec.keysDirectory, "--layers", layers, "--mode", spec.mode];
+      await runBuildScript(
         script,
-        [
-          ...["--binaries", binaries, "--keys", spec.keysDirectory, "--layers", layers, "--mode", spec.mode],
-          ...["--output", output, "--cache", this.cacheDirectory],
-        ],
-        {
-          logFile: `${built}.log`,
-          signal,
-          diesWithUs: true,
-          onLine: (line) => {
-            const step = /^\[ *\d+ s\] (.*)$/.exec(line)?.[1];
-            if (step !== undefined) op.status(step);
-          },
-        },
+        [...args, "--cache", this.cacheDirectory],
+        output,
+        built,
+        (step) => op.status(step),
+        signal,
       );
       const description = await describe(output);
       const digest = await digestOfFile(join(output, "disk.raw"), signal);

@@ -1,10 +1,10 @@
-import { mkdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { testOperation, testOwner, withFolder } from "../ownership/testing.js";
 import { hostImageInputsHash } from "./inputs.js";
 import { LocalHostImages } from "./local-host-images.js";
-import { claimImage, digestOfFile, imageDirectory, readImage, storeImage } from "./store.js";
+import { claimImage, digestOfFile, imageDirectory, readImage, removeUnusedBuilds, storeImage } from "./store.js";
 
 async function built(folder: string): Promise<{ directory: string; digest: string }> {
   const directory = join(folder, "built");
@@ -57,6 +57,31 @@ describe("the image store", () => {
       await images.release(testOperation("c"), `sha256:${"0".repeat(64)}`);
       expect(await images.read(digest)).toBeUndefined();
     });
+  });
+});
+
+it("forgets builds that nobody asked for in 30 days, unless their image is in the store", async () => {
+  await withFolder(async (folder) => {
+    const [state, builds] = [join(folder, "state"), join(folder, "builds")];
+    const old = new Date(Date.now() - 31 * 24 * 60 * 60 * 1000);
+    const hash = (digit: string) => digit.repeat(64);
+    await mkdir(join(builds, ".locks"), { recursive: true });
+    for (const digit of ["1", "2", "3"]) {
+      const { directory, digest } = await built(folder);
+      if (digit === "2") await storeImage(state, directory, digest);
+      await rename(directory, join(builds, hash(digit)));
+      if (digit !== "2") await writeFile(join(builds, hash(digit), "image.json"), `{"digest":"sha256:${hash(digit)}"}`);
+      await writeFile(join(builds, `${hash(digit)}.log`), "");
+      await writeFile(join(builds, `${hash("1")}.mkosi.log`), "");
+    }
+    await mkdir(join(builds, `${hash("4")}.building-abcdef`));
+    await writeFile(join(builds, "README"), "not ours");
+    const names = await readdir(builds);
+    for (const name of names.filter((one) => !one.startsWith(hash("3")))) await utimes(join(builds, name), old, old);
+    await removeUnusedBuilds(state, builds);
+    expect((await readdir(builds)).sort()).toEqual(
+      [".locks", hash("2"), hash("3"), `${hash("3")}.log`, "README"].sort(),
+    );
   });
 });
 

@@ -1,7 +1,7 @@
 /** The image store: `<state>/images/<sha256 hex>/` with disk.raw, OVMF_VARS.fd and image.json, read-only and shared. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { chmod, copyFile, link, mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, copyFile, link, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { HostImageObserved, Owner } from "../backends.js";
@@ -124,4 +124,25 @@ export async function removeImage(stateDirectory: string, digest: string): Promi
   const directory = imageDirectory(stateDirectory, digest);
   await rm(directory, { recursive: true, force: true });
   await rm(claims(directory), { recursive: true, force: true });
+}
+
+/** After how long without use a build is removed; longer than any call lasts that may still read it. */
+const unusedMs = 30 * 24 * 60 * 60 * 1000;
+
+/**
+ * Removes builds that nobody asked for in 30 days, with their logs and what killed ones left. A build whose image is in the store stays:
+ * it costs nothing, as both have the same blocks.
+ *
+ * @param builds folder of `<inputs' hash>/`, with logs beside it.
+ */
+export async function removeUnusedBuilds(stateDirectory: string, builds: string): Promise<void> {
+  for (const name of await readdir(builds)) {
+    if (!/^[0-9a-f]{64}((\.mkosi)?\.log|\.building-.*)?$/.test(name)) continue;
+    const path = join(builds, name);
+    const used = await stat(path).catch(() => undefined);
+    if (!used || Date.now() - used.mtimeMs <= unusedMs) continue;
+    const digest = name.length === 64 ? (await describe(path))?.digest : undefined;
+    if (digest !== undefined && (await describe(imageDirectory(stateDirectory, digest)))) continue;
+    await rm(path, { recursive: true, force: true });
+  }
 }

@@ -35,7 +35,8 @@ const errorLines = 15;
 /**
  * Returns when the agent is ready.
  *
- * @throws StalledBootError; an error with the last lines of the console when QEMU ended or another host answers.
+ * @throws StalledBootError, and an error when QEMU ended or the time is over, each with the last lines of the console and its file;
+ * ForeignHostError when another host answers.
  */
 export async function untilReady(
   op: Operation,

@@ -1,6 +1,6 @@
 /** What is written down of machines and disks. */
 import { join } from "node:path";
-import type { PublishedPort, StateDiskSpec, VirtualMachineSpec } from "../backends.js";
+import type { HostedThing, PublishedPort, StateDiskSpec, VirtualMachineSpec } from "../backends.js";
 import { MarkerStore, type Marker } from "../ownership/marker.js";
 import type { Accelerator } from "./qemu/accelerator.js";
 
@@ -9,6 +9,8 @@ export interface StateDiskDetails {
   created: boolean;
   /** The host whose identity lies on this disk, since its first contact. */
   hostId?: string;
+  /** What the host has to lose when it starts. */
+  removals?: HostedThing[];
 }
 
 /** What a QEMU was started with. */

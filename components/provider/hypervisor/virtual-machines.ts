@@ -2,11 +2,13 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { HostAgentClient } from "../agent-client/client.js";
-import type { HostDirectory, KnownHost } from "../agent-client/local-agents.js";
+import type { HostDirectory, KnownHost, StoppedHost } from "../agent-client/local-agents.js";
 import { renewIfDue } from "../agent-client/renewal.js";
 import { discoverHostId } from "../agent-client/transport.js";
 import {
+  removeHosted,
   UnreachableHostError,
+  type HostedThing,
   type IntegrityFacts,
   type Operation,
   type VirtualMachineObserved,
@@ -127,8 +129,15 @@ export class VirtualMachines implements HostDirectory {
       connection,
       certificateAuthority,
       powerState: () => this.powerState(marker),
+      removeAtStart: (thing) => this.changeRemovals(marker.spec.stateDiskId, (due) => [...due, thing]),
       reenroll: () => this.reenroll(marker),
     };
+  }
+
+  async findDetached(hostId: string): Promise<StoppedHost | undefined> {
+    const disk = (await this.markers.disks.list()).find(({ details }) => details.hostId === hostId);
+    if (!disk || (await this.markers.userOfDisk(disk.id))) return undefined;
+    return { removeAtStart: (thing) => this.changeRemovals(disk.id, (due) => [...due, thing]) };
   }
 
   /** What has to be there before a machine can be; errors name the property. */
@@ -273,8 +282,37 @@ export class VirtualMachines implements HostDirectory {
       }
       if (starts) marker.details.bootSeconds = Math.round((Date.now() - begin) / 100) / 10;
       await this.markers.machines.write(marker);
+      await this.removeWhatIsDue(op, marker);
       return;
     }
+  }
+
+  /** What was taken from the host while it was stopped is still on its disk. */
+  private async removeWhatIsDue(op: Operation, marker: VirtualMachineMarker): Promise<void> {
+    const { removals = [] } = (await this.markers.disks.existing(marker.spec.stateDiskId)).details;
+    if (removals.length === 0) return;
+    const client = await this.client(marker);
+    if (!client) return;
+    try {
+      for (const thing of removals) {
+        op.status(`removing the ${`${thing.kind} ${thing.name}`.trim()}`);
+        await removeHosted(client, thing);
+      }
+    } finally {
+      client.close();
+    }
+    await this.changeRemovals(marker.spec.stateDiskId, () => []);
+  }
+
+  private async changeRemovals(id: string, change: (due: HostedThing[]) => HostedThing[]): Promise<void> {
+    const { disks } = this.markers;
+    await disks.locked(id, undefined, async () => {
+      const disk = await disks.existing(id);
+      const due = change(disk.details.removals ?? []);
+      if (due.length > 0) disk.details.removals = due;
+      else delete disk.details.removals;
+      await disks.write(disk);
+    });
   }
 
   /** What the machine goes on from instead of booting; undefined when it has to boot, which is said where it is news. */

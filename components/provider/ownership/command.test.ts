@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import { run } from "./command.js";
 import { identify, isAlive } from "./process.js";
 import { withFolder } from "./testing.js";
+import { within } from "./time.js";
 
 describe("run", () => {
   it("returns standard output and hands on every line", async () => {
@@ -60,6 +61,23 @@ describe("run", () => {
       /timeout/i,
     );
     expect(Date.now() - begin).toBeLessThan(4000);
+  });
+
+  it("tells at the end of its time what was being done", async () => {
+    await withFolder(async (folder) => {
+      const logFile = join(folder, "log");
+      const work = (milliseconds: number, script: string) =>
+        within({ signal: new AbortController().signal, deadline: Date.now() + milliseconds }, "image", (signal) =>
+          run("bash", ["-c", script], { signal, logFile }),
+        );
+      const late = await work(500, "echo fetching packages; sleep 60").catch((error: Error) => error);
+      expect(late).toMatchObject({ name: "DeadlineExceededError" });
+      expect((late as Error).message).toMatch(
+        /^image: not done in time;.*\nbash was at work; its last lines:\nfetching packages\n/,
+      );
+      expect((late as Error).message).toContain(`The whole log: ${logFile}`);
+      expect(((await work(200, "sleep 60").catch((error: Error) => error)) as Error).message).not.toContain("lines");
+    });
   });
 
   it("ends the program when this process is killed", async () => {

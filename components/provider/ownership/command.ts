@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
+import { DeadlineExceededError } from "./time.js";
 
 export interface CommandOptions {
   signal?: AbortSignal;
@@ -42,7 +43,7 @@ const keptLines = 20;
  * When the signal is aborted, the program's whole process group gets SIGTERM, after 5 s SIGKILL, and the call rejects with
  * the signal's reason once it is gone.
  *
- * @throws CommandError with the last lines of its output and where the rest is.
+ * @throws CommandError with the last lines of its output and where the rest is; DeadlineExceededError with the same when its time is over.
  */
 export async function run(file: string, args: string[], options: CommandOptions = {}): Promise<string> {
   options.signal?.throwIfAborted();
@@ -102,12 +103,17 @@ export async function run(file: string, args: string[], options: CommandOptions 
         resolve(code === 0 ? undefined : signal === null ? `exit code ${code}` : `signal ${signal}`),
       );
     });
-    options.signal?.throwIfAborted();
+    const rest = options.logFile === undefined ? "" : `\nThe whole log: ${options.logFile}`;
+    const words = `its last lines:\n${lastLines.join("\n")}${rest}`;
+    if (options.signal?.aborted) {
+      const reason = options.signal.reason as Error;
+      if (!(reason instanceof DeadlineExceededError) || lastLines.length === 0) throw reason;
+      throw new DeadlineExceededError(`${reason.message}\n${file} was at work; ${words}`, { cause: reason });
+    }
     await fed;
     if (inputError !== undefined) throw inputError;
     if (ended === undefined) return output;
-    const rest = options.logFile === undefined ? "" : `\nThe whole log: ${options.logFile}`;
-    throw new CommandError(`${file} ended with ${ended}; its last lines:\n${lastLines.join("\n")}${rest}`, lastLines);
+    throw new CommandError(`${file} ended with ${ended}; ${words}`, lastLines);
   } finally {
     clearTimeout(kill);
     options.signal?.removeEventListener("abort", aborted);

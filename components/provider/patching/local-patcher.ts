@@ -13,6 +13,7 @@ import type {
   RegistryObserved,
   RegistryService,
 } from "../backends.js";
+import { channelTarget, lastChannelOf } from "../channels/channel.js";
 import { defaultKeysDirectory, keyPair } from "../directories.js";
 import { withLock } from "../ownership/lock.js";
 import { MarkerStore, idFor, processOf, type Marker } from "../ownership/marker.js";
@@ -172,7 +173,8 @@ export class LocalPatcher implements ImagePatcher {
 async function madeFrom(target: Repository, digest: string): Promise<PatchedFound["made"]> {
   const { annotations } = (await readManifest(target, digest)).manifest;
   const original = annotations?.[baseDigest];
-  const imageSigner = keyPair(defaultKeysDirectory(), "images/signer");
+  const key = (name: string) => keyPair(defaultKeysDirectory(), name);
+  const imageSigner = key("images/signer");
   const { publicKey } = await readCertificate("imageSigner", imageSigner);
   const [attestation] = await attested(target, digest, openVexType, publicKey);
   const holder = await target.manifest(attestationTag(digest));
@@ -181,8 +183,19 @@ async function madeFrom(target: Repository, digest: string): Promise<PatchedFoun
   const { fixed, affected } = summaryOf(document);
   const tag = attestation.notes[tagNote];
   const place = `${target.server}/${target.name}`;
+  const channel = await lastChannelOf(target, digest, publicKey);
+  const leadsTo = channel === undefined ? undefined : (await channelTarget(target, channel))?.digest;
   return {
     ...{ original, imageSigner, ...(tag === undefined ? {} : { tag }) },
+    ...(channel === undefined
+      ? {}
+      : {
+          channel: {
+            name: channel,
+            ...(leadsTo === undefined ? {} : { digest: leadsTo }),
+            ...{ layerSigner: key("layers/layer"), sealSigner: key("layers/seal") },
+          },
+        }),
     observed: {
       ...{ digest, reference: `${place}@${digest}`, vexReference: `${place}@${holder.digest}` },
       ...{ fixableBefore: fixed, fixableAfter: 0, remaining: affected, scannedAt: document.timestamp },

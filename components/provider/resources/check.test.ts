@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import type { Backends } from "../backends.js";
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
 import { resources } from "./index.js";
+import { packageSchema, type PropertySpec } from "./schema.js";
 import { makeImageKey, makeNetworkPolicy } from "./testing.js";
 
 const digest = `sha256:${"a".repeat(64)}`;
@@ -97,8 +98,8 @@ const resource = (type: string): Resource => resources.find((one) => one.type ==
 function changed(type: string, path: (string | number)[], value: Value | undefined): Properties {
   const copy = structuredClone(good[`palisade:index:${type}`]!) as unknown as Record<string | number, unknown>;
   let at = copy;
-  for (const step of path.slice(0, -1)) {
-    at[step] ??= {};
+  for (const [index, step] of path.slice(0, -1).entries()) {
+    at[step] ??= typeof path[index + 1] === "number" ? [] : {};
     at = at[step] as Record<string | number, unknown>;
   }
   const last = path[path.length - 1]!;
@@ -305,6 +306,57 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
     // A wrong name is wrong whatever its value; a missing twin is missing all the same.
     if (!/did you mean|exactly one|twice|go together|absolute path|without '/.test(reason.source))
       expect(known).not.toContain(property);
+  });
+});
+
+/** A place of the inputs, as the schema has it, with a value of another type than its own. */
+interface Place {
+  path: (string | number)[];
+  property: string;
+  wrong: Value;
+  secret: boolean;
+}
+
+/** What Check itself adds. */
+const computed = new Set(["inputsHash", "databaseDigest", "layerKey", "sealKeyId"]);
+
+function placesOf(properties: Record<string, PropertySpec>, before: Omit<Place, "wrong" | "secret">): Place[] {
+  const step = (at: typeof before, name: string | number, property: string) => ({ path: [...at.path, name], property });
+  const visit = (spec: PropertySpec, at: typeof before): Place[] => {
+    const isText = spec.type === "string" || (spec.$ref !== undefined && packageSchema.types[typeOf(spec)]?.enum);
+    const own: Place = { ...at, wrong: isText ? 12345 : "canary", secret: spec.secret === true };
+    if (spec.items) return [own, ...visit(spec.items, step(at, 0, `${at.property}[0]`))];
+    if (spec.additionalProperties)
+      return [own, ...visit(spec.additionalProperties, step(at, "/key", `${at.property}["/key"]`))];
+    const type = spec.$ref === undefined ? undefined : packageSchema.types[typeOf(spec)];
+    return [own, ...(type?.properties ? placesOf(type.properties, at) : [])];
+  };
+  return Object.entries(properties)
+    .filter(([name]) => !computed.has(name))
+    .flatMap(([name, spec]) => visit(spec, step(before, name, before.property ? `${before.property}.${name}` : name)));
+}
+const typeOf = (spec: PropertySpec) => spec.$ref!.slice("#/types/".length);
+
+describe("a value of another type", () => {
+  const places = Object.entries(packageSchema.resources).flatMap(([token, { inputProperties }]) =>
+    placesOf(inputProperties, { path: [], property: "" }).map((place) => ({
+      ...place,
+      type: token.slice("palisade:index:".length),
+    })),
+  );
+
+  it("is tried at every place", () => {
+    expect(places.length).toBeGreaterThan(100);
+    for (const property of ["containers[0].resources.limits.cpu", "registry.password", "publishedPorts[0].hostPort"])
+      expect(places.map((place) => place.property)).toContain(property);
+  });
+
+  it.each(places)("is refused by path, value and reason: $type $property", async ({ type, ...place }) => {
+    const found = await failures(type, changed(type, place.path, place.wrong));
+    const reasons = found.filter(({ property }) => property === place.property).map(({ reason }) => reason);
+    const shown = place.secret ? "a secret value" : JSON.stringify(place.wrong);
+    expect(reasons, JSON.stringify(found)).toContainEqual(expect.stringMatching(`^${shown} is not (a|an|true|one)\\b`));
+    if (place.secret) expect(JSON.stringify(found)).not.toContain(String(place.wrong));
   });
 });
 

@@ -14,7 +14,7 @@ import {
 import { differences, drift, inputDifferences } from "./difference.js";
 import { chosenDigests, followers } from "./group-images.js";
 import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
-import { connectionOf, hostOf, isUnreachable, tryOnHost } from "./on-host.js";
+import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost } from "./on-host.js";
 import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
@@ -183,15 +183,10 @@ export const groupDeployment: Resource = {
     return deploy(context, id, inputs, op);
   },
 
-  async delete({ backends }, { inputs, outputs: old, op }) {
+  async delete(context, { inputs, outputs: old, op }) {
     const known = isRecord(inputs["host"]) ? inputs : old;
-    const agent = backends.agents.connect(hostOf(known));
-    try {
-      op.status("removing the group");
-      await agent.deleteGroup(text(known["name"])!);
-    } finally {
-      agent.close();
-    }
+    op.status("removing the group");
+    await removeFromHost(context, known, { kind: "group", name: text(known["name"])! }, op);
   },
 };
 

@@ -4,7 +4,7 @@ import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/pali
 import type { AgentClient, Operation } from "../backends.js";
 import { unknown, type Context, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
-import { connectionOf, hostOf, isUnreachable, tryOnHost, withAgent } from "./on-host.js";
+import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent } from "./on-host.js";
 import { anyUnknown, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
@@ -106,7 +106,7 @@ export const imagePolicy: Resource = {
   async delete(context, { inputs, outputs: old, op }) {
     const known = isRecord(inputs["host"]) ? inputs : old;
     op.status("removing the image policy");
-    await withAgent(context, known, (agent) => agent.deleteImagePolicy(text(known["name"])!));
+    await removeFromHost(context, known, { kind: "image policy", name: text(known["name"])! }, op);
   },
 };
 

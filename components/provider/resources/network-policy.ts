@@ -2,7 +2,7 @@ import type { AgentClient, Operation } from "../backends.js";
 import type { GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
-import { connectionOf, hostOf, isUnreachable, tryOnHost, withAgent } from "./on-host.js";
+import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent } from "./on-host.js";
 import { anyUnknown, items, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 
@@ -90,7 +90,8 @@ export const networkPolicy: Resource = {
 
   async delete(context, { inputs, outputs: old, op }) {
     op.status("withdrawing the network policy");
-    await withAgent(context, isRecord(inputs["host"]) ? inputs : old, (agent) => agent.deleteNetworkPolicy());
+    const known = isRecord(inputs["host"]) ? inputs : old;
+    await removeFromHost(context, known, { kind: "network policy", name: "" }, op);
   },
 };
 

@@ -1,5 +1,12 @@
 /** What resources that live on a host have in common. */
-import type { AgentClient, Backends, HostConnection, Operation } from "../backends.js";
+import {
+  removeHosted,
+  type AgentClient,
+  type Backends,
+  type HostConnection,
+  type HostedThing,
+  type Operation,
+} from "../backends.js";
 import type { Context, Properties } from "../resource.js";
 import { anyUnknown } from "./rules.js";
 import { isRecord } from "./schema.js";
@@ -35,6 +42,21 @@ export async function withAgent<T>(
     return await work(agent);
   } finally {
     agent.close();
+  }
+}
+
+/** Removes a thing from its host. One that is proved to be stopped loses it when it starts again: until then nothing of it runs. */
+export async function removeFromHost(
+  { backends }: Context,
+  inputs: Properties,
+  thing: HostedThing,
+  op: Operation,
+): Promise<void> {
+  try {
+    await withAgent({ backends }, inputs, (agent) => removeHosted(agent, thing));
+  } catch (error) {
+    if (!isUnreachable(error) || !(await backends.agents.removeAtStart(hostOf(inputs).hostId, thing))) throw error;
+    op.log("info", `the host is stopped; it loses the ${`${thing.kind} ${thing.name}`.trim()} when it starts again`);
   }
 }
 

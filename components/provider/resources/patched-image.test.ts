@@ -167,3 +167,26 @@ it("keeps the patch and leaves the channel when sealing fails, and goes on from 
   expect(patcher.asked.at(-1)?.previous).toBe(patched);
   expect(patcher.done).toEqual([`seal ${patched}`, `move stable from anywhere to ${patched}`]);
 });
+
+it("is imported with the channel into which it was published, so that the program's own shows no change", async () => {
+  const patcher = new Patcher();
+  const inputs = await checked(patcher, given(channel));
+  const made = { original, imageSigner: key, observed: await patcher.backends.patcher.patch(op, {} as PatchSpec) };
+  const found = { name: "stable", digest: other, layerSigner: key, sealSigner: key };
+  const read = async (told: object) => {
+    const readPatched = async () => ({ digest: patched, reference: `r/web@${patched}`, made: { ...made, ...told } });
+    const backends = { ...patcher.backends, patcher: { ...patcher.backends.patcher, readPatched } } as Backends;
+    const id = `r/web@${patched}`;
+    return (await patchedImage.read({ backends }, { id, inputs: undefined, outputs: undefined, op }))!;
+  };
+  const { id, inputs: oldInputs, outputs: oldOutputs } = await read({ channel: found });
+  // What the engine checks after an import.
+  expect(await checked(patcher, oldInputs)).toEqual(oldInputs);
+  expect(patchedImage.diff({ id, oldInputs, oldOutputs, inputs })).toEqual([]);
+  // Somebody has moved it since.
+  expect(oldOutputs["channelDigest"]).toBe(other);
+
+  const without = await read({});
+  const changes = patchedImage.diff({ id, oldInputs: without.inputs, oldOutputs: without.outputs, inputs });
+  expect(changes.map(({ path }) => path)).toEqual(["channel"]);
+});

@@ -167,14 +167,23 @@ export const patchedImage: Resource = {
           "resource, which patches the original when it has to",
       );
     }
-    const { original, tag, observed, imageSigner } = found.made;
+    const { original, tag, observed, imageSigner, channel } = found.made;
     const { server, repository } = named;
     const { databaseDigest } = observed;
     const told: Properties = {
       ...{ registry: { server }, repository, digest: original, databaseDigest, ...(tag === undefined ? {} : { tag }) },
       imageSigner: imageSigner as unknown as Properties,
     };
-    return { id, inputs: told, outputs: outputs(told, observed) };
+    if (channel) {
+      const { name, layerSigner, sealSigner } = channel;
+      Object.assign(told, { channel: name, layerSigner, sealSigner });
+    }
+    const channelDigest = channel?.digest;
+    return {
+      id,
+      inputs: told,
+      outputs: { ...outputs(told, observed), ...(channelDigest === undefined ? {} : { channelDigest }) },
+    };
   },
 
   async update(context, { id, oldInputs, oldOutputs, inputs, preview, op }) {

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
 
-interface PropertySpec {
+export interface PropertySpec {
   type?: "string" | "integer" | "number" | "boolean" | "array" | "object";
   $ref?: string;
   items?: PropertySpec;

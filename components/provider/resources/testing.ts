@@ -101,6 +101,9 @@ export class Fixture {
       registry: access,
       repository: "web/nginx",
       digest: image.state.outputs["digest"]!,
+      channel: "stable",
+      layerSigner: this.pair("layer", "layers"),
+      sealSigner: this.pair("seal", "layers"),
       imageSigner: this.pair("seal", "layers"),
     });
     const seal = await this.make("SealedImage", {

@@ -1,7 +1,7 @@
 /**
  * One of each resource, wired as the components wire them, driven by configuration so that a test can change one thing at a
  * time: `keys` (folder), `protect`, `memory`, `imageTag`, `imageDigest`, `diskSize`, `command`, `image`, `channel`, `secret`, `password`,
- * `force`, `updateTimeout`, `policyPort`.
+ * `force`, `updateTimeout`, `policyPort`, `withoutGroup`.
  */
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
@@ -54,42 +54,45 @@ const machine = new palisade.VirtualMachine(
   // The image first, so that tests know in which order checkpoints are reached.
   { customTimeouts: { create: "2m", update: updateTimeout }, dependsOn: [image, registry] },
 );
-const group = new palisade.GroupDeployment(
-  "group",
-  {
-    host: machine.connection,
-    name: "web",
-    containers: [
-      {
-        name: "nginx",
-        ...(channel === undefined
-          ? { image: config.get("image") ?? image.reference }
-          : { imageChannel: { repository: "registry.example/web/nginx", channel } }),
-        command: config.getObject<string[]>("command"),
-        ports: [{ port: 80 }],
-        environmentVariables: secret ? [{ name: "TOKEN", secureValue: secret }] : [],
-        resources: { requests: { cpu: 0.5, memoryInGB: 0.25 } },
-      },
-    ],
-    ports: [{ port: 80 }],
-    imageRegistryCredentials: [
-      {
-        server: registry.server,
-        username: registry.username,
-        password: password ?? registry.password,
-        ca: registry.ca,
-      },
-    ],
-  },
-  { deletedWith: machine, customTimeouts: { create: "20s", update: "20s" } },
-);
+const groupName = "web";
+const makeGroup = () =>
+  new palisade.GroupDeployment(
+    "group",
+    {
+      host: machine.connection,
+      name: groupName,
+      containers: [
+        {
+          name: "nginx",
+          ...(channel === undefined
+            ? { image: config.get("image") ?? image.reference }
+            : { imageChannel: { repository: "registry.example/web/nginx", channel } }),
+          command: config.getObject<string[]>("command"),
+          ports: [{ port: 80 }],
+          environmentVariables: secret ? [{ name: "TOKEN", secureValue: secret }] : [],
+          resources: { requests: { cpu: 0.5, memoryInGB: 0.25 } },
+        },
+      ],
+      ports: [{ port: 80 }],
+      imageRegistryCredentials: [
+        {
+          server: registry.server,
+          username: registry.username,
+          password: password ?? registry.password,
+          ca: registry.ca,
+        },
+      ],
+    },
+    { deletedWith: machine, customTimeouts: { create: "20s", update: "20s" } },
+  );
+const group = config.getBoolean("withoutGroup") ? undefined : makeGroup();
 const policyPort = config.getNumber("policyPort");
 if (policyPort !== undefined) {
   new NetworkPolicy(
     "network",
     {
       host: machine.connection,
-      groups: [{ name: group.name, labels: { app: "web" } }],
+      groups: [{ name: groupName, labels: { app: "web" } }],
       networkPolicies: [
         { name: "web", groupSelector: { matchLabels: { app: "web" } }, ingress: [{ ports: [{ port: policyPort }] }] },
       ],
@@ -99,5 +102,5 @@ if (policyPort !== undefined) {
 }
 
 export const hostId = machine.hostId;
-export const endpoints = group.endpoints;
+export const endpoints = group?.endpoints;
 export const powerState = machine.powerState;

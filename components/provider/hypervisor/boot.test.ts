@@ -1,0 +1,106 @@
+/** How a boot is watched, and what is said of one that fails, on files and sockets in place of a machine. */
+import { appendFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { describe, expect, it } from "vitest";
+import { GetHostResponseSchema } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { ForeignHostError, UnreachableHostError } from "../backends.js";
+import { testOperation, withFolder } from "../ownership/testing.js";
+import { bounded } from "../ownership/time.js";
+import { StalledBootError, untilReady, type BootingMachine } from "./boot.js";
+
+const lines = (count: number) => Array.from({ length: count }, (_, index) => `console line ${index + 1}.`).join("\n");
+
+/** Watches a machine that has printed 30 lines and is changed by `change`; returns the error, or undefined. */
+async function watch(change: Partial<BootingMachine>, milliseconds = 5000) {
+  return withFolder(async (folder) => {
+    const [serialLog, qemuLog] = [join(folder, "serial.log"), join(folder, "qemu.log")];
+    await writeFile(serialLog, `${lines(30)}\n`);
+    await writeFile(qemuLog, "qemu: a warning\n");
+    const op = testOperation("machine", { milliseconds });
+    const machine: BootingMachine = {
+      ...{ id: "vm-1", serialLog, serialOffset: 0, qemuLog, enrollmentSocket: join(folder, "none.sock") },
+      enrollment: {} as BootingMachine["enrollment"],
+      stallMilliseconds: 60_000,
+      isRunning: async () => true,
+      askAgent: () => Promise.reject(new UnreachableHostError("no answer")),
+      ...change,
+    };
+    const { signal, end } = bounded(op, "vm-1");
+    try {
+      const failure = await untilReady(op, machine, signal).then(
+        () => undefined,
+        (error: Error) => error,
+      );
+      return { failure, serialLog, qemuLog, status: op.lines };
+    } finally {
+      end();
+    }
+  });
+}
+
+/** The end of the console and its file, and the same of QEMU's own log. */
+function expectLogs({ failure, serialLog, qemuLog }: Awaited<ReturnType<typeof watch>>): void {
+  expect(failure?.message).toContain(`(${serialLog})`);
+  expect(failure?.message).toMatch(/console line 16\.\n.*console line 30\./s);
+  expect(failure?.message).not.toContain("console line 15.");
+  expect(failure?.message).toContain(`(${qemuLog}):\nqemu: a warning`);
+}
+
+describe("a boot that fails", () => {
+  it("says that QEMU ended, with the last lines of console and log", async () => {
+    const seen = await watch({ isRunning: async () => false });
+    expect(seen.failure?.message).toMatch(/^vm-1: QEMU ended while the host booted\n/);
+    expectLogs(seen);
+  });
+
+  it("is stalled when nothing is heard of it, with the same", async () => {
+    const seen = await watch({ stallMilliseconds: 100 });
+    expect(seen.failure).toBeInstanceOf(StalledBootError);
+    expect(seen.failure?.message).toMatch(/no agent and no console output for 0 s/);
+    expectLogs(seen);
+  });
+
+  it("is stalled when the agent stays unready, with the agent's own reason", async () => {
+    const host = create(GetHostResponseSchema, { ready: false, readyMessage: "containerd does not start" });
+    const seen = await watch({ stallMilliseconds: 100, askAgent: async () => host });
+    expect(seen.failure).toBeInstanceOf(StalledBootError);
+    expect(seen.failure?.message).toMatch(/the agent is not ready: containerd does not start/);
+    expectLogs(seen);
+  });
+
+  it("tells at the end of its time how far it came", async () => {
+    const seen = await watch({}, 300);
+    expect(seen.failure?.message).toMatch(/not done in time; what was made so far is kept/);
+    expectLogs(seen);
+  });
+
+  it("is another host's when another host answers", async () => {
+    const { failure } = await watch({ askAgent: () => Promise.reject(new ForeignHostError("another host answers")) });
+    expect(failure).toBeInstanceOf(ForeignHostError);
+  });
+});
+
+describe("a boot", () => {
+  it("is shown as it goes, and over when the agent says that it is ready", async () => {
+    await withFolder(async (folder) => {
+      const serialLog = join(folder, "serial.log");
+      await writeFile(serialLog, "what an earlier start said\n");
+      const answers = [undefined, undefined, { ready: false, readyMessage: "starting containerd" }, { ready: true }];
+      const console = ["BdsDxe: loading Boot0001", "palisade-initrd: root abc opened", "systemd[1]: started"];
+      const seen = await watch({
+        serialLog,
+        serialOffset: 27,
+        askAgent: async () => {
+          const line = console.shift();
+          if (line !== undefined) await appendFile(serialLog, `${line}\n`);
+          const answer = answers.shift();
+          return answer && create(GetHostResponseSchema, answer);
+        },
+      });
+      expect(seen.failure).toBeUndefined();
+      const shown = seen.status.map((line) => line.replace(/ \(\d+ s\)$/, ""));
+      expect(shown).toEqual(["booting: starting", "booting: firmware", "agent: starting containerd"]);
+    });
+  });
+});
