@@ -175,8 +175,10 @@ func TestPublishedPorts(t *testing.T) {
 	}
 }
 
-// ICMP errors find back through masquerade and published ports: a closed UDP port is refused, not silent.
+// N11: ICMP errors find back through masquerade and published ports: a closed UDP port is refused, not silent.
 func TestErrorsThroughTranslation(t *testing.T) {
+	observation := row.Observe(t, "N11")
+	observation.Observed = "a closed UDP port is refused through masquerade and through a published port, IPv4 and IPv6"
 	running := newLab(t, lab.Description{Endpoints: endpoints(), Masquerade: true})
 	apply(t, running, policyOf(datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "b", Identity: 257}))
 	a, world := running.Nodes["a"], running.Nodes[lab.World]
@@ -220,26 +222,7 @@ func (e echo) exchange() error {
 
 func serveEcho(t *testing.T, node *lab.Node, address netip.AddrPort) {
 	t.Helper()
-	var listener net.Listener
-	if err := node.Do(func() (err error) {
-		listener, err = net.Listen("tcp", address.String())
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer connection.Close()
-				_, _ = io.Copy(connection, connection)
-			}()
-		}
-	}()
+	serve(t, node, address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
 }
 
 func connect(t *testing.T, from *lab.Node, address netip.AddrPort) echo {

@@ -8,6 +8,8 @@ import type { AgentClient } from "../../components/provider/backends.js";
 import { ContainerPhase } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { report } from "../acceptance/report.js";
 import { prove } from "../attack/hosts.js";
+import { groupContract } from "../contract/groups/contract.js";
+import { HostBackend } from "../contract/groups/host.js";
 import { cacheDirectory, Environment, eventually, isAlive, type StateResource } from "./environment.js";
 
 const environment = new Environment();
@@ -35,6 +37,8 @@ afterAll(async () => {
   await environment.make("down");
   environment.remove();
 });
+
+groupContract(new HostBackend(agent));
 
 describe("the host that make up made", () => {
   it("serves the page of the program's image", async () => {

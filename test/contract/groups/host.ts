@@ -1,19 +1,23 @@
 /**
- * A host as a backend of groups, up to the specification that its agent is sent. A real host can stand here: what its agent
- * reports of a group is the same message.
+ * A host as a backend of groups: up to the specification that its agent is sent, or, with a real host, as that reports the group which
+ * it has taken.
  */
+import { expect } from "vitest";
 import { ContainerGroup } from "../../../components/index.js";
 import { RestartPolicy, type GroupSpec, type Port } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { answer, connection } from "../../../components/internal/testing/answers.js";
 import { plain } from "../../../components/internal/testing/plain.js";
 import { record, settled } from "../../../components/internal/testing/recorder.js";
+import type { AgentClient } from "../../../components/provider/backends.js";
 import { toGroupSpec, toProperties } from "../../../components/provider/resources/group-spec.js";
 import type { Properties } from "../../../components/provider/resource.js";
 import type { GroupArgs } from "../../../components/group/model.js";
 import { portText, type GroupBackend, type TakenGroup } from "./backend.js";
 
+type UseAgent = <T>(use: (client: AgentClient) => Promise<T>) => Promise<T>;
+
 export class HostBackend implements GroupBackend {
-  readonly name = "host";
+  readonly name: string;
   readonly refused = [
     "initContainers",
     "volumes",
@@ -22,6 +26,11 @@ export class HostBackend implements GroupBackend {
     "containers[0].securityContext",
     "containers[0].volumeMounts",
   ];
+  /** @param agent of a real host. Groups that it takes are removed again. */
+  constructor(private readonly agent?: UseAgent) {
+    this.name = agent ? "a real host" : "host";
+  }
+
   async start(): Promise<void> {}
   async stop(): Promise<void> {}
 
@@ -34,8 +43,26 @@ export class HostBackend implements GroupBackend {
     this.declare(name, args);
     await settled();
     const { inputs } = registrations.find(({ type }) => type === "palisade:index:GroupDeployment")!;
-    return takenFromSpec(toGroupSpec(plain(inputs) as Properties));
+    const sent = toGroupSpec(plain(inputs) as Properties);
+    return takenFromSpec(this.agent ? await reported(sent, this.agent) : sent);
   }
+}
+
+/** Has a host take a group. What it reports has no secrets in it; they are put back from what it was sent. */
+async function reported(sent: GroupSpec, agent: UseAgent): Promise<GroupSpec> {
+  const { spec } = await agent((client) => client.applyGroup(sent));
+  await agent((client) => client.deleteGroup(sent.name));
+  spec!.containers.forEach((container, index) => {
+    container.environment.forEach((variable, place) => {
+      expect(variable.secureValue).toBe("");
+      variable.secureValue = sent.containers[index]!.environment[place]!.secureValue;
+    });
+  });
+  spec!.imageRegistries.forEach((registry, index) => {
+    expect(registry.password).toBe("");
+    registry.password = sent.imageRegistries[index]!.password;
+  });
+  return spec!;
 }
 
 /** What a host's agent was told, or reports. */

@@ -143,6 +143,7 @@ func (n *network) readHost() error {
 	}
 	var host []netip.Addr
 	devices := map[int]bool{}
+	mtu := 0
 	for _, link := range links {
 		addresses, err := n.handle.AddrList(link, netlink.FAMILY_ALL)
 		if err != nil {
@@ -164,6 +165,9 @@ func (n *network) readHost() error {
 		}
 		if n.leadsOutside(link) {
 			devices[device.Interface] = true
+			if own := link.Attrs().MTU; mtu == 0 || own < mtu {
+				mtu = own
+			}
 			if err := n.datapath.AddDevice(device); err != nil {
 				return err
 			}
@@ -176,7 +180,7 @@ func (n *network) readHost() error {
 			}
 		}
 	}
-	n.devices = devices
+	n.devices, n.mtu = devices, mtu
 	return n.datapath.SetHost(host...)
 }
 

@@ -1,6 +1,7 @@
 package netd
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -30,8 +31,10 @@ type network struct {
 	device string
 	// devices are the indices of those that the datapath knows.
 	devices map[int]bool
-	logger  *slog.Logger
-	flows   *flowHub
+	// mtu is the smallest of theirs, and what containers' links have: a larger packet would end at the host. Zero: there are none.
+	mtu    int
+	logger *slog.Logger
+	flows  *flowHub
 
 	mutex sync.Mutex
 	store *store
@@ -89,7 +92,7 @@ func (n *network) add(c container) (attachment, error) {
 		return attachment{}, fmt.Errorf("network namespace %s: %w", c.Namespace, err)
 	}
 	defer func() { _ = namespace.Close() }()
-	plug := datapath.Plug{Name: c.Name, Container: c.Interface, Host: c.hostInterface(), MTU: c.MTU}
+	plug := datapath.Plug{Name: c.Name, Container: c.Interface, Host: c.hostInterface(), MTU: cmp.Or(c.MTU, n.mtu)}
 	if plug.IPv4, err = n.free(n.prefixes[0]); err != nil {
 		return attachment{}, err
 	}

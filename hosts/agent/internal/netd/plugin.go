@@ -28,7 +28,7 @@ type pluginConfig struct {
 	types.NetConf
 	// Socket of netd. Default: Socket.
 	Socket string `json:"socket"`
-	// MTU of containers' links. Default: the kernel's.
+	// MTU of containers' links. Default: the smallest of the devices to other machines.
 	MTU int `json:"mtu"`
 	// RuntimeConfig is what the runtime adds for capabilities that the configuration names.
 	RuntimeConfig struct {

@@ -112,6 +112,33 @@ func TestPublishedPort(t *testing.T) {
 	h.wantClosed(8080, "after DEL")
 }
 
+// Nothing says to a container that the host's way out is narrower than its link; so it never is.
+func TestLinksAreAsNarrowAsTheWayOut(t *testing.T) {
+	const narrow = 1400
+	h := newConnectedHost(t)
+	uplink, err := h.lab.Nodes[lab.Host].Handle.LinkByName("uplink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.lab.Nodes[lab.Host].Handle.LinkSetMTU(uplink, narrow); err != nil {
+		t.Fatal(err)
+	}
+	h.kill()
+	h.start()
+	server := newNamespace(t)
+	defer server.Close()
+	if _, err := h.plugin("ADD", "one", server, "server"); err != nil {
+		t.Fatal(err)
+	}
+	link, err := server.Handle.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mtu := link.Attrs().MTU; mtu != narrow {
+		t.Errorf("MTU %d of the container's link, the device to other machines has %d", mtu, narrow)
+	}
+}
+
 // What cannot be connected is refused before anything changes.
 func TestRefusedPorts(t *testing.T) {
 	h := newConnectedHost(t)
