@@ -69,7 +69,7 @@ metal: build ## Installs a host on an emulated machine over SSH, interrupted and
 	@node node_modules/vitest/vitest.mjs run --project metal
 
 .PHONY: conformance
-conformance: setup ## Network policies against the oracles of Cyclonus and network-policy-api; ends with the table of their rows
+conformance: setup ## The network at full length: policies against the oracles of Cyclonus and network-policy-api, the datapath; ends with its table
 	@tools/conformance.sh
 
 .PHONY: fuzz
