@@ -10,6 +10,19 @@ import (
 
 // What tests of the outside need from the inside.
 
+// Other programs than the checked in ones, to see that tests fail on them.
+func init() {
+	file := os.Getenv("PALISADE_BPF_OBJECT")
+	if file == "" {
+		return
+	}
+	object, err := os.ReadFile(file)
+	if err != nil {
+		panic(err)
+	}
+	_DatapathBytes = object
+}
+
 // Hook is where a program is attached.
 type Hook = hook
 

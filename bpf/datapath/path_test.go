@@ -300,26 +300,11 @@ func pathMTU(node *lab.Node, to netip.Addr) (mtu int, err error) {
 // serve answers each connection of a port with `do`.
 func serve(t *testing.T, node *lab.Node, address netip.AddrPort, do func(net.Conn)) {
 	t.Helper()
-	var listener net.Listener
-	if err := node.Do(func() (err error) {
-		listener, err = net.Listen("tcp", address.String())
-		return err
-	}); err != nil {
+	stop, err := node.Answer(address.String(), do)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer connection.Close()
-				do(connection)
-			}()
-		}
-	}()
+	t.Cleanup(stop)
 }
 
 // serveSink takes all that it is sent, and answers with a word.

@@ -74,24 +74,9 @@ func TestTraffic(t *testing.T) {
 // whoami answers every connection with the address that it sees.
 func whoami(t *testing.T, node *lab.Node, address netip.AddrPort) {
 	t.Helper()
-	var listener net.Listener
-	if err := node.Do(func() (err error) {
-		listener, err = net.Listen("tcp", address.String())
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			fmt.Fprint(connection, connection.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
-			connection.Close()
-		}
-	}()
+	serve(t, node, address, func(connection net.Conn) {
+		fmt.Fprint(connection, connection.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+	})
 }
 
 func dial(node *lab.Node, network, address string) (connection net.Conn, err error) {

@@ -166,7 +166,21 @@ func (n *Node) Serve(protocol string, address netip.AddrPort) error {
 }
 
 func serveTCP(address netip.AddrPort) (func(), error) {
-	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(address))
+	return answer(address.String(), func(net.Conn) {})
+}
+
+// Answer hands each connection to a TCP address, `:80` for all of the namespace, to `do`, and closes it after that. It returns what
+// ends it.
+func (n *Namespace) Answer(address string, do func(net.Conn)) (stop func(), err error) {
+	err = n.Do(func() error {
+		stop, err = answer(address, do)
+		return err
+	})
+	return stop, err
+}
+
+func answer(address string, do func(net.Conn)) (func(), error) {
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +190,10 @@ func serveTCP(address netip.AddrPort) (func(), error) {
 			if err != nil {
 				return
 			}
-			_ = connection.Close()
+			go func() {
+				defer func() { _ = connection.Close() }()
+				do(connection)
+			}()
 		}
 	}()
 	return func() { _ = listener.Close() }, nil

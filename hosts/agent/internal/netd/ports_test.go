@@ -32,24 +32,11 @@ func newConnectedHost(t *testing.T) *host {
 // answerWith serves a word on port 80 of every address of a namespace.
 func answerWith(t *testing.T, in *lab.Namespace, word string) {
 	t.Helper()
-	var listener net.Listener
-	if err := in.Do(func() (err error) {
-		listener, err = net.Listen("tcp", ":80")
-		return err
-	}); err != nil {
+	stop, err := in.Answer(":80", func(connection net.Conn) { _, _ = io.WriteString(connection, word) })
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(connection, word)
-			connection.Close()
-		}
-	}()
+	t.Cleanup(stop)
 }
 
 // fromWorld asks a port of the host as another machine, and returns the answer or the error. IPv6 of a new link is ready a
