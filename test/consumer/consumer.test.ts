@@ -145,7 +145,7 @@ for (const subPath of ["azure", "kubernetes"]) {
 
 describe("the package's host", () => {
   it("is prebuilt: the agent with its BPF programs, and all that the image's definition takes", async () => {
-    const programs = ["palisade-agent", "palisade-initrd", "containerd", "containerd-shim-runc-v2", "cni/loopback"];
+    const programs = ["palisade-agent", "palisade-initrd", "containerd", "containerd-shim-runc-v2"];
     for (const program of programs) {
       expect(statSync(path.join(consumer.package, "dist/host", program)).mode & 0o111, program).toBe(0o111);
     }
