@@ -202,7 +202,7 @@ describe("the host that make up made", () => {
 });
 
 interface Exported {
-  deployment: { resources: (StateResource & { parent?: string; provider?: string })[] };
+  deployment: { resources: (StateResource & { parent?: string; provider?: string; dependencies?: string[] })[] };
 }
 
 /** Takes our resources out of the state and writes down, as `pulumi import` wants it, what they were. */
@@ -223,7 +223,10 @@ async function loseResources(): Promise<void> {
     ...(parent!.includes("pulumi:pulumi:Stack") ? {} : { parent: named(parent!) }),
   }));
   writeFileSync(path.join(environment.root, "import.json"), JSON.stringify({ nameTable, resources }));
-  state.deployment.resources = state.deployment.resources.filter((one) => !isOurs(one));
+  const gone = new Set(lost.map(({ urn }) => urn));
+  state.deployment.resources = state.deployment.resources
+    .filter((one) => !isOurs(one))
+    .map((one) => ({ ...one, dependencies: one.dependencies?.filter((urn) => !gone.has(urn)) }));
   const file = path.join(environment.root, "state.json");
   writeFileSync(file, JSON.stringify(state), { mode: 0o600 });
   expect((await environment.pulumi("stack", "import", "--file", file)).exitCode).toBe(0);
