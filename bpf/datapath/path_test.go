@@ -23,14 +23,22 @@ import (
 // transferred is how much goes each way in one transfer.
 const transferred = 1 << 20
 
+// dialFor connects, for at most so long.
+func dialFor(atMost time.Duration, from *lab.Node, to netip.AddrPort) (net.Conn, error) {
+	connection, err := dial(from, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return connection, connection.SetDeadline(time.Now().Add(atMost))
+}
+
 // transfer sends to an echo and compares what comes back.
 func transfer(from *lab.Node, to netip.AddrPort) error {
-	connection, err := dial(from, "tcp", to.String())
+	connection, err := dialFor(20*time.Second, from, to)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	connection.SetDeadline(time.Now().Add(20 * time.Second))
 	sent, received := make([]byte, transferred), make([]byte, transferred)
 	_, _ = rand.Read(sent)
 	writing := make(chan error, 1)
@@ -324,12 +332,11 @@ func serveSource(t *testing.T, node *lab.Node, address netip.AddrPort) {
 }
 
 func upload(from *lab.Node, to netip.AddrPort) error {
-	connection, err := dial(from, "tcp", to.String())
+	connection, err := dialFor(20*time.Second, from, to)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	connection.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := connection.Write(make([]byte, transferred)); err != nil {
 		return err
 	}
@@ -341,12 +348,11 @@ func upload(from *lab.Node, to netip.AddrPort) error {
 }
 
 func download(to *lab.Node, from netip.AddrPort) error {
-	connection, err := dial(to, "tcp", from.String())
+	connection, err := dialFor(20*time.Second, to, from)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	connection.SetDeadline(time.Now().Add(20 * time.Second))
 	n, err := io.Copy(io.Discard, connection)
 	if err == nil && n != transferred {
 		err = fmt.Errorf("%d of %d bytes", n, transferred)
