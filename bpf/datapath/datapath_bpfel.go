@@ -112,7 +112,7 @@ type datapathInterface struct {
 	Subject uint64
 	Mac     [6]uint8
 	HostMac [6]uint8
-	Padding uint32
+	Netkit  uint32
 }
 
 type datapathPacket struct {

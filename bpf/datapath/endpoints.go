@@ -32,6 +32,8 @@ type Endpoint struct {
 	// MAC is that of the container's end, HostMAC that of the host's end.
 	MAC     net.HardwareAddr `json:"mac"`
 	HostMAC net.HardwareAddr `json:"hostMac"`
+	// Netkit says that the link is a netkit pair, not a veth pair.
+	Netkit bool `json:"netkit,omitempty"`
 }
 
 // Device is an interface to other machines.
@@ -151,10 +153,14 @@ func (e Endpoint) addresses() (addresses []netip.Addr) {
 }
 
 func (e Endpoint) interfaceEntry() datapathInterface {
-	return datapathInterface{
+	entry := datapathInterface{
 		Ipv4: toAddress(e.IPv4), Ipv6: toAddress(e.IPv6), Subject: subjectOf(e.Name),
 		Mac: toMAC(e.MAC), HostMac: toMAC(e.HostMAC),
 	}
+	if e.Netkit {
+		entry.Netkit = 1
+	}
+	return entry
 }
 
 func (e Endpoint) entry() datapathEndpoint {

@@ -2,6 +2,7 @@ package datapath_test
 
 import (
 	"encoding/binary"
+	"flag"
 	"net"
 	"net/netip"
 	"testing"
@@ -10,9 +11,12 @@ import (
 	"github.com/palisade-host/palisade/bpf/lab"
 )
 
+var links = flag.String("links", lab.LinksVeth, "kind of the labs' links: veth, or netkit where the kernel has it")
+
 func newLab(t *testing.T, description lab.Description) *lab.Lab {
 	t.Helper()
 	datapath.RequireRoot(t)
+	description.Links = *links
 	running, err := lab.New(description)
 	if err != nil {
 		t.Fatal(err)

@@ -88,7 +88,7 @@ type judgeInterface struct {
 	Subject uint64
 	Mac     [6]uint8
 	HostMac [6]uint8
-	Padding uint32
+	Netkit  uint32
 }
 
 type judgePacket struct {

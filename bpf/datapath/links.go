@@ -82,19 +82,15 @@ func (d *Datapath) attach(where attachment) error {
 	return d.links[where].pin()
 }
 
-// attachTo chooses the kernel's attach point by the kind of the interface: netkit has its own, all others have TCX. What
-// a container sends leaves the peer of a netkit pair, and arrives at the host's end of a veth pair.
+// attachTo chooses the kernel's attach point by the kind of the interface. What a container sends arrives at the host's end of a
+// veth pair, and is met where the container transmits to the peer of a netkit pair.
 func attachTo(where attachment, program *ebpf.Program) (link.Link, error) {
 	device, err := netlink.LinkByIndex(where.ifindex)
 	if err != nil {
 		return nil, err
 	}
-	if device.Type() == "netkit" && (where.hook == hookFromContainer || where.hook == hookToContainer) {
-		point := ebpf.AttachNetkitPrimary
-		if where.hook == hookFromContainer {
-			point = ebpf.AttachNetkitPeer
-		}
-		return link.AttachNetkit(link.NetkitOptions{Interface: where.ifindex, Program: program, Attach: point})
+	if device.Type() == "netkit" && where.hook == hookFromContainer {
+		return link.AttachNetkit(link.NetkitOptions{Interface: where.ifindex, Program: program, Attach: ebpf.AttachNetkitPeer})
 	}
 	point := ebpf.AttachTCXIngress
 	if where.hook == hookToContainer || where.hook == hookToDevice {
@@ -112,8 +108,9 @@ func (l *pinnedLink) attached(ifindex int) bool {
 	if tcx := info.TCX(); tcx != nil {
 		return tcx.Ifindex == uint32(ifindex)
 	}
+	// Of a netkit pair the kernel names the container's end, by its number there; it goes together with the host's end.
 	netkit := info.Netkit()
-	return netkit != nil && netkit.Ifindex == uint32(ifindex)
+	return netkit != nil && netkit.Ifindex != 0
 }
 
 // pin repairs a pin that is absent.

@@ -19,6 +19,9 @@ type Plug struct {
 	IPv4, IPv6            netip.Addr
 	// MTU of both ends; zero: the kernel's default.
 	MTU int
+	// Netkit makes a netkit pair (Linux 6.7 and later) instead of a veth pair: the container transmits into the program itself, and
+	// without the program nothing of it passes.
+	Netkit bool
 }
 
 // Connect makes the link, with its addresses and routes, and returns the endpoint that AddEndpoint takes. Both ends are
@@ -31,14 +34,7 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 		return err
 	}
 	defer inside.Close()
-	attributes := netlink.NewLinkAttrs()
-	attributes.Name, attributes.MTU = p.Host, p.MTU
-	// Given, not left to the kernel: udev would replace an address that nobody has chosen while packets are on their way.
-	attributes.HardwareAddr = newMAC()
-	pair := &netlink.Veth{
-		LinkAttrs: attributes,
-		PeerName:  p.Container, PeerHardwareAddr: newMAC(), PeerNamespace: netlink.NsFd(container),
-	}
+	pair := p.pair(container)
 	if err := host.LinkAdd(pair); err != nil {
 		return fmt.Errorf("link %s: %w", p.Host, err)
 	}
@@ -67,6 +63,7 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 	endpoint := Endpoint{
 		Name: p.Name, Interface: hostEnd.Attrs().Index, IPv4: p.IPv4, IPv6: p.IPv6,
 		MAC: containerEnd.Attrs().HardwareAddr, HostMAC: hostEnd.Attrs().HardwareAddr,
+		Netkit: p.Netkit,
 	}
 	if err := admit(endpoint); err != nil {
 		return err
@@ -81,8 +78,32 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 		if err := p.route(host, hostEnd, inside, containerEnd, address); err != nil {
 			return fmt.Errorf("address %s: %w", address, err)
 		}
+		if err := judgeItself(inside, container, containerEnd.Attrs().Index, address); err != nil {
+			return fmt.Errorf("address %s: %w", address, err)
+		}
 	}
 	return nil
+}
+
+// pair is the link as it is to be made. Its addresses are given, not left to the kernel: udev would replace an address that nobody
+// has chosen while packets are on their way.
+func (p Plug) pair(container netns.NsHandle) netlink.Link {
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name, attributes.MTU, attributes.HardwareAddr = p.Host, p.MTU, newMAC()
+	if !p.Netkit {
+		return &netlink.Veth{
+			LinkAttrs: attributes,
+			PeerName:  p.Container, PeerHardwareAddr: newMAC(), PeerNamespace: netlink.NsFd(container),
+		}
+	}
+	pair := &netlink.Netkit{
+		LinkAttrs: attributes, PeerPolicy: netlink.NETKIT_POLICY_BLACKHOLE,
+		Scrub: netlink.NETKIT_SCRUB_DEFAULT, PeerScrub: netlink.NETKIT_SCRUB_DEFAULT,
+	}
+	pair.SetPeerAttrs(&netlink.LinkAttrs{
+		Name: p.Container, MTU: p.MTU, HardwareAddr: newMAC(), Namespace: netlink.NsFd(container),
+	})
+	return pair
 }
 
 // newMAC is a random unicast address, administered locally.
@@ -100,19 +121,16 @@ func (p Plug) route(host *netlink.Handle, hostEnd netlink.Link, inside *netlink.
 	if address.Is6() {
 		gateway, family = GatewayIPv6, netlink.FAMILY_V6
 	}
-	single := &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
-	own := &netlink.Addr{IPNet: single}
+	own := &netlink.Addr{IPNet: single(address)}
 	if address.Is6() {
-		own.Flags = unix.IFA_F_NODAD
+		// Without a route to itself by the link: see judgeItself.
+		own.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 	}
 	if err := inside.AddrAdd(containerEnd, own); err != nil {
 		return err
 	}
 	index := containerEnd.Attrs().Index
-	onLink := &netlink.Route{
-		LinkIndex: index, Scope: netlink.SCOPE_LINK,
-		Dst: &net.IPNet{IP: gateway.AsSlice(), Mask: net.CIDRMask(gateway.BitLen(), gateway.BitLen())},
-	}
+	onLink := &netlink.Route{LinkIndex: index, Scope: netlink.SCOPE_LINK, Dst: single(gateway)}
 	byGateway := &netlink.Route{LinkIndex: index, Gw: gateway.AsSlice(), Family: family}
 	for _, route := range []*netlink.Route{onLink, byGateway} {
 		if err := inside.RouteAdd(route); err != nil {
@@ -125,5 +143,10 @@ func (p Plug) route(host *netlink.Handle, hostEnd netlink.Link, inside *netlink.
 	}); err != nil {
 		return err
 	}
-	return host.RouteReplace(&netlink.Route{LinkIndex: hostEnd.Attrs().Index, Dst: single, Scope: netlink.SCOPE_LINK})
+	return host.RouteReplace(&netlink.Route{LinkIndex: hostEnd.Attrs().Index, Dst: single(address), Scope: netlink.SCOPE_LINK})
+}
+
+// single is the network of one address.
+func single(address netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
 }

@@ -53,6 +53,10 @@ func TestTraffic(t *testing.T) {
 						{lab.World, "b", 81, "policy_default_denied"},
 						{lab.Host, "b", 80, ""},
 						{lab.Host, "b", 81, "policy_default_denied"},
+						{"a", "a", 80, ""},
+						{"b", "b", 80, ""},
+						{"b", "b", 81, "policy_default_denied"},
+						{"c", "c", 80, "no_policy"},
 					} {
 						if protocol == "ICMP" {
 							if test.port == 81 {
@@ -68,6 +72,37 @@ func TestTraffic(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a container says by its loopback addresses stays in it, whatever the policy is.
+func TestLoopbackIsNobodysBusiness(t *testing.T) {
+	running := newLab(t, lab.Description{Endpoints: endpoints()})
+	apply(t, running, policyOf(datapath.Subject{Name: "b", Identity: 257, Ingress: enforce(), Egress: enforce()}))
+	own := running.Nodes["b"]
+	for _, test := range []struct{ from, to string }{
+		{"127.0.0.1", "127.0.0.1"}, {"127.0.0.1", own.IPv4.String()}, {"::1", "::1"}, {"::1", own.IPv6.String()},
+	} {
+		to := netip.AddrPortFrom(netip.MustParseAddr(test.to), 8080)
+		stop, err := own.Answer(to.String(), func(net.Conn) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = own.Do(func() error {
+			dialer := net.Dialer{Timeout: lab.Timeout, LocalAddr: &net.TCPAddr{IP: net.ParseIP(test.from)}}
+			connection, err := dialer.Dial("tcp", to.String())
+			if err == nil {
+				_ = connection.Close()
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("from %s: %v", test.from, err)
+		}
+		stop()
+	}
+	if result := probe(t, running, "b", "b", 4, "TCP", 80); result.Reason != "policy_default_denied" {
+		t.Errorf("from its own address: %+v", result)
 	}
 }
 
@@ -431,6 +466,32 @@ func TestAgentGone(t *testing.T) {
 	status, err := next.Status()
 	if err != nil || len(status.Problems) != 0 || status.Generation == 0 {
 		t.Errorf("%+v, %v", status, err)
+	}
+}
+
+// On netkit not even a program that is taken off by hand opens a container's way out.
+func TestNetkitWithoutProgramIsClosed(t *testing.T) {
+	running := newLab(t, lab.Description{Endpoints: endpoints()})
+	if *links != lab.LinksNetkit {
+		t.Skip("a veth pair passes packets on without a program")
+	}
+	apply(t, running, usualPolicy())
+	a := running.Nodes["a"].Endpoint.Interface
+	reaches := func() lab.Result { return probe(t, running, "a", lab.World, 4, "UDP", 80) }
+	if result := reaches(); !result.Allowed {
+		t.Fatalf("with its program: %+v", result)
+	}
+	if err := running.Datapath.Detach(a, datapath.FromContainer); err != nil {
+		t.Fatal(err)
+	}
+	if result := reaches(); result.Reason != "timeout" {
+		t.Errorf("without its program: %+v", result)
+	}
+	if err := running.InHost(func() error { return running.Datapath.Reattach(a, datapath.FromContainer) }); err != nil {
+		t.Fatal(err)
+	}
+	if result := reaches(); !result.Allowed {
+		t.Errorf("with its program again: %+v", result)
 	}
 }
 

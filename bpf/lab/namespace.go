@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Namespace is a network namespace with a thread in it.
@@ -30,7 +31,7 @@ func NewNamespace() (*Namespace, error) {
 		runtime.LockOSThread()
 		var err error
 		if n.NS, err = netns.New(); err == nil {
-			n.Handle, err = netlink.NewHandleAt(n.NS)
+			n.Handle, err = netlink.NewHandleAt(n.NS, unix.NETLINK_ROUTE)
 		}
 		started <- err
 		if err != nil {

@@ -93,7 +93,7 @@ static __always_inline enum reason container_sends(struct __sk_buff *skb, struct
 		return reason;
 	destination = bpf_map_lookup_elem(&endpoints, &p->out.destination);
 	if (destination && destination->ifindex) {
-		*action = deliver(skb, destination);
+		*action = into(skb, destination->ifindex, destination->mac, destination->host_mac, interface->netkit);
 		return REASON_FORWARDED;
 	}
 	if (destination && destination->identity == IDENTITY_HOST)
@@ -156,8 +156,11 @@ SEC("tc")
 int to_container(struct __sk_buff *skb)
 {
 	struct packet *p;
-	__be16 type = start(skb, &p);
+	__be16 type;
 
+	if (skb->mark == MARK_JUDGED)
+		return TC_ACT_OK;
+	type = start(skb, &p);
 	if (!p)
 		return TC_ACT_SHOT;
 	return finish(skb, p, HOOK_TO_CONTAINER, container_receives(skb, p, type), TC_ACT_OK);
@@ -190,7 +193,7 @@ static __always_inline enum reason device_receives(struct __sk_buff *skb, struct
 	reason = translate(skb, p);
 	if (reason != REASON_FORWARDED)
 		return reason;
-	*action = deliver(skb, destination);
+	*action = into(skb, destination->ifindex, destination->mac, destination->host_mac, false);
 	return REASON_FORWARDED;
 }
 

@@ -1,27 +1,13 @@
 /* Where a packet goes. */
 #pragma once
 
+#include "link.h"
 #include "maps.h"
 #include "nat.h"
 #include "parse.h"
 
-#define TC_ACT_OK 0
-#define TC_ACT_SHOT 2
-
 #define AF_INET 2
 #define AF_INET6 10
-
-/* deliver hands the packet to an endpoint of this host: into its namespace, past the host's end of the link. */
-static __always_inline int deliver(struct __sk_buff *skb, const struct endpoint *endpoint)
-{
-	__u8 macs[12];
-
-	memcpy(macs, endpoint->mac, 6);
-	memcpy(macs + 6, endpoint->host_mac, 6);
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
-		return TC_ACT_SHOT;
-	return bpf_redirect_peer(endpoint->ifindex, 0);
-}
 
 static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct packet *p)
 {

@@ -2,6 +2,7 @@
  * that an endpoint says reaches another's or the host's neighbour table. */
 #pragma once
 
+#include "link.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -36,16 +37,10 @@ struct neighbour_message {
 	__u8 mac[6];
 };
 
-/* Sends the frame back to where it came from, with the addresses of the link turned around. */
+/* Sends the frame back to where it came from. */
 static __always_inline int reflect(struct __sk_buff *skb, const struct interface *interface)
 {
-	__u8 macs[12];
-
-	memcpy(macs, interface->mac, 6);
-	memcpy(macs + 6, interface->host_mac, 6);
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
-		return -1;
-	return bpf_redirect_peer(skb->ifindex, 0);
+	return into(skb, skb->ifindex, interface->mac, interface->host_mac, interface->netkit);
 }
 
 static __always_inline enum reason answer_arp(struct __sk_buff *skb, const struct interface *interface, int *action)

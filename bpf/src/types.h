@@ -30,7 +30,9 @@ struct interface {
 	__u64 subject;
 	__u8 mac[6];
 	__u8 host_mac[6];
-	__u32 padding;
+	/* Not zero: a netkit pair, whose program runs where the container transmits. A veth pair's runs where the host
+	 * receives. */
+	__u32 netkit;
 };
 _Static_assert(sizeof(struct interface) == 56, "struct interface has no holes");
 
