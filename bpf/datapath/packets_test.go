@@ -588,6 +588,30 @@ func TestPacketsUnderPolicies(t *testing.T) {
 	}
 }
 
+// N4: half of an endpoint passes nothing: its interface is known, its address is not, as for a moment when it is removed.
+func TestPacketsOfHalfAnEndpoint(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	sent := packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(1000, 80, "")}
+	received := packet{source: lab.HostIPv4, destination: b.b.IPv4, protocol: 17, payload: udp(1000, 80, "")}
+	check := func(want string) {
+		t.Helper()
+		if got, _ := b.fromA(sent); got != want {
+			t.Errorf("to another machine: %s, want %s", got, want)
+		}
+		if got, _ := b.to(b.b, received); got != want {
+			t.Errorf("from the host: %s, want %s", got, want)
+		}
+	}
+	check("forwarded")
+	for _, address := range []netip.Addr{b.a.IPv4, b.b.IPv4} {
+		if err := b.lab.Datapath.DeleteAddress(address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, b.lab, usualPolicy())
+	check("unknown_endpoint")
+}
+
 // N4: what is left of flows that are gone leads nobody astray.
 func TestPacketsTranslated(t *testing.T) {
 	b := newBench(t, lab.Description{Masquerade: true})
