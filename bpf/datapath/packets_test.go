@@ -1,6 +1,7 @@
 package datapath_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -651,6 +652,16 @@ func TestPacketsTranslated(t *testing.T) {
 	if got, to := reaches(reply(7001)); got != "forwarded" || to != b.a.IPv4 {
 		t.Errorf("after the next query the reply is %s, to %s", got, to)
 	}
+	// SCTP's ports stay, so the second endpoint waits for the first one's flow to end.
+	associate := func(node *lab.Node, want string) {
+		t.Helper()
+		p := packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 132, payload: sctp(7003, 80)}
+		if got, _ := b.out(node, p); got != want {
+			t.Errorf("%s: SCTP is %s, want %s", node.Name, got, want)
+		}
+	}
+	associate(b.a, "forwarded")
+	associate(b.b, "nat_unsupported")
 	// The flow is cut, and its outside port is still known for it.
 	leave(b.a, 7002)
 	apply(t, b.lab, policyOf(datapath.Subject{Name: "a", Identity: 256, Egress: enforce()}, datapath.Subject{Name: "b", Identity: 257}))
@@ -663,6 +674,8 @@ func TestPacketsTranslated(t *testing.T) {
 	if got, to := reaches(reply(7002)); got != "forwarded" || to != b.b.IPv4 {
 		t.Errorf("the reply to who has the port now is %s, to %s", got, to)
 	}
+	associate(b.a, "policy_default_denied")
+	associate(b.b, "forwarded")
 
 	apply(t, b.lab, open)
 	if err := b.lab.Datapath.PublishByHand(datapath.Published{Address: lab.HostIPv4, Port: 9000, Protocol: "SCTP", Backend: b.b.IPv4, BackendPort: 80}); err != nil {
@@ -675,6 +688,15 @@ func TestPacketsTranslated(t *testing.T) {
 	published.source = b.a.IPv4
 	if got, _ := b.fromA(published); got != "nat_unsupported" {
 		t.Errorf("SCTP to another port from an endpoint: %s", got)
+	}
+
+	// An endpoint by its own published port: the answer has to come back through here.
+	if err := b.lab.Datapath.Publish(datapath.Published{Address: lab.HostIPv4, Port: 8080, Protocol: "TCP", Backend: b.a.IPv4, BackendPort: 80}); err != nil {
+		t.Fatal(err)
+	}
+	got, itself := b.fromA(packet{source: b.a.IPv4, destination: lab.HostIPv4, protocol: 6, payload: tcp(6000, 8080, syn)})
+	if source, destination := itself[26:30], itself[30:34]; got != "forwarded" || !bytes.Equal(source, lab.HostIPv4.AsSlice()) || !bytes.Equal(destination, b.a.IPv4.AsSlice()) {
+		t.Errorf("to itself: %s, from %d to %d", got, source, destination)
 	}
 
 	// Two endpoints with one identifier.
