@@ -71,7 +71,7 @@ func (s rawSocket) receives(want []byte, timeout time.Duration) bool {
 // N10: what an endpoint forges arrives nowhere and is counted; with the programs detached the same frames arrive.
 func TestForgeries(t *testing.T) {
 	observation := row.Observe(t, "N10")
-	observation.Observed = "source address and MAC, ARP, neighbour and router advertisement, forged reply, IP in IP: each dropped and counted"
+	observation.Observed = "source address and MAC, ARP, neighbour and router advertisement, forged reply, VLAN, IP in IP, cut headers: each dropped and counted"
 	observation.Control = "with the program detached each arrives"
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
 	apply(t, running, policyOf(datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "b", Identity: 257}))
@@ -99,6 +99,9 @@ func TestForgeries(t *testing.T) {
 		{"source address, IPv6", "spoofed_source", 0x86dd,
 			packet{source: c.IPv6, destination: b.IPv6, protocol: 17, payload: marked}, mark},
 		{"source MAC", "spoofed_mac", 0x0800, with(func(p *packet) { p.from = otherMAC }), mark},
+		{"of a VLAN", "vlan", 0x0800, packet{etherType: 0x8100, payload: append([]byte{0, 5, 8, 0}, ip.bytes()[2:]...)}, mark},
+		{"IPv4 header cut", "truncated", 0x0800, packet{etherType: 0x0800, payload: mark}, mark},
+		{"IPv6 header cut", "truncated", 0x86dd, packet{etherType: 0x86dd, payload: mark}, mark},
 		{"IP in IP", "tunnel", 0x0800, with(func(p *packet) { p.protocol = 4 }), mark},
 		{"forged reply", "no_connection", 0x0800, with(func(p *packet) { p.protocol, p.payload = 6, append(tcp(80, 1000, syn|ack), mark...) }), mark},
 		{"ARP", "spoofed_arp", 0x0806, arp(2, a.Endpoint.MAC, b.IPv4, lab.HostIPv4), append(append([]byte{}, b.IPv4.AsSlice()...), make([]byte, 6)...)},

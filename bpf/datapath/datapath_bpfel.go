@@ -129,6 +129,7 @@ type datapathPacket struct {
 	Published           datapathAddress
 	PublishedPort       uint16
 	_                   [2]byte
+	Link                uint32
 	Generation          uint32
 	SourceIdentity      uint32
 	DestinationIdentity uint32
@@ -153,7 +154,7 @@ type datapathPacket struct {
 	Ttl                 uint8
 	ReplyOnly           uint8
 	Opened              uint8
-	_                   [6]byte
+	_                   [2]byte
 }
 
 type datapathPortKey struct {

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"testing"
@@ -75,6 +76,35 @@ func (d *Datapath) AllowByHand(name string) error {
 	}
 	defer inner.Close()
 	return inner.Put(datapathRuleKey{Subject: subjectOf(name), Protocol: 6}, datapathRule{Verdict: verdictAllow})
+}
+
+// DeleteAddress removes an endpoint's map entry by hand.
+func (d *Datapath) DeleteAddress(address netip.Addr) error {
+	return d.objects.Endpoints.Delete(toAddress(address))
+}
+
+// PublishByHand publishes what Publish refuses.
+func (d *Datapath) PublishByHand(port Published) error {
+	return d.objects.PublishedPorts.Put(port.entryKey(), port.entry())
+}
+
+// ForgetAliases removes the half-open flows' aliases, as others do that need the room.
+func (d *Datapath) ForgetAliases() error {
+	aliases, err := getAll[datapathTuple, datapathAlias](d.objects.PendingAliases)
+	for key := range aliases {
+		err = errors.Join(err, absent(d.objects.PendingAliases.Delete(key)))
+	}
+	return err
+}
+
+// ExpireFragments makes all first fragments too old for later ones.
+func (d *Datapath) ExpireFragments() error {
+	fragments, err := getAll[datapathFragmentKey, datapathFragment](d.objects.Fragments)
+	for key, fragment := range fragments {
+		fragment.Expires = 1
+		err = errors.Join(err, d.objects.Fragments.Put(key, fragment))
+	}
+	return err
 }
 
 // LinkPin is where the pin of a program lies.

@@ -105,6 +105,7 @@ type judgePacket struct {
 	Published           judgeAddress
 	PublishedPort       uint16
 	_                   [2]byte
+	Link                uint32
 	Generation          uint32
 	SourceIdentity      uint32
 	DestinationIdentity uint32
@@ -129,7 +130,7 @@ type judgePacket struct {
 	Ttl                 uint8
 	ReplyOnly           uint8
 	Opened              uint8
-	_                   [6]byte
+	_                   [2]byte
 }
 
 type judgePublished struct {

@@ -1,6 +1,7 @@
 package datapath_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,21 +30,37 @@ func newBench(t *testing.T, description lab.Description) *bench {
 	description.Endpoints = endpoints()
 	running := newLab(t, description)
 	apply(t, running, usualPolicy())
-	// Their kernels' own packets would be counted, too.
-	for _, endpoint := range description.Endpoints {
-		handle := running.Nodes[endpoint.Name].Handle
-		link, err := handle.LinkByName("eth0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := handle.LinkSetDown(link); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return &bench{
+	b := &bench{
 		t: t, lab: running, a: running.Nodes["a"], b: running.Nodes["b"], c: running.Nodes["c"],
 		uplink: net.HardwareAddr{2, 0, 0, 0, 0, 9},
 	}
+	for _, endpoint := range description.Endpoints {
+		b.silence(endpoint.Name)
+	}
+	return b
+}
+
+// silence takes an endpoint's link down: its kernel's own packets would be counted, too.
+func (b *bench) silence(name string) {
+	b.t.Helper()
+	handle := b.lab.Nodes[name].Handle
+	link, err := handle.LinkByName("eth0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := handle.LinkSetDown(link); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// add connects one more endpoint.
+func (b *bench) add(endpoint lab.Endpoint, link string) *lab.Node {
+	b.t.Helper()
+	if err := b.lab.Add(endpoint, link); err != nil {
+		b.t.Fatal(err)
+	}
+	b.silence(endpoint.Name)
+	return b.lab.Nodes[endpoint.Name]
 }
 
 // reasons counts what met a hook since the start, by reason.
@@ -78,6 +95,21 @@ func (b *bench) from(node *lab.Node, p packet) (string, []byte) {
 func (b *bench) world(p packet) (string, []byte) {
 	p.from, p.to = b.uplink, b.uplink
 	return b.run("from_device", b.lab.Uplink, p.bytes())
+}
+
+// to sends as the host's stack to an endpoint's interface.
+func (b *bench) to(node *lab.Node, p packet) (string, []byte) {
+	p.from, p.to = node.Endpoint.HostMAC, node.Endpoint.MAC
+	return b.run("to_container", node.Endpoint.Interface, p.bytes())
+}
+
+// out sends as an endpoint to other machines: by its link, then by the host's.
+func (b *bench) out(node *lab.Node, p packet) (string, []byte) {
+	p.from, p.to = node.Endpoint.MAC, node.Endpoint.HostMAC
+	if got, frame := b.from(node, p); got != "forwarded" {
+		return got, frame
+	}
+	return b.run("to_device", b.lab.Uplink, p.bytes())
 }
 
 func (b *bench) run(hook string, ifindex int, frame []byte) (reason string, out []byte) {
@@ -140,17 +172,31 @@ func neighbour(kind byte, source, target netip.Addr, mac net.HardwareAddr) packe
 	return packet{source: source, destination: allNodes, protocol: 58, ttl: 255, payload: payload}
 }
 
+// changed differs from a packet in what `change` does.
+func changed(p packet, change func(*packet)) packet {
+	change(&p)
+	return p
+}
+
+// about is the ICMP error that tells a packet's source of a closed port, from the packet's destination.
+func about(told packet) packet {
+	kind, code, protocol := byte(3), byte(3), uint8(1)
+	if told.destination.Is6() {
+		kind, code, protocol = 1, 4, 58
+	}
+	return packet{
+		source: told.destination, destination: told.source, protocol: protocol,
+		payload: icmp(kind, code, append(make([]byte, 4), told.bytes()[2:]...)...),
+	}
+}
+
 // N4: every way in which a packet can end is reached, by a packet that differs from a good one in that point only.
 func TestEveryReasonIsReached(t *testing.T) {
 	observation := row.Observe(t, "N4")
 	b := newBench(t, lab.Description{Masquerade: true})
 	world, host := lab.WorldIPv4, lab.HostIPv4
 	good := func() packet { return b.toB(6, tcp(1000, 80, syn)) }
-	with := func(change func(*packet)) packet {
-		p := good()
-		change(&p)
-		return p
-	}
+	with := func(change func(*packet)) packet { return changed(good(), change) }
 	if err := b.lab.Datapath.Publish(datapath.Published{Address: host, Port: 8080, Protocol: "TCP", Backend: b.b.IPv4, BackendPort: 80}); err != nil {
 		t.Fatal(err)
 	}
@@ -193,14 +239,23 @@ func TestEveryReasonIsReached(t *testing.T) {
 		{"source address of another", "spoofed_source", with(func(p *packet) { p.source = b.c.IPv4 })},
 		{"source address of another, IPv6", "spoofed_source", packet{source: b.c.IPv6, destination: b.b.IPv6, protocol: 6, payload: tcp(1, 80, syn)}},
 		{"ARP in the name of another", "spoofed_arp", arp(2, b.a.Endpoint.MAC, b.b.IPv4, datapath.GatewayIPv4)},
+		{"ARP cut", "truncated", changed(arp(1, b.a.Endpoint.MAC, b.a.IPv4, datapath.GatewayIPv4), func(p *packet) { p.payload = p.payload[:27] })},
 		{"ARP with another's MAC", "spoofed_arp", arp(1, otherMAC, b.a.IPv4, datapath.GatewayIPv4)},
 		{"ARP for a neighbour", "arp_unexpected", arp(1, b.a.Endpoint.MAC, b.a.IPv4, b.b.IPv4)},
 		{"unasked ARP reply", "arp_unexpected", arp(2, b.a.Endpoint.MAC, b.a.IPv4, datapath.GatewayIPv4)},
 		{"advertisement in the name of another", "spoofed_neighbour", neighbour(136, b.b.IPv6, b.b.IPv6, b.a.Endpoint.MAC)},
 		{"solicitation in the name of another", "spoofed_neighbour", neighbour(135, b.b.IPv6, gateway6, b.a.Endpoint.MAC)},
+		{"solicitation by way of a router", "spoofed_neighbour", changed(neighbour(135, b.a.IPv6, gateway6, b.a.Endpoint.MAC), func(p *packet) { p.ttl = 64 })},
+		{"solicitation in fragments", "spoofed_neighbour", changed(neighbour(135, b.a.IPv6, gateway6, b.a.Endpoint.MAC), func(p *packet) {
+			p.protocol, p.options = 44, []byte{58, 0, 0, 1, 0, 0, 0, 1}
+		})},
+		{"solicitation of a neighbour on the link", "spoofed_neighbour", neighbour(135, b.a.IPv6, linkLocal, b.a.Endpoint.MAC)},
+		{"solicitation of a neighbour behind the gateway", "spoofed_neighbour", neighbour(135, b.a.IPv6, netip.MustParseAddr("2001:db8::1"), b.a.Endpoint.MAC)},
+		{"probe of another's address", "spoofed_neighbour", neighbour(135, netip.IPv6Unspecified(), b.b.IPv6, b.a.Endpoint.MAC)},
 		{"redirect", "spoofed_neighbour", neighbour(137, linkLocal, gateway6, b.a.Endpoint.MAC)},
 		{"router advertisement", "router_advertisement", neighbour(134, linkLocal, gateway6, b.a.Endpoint.MAC)},
 		{"IP in IP", "tunnel", with(func(p *packet) { p.protocol = 4 })},
+		{"IPv6 in IP", "tunnel", with(func(p *packet) { p.protocol = 41 })},
 		{"GRE", "tunnel", with(func(p *packet) { p.protocol = 47 })},
 		{"multicast", "multicast", with(func(p *packet) { p.destination = netip.MustParseAddr("224.0.0.251") })},
 		{"broadcast", "multicast", with(func(p *packet) { p.destination = netip.MustParseAddr("255.255.255.255") })},
@@ -212,8 +267,8 @@ func TestEveryReasonIsReached(t *testing.T) {
 		{"forged SYN ACK", "no_connection", b.toB(6, tcp(1001, 80, syn|ack))},
 		{"echo reply to nothing", "no_connection", b.toB(1, icmp(0, 0, 0, 1, 0, 1))},
 		{"SYN FIN", "tcp_invalid", b.toB(6, tcp(1001, 80, syn|fin))},
-		{"error about nothing", "icmp_unrelated", b.toB(1, icmp(3, 3, append([]byte{0, 0, 0, 0},
-			packet{source: b.b.IPv4, destination: b.a.IPv4, protocol: 6, payload: tcp(80, 999, ack)}.bytes()[2:]...)...))},
+		{"echo reply to nothing, IPv6", "no_connection", b.toB6(58, icmp(129, 0, 0, 1, 0, 1))},
+		{"error about nothing", "icmp_unrelated", about(packet{source: b.b.IPv4, destination: b.a.IPv4, protocol: 6, payload: tcp(80, 999, ack)})},
 		{"last hop", "ttl_exceeded", with(func(p *packet) { p.destination, p.ttl = world, 1 })},
 	} {
 		got, _ := b.fromA(test.packet)
@@ -244,11 +299,7 @@ func TestEveryReasonIsReached(t *testing.T) {
 
 	// Two endpoints with one source port to one destination: SCTP cannot be given another, TCP has a range of them.
 	leave := func(node *lab.Node, protocol uint8, payload []byte) string {
-		p := packet{source: node.IPv4, destination: world, protocol: protocol, payload: payload, from: node.Endpoint.MAC, to: node.Endpoint.HostMAC}
-		if got, _ := b.from(node, p); got != "forwarded" {
-			return got
-		}
-		got, _ := b.run("to_device", b.lab.Uplink, p.bytes())
+		got, _ := b.out(node, packet{source: node.IPv4, destination: world, protocol: protocol, payload: payload})
 		return got
 	}
 	check("SCTP", "forwarded", leave(b.a, 132, sctp(7000, 80)))
@@ -276,6 +327,399 @@ func TestEveryReasonIsReached(t *testing.T) {
 		if !reached[reason] {
 			t.Errorf("no packet of this test ends as %s", reason)
 		}
+	}
+}
+
+// N4: what the host's stack sends an endpoint.
+func TestPacketsToContainer(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	good := func() packet {
+		return packet{source: lab.HostIPv4, destination: b.b.IPv4, protocol: 6, payload: tcp(1000, 80, syn)}
+	}
+	with := func(change func(*packet)) packet { return changed(good(), change) }
+	for _, test := range []struct {
+		name, reason string
+		packet       packet
+	}{
+		{"allowed", "forwarded", good()},
+		{"LLDP", "unknown_ethertype", packet{etherType: 0x88cc, payload: make([]byte, 46)}},
+		{"VLAN", "vlan", packet{etherType: 0x8100, payload: make([]byte, 46)}},
+		{"QinQ", "vlan", packet{etherType: 0x88a8, payload: make([]byte, 46)}},
+		{"ARP", "arp_unexpected", arp(1, b.b.Endpoint.HostMAC, lab.HostIPv4, b.b.IPv4)},
+		{"TCP header cut", "truncated", with(func(p *packet) { p.payload = p.payload[:19] })},
+		{"multicast", "multicast", with(func(p *packet) { p.destination = netip.MustParseAddr("224.0.0.251") })},
+		{"multicast listener query", "link_chatter", packet{source: gateway6, destination: allNodes, protocol: 58, ttl: 1, payload: icmp(130, 0, make([]byte, 20)...)}},
+		{"of another endpoint", "not_for_endpoint", with(func(p *packet) { p.destination = b.c.IPv4 })},
+		{"from another endpoint", "spoofed_source", with(func(p *packet) { p.source = b.a.IPv4 })},
+		{"IP in IP", "tunnel", with(func(p *packet) { p.protocol = 4 })},
+		{"denied port", "policy_denied", with(func(p *packet) { p.payload = tcp(1000, 82, syn) })},
+	} {
+		if got, _ := b.to(b.b, test.packet); got != test.reason {
+			t.Errorf("%s: %s, want %s", test.name, got, test.reason)
+		}
+	}
+}
+
+// N4: what other machines send, and what endpoints send to them.
+func TestPacketsOfDevices(t *testing.T) {
+	b := newBench(t, lab.Description{Masquerade: true})
+	good := func() packet {
+		return packet{source: lab.WorldIPv4, destination: b.b.IPv4, protocol: 6, payload: tcp(1000, 80, syn)}
+	}
+	with := func(change func(*packet)) packet { return changed(good(), change) }
+	for _, test := range []struct {
+		name, reason string
+		packet       packet
+	}{
+		{"allowed", "forwarded", good()},
+		{"from an endpoint", "spoofed_source", with(func(p *packet) { p.source = b.a.IPv4 })},
+		{"from the host", "spoofed_source", with(func(p *packet) { p.source = lab.HostIPv4 })},
+		{"mapped source in IPv6", "bad_header", packet{
+			source: netip.AddrFrom16(lab.WorldIPv4.As16()), destination: b.b.IPv6, protocol: 6, payload: tcp(1000, 80, syn)}},
+		{"IP in IP", "tunnel", with(func(p *packet) { p.protocol = 4 })},
+		{"TCP header cut", "truncated", with(func(p *packet) { p.payload = p.payload[:19] })},
+		{"TCP header to the host cut", "forwarded", with(func(p *packet) { p.destination, p.payload = lab.HostIPv4, p.payload[:19] })},
+		{"denied port", "policy_denied", with(func(p *packet) { p.payload = tcp(1000, 82, syn) })},
+	} {
+		if got, _ := b.world(test.packet); got != test.reason {
+			t.Errorf("%s: %s, want %s", test.name, got, test.reason)
+		}
+	}
+
+	leaving := packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(1000, 53, "")}
+	if got, _ := b.out(b.a, leaving); got != "forwarded" {
+		t.Errorf("to another machine: %s", got)
+	}
+	leaving.from, leaving.to = b.a.Endpoint.MAC, b.a.Endpoint.HostMAC
+	for _, test := range []struct {
+		name, reason string
+		packet       packet
+	}{
+		{"past the endpoint's link", "no_connection", changed(leaving, func(p *packet) { p.payload = udp(1001, 53, "") })},
+		{"an error past the endpoint's link", "icmp_unrelated", changed(about(packet{
+			source: lab.WorldIPv4, destination: b.a.IPv4, protocol: 17, payload: udp(53, 1001, "")}), func(p *packet) { p.from, p.to = leaving.from, leaving.to })},
+		{"UDP header cut", "truncated", changed(leaving, func(p *packet) { p.payload = p.payload[:7] })},
+	} {
+		if got, _ := b.run("to_device", b.lab.Uplink, test.packet.bytes()); got != test.reason {
+			t.Errorf("%s: %s, want %s", test.name, got, test.reason)
+		}
+	}
+}
+
+// N4: headers that differ from good ones in one field.
+func TestPacketHeaders(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	const ip = 14
+	set := func(at int, value ...byte) func([]byte) []byte {
+		return func(frame []byte) []byte {
+			copy(frame[at:], value)
+			return frame
+		}
+	}
+	ipv4, ipv6 := b.toB(17, udp(1000, 80, "palisade")), b.toB6(17, udp(1000, 80, "palisade"))
+	unknown := changed(ipv6, func(p *packet) { p.protocol, p.options = 0, []byte{253, 0, 1, 4, 0, 0, 0, 0} })
+	fragment := func(options ...byte) packet {
+		return changed(ipv6, func(p *packet) { p.protocol, p.options = 44, options })
+	}
+	for _, test := range []struct {
+		name, reason string
+		packet       packet
+		change       func([]byte) []byte
+	}{
+		{"IPv4", "forwarded", ipv4, set(0)},
+		{"IPv6", "forwarded", ipv6, set(0)},
+		{"IPv4 of version 5", "bad_header", ipv4, set(ip, 0x55)},
+		{"IPv6 of version 7", "bad_header", ipv6, set(ip, 0x70)},
+		{"IPv4 shorter than its header", "bad_header", ipv4, set(ip+2, 0, 19)},
+		{"IPv4 longer than the frame", "truncated", ipv4, set(ip+2, 0, 37)},
+		{"IPv6 longer than the frame", "truncated", ipv6, set(ip+4, 0, 17)},
+		{"mapped source in IPv6", "bad_header", changed(ipv6, func(p *packet) { p.source = netip.AddrFrom16(b.a.IPv4.As16()) }), set(0)},
+		// No rule names this protocol, and none of its bytes are looked at.
+		{"unknown protocol", "policy_default_denied", unknown, set(0)},
+		{"options behind the packet's end", "truncated", unknown, set(ip+40+1, 9)},
+		{"first fragment", "forwarded", fragment(17, 0, 0, 1, 0, 0, 0, 1), set(0)},
+		{"a fragment of a fragment", "extension_headers", fragment(44, 0, 0, 1, 0, 0, 0, 1, 17, 0, 0, 0, 0, 0, 0, 1), set(0)},
+	} {
+		p := test.packet
+		p.from, p.to = b.a.Endpoint.MAC, b.a.Endpoint.HostMAC
+		if got, _ := b.run("from_container", b.a.Endpoint.Interface, test.change(p.bytes())); got != test.reason {
+			t.Errorf("%s: %s, want %s", test.name, got, test.reason)
+		}
+	}
+}
+
+// N4: an ICMP error passes where it tells its receiver of a packet of its own, in a flow that is there.
+func TestPacketErrors(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	a, c, world, host := b.a, b.c, b.lab.Nodes[lab.World], b.lab.Nodes[lab.Host]
+	for _, family := range []int{4, 6} {
+		of := func(from, to *lab.Node, protocol uint8, payload []byte) packet {
+			return packet{source: from.Address(family), destination: to.Address(family), protocol: protocol, payload: payload}
+		}
+		echo, other, headers := uint8(1), icmp(13, 0, 0, 0, 0, 0), 20
+		request := icmp(8, 0, 0, 5, 0, 0)
+		if family == 6 {
+			echo, other, headers = 58, icmp(139, 0, 0, 0, 0, 0), 40
+			request = icmp(128, 0, 0, 5, 0, 0)
+		}
+		// The flows.
+		first, published := of(a, b.b, 6, tcp(1000, 80, syn)), of(world, b.b, 6, tcp(5000, 80, syn))
+		query := of(a, world, 17, udp(9000, 53, ""))
+		ping, strange := of(a, b.b, echo, request), of(b.b, a, echo, other)
+		// Its ports are what an inner header of 16 bytes would have in their place: the address of a.
+		odd := of(b.b, a, 17, udp(0x0a01, 1, ""))
+		for name, got := range map[string]func() (string, []byte){
+			"to b":            func() (string, []byte) { return b.fromA(first) },
+			"from outside":    func() (string, []byte) { return b.world(published) },
+			"to outside":      func() (string, []byte) { return b.fromA(query) },
+			"echo":            func() (string, []byte) { return b.fromA(ping) },
+			"unknown request": func() (string, []byte) { return b.from(b.b, strange) },
+			"odd ports":       func() (string, []byte) { return b.from(b.b, odd) },
+		} {
+			if got, _ := got(); got != "forwarded" {
+				t.Fatalf("IPv%d, %s: %s", family, name, got)
+			}
+		}
+		const inner = 8
+		set := func(told packet, at int, value ...byte) packet {
+			return changed(about(told), func(p *packet) { copy(p.payload[inner+at:], value) })
+		}
+		cut := func(told packet, length int) packet {
+			return changed(about(told), func(p *packet) { p.payload = p.payload[:inner+length] })
+		}
+		elsewhere := func(p packet, to *lab.Node) packet {
+			return changed(p, func(p *packet) { p.destination = to.Address(family) })
+		}
+		answer := of(b.b, a, 6, tcp(80, 1000, ack))
+		for _, test := range []struct {
+			name, reason string
+			send         func(packet) (string, []byte)
+			packet       packet
+		}{
+			{"about a packet", "forwarded", func(p packet) (string, []byte) { return b.from(b.b, p) }, about(first)},
+			{"about an echo request", "forwarded", func(p packet) (string, []byte) { return b.from(b.b, p) }, about(ping)},
+			{"about an answer", "forwarded", b.fromA, about(answer)},
+			{"to who did not send it", "icmp_unrelated", b.fromA, elsewhere(about(answer), c)},
+			{"about a packet from outside", "forwarded", func(p packet) (string, []byte) { return b.from(b.b, p) }, about(published)},
+			{"about a packet to outside", "forwarded", b.world, about(query)},
+			{"about a packet to outside, to who did not send it", "icmp_unrelated", b.world, elsewhere(about(query), b.b)},
+			{"about a packet to another", "icmp_unrelated", b.fromA, changed(about(of(b.b, world, 6, tcp(80, 5000, ack))), func(p *packet) { p.source = a.Address(family) })},
+			{"of the host about an answer", "forwarded", func(p packet) (string, []byte) { return b.to(b.b, p) },
+				changed(about(answer), func(p *packet) { p.source = host.Address(family) })},
+			{"of the host, to who did not send it", "icmp_unrelated", func(p packet) (string, []byte) { return b.to(b.b, p) },
+				elsewhere(changed(about(first), func(p *packet) { p.source = host.Address(family) }), b.b)},
+			{"inner header cut", "truncated", func(p packet) (string, []byte) { return b.from(b.b, p) }, cut(first, headers-1)},
+			{"inner ports cut", "truncated", func(p packet) (string, []byte) { return b.from(b.b, p) }, cut(first, headers+7)},
+			{"inner version", "icmp_unrelated", func(p packet) (string, []byte) { return b.from(b.b, p) }, set(first, 0, 0x75)},
+			{"about an ICMP message that opens no flow", "icmp_unrelated", b.fromA, about(strange)},
+		} {
+			if got, _ := test.send(test.packet); got != test.reason {
+				t.Errorf("IPv%d, error %s: %s, want %s", family, test.name, got, test.reason)
+			}
+		}
+		if family == 6 {
+			continue
+		}
+		for _, test := range []struct {
+			name, reason string
+			packet       packet
+		}{
+			{"about a packet of odd ports", "forwarded", about(odd)},
+			{"with an inner header of 16 bytes", "icmp_unrelated", set(odd, 0, 0x44)},
+			{"about an answer's first fragment", "forwarded", set(answer, 6, 0x20, 0)},
+			{"about an answer's later fragment", "icmp_unrelated", set(answer, 6, 0, 1)},
+		} {
+			if got, _ := b.fromA(test.packet); got != test.reason {
+				t.Errorf("error %s: %s, want %s", test.name, got, test.reason)
+			}
+		}
+	}
+}
+
+// N4: an endpoint has no address of the family that it lacks.
+func TestPacketsOfOneFamily(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	four := b.add(lab.Endpoint{Name: "four", IPv4: netip.MustParseAddr("10.1.0.4")}, "ep4")
+	six := b.add(lab.Endpoint{Name: "six", IPv6: netip.MustParseAddr("fd00::6")}, "ep6")
+	apply(t, b.lab, policyOf(
+		datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "four", Identity: 258}, datapath.Subject{Name: "six", Identity: 259},
+	))
+	none := netip.IPv6Unspecified()
+	for _, test := range []struct {
+		name, reason string
+		node         *lab.Node
+		packet       packet
+	}{
+		{"IPv4", "forwarded", four, packet{source: four.IPv4, destination: b.a.IPv4, protocol: 6, payload: tcp(1000, 80, syn)}},
+		{"IPv6", "forwarded", six, packet{source: six.IPv6, destination: b.a.IPv6, protocol: 6, payload: tcp(1000, 80, syn)}},
+		{"IPv6 from nobody", "spoofed_source", four, packet{source: none, destination: b.a.IPv6, protocol: 6, payload: tcp(1000, 80, syn)}},
+		{"ARP from nobody", "spoofed_arp", six, arp(1, six.Endpoint.MAC, netip.IPv4Unspecified(), datapath.GatewayIPv4)},
+		{"solicitation of nobody", "spoofed_neighbour", four, changed(neighbour(135, none, none, four.Endpoint.MAC), func(p *packet) { p.payload = p.payload[:8] })},
+	} {
+		if got, _ := b.from(test.node, test.packet); got != test.reason {
+			t.Errorf("%s: %s, want %s", test.name, got, test.reason)
+		}
+	}
+}
+
+// N4: a policy's verdict on what an endpoint sends, and on flows that an earlier policy allowed.
+func TestPacketsUnderPolicies(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	flow := b.toB(6, tcp(1000, 80, syn))
+	subjects := func(egress datapath.Direction) datapath.Policy {
+		return policyOf(datapath.Subject{Name: "a", Identity: 256, Egress: egress}, datapath.Subject{Name: "b", Identity: 257})
+	}
+	check := func(name, want string, p packet) {
+		t.Helper()
+		if got, _ := b.fromA(p); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	check("under the first policy", "forwarded", flow)
+	if got, _ := b.from(b.b, packet{source: b.b.IPv4, destination: b.a.IPv4, protocol: 6, payload: tcp(80, 1000, syn)}); got != "tcp_invalid" {
+		t.Errorf("a reply that opens: %s", got)
+	}
+	apply(t, b.lab, subjects(enforce(rule("allow", 0, "TCP", 80))))
+	check("under one that allows it", "forwarded", flow)
+	check("another port", "policy_default_denied", b.toB(6, tcp(1000, 81, syn)))
+	check("another port of another machine", "policy_default_denied", packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 6, payload: tcp(1000, 81, syn)})
+	apply(t, b.lab, subjects(enforce()))
+	for range 2 {
+		check("under one that does not", "policy_default_denied", flow)
+	}
+}
+
+// N4: half of an endpoint passes nothing: its interface is known, its address is not, as for a moment when it is removed.
+func TestPacketsOfHalfAnEndpoint(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	sent := packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(1000, 80, "")}
+	received := packet{source: lab.HostIPv4, destination: b.b.IPv4, protocol: 17, payload: udp(1000, 80, "")}
+	check := func(want string) {
+		t.Helper()
+		if got, _ := b.fromA(sent); got != want {
+			t.Errorf("to another machine: %s, want %s", got, want)
+		}
+		if got, _ := b.to(b.b, received); got != want {
+			t.Errorf("from the host: %s, want %s", got, want)
+		}
+	}
+	check("forwarded")
+	for _, address := range []netip.Addr{b.a.IPv4, b.b.IPv4} {
+		if err := b.lab.Datapath.DeleteAddress(address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, b.lab, usualPolicy())
+	check("unknown_endpoint")
+}
+
+// N4: what is left of flows that are gone leads nobody astray.
+func TestPacketsTranslated(t *testing.T) {
+	b := newBench(t, lab.Description{Masquerade: true})
+	open := policyOf(datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "b", Identity: 257})
+	apply(t, b.lab, open)
+	query := func(node *lab.Node, port uint16) packet {
+		return packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(port, 53, "")}
+	}
+	reply := func(port uint16) packet {
+		return packet{source: lab.WorldIPv4, destination: lab.HostIPv4, protocol: 17, payload: udp(53, port, "")}
+	}
+	// reaches is whom a packet from outside is handed to.
+	reaches := func(p packet) (string, netip.Addr) {
+		got, out := b.world(p)
+		return got, netip.AddrFrom4([4]byte(out[30:34]))
+	}
+	leave := func(node *lab.Node, port uint16) {
+		t.Helper()
+		if got, _ := b.out(node, query(node, port)); got != "forwarded" {
+			t.Fatalf("%s: query from port %d: %s", node.Name, port, got)
+		}
+	}
+
+	leave(b.a, 7000)
+	if got, to := reaches(reply(7000)); got != "forwarded" || to != b.a.IPv4 {
+		t.Errorf("the reply is %s, to %s", got, to)
+	}
+	// Others that are half-open have needed the room.
+	leave(b.a, 7001)
+	if err := b.lab.Datapath.ForgetAliases(); err != nil {
+		t.Fatal(err)
+	}
+	if got, to := reaches(reply(7001)); to != lab.HostIPv4 {
+		t.Errorf("a reply that nobody is known for is %s, to %s", got, to)
+	}
+	leave(b.a, 7001)
+	if got, to := reaches(reply(7001)); got != "forwarded" || to != b.a.IPv4 {
+		t.Errorf("after the next query the reply is %s, to %s", got, to)
+	}
+	// SCTP's ports stay, so the second endpoint waits for the first one's flow to end.
+	associate := func(node *lab.Node, want string) {
+		t.Helper()
+		p := packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 132, payload: sctp(7003, 80)}
+		if got, _ := b.out(node, p); got != want {
+			t.Errorf("%s: SCTP is %s, want %s", node.Name, got, want)
+		}
+	}
+	associate(b.a, "forwarded")
+	associate(b.b, "nat_unsupported")
+	// The flow is cut, and its outside port is still known for it.
+	leave(b.a, 7002)
+	apply(t, b.lab, policyOf(datapath.Subject{Name: "a", Identity: 256, Egress: enforce()}, datapath.Subject{Name: "b", Identity: 257}))
+	for _, want := range []string{"policy_default_denied", "no_connection"} {
+		if got, _ := b.world(reply(7002)); got != want {
+			t.Errorf("the reply to a flow that was cut: %s, want %s", got, want)
+		}
+	}
+	leave(b.b, 7002)
+	if got, to := reaches(reply(7002)); got != "forwarded" || to != b.b.IPv4 {
+		t.Errorf("the reply to who has the port now is %s, to %s", got, to)
+	}
+	associate(b.a, "policy_default_denied")
+	associate(b.b, "forwarded")
+
+	apply(t, b.lab, open)
+	if err := b.lab.Datapath.PublishByHand(datapath.Published{Address: lab.HostIPv4, Port: 9000, Protocol: "SCTP", Backend: b.b.IPv4, BackendPort: 80}); err != nil {
+		t.Fatal(err)
+	}
+	published := packet{source: lab.WorldIPv4, destination: lab.HostIPv4, protocol: 132, payload: sctp(5000, 9000)}
+	if got, _ := b.world(published); got != "nat_unsupported" {
+		t.Errorf("SCTP to another port from outside: %s", got)
+	}
+	published.source = b.a.IPv4
+	if got, _ := b.fromA(published); got != "nat_unsupported" {
+		t.Errorf("SCTP to another port from an endpoint: %s", got)
+	}
+
+	// An endpoint by its own published port: the answer has to come back through here.
+	if err := b.lab.Datapath.Publish(datapath.Published{Address: lab.HostIPv4, Port: 8080, Protocol: "TCP", Backend: b.a.IPv4, BackendPort: 80}); err != nil {
+		t.Fatal(err)
+	}
+	got, itself := b.fromA(packet{source: b.a.IPv4, destination: lab.HostIPv4, protocol: 6, payload: tcp(6000, 8080, syn)})
+	if source, destination := itself[26:30], itself[30:34]; got != "forwarded" || !bytes.Equal(source, lab.HostIPv4.AsSlice()) || !bytes.Equal(destination, b.a.IPv4.AsSlice()) {
+		t.Errorf("to itself: %s, from %d to %d", got, source, destination)
+	}
+
+	// Two endpoints with one identifier.
+	ping := func(node *lab.Node) (id uint16) {
+		t.Helper()
+		p := packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 1, payload: icmp(8, 0, 0, 7, 0, 1)}
+		binary.BigEndian.PutUint16(p.payload[2:], checksum(p.payload))
+		got, out := b.out(node, p)
+		if sum := checksum(out[34:42]); got != "forwarded" || sum != 0 {
+			t.Fatalf("%s: echo request is %s, its checksum is off by %#x", node.Name, got, sum)
+		}
+		return binary.BigEndian.Uint16(out[38:])
+	}
+	if id := ping(b.a); id != 7 {
+		t.Errorf("the first one's identifier is %d outside", id)
+	}
+	id := ping(b.b)
+	if id == 7 {
+		t.Error("the second one's identifier is the first one's outside")
+	}
+	p := packet{source: lab.WorldIPv4, destination: lab.HostIPv4, protocol: 1, payload: icmp(0, 0, byte(id>>8), byte(id), 0, 1)}
+	if got, to := reaches(p); got != "forwarded" || to != b.b.IPv4 {
+		t.Errorf("the second one's reply is %s, to %s", got, to)
 	}
 }
 
@@ -317,6 +761,7 @@ func TestTruncation(t *testing.T) {
 	for name, p := range map[string]packet{
 		"TCP": b.toB(6, tcp(3000, 80, syn)), "UDP": b.toB(17, udp(3000, 80, "")), "ICMP": b.toB(1, icmp(8, 0, 0, 1, 0, 1)),
 		"TCP over IPv6": b.toB6(6, tcp(3000, 80, syn)), "extension headers": extension,
+		"atomic fragment": packet{source: b.a.IPv6, destination: b.b.IPv6, protocol: 44, options: []byte{17, 0, 0, 0, 0, 0, 0, 1}, payload: udp(3000, 80, "")},
 	} {
 		p.from, p.to = b.a.Endpoint.MAC, b.a.Endpoint.HostMAC
 		whole := p.bytes()
@@ -369,6 +814,12 @@ func TestFragments(t *testing.T) {
 		if got, _ := b.fromA(step.packet); got != step.want {
 			t.Errorf("%s: %s, want %s", step.name, got, step.want)
 		}
+	}
+	if err := b.lab.Datapath.ExpireFragments(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := b.fromA(allowedLater); got != "fragment_unknown" {
+		t.Errorf("later fragment of a first one that is too old: %s", got)
 	}
 	// A second "first" fragment with another port does not inherit the verdict on the one before.
 	second, _ := pieces(1, 81)

@@ -50,6 +50,7 @@ static __always_inline enum reason container_sends(struct __sk_buff *skb, struct
 
 	if (!interface)
 		return REASON_UNKNOWN_ENDPOINT;
+	p->link = ifindex;
 	if (type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ)
 		return REASON_VLAN;
 	if (__builtin_memcmp(p->source_mac, interface->mac, ETH_ALEN))
@@ -124,6 +125,7 @@ static __always_inline enum reason container_receives(struct __sk_buff *skb, str
 
 	if (!interface)
 		return REASON_UNKNOWN_ENDPOINT;
+	p->link = ifindex;
 	if (type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ)
 		return REASON_VLAN;
 	/* The host knows its endpoints' addresses by permanent entries. */

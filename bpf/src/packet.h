@@ -34,6 +34,8 @@ struct packet {
 	struct address published;
 	__be16 published_port;
 
+	/* The endpoint's interface at whose link the packet is; zero: it is at a device. */
+	__u32 link;
 	__u32 generation;
 	__u32 source_identity;
 	__u32 destination_identity;

@@ -98,8 +98,9 @@ VERIFIED_ONCE enum reason authorize(struct packet *p)
 	__u32 slot = p->generation & 1;
 	enum reason reason;
 
-	if (!p->generation)
-		return REASON_NO_POLICY;
+	/* At an endpoint's link one side is that endpoint: without its address's entry nobody would be asked for it. */
+	if (p->link && !(source && source->ifindex == p->link) && !(destination && destination->ifindex == p->link))
+		return REASON_UNKNOWN_ENDPOINT;
 	p->source_identity = identity_of(slot, &judged->source, source);
 	p->destination_identity = identity_of(slot, &judged->destination, destination);
 	if (source && source->ifindex) {
