@@ -11,12 +11,12 @@ import (
 	"github.com/palisade-host/palisade/bpf/lab"
 )
 
-var links = flag.String("links", lab.LinksVeth, "kind of the labs' links: veth, or netkit where the kernel has it")
+var links = flag.String("links", string(datapath.Veth), "kind of the labs' links: veth, or netkit where the kernel has it")
 
 func newLab(t *testing.T, description lab.Description) *lab.Lab {
 	t.Helper()
 	datapath.RequireRoot(t)
-	description.Links = *links
+	description.Links = datapath.LinkKind(*links)
 	running, err := lab.New(description)
 	if err != nil {
 		t.Fatal(err)

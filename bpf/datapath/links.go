@@ -89,7 +89,7 @@ func attachTo(where attachment, program *ebpf.Program) (link.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if device.Type() == "netkit" && where.hook == hookFromContainer {
+	if device.Type() == string(Netkit) && where.hook == hookFromContainer {
 		return link.AttachNetkit(link.NetkitOptions{Interface: where.ifindex, Program: program, Attach: ebpf.AttachNetkitPeer})
 	}
 	point := ebpf.AttachTCXIngress

@@ -19,10 +19,19 @@ type Plug struct {
 	IPv4, IPv6            netip.Addr
 	// MTU of both ends; zero: the kernel's default.
 	MTU int
-	// Netkit makes a netkit pair (Linux 6.7 and later) instead of a veth pair: the container transmits into the program itself, and
-	// without the program nothing of it passes.
-	Netkit bool
+	// Kind of the link. Default: a netkit pair where the kernel has them, else a veth pair.
+	Kind LinkKind
 }
+
+// LinkKind is a kind of links between containers and the host.
+type LinkKind string
+
+// Netkit pairs (Linux 6.7 and later): a container transmits into the program itself, and without the program nothing of it passes.
+// Veth pairs: the program is met by what arrives at the host's end, and without it that is the host's stack's.
+const (
+	Netkit LinkKind = "netkit"
+	Veth   LinkKind = "veth"
+)
 
 // Connect makes the link, with its addresses and routes, and returns the endpoint that AddEndpoint takes. Both ends are
 // up only after `admit` has returned: nothing can be sent before.
@@ -34,9 +43,9 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 		return err
 	}
 	defer inside.Close()
-	pair := p.pair(container)
-	if err := host.LinkAdd(pair); err != nil {
-		return fmt.Errorf("link %s: %w", p.Host, err)
+	pair, err := p.addPair(host, container)
+	if err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -63,7 +72,7 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 	endpoint := Endpoint{
 		Name: p.Name, Interface: hostEnd.Attrs().Index, IPv4: p.IPv4, IPv6: p.IPv6,
 		MAC: containerEnd.Attrs().HardwareAddr, HostMAC: hostEnd.Attrs().HardwareAddr,
-		Netkit: p.Netkit,
+		Netkit: pair.Type() == string(Netkit),
 	}
 	if err := admit(endpoint); err != nil {
 		return err
@@ -85,25 +94,52 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 	return nil
 }
 
-// pair is the link as it is to be made. Its addresses are given, not left to the kernel: udev would replace an address that nobody
-// has chosen while packets are on their way.
-func (p Plug) pair(container netns.NsHandle) netlink.Link {
-	attributes := netlink.NewLinkAttrs()
-	attributes.Name, attributes.MTU, attributes.HardwareAddr = p.Host, p.MTU, newMAC()
-	if !p.Netkit {
-		return &netlink.Veth{
-			LinkAttrs: attributes,
-			PeerName:  p.Container, PeerHardwareAddr: newMAC(), PeerNamespace: netlink.NsFd(container),
-		}
+// addPair makes the link.
+func (p Plug) addPair(host *netlink.Handle, container netns.NsHandle) (netlink.Link, error) {
+	var pair netlink.Link
+	switch p.Kind {
+	case "", Netkit:
+		pair = p.netkit(container)
+	case Veth:
+		pair = p.veth(container)
+	default:
+		return nil, fmt.Errorf("link %s: kind %q is neither %s nor %s", p.Host, p.Kind, Netkit, Veth)
 	}
+	err := host.LinkAdd(pair)
+	if p.Kind == "" && errors.Is(err, unix.EOPNOTSUPP) {
+		pair = p.veth(container)
+		err = host.LinkAdd(pair)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("link %s: %w", p.Host, err)
+	}
+	return pair, nil
+}
+
+func (p Plug) netkit(container netns.NsHandle) netlink.Link {
 	pair := &netlink.Netkit{
-		LinkAttrs: attributes, PeerPolicy: netlink.NETKIT_POLICY_BLACKHOLE,
+		LinkAttrs: p.attributes(), PeerPolicy: netlink.NETKIT_POLICY_BLACKHOLE,
 		Scrub: netlink.NETKIT_SCRUB_DEFAULT, PeerScrub: netlink.NETKIT_SCRUB_DEFAULT,
 	}
 	pair.SetPeerAttrs(&netlink.LinkAttrs{
 		Name: p.Container, MTU: p.MTU, HardwareAddr: newMAC(), Namespace: netlink.NsFd(container),
 	})
 	return pair
+}
+
+func (p Plug) veth(container netns.NsHandle) netlink.Link {
+	return &netlink.Veth{
+		LinkAttrs: p.attributes(),
+		PeerName:  p.Container, PeerHardwareAddr: newMAC(), PeerNamespace: netlink.NsFd(container),
+	}
+}
+
+// attributes of the host's end. Addresses are given, not left to the kernel: udev would replace one that nobody has chosen while
+// packets are on their way.
+func (p Plug) attributes() netlink.LinkAttrs {
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name, attributes.MTU, attributes.HardwareAddr = p.Host, p.MTU, newMAC()
+	return attributes
 }
 
 // newMAC is a random unicast address, administered locally.

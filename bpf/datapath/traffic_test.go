@@ -472,7 +472,7 @@ func TestAgentGone(t *testing.T) {
 // On netkit not even a program that is taken off by hand opens a container's way out.
 func TestNetkitWithoutProgramIsClosed(t *testing.T) {
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
-	if *links != lab.LinksNetkit {
+	if *links != string(datapath.Netkit) {
 		t.Skip("a veth pair passes packets on without a program")
 	}
 	apply(t, running, usualPolicy())

@@ -29,12 +29,6 @@ const (
 	World = "world"
 )
 
-// LinksVeth and LinksNetkit are the kinds of links.
-const (
-	LinksVeth   = "veth"
-	LinksNetkit = "netkit"
-)
-
 // Description of a lab.
 type Description struct {
 	Endpoints []Endpoint `json:"endpoints"`
@@ -42,8 +36,8 @@ type Description struct {
 	Policy json.RawMessage `json:"policy,omitempty"`
 	// Masquerade hides endpoints behind the host's addresses.
 	Masquerade bool `json:"masquerade,omitempty"`
-	// Links between endpoints and the host: LinksVeth, the default, or LinksNetkit.
-	Links string `json:"links,omitempty"`
+	// Links is the kind of the links between endpoints and the host.
+	Links datapath.LinkKind `json:"links,omitempty"`
 	// Config of the datapath; its pins are the lab's own.
 	Config datapath.Config `json:"-"`
 	// Unwatched labs read no events, and take no probes.
@@ -94,12 +88,6 @@ type Lab struct {
 
 // New builds a lab and applies its policy. It needs root.
 func New(description Description) (lab *Lab, err error) {
-	if description.Links == "" {
-		description.Links = LinksVeth
-	}
-	if description.Links != LinksVeth && description.Links != LinksNetkit {
-		return nil, fmt.Errorf("links: %q is neither %s nor %s", description.Links, LinksVeth, LinksNetkit)
-	}
 	lab = &Lab{Nodes: map[string]*Node{}, description: description}
 	defer func() {
 		if err != nil {
@@ -278,7 +266,7 @@ func (l *Lab) Add(endpoint Endpoint, link string) error {
 	l.Nodes[endpoint.Name] = node
 	plug := datapath.Plug{
 		Name: endpoint.Name, Container: "eth0", Host: link, IPv4: endpoint.IPv4, IPv6: endpoint.IPv6,
-		Netkit: l.description.Links == LinksNetkit,
+		Kind: l.description.Links,
 	}
 	return plug.Connect(l.Nodes[Host].Handle, namespace.NS, func(admitted datapath.Endpoint) error {
 		node.Endpoint = admitted
