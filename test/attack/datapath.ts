@@ -53,13 +53,16 @@ export function datapathAttacks(host: AttackedHost): void {
   }
   const status = async (): Promise<Status> => JSON.parse(await ask("/v1/status")) as Status;
 
-  /** Index of the device to other machines: the only one that is neither the loopback nor a container's. */
-  async function uplink(): Promise<string> {
+  /** The device to other machines, the only one, and the host's ends of groups' links. */
+  async function devices(): Promise<{ uplink: string; links: string[] }> {
     const names = [...(await host.probe().read("/proc/net/dev")).matchAll(/^\s*(\S+):/gm)].map(([, name]) => name!);
-    const [device, ...others] = names.filter((name) => name !== "lo" && !/^pal[0-9a-f]{12}$/.test(name));
+    const links = names.filter((name) => /^pal[0-9a-f]{12}$/.test(name));
+    const [uplink, ...others] = names.filter((name) => name !== "lo" && !links.includes(name));
     expect(others).toEqual([]);
-    return (await host.probe().read(`/sys/class/net/${device!}/ifindex`)).trim();
+    return { uplink: uplink!, links };
   }
+  const property = async (device: string, name: string): Promise<string> =>
+    (await host.probe().read(`/sys/class/net/${device}/${name}`)).trim();
 
   /** Packets of other machines that the program on the device passed on. */
   async function forwarded(): Promise<number> {
@@ -123,14 +126,24 @@ export function datapathAttacks(host: AttackedHost): void {
       expect(own.split(/\s+/)).toContain("bpf");
     });
 
-    it("closes the port when its program is detached, and netd attaches it again", async () => {
-      await served();
-      const pin = `${pins}/links/${await uplink()}-from_device`;
-      expect(await host.probe().attack("detach", pin)).toBe("done");
-      expect(await request()).not.toBe("HTTP 200");
-      await served();
-      expect(await journal()).toMatch(/repaired.*from_device is not attached/);
+    it("connects groups by netkit", async () => {
+      expect(await journal()).toMatch(/connected.*endpoint=default\/web.*link=netkit/);
     });
+
+    it.each(["from_device", "from_container"] as const)(
+      "is closed when %s is detached, and netd attaches it again",
+      async (program) => {
+        await served();
+        const { uplink, links } = await devices();
+        for (const device of program === "from_device" ? [uplink] : links) {
+          const pin = `${pins}/links/${await property(device, "ifindex")}-${program}`;
+          expect(await host.probe().attack("detach", pin)).toBe("done");
+        }
+        expect(await request()).not.toBe("HTTP 200");
+        await served();
+        expect(await journal()).toMatch(new RegExp(`repaired.*${program} is not attached`));
+      },
+    );
 
     it("goes on without netd", async () => {
       await probe("/usr/bin/systemctl", "kill", "--signal=SIGKILL", "palisade-netd");
