@@ -33,12 +33,15 @@ type Flow struct {
 
 // Events reads flows from the kernel's ring.
 type Events struct {
-	reader *ringbuf.Reader
-	names  names
+	reader   *ringbuf.Reader
+	names    names
+	interval time.Duration
+	deadline time.Time
 }
 
-// Events opens the ring. There is one reader at a time: what it has read is gone.
-func (d *Datapath) Events() (*Events, error) {
+// Events opens the ring, to look at it at least once an interval: flows that were opened do not wake the reader, drops do. There is
+// one reader at a time: what it has read is gone.
+func (d *Datapath) Events(interval time.Duration) (*Events, error) {
 	known, err := readNames()
 	if err != nil {
 		return nil, err
@@ -47,12 +50,12 @@ func (d *Datapath) Events() (*Events, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Events{reader, known}, nil
+	return &Events{reader: reader, names: known, interval: interval}, nil
 }
 
 // Next waits for the next event; os.ErrDeadlineExceeded after the deadline, ringbuf.ErrClosed after Close.
 func (e *Events) Next() (Flow, error) {
-	record, err := e.reader.Read()
+	record, err := e.read()
 	if err != nil {
 		return Flow{}, err
 	}
@@ -75,9 +78,24 @@ func (e *Events) Next() (Flow, error) {
 	}, nil
 }
 
-// SetDeadline of Next; the zero time: none.
+func (e *Events) read() (ringbuf.Record, error) {
+	for {
+		next := time.Now().Add(e.interval)
+		last := !e.deadline.IsZero() && e.deadline.Before(next)
+		if last {
+			next = e.deadline
+		}
+		e.reader.SetDeadline(next)
+		record, err := e.reader.Read()
+		if last || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return record, err
+		}
+	}
+}
+
+// SetDeadline of the next calls of Next; the zero time: none.
 func (e *Events) SetDeadline(deadline time.Time) {
-	e.reader.SetDeadline(deadline)
+	e.deadline = deadline
 }
 
 // Close ends Next in other goroutines.

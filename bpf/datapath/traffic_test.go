@@ -577,7 +577,7 @@ func TestEvents(t *testing.T) {
 			}
 		}
 	}
-	events, err := running.Datapath.Events()
+	events, err := running.Datapath.Events(time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,7 @@ type expectation struct {
 }
 
 func watch(d *datapath.Datapath) (*watcher, error) {
-	events, err := d.Events()
+	events, err := d.Events(5 * time.Millisecond)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,15 @@ static __always_inline void lose_event(void)
 		(*lost)++;
 }
 
+/* A reader looks at the ring by itself every so often; to wake it for each flow would cost as much as the flow. Drops
+ * wake one that has nothing to read, and so does a ring of which an eighth is unread. */
+static __always_inline __u64 wakeup(__u32 reason)
+{
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 8)
+		return BPF_RB_FORCE_WAKEUP;
+	return reason >= REASON_FIRST_DROP ? 0 : BPF_RB_NO_WAKEUP;
+}
+
 /* tell counts the packet and writes its event. A full ring loses the event and counts that; the packet goes its way. */
 VERIFIED_ONCE int tell(struct __sk_buff *skb, struct packet *p, __u8 hook, __u32 reason)
 {
@@ -60,6 +69,6 @@ VERIFIED_ONCE int tell(struct __sk_buff *skb, struct packet *p, __u8 hook, __u32
 	event->hook = hook;
 	event->opened = p->opened;
 	memset(event->padding, 0, sizeof(event->padding));
-	bpf_ringbuf_submit(event, 0);
+	bpf_ringbuf_submit(event, wakeup(reason));
 	return 0;
 }

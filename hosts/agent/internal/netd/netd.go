@@ -19,6 +19,9 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
+// eventInterval is how long a flow that was opened may wait to be shown.
+const eventInterval = 100 * time.Millisecond
+
 // Socket is where the CNI plugin finds the role unless its configuration says otherwise.
 const Socket = "/run/palisade/netd.sock"
 
@@ -49,7 +52,7 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	events, err := network.datapath.Events()
+	events, err := network.datapath.Events(eventInterval)
 	if err != nil {
 		return err
 	}
