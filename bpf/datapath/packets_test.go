@@ -640,6 +640,10 @@ func TestPacketsTranslated(t *testing.T) {
 	if got, to := reaches(reply(7000)); got != "forwarded" || to != b.a.IPv4 {
 		t.Errorf("the reply is %s, to %s", got, to)
 	}
+	got, frame := b.world(about(packet{source: lab.HostIPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(7000, 53, "")}))
+	if outer, inner := frame[30:34], frame[42+12:42+16]; got != "forwarded" || !bytes.Equal(outer, b.a.IPv4.AsSlice()) || !bytes.Equal(inner, outer) {
+		t.Errorf("an error about the query is %s, to %d about a packet of %d", got, outer, inner)
+	}
 	// Others that are half-open have needed the room.
 	leave(b.a, 7001)
 	if err := b.lab.Datapath.ForgetAliases(); err != nil {
@@ -694,8 +698,8 @@ func TestPacketsTranslated(t *testing.T) {
 	if err := b.lab.Datapath.Publish(datapath.Published{Address: lab.HostIPv4, Port: 8080, Protocol: "TCP", Backend: b.a.IPv4, BackendPort: 80}); err != nil {
 		t.Fatal(err)
 	}
-	got, itself := b.fromA(packet{source: b.a.IPv4, destination: lab.HostIPv4, protocol: 6, payload: tcp(6000, 8080, syn)})
-	if source, destination := itself[26:30], itself[30:34]; got != "forwarded" || !bytes.Equal(source, lab.HostIPv4.AsSlice()) || !bytes.Equal(destination, b.a.IPv4.AsSlice()) {
+	got, frame = b.fromA(packet{source: b.a.IPv4, destination: lab.HostIPv4, protocol: 6, payload: tcp(6000, 8080, syn)})
+	if source, destination := frame[26:30], frame[30:34]; got != "forwarded" || !bytes.Equal(source, lab.HostIPv4.AsSlice()) || !bytes.Equal(destination, b.a.IPv4.AsSlice()) {
 		t.Errorf("to itself: %s, from %d to %d", got, source, destination)
 	}
 
