@@ -439,6 +439,9 @@ func TestPacketHeaders(t *testing.T) {
 		// No rule names this protocol, and none of its bytes are looked at.
 		{"unknown protocol", "policy_default_denied", unknown, set(0)},
 		{"options behind the packet's end", "truncated", unknown, set(ip+40+1, 9)},
+		{"options header cut", "truncated", changed(ipv6, func(p *packet) { p.protocol, p.options, p.payload = 60, []byte{17}, nil }), set(0)},
+		// Its first bytes would be taken for another header's.
+		{"fragment header cut", "truncated", changed(ipv6, func(p *packet) { p.protocol, p.options, p.payload = 44, []byte{43, 0, 0, 0, 0, 0, 0}, nil }), set(0)},
 		{"first fragment", "forwarded", fragment(17, 0, 0, 1, 0, 0, 0, 1), set(0)},
 		{"a fragment of a fragment", "extension_headers", fragment(44, 0, 0, 1, 0, 0, 0, 1, 17, 0, 0, 0, 0, 0, 0, 1), set(0)},
 	} {
