@@ -28,6 +28,8 @@ type bench struct {
 func newBench(t *testing.T, description lab.Description) *bench {
 	t.Helper()
 	description.Endpoints = endpoints()
+	// Small maps are made faster; no test fills them.
+	description.Config.Flows, description.Config.PendingFlows = 8192, 16384
 	running := newLab(t, description)
 	apply(t, running, usualPolicy())
 	b := &bench{
@@ -437,6 +439,9 @@ func TestPacketHeaders(t *testing.T) {
 		// No rule names this protocol, and none of its bytes are looked at.
 		{"unknown protocol", "policy_default_denied", unknown, set(0)},
 		{"options behind the packet's end", "truncated", unknown, set(ip+40+1, 9)},
+		{"options header cut", "truncated", changed(ipv6, func(p *packet) { p.protocol, p.options, p.payload = 60, []byte{17}, nil }), set(0)},
+		// Its first bytes would be taken for another header's.
+		{"fragment header cut", "truncated", changed(ipv6, func(p *packet) { p.protocol, p.options, p.payload = 44, []byte{43, 0, 0, 0, 0, 0, 0}, nil }), set(0)},
 		{"first fragment", "forwarded", fragment(17, 0, 0, 1, 0, 0, 0, 1), set(0)},
 		{"a fragment of a fragment", "extension_headers", fragment(44, 0, 0, 1, 0, 0, 0, 1, 17, 0, 0, 0, 0, 0, 0, 1), set(0)},
 	} {
@@ -640,6 +645,10 @@ func TestPacketsTranslated(t *testing.T) {
 	if got, to := reaches(reply(7000)); got != "forwarded" || to != b.a.IPv4 {
 		t.Errorf("the reply is %s, to %s", got, to)
 	}
+	got, frame := b.world(about(packet{source: lab.HostIPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(7000, 53, "")}))
+	if outer, inner := frame[30:34], frame[42+12:42+16]; got != "forwarded" || !bytes.Equal(outer, b.a.IPv4.AsSlice()) || !bytes.Equal(inner, outer) {
+		t.Errorf("an error about the query is %s, to %d about a packet of %d", got, outer, inner)
+	}
 	// Others that are half-open have needed the room.
 	leave(b.a, 7001)
 	if err := b.lab.Datapath.ForgetAliases(); err != nil {
@@ -694,8 +703,8 @@ func TestPacketsTranslated(t *testing.T) {
 	if err := b.lab.Datapath.Publish(datapath.Published{Address: lab.HostIPv4, Port: 8080, Protocol: "TCP", Backend: b.a.IPv4, BackendPort: 80}); err != nil {
 		t.Fatal(err)
 	}
-	got, itself := b.fromA(packet{source: b.a.IPv4, destination: lab.HostIPv4, protocol: 6, payload: tcp(6000, 8080, syn)})
-	if source, destination := itself[26:30], itself[30:34]; got != "forwarded" || !bytes.Equal(source, lab.HostIPv4.AsSlice()) || !bytes.Equal(destination, b.a.IPv4.AsSlice()) {
+	got, frame = b.fromA(packet{source: b.a.IPv4, destination: lab.HostIPv4, protocol: 6, payload: tcp(6000, 8080, syn)})
+	if source, destination := frame[26:30], frame[30:34]; got != "forwarded" || !bytes.Equal(source, lab.HostIPv4.AsSlice()) || !bytes.Equal(destination, b.a.IPv4.AsSlice()) {
 		t.Errorf("to itself: %s, from %d to %d", got, source, destination)
 	}
 
@@ -740,7 +749,8 @@ func TestHeaderLengths(t *testing.T) {
 		}
 	}
 	for words := range 5 {
-		p := b.toB(6, tcp(1000, 80, syn))
+		// Of UDP, as whatever is taken for a TCP header there has no valid length either.
+		p := b.toB(17, udp(1000, 80, ""))
 		p.from, p.to = b.a.Endpoint.MAC, b.a.Endpoint.HostMAC
 		frame := p.bytes()
 		frame[14] = 0x40 | byte(words)

@@ -53,10 +53,14 @@ struct cursor {
 	__u32 end;
 };
 
-/* read copies the next bytes out and moves on; false when the packet ends before. */
+/* read copies the next bytes out and moves on; false, and zeroes, when the packet ends before. */
 static __always_inline __must_check bool read(struct cursor *cursor, void *to, __u32 size)
 {
-	if (cursor->offset + size > cursor->end || bpf_skb_load_bytes(cursor->skb, cursor->offset, to, size))
+	if (cursor->offset + size > cursor->end) {
+		memset(to, 0, size);
+		return false;
+	}
+	if (bpf_skb_load_bytes(cursor->skb, cursor->offset, to, size))
 		return false;
 	cursor->offset += size;
 	return true;
