@@ -73,7 +73,7 @@ conformance: setup ## The network at full length: policies against the oracles o
 	@tools/conformance.sh
 
 .PHONY: fuzz
-fuzz: build ## A million random packets under random policies: eBPF verdicts against an oracle
+fuzz: build ## A million verdicts of random policies and millions of damaged frames against other readings of them
 	@tools/fuzz.sh
 
 .PHONY: bench

@@ -63,6 +63,11 @@ func (e *Events) Next() (Flow, error) {
 	if err := decode(record.RawSample, &event); err != nil {
 		return Flow{}, err
 	}
+	icmp := event.Tuple.Protocol == 1 || event.Tuple.Protocol == 58
+	if icmp && event.Tuple.SourcePort != event.Tuple.DestinationPort {
+		// No identifier of an echo.
+		event.Tuple.SourcePort, event.Tuple.DestinationPort = 0, 0
+	}
 	return Flow{
 		Time:           time.Duration(event.Time),
 		Source:         netip.AddrPortFrom(fromAddress(event.Tuple.Source), fromPort(event.Tuple.SourcePort)),
@@ -182,6 +187,25 @@ func (d *Datapath) LostEvents() (uint64, error) {
 		sum += each
 	}
 	return sum, nil
+}
+
+// RunTime of a program since the kernel counts that (ebpf.EnableStats).
+type RunTime struct {
+	Runs uint64
+	Time time.Duration
+}
+
+// RunTimes of the programs, by their names.
+func (d *Datapath) RunTimes() (map[string]RunTime, error) {
+	times := map[string]RunTime{}
+	for _, hook := range []hook{hookFromContainer, hookToContainer, hookFromDevice, hookToDevice} {
+		stats, err := d.program(hook).Stats()
+		if err != nil {
+			return nil, err
+		}
+		times[string(hook)] = RunTime{stats.RunCount, stats.Runtime}
+	}
+	return times, nil
 }
 
 // WriteMetrics writes Prometheus' text format. Labels are the hooks and reasons only, so their number is bounded.

@@ -173,6 +173,20 @@ func (w *world) direction(identities []uint32) datapath.Direction {
 	return direction
 }
 
+// seedOf a test with random numbers; PALISADE_SEED repeats a run.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	given := os.Getenv("PALISADE_SEED")
+	if given == "" {
+		return uint64(os.Getpid())
+	}
+	seed, err := strconv.ParseUint(given, 10, 64)
+	if err != nil {
+		t.Fatalf("PALISADE_SEED: %v", err)
+	}
+	return seed
+}
+
 // N3: what the programs answer is what the rules say, for random policies and tuples.
 func TestVerdictsEqualTheOracle(t *testing.T) {
 	datapath.RequireRoot(t)
@@ -183,10 +197,7 @@ func TestVerdictsEqualTheOracle(t *testing.T) {
 	} else {
 		observation.Missing = "10^6 tuples (make fuzz)"
 	}
-	seed := uint64(os.Getpid())
-	if given, err := strconv.ParseUint(os.Getenv("PALISADE_SEED"), 10, 64); err == nil {
-		seed = given
-	}
+	seed := seedOf(t)
 	w := &world{
 		random: rand.New(rand.NewPCG(seed, 3)),
 		local:  map[netip.Addr]string{},

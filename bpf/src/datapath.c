@@ -25,6 +25,8 @@ const struct prefix_key *unused_prefix_key __attribute__((unused));
 static __always_inline int finish(struct __sk_buff *skb, struct packet *p, enum hook hook, enum reason reason,
 				  int action)
 {
+	if (reason == REASON_FORWARDED && p->fragment == FRAGMENT_FIRST)
+		remember_fragment(p);
 	tell(skb, p, hook, reason);
 	return reason >= REASON_FIRST_DROP || reason == REASON_LINK_CHATTER ? TC_ACT_SHOT : action;
 }

@@ -77,11 +77,11 @@ VERIFIED_ONCE int masquerade_attempt(struct packet *p, struct flow *flow, __u32 
 	if (flow->masquerade_port) {
 		p->out.source_port = flow->masquerade_port;
 	} else if (attempt) {
-		if (p->protocol == PROTOCOL_SCTP)
+		if (p->protocol == PROTOCOL_SCTP || (is_icmp(p->out.protocol) && !is_echo_tuple(&p->tuple)))
 			return REASON_NAT_UNSUPPORTED;
 		p->out.source_port = bpf_htons(MASQUERADE_FIRST + (hash + attempt) % MASQUERADE_COUNT);
 	}
-	if (is_icmp(p->out.protocol))
+	if (is_echo_tuple(&p->tuple))
 		p->out.destination_port = p->out.source_port;
 	if (p->icmp_error || (flow->flags & FLOW_ALIAS_KEPT))
 		return REASON_FORWARDED;
@@ -94,7 +94,7 @@ VERIFIED_ONCE int masquerade_attempt(struct packet *p, struct flow *flow, __u32 
 		owner = p->tuple;
 		owner.source = taken->address;
 		owner.source_port = taken->port;
-		if (is_icmp(owner.protocol))
+		if (is_echo_tuple(&p->tuple))
 			owner.destination_port = taken->port;
 		ordered_key(&owner, &owner_key);
 		other = flow_lookup(&owner_key, now);

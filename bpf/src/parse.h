@@ -200,6 +200,10 @@ static __always_inline __must_check enum reason parse_l4(struct cursor *cursor, 
 		if (is_icmp_echo(p->protocol, p->icmp_type)) {
 			p->wire.source_port = header.icmp.id;
 			p->wire.destination_port = header.icmp.id;
+		} else {
+			/* A flow of its own for each message, which no echo has: no other one allows it. */
+			p->wire.source_port = bpf_htons(header.icmp.type << 8 | header.icmp.code);
+			p->wire.destination_port = ~p->wire.source_port;
 		}
 		p->icmp_error = is_icmp_error(p->protocol, p->icmp_type);
 		break;
@@ -207,26 +211,36 @@ static __always_inline __must_check enum reason parse_l4(struct cursor *cursor, 
 	return REASON_FORWARDED;
 }
 
-/* Later fragments have no ports: those of the first one are kept for them. */
-static __always_inline __must_check enum reason parse_fragment(struct packet *p, __u16 length)
+static __always_inline struct fragment_key fragment_key(const struct packet *p)
 {
-	struct fragment_key key = {
+	return (struct fragment_key){
 	    .source = p->outer_source,
 	    .destination = p->outer_destination,
 	    .id = p->fragment_id,
 	    .protocol = p->protocol,
 	};
-	struct fragment value = {}, *first;
+}
 
-	if (p->fragment == FRAGMENT_FIRST) {
-		value.expires = bpf_ktime_get_ns() + FRAGMENT_TIMEOUT * SECOND;
-		value.source_port = p->wire.source_port;
-		value.destination_port = p->wire.destination_port;
-		value.icmp_type = p->icmp_type;
-		value.icmp_code = p->icmp_code;
-		bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
-		return REASON_FORWARDED;
-	}
+/* remember_fragment keeps the ports of a first fragment, which has passed, for the later ones, which have none. */
+static __always_inline void remember_fragment(const struct packet *p)
+{
+	struct fragment_key key = fragment_key(p);
+	struct fragment value = {
+	    .expires = bpf_ktime_get_ns() + FRAGMENT_TIMEOUT * SECOND,
+	    .source_port = p->wire.source_port,
+	    .destination_port = p->wire.destination_port,
+	    .icmp_type = p->icmp_type,
+	    .icmp_code = p->icmp_code,
+	};
+
+	bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
+}
+
+static __always_inline __must_check enum reason parse_later_fragment(struct packet *p, __u16 length)
+{
+	struct fragment_key key = fragment_key(p);
+	struct fragment *first;
+
 	/* It would overwrite the header that the first one was judged by (RFC 1858, RFC 3128). */
 	if (p->fragment_offset < l4_minimum(p->protocol) || p->fragment_offset + length > 65535)
 		return REASON_FRAGMENT_OVERLAP;
@@ -301,16 +315,12 @@ VERIFIED_ONCE enum reason parse(struct __sk_buff *skb, struct packet *p)
 	p->wire.source = p->outer_source;
 	p->wire.destination = p->outer_destination;
 	p->wire.protocol = p->protocol;
-	if (p->fragment != FRAGMENT_LATER) {
-		reason = parse_l4(&cursor, p);
-		if (reason != REASON_FORWARDED)
-			return reason;
-	}
-	if (p->fragment != FRAGMENT_NONE)
-		return parse_fragment(p, cursor.end - p->l4_offset);
-	if (p->icmp_error)
+	if (p->fragment == FRAGMENT_LATER)
+		return parse_later_fragment(p, cursor.end - p->l4_offset);
+	reason = parse_l4(&cursor, p);
+	if (reason == REASON_FORWARDED && p->icmp_error && p->fragment == FRAGMENT_NONE)
 		return parse_inner(&cursor, p);
-	return REASON_FORWARDED;
+	return reason;
 }
 
 /* start clears the scratch packet and reads the Ethernet header. Returns its type; zero: there is none. */

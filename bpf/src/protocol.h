@@ -6,6 +6,8 @@
 #include <linux/types.h>
 #include <stdbool.h>
 
+#include "types.h"
+
 #define PROTOCOL_IPIP 4
 #define PROTOCOL_GRE 47
 #define PROTOCOL_FRAGMENT 44
@@ -54,6 +56,12 @@ static __always_inline bool is_icmp_echo(__u8 protocol, __u8 type)
 	if (protocol == IPPROTO_ICMP)
 		return type == ICMP_ECHO_REQUEST || type == ICMP_ECHO_REPLY;
 	return protocol == IPPROTO_ICMPV6 && (type == ICMP6_ECHO_REQUEST || type == ICMP6_ECHO_REPLY);
+}
+
+/* The same of a tuple: its ports are one identifier. */
+static __always_inline bool is_echo_tuple(const struct tuple *tuple)
+{
+	return is_icmp(tuple->protocol) && tuple->source_port == tuple->destination_port;
 }
 
 /* Messages that only neighbours on a link may send each other: they change where packets go. */

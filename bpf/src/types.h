@@ -11,7 +11,8 @@ struct address {
 	__u64 low;
 };
 
-/* Ports in network byte order. For ICMP echo both are the identifier, for other messages both are zero. */
+/* Ports in network byte order. For ICMP echo both are the identifier, for other
+ * messages type and code, and their complement. */
 struct tuple {
 	struct address source;
 	struct address destination;

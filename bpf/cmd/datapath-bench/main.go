@@ -23,6 +23,7 @@ type Report struct {
 	Repetitions int       `json:"repetitions"`
 	Ladder      []Rung    `json:"ladder"`
 	Scaling     []Rung    `json:"scaling"`
+	Programs    []Program `json:"programs"`
 }
 
 // Rung is one way for packets to go.
@@ -45,7 +46,7 @@ type Interval struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "measure") {
+	if len(os.Args) > 1 && slices.Contains([]string{"serve", "measure", "connect"}, os.Args[1]) {
 		if err := child(os.Args[1], os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, os.Args[1]+":", err)
 			os.Exit(1)
@@ -83,8 +84,17 @@ func run(repetitions, most int) (Report, error) {
 	if report.Ladder, err = measureAll(ladder(), repetitions); err != nil {
 		return report, err
 	}
-	report.Scaling, err = measureAll(scaling(most), repetitions)
-	return report, err
+	if report.Scaling, err = measureAll(scaling(most), repetitions); err != nil {
+		return report, err
+	}
+	for _, rules := range []int{2, most} {
+		profiled, err := profile(rules)
+		if err != nil {
+			return report, err
+		}
+		report.Programs = append(report.Programs, profiled...)
+	}
+	return report, nil
 }
 
 // measureAll builds all rungs, then takes turns among them.
@@ -107,7 +117,7 @@ func measureAll(rungs []rung, repetitions int) ([]Rung, error) {
 	}
 	for repetition := range repetitions {
 		for i, each := range rungs {
-			taken, err := servers[i].measure()
+			taken, err := servers[i].measure("measure")
 			if err != nil {
 				return nil, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
 			}

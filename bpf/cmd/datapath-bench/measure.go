@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/bpf/lab"
 )
 
@@ -36,6 +37,8 @@ type built struct {
 	client, server *lab.Namespace
 	address        netip.Addr
 	close          func()
+	// datapath is ours, where the rung has it.
+	datapath *datapath.Datapath
 }
 
 // running is a rung with a server process.
@@ -62,9 +65,9 @@ func (r *running) stop() {
 	_ = r.process.Wait()
 }
 
-func (r *running) measure() (taken sample, err error) {
+func (r *running) measure(role string) (taken sample, err error) {
 	var output strings.Builder
-	process, err := r.start(r.client, "measure", 0, &output)
+	process, err := r.start(r.client, role, 0, &output)
 	if err != nil {
 		return taken, err
 	}
@@ -99,7 +102,12 @@ func child(role, address string) error {
 	if role == "serve" {
 		return serve(address)
 	}
-	taken, err := measure(address)
+	var taken sample
+	if role == "connect" {
+		taken.Connects, err = connects(address)
+	} else {
+		taken, err = measure(address)
+	}
 	if err != nil {
 		return err
 	}

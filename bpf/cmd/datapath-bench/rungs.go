@@ -53,7 +53,7 @@ func loopback() (built, error) {
 	if err != nil {
 		return built{}, err
 	}
-	return built{namespace, namespace, netip.MustParseAddr("127.0.0.1"), namespace.Close}, nil
+	return built{client: namespace, server: namespace, address: netip.MustParseAddr("127.0.0.1"), close: namespace.Close}, nil
 }
 
 // namespaces makes some, and closes those that stand when one fails.
@@ -114,7 +114,7 @@ func bareVeth() (built, error) {
 		closeAll()
 		return built{}, err
 	}
-	return built{made[0], made[1], serverAddress, closeAll}, nil
+	return built{client: made[0], server: made[1], address: serverAddress, close: closeAll}, nil
 }
 
 // between has a host between client and server, that forwards by routes or by a bridge, and sets rules there.
@@ -129,7 +129,7 @@ func between(bridge bool, rules func(host *lab.Namespace) error) (result built, 
 		}
 	}()
 	client, host, server := made[0], made[1], made[2]
-	result = built{client, server, serverAddress, closeAll}
+	result = built{client: client, server: server, address: serverAddress, close: closeAll}
 	if bridge {
 		err = bridged(client, host, server)
 	} else {
@@ -263,5 +263,8 @@ func palisade(rules int, events datapath.EventLevel) (built, error) {
 	if err != nil {
 		return built{}, err
 	}
-	return built{running.Nodes["client"].Namespace, running.Nodes["server"].Namespace, serverAddress, running.Close}, nil
+	return built{
+		client: running.Nodes["client"].Namespace, server: running.Nodes["server"].Namespace, address: serverAddress,
+		close: running.Close, datapath: running.Datapath,
+	}, nil
 }

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/palisade-host/palisade/bpf/datapath"
+)
+
+// Program is what one costs a connection that is made, used once and reset. The kernel's own clock around each run is part of it.
+type Program struct {
+	Name  string `json:"name"`
+	Rules int    `json:"rules"`
+	// RunsPerConnect is how many of a connection's packets it sees.
+	RunsPerConnect float64 `json:"runsPerConnect"`
+	// NanosecondsPerRun is the mean of its runs, NanosecondsPerConnect the sum of a connection's.
+	NanosecondsPerRun     float64 `json:"nanosecondsPerRun"`
+	NanosecondsPerConnect float64 `json:"nanosecondsPerConnect"`
+}
+
+// profile has the kernel count the time of programs; that takes time, so nothing else is measured meanwhile.
+func profile(rules int) (programs []Program, err error) {
+	built, err := palisade(rules, datapath.EventsFlows)
+	if err != nil {
+		return nil, err
+	}
+	defer built.close()
+	server, err := built.serve()
+	if err != nil {
+		return nil, err
+	}
+	defer server.stop()
+	// The first connections find empty caches.
+	if _, err := server.measure("connect"); err != nil {
+		return nil, err
+	}
+	counting, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = counting.Close() }()
+	before, err := built.datapath.RunTimes()
+	if err != nil {
+		return nil, err
+	}
+	taken, err := server.measure("connect")
+	if err != nil {
+		return nil, err
+	}
+	after, err := built.datapath.RunTimes()
+	if err != nil {
+		return nil, err
+	}
+	connections := taken.Connects * connectTime.Seconds()
+	for name := range after {
+		runs, time := float64(after[name].Runs-before[name].Runs), float64((after[name].Time - before[name].Time).Nanoseconds())
+		if runs == 0 {
+			continue
+		}
+		programs = append(programs, Program{
+			Name: name, Rules: rules, RunsPerConnect: runs / connections, NanosecondsPerRun: time / runs, NanosecondsPerConnect: time / connections,
+		})
+	}
+	slices.SortFunc(programs, func(a, b Program) int { return cmp.Compare(a.Name, b.Name) })
+	return programs, nil
+}
