@@ -389,8 +389,8 @@ func TestPacketsOfDevices(t *testing.T) {
 	}
 
 	leaving := packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(1000, 53, "")}
-	if got, _ := b.out(b.a, leaving); got != "forwarded" {
-		t.Errorf("to another machine: %s", got)
+	if got, frame := b.fromA(leaving); got != "forwarded" || frame[22] != 63 {
+		t.Errorf("to another machine: %s, for %d hops more", got, frame[22])
 	}
 	leaving.from, leaving.to = b.a.Endpoint.MAC, b.a.Endpoint.HostMAC
 	for _, test := range []struct {
