@@ -80,7 +80,9 @@ export class Lab {
   static async start(endpoints: LabEndpoint[], { guest = false, links = "veth" }: LabOptions = {}): Promise<Lab> {
     const folder = mkdtempSync(path.join(tmpdir(), "palisade-lab-"));
     const description = path.join(folder, "lab.json");
-    writeFileSync(description, JSON.stringify({ endpoints, links }));
+    // An emulated machine may stand still for more than the second that is the default. What is dropped is seen, not waited for.
+    const timeoutSeconds = guest ? 20 : undefined;
+    writeFileSync(description, JSON.stringify({ endpoints, links, timeoutSeconds }));
     const command = guest
       ? [guestRun, program(), `${description}=/lab.json`, "--", "/lab.json"]
       : [program(), description];

@@ -26,7 +26,12 @@ interface Setting extends LabOptions {
 const settings: (Setting & Required<LabOptions>)[] = [
   { links: "veth", guest: false, prefix: "", each: 1 },
   // The guest is emulated, and takes some ten times as long; PALISADE_CASES=all runs all there, too.
-  { links: "netkit", guest: true, prefix: "netkit ", each: process.env.PALISADE_CASES === "all" ? 1 : 16 },
+  {
+    links: "netkit",
+    guest: true,
+    prefix: "netkit ",
+    each: process.env.PALISADE_CASES === "all" ? 1 : 24,
+  },
 ];
 
 interface PacketCase {

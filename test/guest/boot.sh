@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prints a folder with `vmlinuz` and `initrd`: the rescue system's kernel, and what runs one program on it (test/guest/run.sh).
 source "$(dirname "$0")/../../tools/lib.sh"
-# With what these need, as modprobe tells. A netlink.Handle of all families wants xfrm_user.
-modules=(veth wireguard sctp nf_tables sch_ingress cls_bpf dummy sch_fq xfrm_user)
+# With what these need, as modprobe tells.
+modules=(veth wireguard sctp nf_tables sch_ingress cls_bpf dummy sch_fq)
 mkdir -p build/go
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o build/go/guest-init ./test/guest/init
 system=$(test/rescue/root.sh)

@@ -15,7 +15,7 @@ work=$(mktemp -d)
 qemu= follower=
 end() {
   if [[ -n $qemu ]]; then
-    kill -KILL "$qemu" || true
+    kill -KILL "$qemu" 2>/dev/null || true
     wait "$qemu" "$follower" || true
   fi
   rm -rf "$work"
@@ -44,7 +44,7 @@ ends_with_this=(setpriv --pdeathsig KILL)
 # has to wait, so that nothing is lost when the guest powers off. One thread: see machineArguments in
 # components/provider/hypervisor/qemu/accelerator.ts.
 "${ends_with_this[@]}" qemu-system-x86_64 -no-user-config -nodefaults -no-reboot -display none \
-  -machine q35,vmport=off -accel "${PALISADE_GUEST_ACCEL:-tcg,thread=single,tb-size=512}" -cpu max -smp "${PALISADE_GUEST_SMP:-1}" -m 2G \
+  -machine q35,vmport=off -accel tcg,thread=single,tb-size=512 -cpu max -smp 2 -m 2G \
   -kernel "$boot/vmlinuz" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off" \
   -serial "file:$console" -device virtio-serial-pci \
   -chardev stdio,id=input,signal=off -device virtserialport,chardev=input,name=input,nr=1 \
