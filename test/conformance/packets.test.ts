@@ -31,7 +31,7 @@ const settings: (Setting & Required<LabOptions>)[] = [
     links: "netkit",
     guest: true,
     prefix: "netkit ",
-    sampled: process.env.PALISADE_CASES === "all" ? wholly : { cyclonus: 24, tiers: 6 },
+    sampled: process.env.PALISADE_CASES === "all" ? wholly : { cyclonus: 16, tiers: 6 },
   },
 ];
 
@@ -173,12 +173,14 @@ describe.each(settings)("with real packets on $links", ({ links, guest, prefix, 
       const cases = sample(cyclonusCasesOf(family), sampled.cyclonus).flat();
       const outcome = empty();
       await forEach(`${prefix}N1, IPv${family}`, cases, (each) => run(lab, each, outcome));
-      // One step in ten once more, with a rule left out that a cell shows.
-      const controls = { made: 0, seen: 0 };
-      for (const each of cases.filter((_, index) => index % 10 === 0)) {
+      // Steps with a rule left out that a cell shows: one in ten once more.
+      const lacking = cases.flatMap((each) => {
         const policy = withoutOneRule(each.policy);
         const predicted = policy === undefined ? 0 : cellsThatChange(each, policy);
-        if (policy === undefined || predicted === 0) continue;
+        return policy === undefined || predicted === 0 ? [] : [{ each, policy, predicted }];
+      });
+      const controls = { made: 0, seen: 0 };
+      for (const { each, policy, predicted } of lacking.filter((_, index) => index % 10 === 0)) {
         controls.made += 1;
         if ((await run(lab, { ...each, policy }, empty())) === predicted) controls.seen += 1;
       }
