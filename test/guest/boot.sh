@@ -3,12 +3,11 @@
 source "$(dirname "$0")/../../tools/lib.sh"
 # With what these need, as modprobe tells.
 modules=(veth wireguard sctp nf_tables sch_ingress cls_bpf dummy sch_fq)
-mkdir -p build/go
-CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o build/go/guest-init ./test/guest/init
 system=$(test/rescue/root.sh)
-folder="$PALISADE_CACHE/guest/boot-$(content_hash build/go/guest-init test/guest/boot.sh test/rescue/pack.sh <<<"$system")"
 
 build() {
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o build/go/guest-init ./test/guest/init
+  folder="$PALISADE_CACHE/guest/boot-$(content_hash build/go/guest-init test/guest/boot.sh test/rescue/pack.sh <<<"$system")"
   [[ -d $folder ]] && return
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
@@ -27,5 +26,5 @@ build() {
   cp "$system"/boot/vmlinuz-* "$folder.new/vmlinuz"
   mv "$folder.new" "$folder"
 }
-with_lock "$folder.lock" build
+with_lock "$PALISADE_CACHE/guest/lock" build
 echo "$folder"
