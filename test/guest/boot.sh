@@ -17,9 +17,8 @@ build() {
   for module in "${modules[@]}"; do
     chroot "$system" modprobe --set-version "$kernel" --show-depends --ignore-install "$module"
   done | sed -n 's|^insmod \([^ ]*\).*|\1|p' | awk '!seen[$0]++' | while read -r file; do
-    name=$(basename "$file" .xz)
-    xz -dc "$system$file" >"$work/root/modules/$name"
-    echo "/modules/$name" >>"$work/root/modules/list"
+    cp "$system$file" "$work/root/modules/"
+    echo "/modules/${file##*/}" >>"$work/root/modules/list"
   done
   install -m 755 build/go/guest-init "$work/root/init"
   test/rescue/pack.sh "$work/root" >"$folder.new/initrd"
