@@ -17,6 +17,6 @@ datapath() {
 }
 step "eBPF datapath and netd" datapath || status=$?
 node dist/test/acceptance/collect-go.js build/reports/tests/conformance-go.json
-PALISADE_TUPLES=1000000 node node_modules/vitest/vitest.mjs run --project conformance </dev/null || status=$?
+PALISADE_TUPLES=1000000 PALISADE_CASES=all node node_modules/vitest/vitest.mjs run --project conformance </dev/null || status=$?
 node dist/test/acceptance/tables.js conformance || status=1
 exit "$status"

@@ -38,6 +38,8 @@ type Description struct {
 	Masquerade bool `json:"masquerade,omitempty"`
 	// Links is the kind of the links between endpoints and the host.
 	Links datapath.LinkKind `json:"links,omitempty"`
+	// TimeoutSeconds of a probe that is neither answered nor seen to be dropped; zero: those of Timeout.
+	TimeoutSeconds uint `json:"timeoutSeconds,omitempty"`
 	// Config of the datapath; its pins are the lab's own.
 	Config datapath.Config `json:"-"`
 	// Unwatched labs read no events, and take no probes.

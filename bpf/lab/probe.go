@@ -15,7 +15,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
-// Timeout of a probe that is neither answered nor seen to be dropped.
+// Timeout of a probe that is neither answered nor seen to be dropped, where the lab's description has none.
 const Timeout = time.Second
 
 // Probe is one exchange of real traffic.
@@ -64,7 +64,11 @@ func (l *Lab) Probe(probe Probe) (Result, error) {
 
 // Send sends to an address and waits for the answer, or for the datapath's event that it was dropped.
 func (l *Lab) Send(from *Node, protocol uint8, to netip.AddrPort) (Result, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
+	timeout := Timeout
+	if seconds := l.description.TimeoutSeconds; seconds != 0 {
+		timeout = time.Duration(seconds) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	source := from.IPv4
 	if to.Addr().Is6() {

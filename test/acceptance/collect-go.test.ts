@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { observations } from "./collect-go.js";
+import { observations, observationsInLog } from "./collect-go.js";
 
 describe("observations", () => {
   it("takes them from the log lines of tests, and nothing else", () => {
@@ -16,5 +16,13 @@ describe("observations", () => {
 
   it("does not pass over half an observation", () => {
     expect(() => observations(JSON.stringify({ Output: 'acceptance: {"id":' }))).toThrow();
+  });
+});
+
+describe("observationsInLog", () => {
+  it("takes them from a log that is no list of events", () => {
+    const observation = { table: "conformance", id: "N3", observed: "no difference", pass: true, seconds: 1 };
+    const log = ["=== RUN   T", `    row.go:50: acceptance: ${JSON.stringify(observation)}`, "--- PASS: T (0.00s)", ""];
+    expect(observationsInLog(log.join("\n"))).toEqual([observation]);
   });
 });

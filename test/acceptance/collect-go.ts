@@ -7,18 +7,19 @@ import { report, type Observation } from "./report.js";
 
 const prefix = "acceptance: ";
 
+/** The observations in the log of a test binary that was run with -test.v. */
+export const observationsInLog = (log: string): Observation[] =>
+  log.split("\n").flatMap((line) => {
+    const start = line.indexOf(prefix);
+    return start < 0 ? [] : [JSON.parse(line.slice(start + prefix.length)) as Observation];
+  });
+
 /** The observations in the events of `go test -json`. */
-export function observations(events: string): Observation[] {
-  const found: Observation[] = [];
-  for (const line of events.split("\n")) {
-    if (!line.startsWith("{") || !line.includes(prefix)) continue;
-    const { Output: output } = JSON.parse(line) as { Output?: string };
-    const start = output?.indexOf(prefix) ?? -1;
-    if (output === undefined || start < 0) continue;
-    found.push(JSON.parse(output.slice(start + prefix.length)) as Observation);
-  }
-  return found;
-}
+export const observations = (events: string): Observation[] =>
+  events
+    .split("\n")
+    .filter((line) => line.startsWith("{") && line.includes(prefix))
+    .flatMap((line) => observationsInLog((JSON.parse(line) as { Output?: string }).Output ?? ""));
 
 function main(files: string[]): void {
   for (const file of files.filter((name) => existsSync(name))) {

@@ -1,5 +1,5 @@
-/** A lab of network namespaces with the real datapath between them: bpf/cmd/datapath-lab. It needs root. */
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+/** A lab of network namespaces with the real datapath between them: bpf/cmd/datapath-lab. It needs root, in a guest QEMU as well. */
+import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -27,11 +27,29 @@ export interface LabResult {
   reason?: string;
 }
 
+export interface LabOptions {
+  /** In the virtual machine of test/guest, whose kernel has what this machine's may lack. Default: on this machine. */
+  guest?: boolean;
+  /** What connects endpoints to the host. Default: `veth`. */
+  links?: "veth" | "netkit";
+}
+
 const repository = path.resolve(__dirname, "../..");
+/** Runs a static program in the guest. */
+export const guestRun = path.join(repository, "test/guest/run.sh");
 const source = path.join(repository, "bpf/cmd/datapath-lab");
 
+/** Why no guest can be started here; undefined when one can. */
+export function guestIsMissing(): string | undefined {
+  if (process.getuid?.() !== 0) return "making the guest needs root";
+  if (spawnSync("qemu-system-x86_64", ["--version"]).status !== 0) return "qemu-system-x86_64 is not installed";
+  return undefined;
+}
+
 /** Why there can be no lab here; undefined when there can. PALISADE_DATAPATH_LAB names a program built elsewhere. */
-export function labIsMissing(): string | undefined {
+export function labIsMissing({ guest = false }: LabOptions = {}): string | undefined {
+  const missing = guest ? guestIsMissing() : undefined;
+  if (missing !== undefined) return missing;
   if (process.getuid?.() !== 0) return "network namespaces need root";
   if (process.env.PALISADE_DATAPATH_LAB === undefined && !existsSync(source)) return "this clone has no datapath";
   return undefined;
@@ -41,9 +59,15 @@ function program(): string {
   if (process.env.PALISADE_DATAPATH_LAB !== undefined) return process.env.PALISADE_DATAPATH_LAB;
   const target = path.join(repository, "build/test/datapath-lab");
   mkdirSync(path.dirname(target), { recursive: true });
-  execFileSync("go", ["build", "-o", target, "./bpf/cmd/datapath-lab"], { cwd: repository });
+  const env = { ...process.env, CGO_ENABLED: "0" };
+  execFileSync("go", ["build", "-o", target, "./bpf/cmd/datapath-lab"], { cwd: repository, env });
   return target;
 }
+
+/** Milliseconds for a lab to start; making the guest's kernel and modules for the first time takes minutes. */
+const startLimit = 10 * 60_000;
+/** Milliseconds for one to end, before it is killed. */
+const endLimit = 60_000;
 
 export class Lab {
   private constructor(
@@ -53,14 +77,20 @@ export class Lab {
     private readonly reader: Interface,
   ) {}
 
-  static async start(endpoints: LabEndpoint[]): Promise<Lab> {
+  static async start(endpoints: LabEndpoint[], { guest = false, links = "veth" }: LabOptions = {}): Promise<Lab> {
     const folder = mkdtempSync(path.join(tmpdir(), "palisade-lab-"));
     const description = path.join(folder, "lab.json");
-    writeFileSync(description, JSON.stringify({ endpoints }));
-    const child = spawn(program(), [description], { stdio: ["pipe", "pipe", "inherit"] });
+    // An emulated machine may stand still for more than the second that is the default. What is dropped is seen, not waited for.
+    const timeoutSeconds = guest ? 20 : undefined;
+    writeFileSync(description, JSON.stringify({ endpoints, links, timeoutSeconds }));
+    const command = guest
+      ? [guestRun, program(), `${description}=/lab.json`, "--", "/lab.json"]
+      : [program(), description];
+    const child = spawn(command[0] as string, command.slice(1), { stdio: ["pipe", "pipe", "inherit"] });
     const reader = createInterface({ input: child.stdout as NodeJS.ReadableStream });
     const lab = new Lab(child, folder, reader[Symbol.asyncIterator](), reader);
-    await lab.answer();
+    const timer = setTimeout(() => child.kill(), startLimit);
+    await lab.answer().finally(() => clearTimeout(timer));
     return lab;
   }
 
@@ -77,7 +107,9 @@ export class Lab {
   async close(): Promise<void> {
     const ended = new Promise((resolve) => this.child.once("close", resolve));
     this.child.stdin?.end();
+    const timer = setTimeout(() => this.child.kill(), endLimit);
     await ended;
+    clearTimeout(timer);
     this.reader.close();
     rmSync(this.folder, { recursive: true });
   }

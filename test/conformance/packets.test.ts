@@ -1,6 +1,7 @@
 /**
- * Rows N1 and N2 with real packets: the same cases as from the compiled form alone, through the datapath between network namespaces.
- * Every cell is a connection that is made, or a datagram that is answered, or not.
+ * Rows N1 and N2 with real packets: the same cases as from the compiled form alone, through the datapath between network namespaces,
+ * which are connected by veth on this machine and by netkit in a guest. Every cell is a connection that is made, or a datagram that is
+ * answered, or not.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CompiledPolicy, compileNetworkPolicies } from "../../components/policy/index.js";
@@ -8,12 +9,31 @@ import { report } from "../acceptance/report.js";
 import { withoutOneRule } from "./control.js";
 import { cyclonusCases, policySetOf } from "./cyclonus.js";
 import { interpreter } from "./interpreter.js";
-import { Lab, type LabEndpoint, labIsMissing, type LabProbe } from "./lab.js";
+import { Lab, type LabEndpoint, labIsMissing, type LabOptions, type LabProbe } from "./lab.js";
 import { tierAddress, tierCases, tierPods } from "./tiers.js";
 
 const minutes = 60_000;
 const families = [4, 6] as const;
 type Family = (typeof families)[number];
+
+interface Setting extends LabOptions {
+  /** Of the parts' names. */
+  prefix: string;
+  /** Of how many cases one is run. */
+  sampled: { cyclonus: number; tiers: number };
+}
+
+const wholly = { cyclonus: 1, tiers: 1 };
+const settings: (Setting & Required<LabOptions>)[] = [
+  { links: "veth", guest: false, prefix: "", sampled: wholly },
+  // The guest is emulated, and takes some ten times as long; PALISADE_CASES=all runs all there, too.
+  {
+    links: "netkit",
+    guest: true,
+    prefix: "netkit ",
+    sampled: process.env.PALISADE_CASES === "all" ? wholly : { cyclonus: 16, tiers: 6 },
+  },
+];
 
 interface PacketCase {
   name: string;
@@ -59,130 +79,146 @@ function cellsThatChange({ probes, allowed }: PacketCase, policy: CompiledPolicy
   }).length;
 }
 
-const missing = labIsMissing();
+/** One of n, from the middle of the first n. */
+const sample = <T>(list: T[], n: number): T[] => list.filter((_, index) => index % n === Math.floor(n / 2));
 
-if (missing !== undefined) {
-  it.for(["N1", "N2"])("%s with real packets", (id, context) => {
-    for (const family of families) {
-      report({
-        table: "conformance",
-        id,
-        part: `packets IPv${family}`,
-        observed: "",
-        pass: true,
-        seconds: 0,
-        evidence: "",
-        missing: `packets, IPv${family}: ${missing}`,
-      });
-    }
-    context.skip(missing);
-  });
+/** What is left out of a sample, for the report. */
+const leftOut = (n: number): { missing?: string } =>
+  n === 1 ? {} : { missing: `one case in ${n} only; make conformance runs all` };
+
+/** Says how far a long run is, every minute. */
+async function forEach<T>(title: string, list: T[], run: (each: T) => Promise<unknown>): Promise<void> {
+  let said = Date.now();
+  for (const [index, each] of list.entries()) {
+    await run(each);
+    if (Date.now() - said < minutes) continue;
+    said = Date.now();
+    console.log(`${title}: ${index + 1} of ${list.length}`);
+  }
 }
 
-describe.skipIf(missing !== undefined)("Cyclonus' cases with real packets", { timeout: 20 * minutes }, () => {
-  let lab: Lab;
+const cyclonusCasesOf = (family: Family): PacketCase[][] =>
+  cyclonusCases(family).map(({ description, steps }) =>
+    steps.map((step, index) => {
+      const name = (place: number): string => `${step.pods[place]?.namespace}/${step.pods[place]?.name}`;
+      return {
+        name: `${description}, step ${index}`,
+        policy: compileNetworkPolicies(policySetOf(step)),
+        probes: step.cells.map(({ from, to, port }) => {
+          const served = step.pods[to]?.ports[port];
+          if (!served) throw new Error("a cell is about a port that is not there");
+          return { from: name(from), to: name(to), family, protocol: served.protocol, port: served.port };
+        }),
+        allowed: step.cells.map(({ ingress, egress }) => ingress && egress),
+      };
+    }),
+  );
 
-  const casesOf = (family: Family): PacketCase[] =>
-    cyclonusCases(family).flatMap(({ description, steps }) =>
-      steps.map((step, index) => {
-        const name = (place: number): string => `${step.pods[place]?.namespace}/${step.pods[place]?.name}`;
-        return {
-          name: `${description}, step ${index}`,
-          policy: compileNetworkPolicies(policySetOf(step)),
-          probes: step.cells.map(({ from, to, port }) => {
-            const served = step.pods[to]?.ports[port];
-            if (!served) throw new Error("a cell is about a port that is not there");
-            return { from: name(from), to: name(to), family, protocol: served.protocol, port: served.port };
-          }),
-          allowed: step.cells.map(({ ingress, egress }) => ingress && egress),
-        };
-      }),
-    );
-
-  beforeAll(async () => {
-    const [ipv4, ipv6] = families.map(
-      (family) =>
-        new Map(
-          cyclonusCases(family).flatMap(({ steps }) =>
-            steps.flatMap(({ pods }) => pods.map(({ namespace, name, address }) => [`${namespace}/${name}`, address])),
-          ),
+function cyclonusEndpoints(): LabEndpoint[] {
+  const [ipv4, ipv6] = families.map(
+    (family) =>
+      new Map(
+        cyclonusCases(family).flatMap(({ steps }) =>
+          steps.flatMap(({ pods }) => pods.map(({ namespace, name, address }) => [`${namespace}/${name}`, address])),
         ),
-    ) as [Map<string, string>, Map<string, string>];
-    lab = await Lab.start(
-      [...ipv4].map(([name, address]): LabEndpoint => ({ name, ipv4: address, ipv6: ipv6.get(name) ?? "" })),
-    );
-  }, 5 * minutes);
-  afterAll(() => lab.close());
+      ),
+  ) as [Map<string, string>, Map<string, string>];
+  return [...ipv4].map(([name, address]) => ({ name, ipv4: address, ipv6: ipv6.get(name) ?? "" }));
+}
+
+const tierEndpoints = (): LabEndpoint[] =>
+  tierPods.map(({ house, name }, place) => ({
+    name: `${house}/${name}`,
+    ipv4: tierAddress(4, place),
+    ipv6: tierAddress(6, place),
+  }));
+
+function tierPodName(pod: string): string {
+  const found = tierPods.find(({ house, number }) => `${house}/${number}` === pod);
+  return `${found?.house}/${found?.name}`;
+}
+
+describe.each(settings)("with real packets on $links", ({ links, guest, prefix, sampled }) => {
+  const missing = labIsMissing({ guest });
+  if (missing !== undefined) {
+    it.for(["N1", "N2"])("%s", (id, context) => {
+      for (const family of families) {
+        report({
+          table: "conformance",
+          id,
+          part: `${prefix}packets IPv${family}`,
+          observed: "",
+          pass: true,
+          seconds: 0,
+          evidence: "",
+          missing: `${prefix}packets, IPv${family}: ${missing}`,
+        });
+      }
+      context.skip(missing);
+    });
+    return;
+  }
+
+  let lab: Lab;
+  // One for the pods of both suites: a guest takes a while to start.
+  beforeAll(async () => {
+    lab = await Lab.start([...cyclonusEndpoints(), ...tierEndpoints()], { guest, links });
+  }, 15 * minutes);
+  afterAll(() => lab.close(), 5 * minutes);
 
   it.each(families)(
-    "IPv%i: every cell equals the oracle's, and a missing rule is seen",
+    "Cyclonus' cases, IPv%i: every cell equals the oracle's, and a missing rule is seen",
     async (family) => {
       const started = Date.now();
-      const cases = casesOf(family);
+      const cases = sample(cyclonusCasesOf(family), sampled.cyclonus).flat();
       const outcome = empty();
-      for (const each of cases) await run(lab, each, outcome);
-      // One step in ten once more, with a rule left out that a cell shows.
-      const controls = { made: 0, seen: 0 };
-      for (const each of cases.filter((_, index) => index % 10 === 0)) {
+      await forEach(`${prefix}N1, IPv${family}`, cases, (each) => run(lab, each, outcome));
+      // Steps with a rule left out that a cell shows: one in ten once more.
+      const lacking = cases.flatMap((each) => {
         const policy = withoutOneRule(each.policy);
         const predicted = policy === undefined ? 0 : cellsThatChange(each, policy);
-        if (policy === undefined || predicted === 0) continue;
+        return policy === undefined || predicted === 0 ? [] : [{ each, policy, predicted }];
+      });
+      const controls = { made: 0, seen: 0 };
+      for (const { each, policy, predicted } of lacking.filter((_, index) => index % 10 === 0)) {
         controls.made += 1;
         if ((await run(lab, { ...each, policy }, empty())) === predicted) controls.seen += 1;
       }
-      const pass = outcome.wrong.length === 0 && controls.made > 10 && controls.seen === controls.made;
+      const pass =
+        outcome.wrong.length === 0 && controls.made > 10 / sampled.cyclonus && controls.seen === controls.made;
       report({
         table: "conformance",
         id: "N1",
-        part: `packets IPv${family}`,
-        observed: `packets, IPv${family}, veth: ${outcome.wrong.length} of ${outcome.probes} cells differ`,
-        control: `packets, IPv${family}: one rule left out of ${controls.made} policies: cells differ ${controls.seen} times`,
+        part: `${prefix}packets IPv${family}`,
+        observed: `packets, IPv${family}, ${links}: ${outcome.wrong.length} of ${outcome.probes} cells differ`,
+        control: `packets, IPv${family}, ${links}: one rule left out of ${controls.made} policies: cells differ ${controls.seen} times`,
         pass,
         seconds: (Date.now() - started) / 1000,
         evidence: evidence(outcome),
-        missing: "netkit, in the guest",
+        ...leftOut(sampled.cyclonus),
       });
       expect(outcome.wrong).toEqual([]);
       expect(controls.seen).toBe(controls.made);
       expect(pass).toBe(true);
     },
+    90 * minutes,
   );
-});
 
-describe.skipIf(missing !== undefined)(
-  "network-policy-api's cases with real packets",
-  { timeout: 10 * minutes },
-  () => {
-    let lab: Lab;
-
-    const nameOf = (pod: string): string => {
-      const found = tierPods.find(({ house, number }) => `${house}/${number}` === pod);
-      return `${found?.house}/${found?.name}`;
-    };
-
-    beforeAll(async () => {
-      lab = await Lab.start(
-        tierPods.map(({ house, name }, place) => ({
-          name: `${house}/${name}`,
-          ipv4: tierAddress(4, place),
-          ipv6: tierAddress(6, place),
-        })),
-      );
-    }, 5 * minutes);
-    afterAll(() => lab.close());
-
-    it.each(families)("IPv%i: every probe has the verdict that the tests expect", async (family) => {
+  it.each(families)(
+    "network-policy-api's cases, IPv%i: every probe has the verdict that the tests expect",
+    async (family) => {
       const started = Date.now();
       const outcome = empty();
       let denied = 0;
       let unguarded = 0;
-      for (const { name, policies, probes } of tierCases(family)) {
+      const cases = sample(tierCases(family), sampled.tiers);
+      await forEach(`${prefix}N2, IPv${family}`, cases, async ({ name, policies, probes }) => {
         const each = {
           name,
           policy: compileNetworkPolicies(policies),
           probes: probes.map(({ from, to, protocol, port }) => ({
-            from: nameOf(from),
-            to: nameOf(to),
+            from: tierPodName(from),
+            to: tierPodName(to),
             family,
             protocol,
             port,
@@ -193,21 +229,23 @@ describe.skipIf(missing !== undefined)(
         await run(lab, each, outcome);
         const without = compileNetworkPolicies({ ...policies, clusterNetworkPolicies: [] });
         unguarded += await run(lab, { ...each, policy: without }, empty());
-      }
-      const pass = outcome.wrong.length === 0 && unguarded === denied;
+      });
+      const pass = outcome.wrong.length === 0 && denied > 0 && unguarded === denied;
       report({
         table: "conformance",
         id: "N2",
-        part: `packets IPv${family}`,
-        observed: `packets, IPv${family}, veth: ${outcome.wrong.length} of ${outcome.probes} probes differ`,
-        control: `packets, IPv${family}: without the policies of the tiers ${unguarded} of ${denied} denied probes are answered`,
+        part: `${prefix}packets IPv${family}`,
+        observed: `packets, IPv${family}, ${links}: ${outcome.wrong.length} of ${outcome.probes} probes differ`,
+        control: `packets, IPv${family}, ${links}: without the policies of the tiers ${unguarded} of ${denied} denied probes are answered`,
         pass,
         seconds: (Date.now() - started) / 1000,
         evidence: evidence(outcome),
-        missing: "netkit, in the guest",
+        ...leftOut(sampled.tiers),
       });
       expect(outcome.wrong).toEqual([]);
       expect(unguarded).toBe(denied);
-    });
-  },
-);
+      expect(pass).toBe(true);
+    },
+    30 * minutes,
+  );
+});

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Prints a folder with `vmlinuz` and `initrd`: the rescue system's kernel, and what runs one program on it (test/guest/run.sh).
 source "$(dirname "$0")/../../tools/lib.sh"
-# What this machine's kernel may lack of what tests need; with what these need themselves, as modprobe tells.
+# With what these need, as modprobe tells.
 modules=(veth wireguard sctp nf_tables sch_ingress cls_bpf dummy sch_fq)
-mkdir -p build/go
-CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o build/go/guest-init ./test/guest/init
 system=$(test/rescue/root.sh)
-folder="$PALISADE_CACHE/guest/boot-$(content_hash build/go/guest-init test/guest/boot.sh test/rescue/pack.sh <<<"$system")"
 
 build() {
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w" -o build/go/guest-init ./test/guest/init
+  folder="$PALISADE_CACHE/guest/boot-$(content_hash build/go/guest-init test/guest/boot.sh test/rescue/pack.sh <<<"$system")"
   [[ -d $folder ]] && return
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
@@ -18,14 +17,13 @@ build() {
   for module in "${modules[@]}"; do
     chroot "$system" modprobe --set-version "$kernel" --show-depends --ignore-install "$module"
   done | sed -n 's|^insmod \([^ ]*\).*|\1|p' | awk '!seen[$0]++' | while read -r file; do
-    name=$(basename "$file" .xz)
-    xz -dc "$system$file" >"$work/root/modules/$name"
-    echo "/modules/$name" >>"$work/root/modules/list"
+    cp "$system$file" "$work/root/modules/"
+    echo "/modules/${file##*/}" >>"$work/root/modules/list"
   done
   install -m 755 build/go/guest-init "$work/root/init"
   test/rescue/pack.sh "$work/root" >"$folder.new/initrd"
   cp "$system"/boot/vmlinuz-* "$folder.new/vmlinuz"
   mv "$folder.new" "$folder"
 }
-with_lock "$folder.lock" build
+with_lock "$PALISADE_CACHE/guest/lock" build
 echo "$folder"

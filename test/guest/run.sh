@@ -12,10 +12,12 @@ exec 3<&0
 boot=$(test/guest/boot.sh)
 
 work=$(mktemp -d)
-qemu=
+qemu= follower=
 end() {
-  # Only while it runs is the number this process's own.
-  if [[ -n $qemu ]]; then kill -KILL "$qemu" 2>/dev/null || true; fi
+  if [[ -n $qemu ]]; then
+    kill -KILL "$qemu" 2>/dev/null || true
+    wait "$qemu" "$follower" || true
+  fi
   rm -rf "$work"
 }
 trap end EXIT
@@ -37,11 +39,12 @@ test/rescue/pack.sh "$work/root" | cat "$boot/initrd" - >"$work/initrd"
 console=${PALISADE_GUEST_LOG:-$work/console}
 : >"$work/output"
 
+ends_with_this=(setpriv --pdeathsig KILL)
 # Input and output are ports of their own: a port whose input has ended discards output. A file takes the output, for which QEMU never
 # has to wait, so that nothing is lost when the guest powers off. One thread: see machineArguments in
 # components/provider/hypervisor/qemu/accelerator.ts.
-setpriv --pdeathsig KILL qemu-system-x86_64 -no-user-config -nodefaults -no-reboot -display none \
-  -machine q35,vmport=off -accel "${PALISADE_GUEST_ACCEL:-tcg,thread=single,tb-size=512}" -cpu max -smp "${PALISADE_GUEST_SMP:-1}" -m 2G \
+"${ends_with_this[@]}" qemu-system-x86_64 -no-user-config -nodefaults -no-reboot -display none \
+  -machine q35,vmport=off -accel tcg,thread=single,tb-size=512 -cpu max -smp 2 -m 2G \
   -kernel "$boot/vmlinuz" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off" \
   -serial "file:$console" -device virtio-serial-pci \
   -chardev stdio,id=input,signal=off -device virtserialport,chardev=input,name=input,nr=1 \
@@ -49,7 +52,7 @@ setpriv --pdeathsig KILL qemu-system-x86_64 -no-user-config -nodefaults -no-rebo
   -chardev "file,id=status,path=$work/status" -device virtserialport,chardev=status,name=status,nr=3 \
   <&3 >"$work/complaint" 2>&1 &
 qemu=$!
-tail --bytes=+1 --follow --sleep-interval=0.1 --pid="$qemu" "$work/output" 2>/dev/null &
+"${ends_with_this[@]}" tail --bytes=+1 --follow --sleep-interval=0.1 --pid="$qemu" "$work/output" 2>/dev/null &
 follower=$!
 wait "$qemu" || true
 qemu=

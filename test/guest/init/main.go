@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// One path a line, in the order in which they are loaded.
+	// One compressed file a line, in the order in which they are loaded.
 	moduleList = "/modules/list"
 	program    = "/program"
 	// One argument a line.
@@ -103,7 +103,7 @@ func loadModules() error {
 		if err != nil {
 			return err
 		}
-		err = unix.FinitModule(int(file.Fd()), "", 0)
+		err = unix.FinitModule(int(file.Fd()), "", unix.MODULE_INIT_COMPRESSED_FILE)
 		_ = file.Close()
 		// The processor lacks what a faster variant of an algorithm needs.
 		if err != nil && !errors.Is(err, unix.ENODEV) {
