@@ -2,8 +2,10 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -105,6 +107,47 @@ func (d *Datapath) ExpireFragments() error {
 		err = errors.Join(err, d.objects.Fragments.Put(key, fragment))
 	}
 	return err
+}
+
+// MapMemory is what the kernel takes for all maps, in bytes: those of a policy in force, and the others.
+func (d *Datapath) MapMemory() (policy, others uint64, err error) {
+	generation, err := d.generation()
+	if err != nil {
+		return 0, 0, err
+	}
+	for name, each := range d.maps() {
+		size, err := memory(each)
+		if err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", name, err)
+		}
+		others += size
+	}
+	for _, outer := range []*ebpf.Map{d.objects.Rules, d.objects.Ports, d.objects.Prefixes} {
+		var inner *ebpf.Map
+		if err := outer.Lookup(generation&1, &inner); err != nil {
+			return 0, 0, err
+		}
+		size, err := memory(inner)
+		_ = inner.Close()
+		if err != nil {
+			return 0, 0, err
+		}
+		policy += size
+	}
+	return policy, others, nil
+}
+
+func memory(of *ebpf.Map) (size uint64, err error) {
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", of.FD()))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, found := strings.Cut(string(info), "memlock:")
+	if !found {
+		return 0, fmt.Errorf("no memlock in %q", info)
+	}
+	_, err = fmt.Sscan(rest, &size)
+	return size, err
 }
 
 // LinkPin is where the pin of a program lies.
