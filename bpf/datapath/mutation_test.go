@@ -100,6 +100,7 @@ var unreachable = []struct {
 	{"conntrack.h", regexp.MustCompile(`bpf_map_update_elem\(&pending_flows, .*\)$`), "an LRU map makes room, unless other CPUs use all of it"},
 	{"nat.h", regexp.MustCompile(`bpf_map_update_elem\(&pending_aliases, .*\)$`), "an LRU map makes room, unless other CPUs use all of it"},
 	{"parse.h", regexp.MustCompile(`!read\(cursor, &header\.(tcp|ports|icmp), sizeof\(header\.\w+\)\)$`), "l4_minimum was asked before, and is as much"},
+	{"datapath.c", regexp.MustCompile(`start\(skb, &p\); if \(!p$`), "the map of the packet at hand has its one entry from the start"},
 	{"datapath.c", regexp.MustCompile(`masquerade\(p, &p->published\); if \(reason != REASON_FORWARDED$`),
 		"track has found the flow, and only the endpoint itself is behind the host's address in flows to it"},
 }
