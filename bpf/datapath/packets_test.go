@@ -744,6 +744,16 @@ func TestPacketsTranslated(t *testing.T) {
 	if got, to := reaches(p); got != "forwarded" || to != b.b.IPv4 {
 		t.Errorf("the second one's reply is %s, to %s", got, to)
 	}
+	// Of other messages nothing tells whose the answer is.
+	timestamp := func(node *lab.Node, want string) {
+		t.Helper()
+		p := packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 1, payload: icmp(13, 0, 0, 7, 0, 1)}
+		if got, _ := b.out(node, p); got != want {
+			t.Errorf("%s: timestamp request is %s, want %s", node.Name, got, want)
+		}
+	}
+	timestamp(b.a, "forwarded")
+	timestamp(b.b, "nat_unsupported")
 }
 
 // N5: with any number of options the real ports are judged, wherever a header of 20 bytes would have had them.
