@@ -776,7 +776,7 @@ func TestTruncation(t *testing.T) {
 	for name, p := range map[string]packet{
 		"TCP": b.toB(6, tcp(3000, 80, syn)), "UDP": b.toB(17, udp(3000, 80, "")), "ICMP": b.toB(1, icmp(8, 0, 0, 1, 0, 1)),
 		"TCP over IPv6": b.toB6(6, tcp(3000, 80, syn)), "extension headers": extension,
-		"atomic fragment": packet{source: b.a.IPv6, destination: b.b.IPv6, protocol: 44, options: []byte{17, 0, 0, 0, 0, 0, 0, 1}, payload: udp(3000, 80, "")},
+		"atomic fragment": {source: b.a.IPv6, destination: b.b.IPv6, protocol: 44, options: []byte{17, 0, 0, 0, 0, 0, 0, 1}, payload: udp(3000, 80, "")},
 	} {
 		p.from, p.to = b.a.Endpoint.MAC, b.a.Endpoint.HostMAC
 		whole := p.bytes()
