@@ -522,6 +522,7 @@ func TestPacketErrors(t *testing.T) {
 			{"inner ports cut", "truncated", func(p packet) (string, []byte) { return b.from(b.b, p) }, cut(first, headers+7)},
 			{"inner version", "icmp_unrelated", func(p packet) (string, []byte) { return b.from(b.b, p) }, set(first, 0, 0x75)},
 			{"about an ICMP message that opens no flow", "icmp_unrelated", b.fromA, about(strange)},
+			{"about another message with an echo's identifier", "icmp_unrelated", func(p packet) (string, []byte) { return b.from(b.b, p) }, set(ping, headers, 15)},
 		} {
 			if got, _ := test.send(test.packet); got != test.reason {
 				t.Errorf("IPv%d, error %s: %s, want %s", family, test.name, got, test.reason)
@@ -593,10 +594,18 @@ func TestPacketsUnderPolicies(t *testing.T) {
 	check("under one that allows it", "forwarded", flow)
 	check("another port", "policy_default_denied", b.toB(6, tcp(1000, 81, syn)))
 	check("another port of another machine", "policy_default_denied", packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 6, payload: tcp(1000, 81, syn)})
+	pieces := b.toB(17, append(udp(1000, 80, ""), make([]byte, 8)...))
+	pieces.fragment, pieces.id = 0x2000, 1
+	rest := changed(pieces, func(p *packet) { p.fragment = 2 })
+	apply(t, b.lab, subjects(datapath.Direction{}))
+	check("first fragment", "forwarded", pieces)
+	check("later fragment", "forwarded", rest)
 	apply(t, b.lab, subjects(enforce()))
 	for range 2 {
 		check("under one that does not", "policy_default_denied", flow)
 	}
+	check("later fragment under one that does not", "policy_default_denied", rest)
+	check("later fragment of a flow that was cut", "fragment_unknown", rest)
 }
 
 // N4: half of an endpoint passes nothing: its interface is known, its address is not, as for a moment when it is removed.
