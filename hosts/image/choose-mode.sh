@@ -6,7 +6,7 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
-unset image mode output cache
+image="" mode="" output="" cache=""
 
 fail() {
     echo "choose-mode.sh: $*" >&2
