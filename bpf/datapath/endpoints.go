@@ -169,15 +169,12 @@ func (e Endpoint) entry() datapathEndpoint {
 	}
 }
 
-// putEndpoint attaches first: until the entries are there the programs drop everything.
+// putEndpoint attaches first: until the link's entry is there, the last one, the programs drop everything.
 func (d *Datapath) putEndpoint(endpoint Endpoint) error {
 	for _, hook := range []hook{hookFromContainer, hookToContainer} {
 		if err := d.attach(attachment{endpoint.Interface, hook}); err != nil {
 			return err
 		}
-	}
-	if err := d.objects.Interfaces.Put(uint32(endpoint.Interface), endpoint.interfaceEntry()); err != nil {
-		return err
 	}
 	changed := false
 	for _, address := range endpoint.addresses() {
@@ -189,6 +186,9 @@ func (d *Datapath) putEndpoint(endpoint Endpoint) error {
 			return err
 		}
 		changed = true
+	}
+	if err := d.objects.Interfaces.Put(uint32(endpoint.Interface), endpoint.interfaceEntry()); err != nil {
+		return err
 	}
 	if changed {
 		return d.judgeAgain()
@@ -205,11 +205,10 @@ func (d *Datapath) RemoveEndpoint(name string) error {
 		return nil
 	}
 	delete(d.desired.endpoints, name)
-	var problems []error
+	problems := []error{absent(d.objects.Interfaces.Delete(uint32(endpoint.Interface)))}
 	for _, address := range endpoint.addresses() {
 		problems = append(problems, absent(d.objects.Endpoints.Delete(toAddress(address))))
 	}
-	problems = append(problems, absent(d.objects.Interfaces.Delete(uint32(endpoint.Interface))))
 	for _, hook := range []hook{hookFromContainer, hookToContainer} {
 		problems = append(problems, d.detach(attachment{endpoint.Interface, hook}))
 	}

@@ -35,7 +35,7 @@ type readFragment struct {
 	id          uint32
 }
 
-// mayPass: to port 80 by TCP, UDP or SCTP, echo requests, and what follows those. `passed` records it.
+// mayPass: to port 80 by TCP, UDP or SCTP, echo requests, and what follows those. `passed` records that it did.
 func (r *reader) mayPass(frame []byte) (may bool, passed func()) {
 	no := func() (bool, func()) { return false, nil }
 	if len(frame) < 14 || !slices.Equal(frame[6:12], r.from.Endpoint.MAC) {
@@ -126,8 +126,18 @@ func (r *reader) transport(data []byte, fragment readFragment, offset int, more 
 	default:
 		return false, nil
 	}
-	return opens || r.flows[flow], func() {
+	// What it sends itself comes back, and is answered.
+	if own := flow.destination; own == r.from.IPv4 || own == r.from.IPv6 {
+		answered := readFlow{own, flow.protocol, flow.port, flow.source}
+		if r.flows[answered] {
+			flow = answered
+		}
+	}
+	if opens {
+		// Also when something else keeps this packet from going on, as its hop limit.
 		r.flows[flow] = true
+	}
+	return r.flows[flow], func() {
 		if more {
 			r.fragments[fragment] = true
 		}
@@ -264,6 +274,29 @@ func TestDroppedFirstFragmentIsForgotten(t *testing.T) {
 	}
 }
 
+// A large echo request in IPv6 comes in fragments; one that would be for the link does not.
+func TestFragmentsOfICMPv6(t *testing.T) {
+	b := newBench(t, lab.Description{})
+	fragment := func(kind, id, more byte, offset uint16) packet {
+		p := b.toB6(44, append(icmp(kind, 0, 0, 5, 0, 1), make([]byte, 24)...))
+		p.options = []byte{58, 0, byte(offset >> 8), byte(offset) | more, 0, 0, 0, id}
+		return p
+	}
+	for _, test := range []struct {
+		name, want string
+		packet     packet
+	}{
+		{"first", "forwarded", fragment(128, 1, 1, 0)},
+		{"later", "forwarded", fragment(128, 1, 0, 32)},
+		{"neighbour advertisement", "spoofed_neighbour", fragment(136, 2, 1, 0)},
+		{"its later fragment", "fragment_unknown", fragment(136, 2, 0, 32)},
+	} {
+		if got, _ := b.fromA(test.packet); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
 // isNeighbours is what the program answers itself.
 func isNeighbours(frame []byte) bool {
 	kind := binary.BigEndian.Uint16(frame[12:])
@@ -276,7 +309,7 @@ func (b *bench) anyFrame(random *rand.Rand) []byte {
 	small := func(choices ...uint16) uint16 { return choices[random.IntN(len(choices))] }
 	v6 := random.IntN(2) == 0
 	p := packet{from: b.a.Endpoint.MAC, to: b.a.Endpoint.HostMAC}
-	node := []*lab.Node{b.b, b.b, b.c, b.lab.Nodes[lab.Host], b.lab.Nodes[lab.World]}[random.IntN(5)]
+	node := []*lab.Node{b.a, b.b, b.b, b.c, b.lab.Nodes[lab.Host], b.lab.Nodes[lab.World]}[random.IntN(6)]
 	p.source, p.destination = b.a.IPv4, node.IPv4
 	if v6 {
 		p.source, p.destination = b.a.IPv6, node.IPv6

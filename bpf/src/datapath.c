@@ -114,6 +114,8 @@ int from_container(struct __sk_buff *skb)
 
 	if (!p)
 		return TC_ACT_SHOT;
+	/* Who may configure the container's own link could have set it. */
+	skb->tc_index = 0;
 	return finish(skb, p, HOOK_FROM_CONTAINER, container_sends(skb, p, type, &action), action);
 }
 
@@ -162,7 +164,7 @@ int to_container(struct __sk_buff *skb)
 	struct packet *p;
 	__be16 type;
 
-	if (skb->mark == MARK_JUDGED)
+	if (skb->tc_index == JUDGED)
 		return TC_ACT_OK;
 	type = start(skb, &p);
 	if (!p)

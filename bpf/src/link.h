@@ -8,12 +8,13 @@
 #define TC_ACT_OK 0
 #define TC_ACT_SHOT 2
 
-/* On what goes from a container's netkit pair to a container of this host. The kernel clears marks between namespaces:
- * no container can set it, and none sees it. */
-#define MARK_JUDGED 0x70616c69
+/* In tc_index of what goes from a container's netkit pair to a container of this host. Only programs of tc can write
+ * that: unlike a mark, no process can set it on what it sends. */
+#define JUDGED 0x7061
 
 /* into hands the frame to the container at the other end of `ifindex`, past the host's end. Where a container transmits
- * (netkit) the kernel cannot do that: there the frame takes the host's end, where to_container knows it by its mark. */
+ * (netkit) the kernel cannot do that: there the frame takes the host's end, where to_container knows that it is judged.
+ */
 static __always_inline int into(struct __sk_buff *skb, __u32 ifindex, const __u8 *mac, const __u8 *host_mac,
 				bool netkit)
 {
@@ -25,6 +26,6 @@ static __always_inline int into(struct __sk_buff *skb, __u32 ifindex, const __u8
 		return TC_ACT_SHOT;
 	if (!netkit)
 		return bpf_redirect_peer(ifindex, 0);
-	skb->mark = MARK_JUDGED;
+	skb->tc_index = JUDGED;
 	return bpf_redirect(ifindex, 0);
 }

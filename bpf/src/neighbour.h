@@ -138,7 +138,8 @@ static __always_inline enum reason answer_solicitation(struct __sk_buff *skb, st
 VERIFIED_ONCE enum reason answer_icmp6(struct __sk_buff *skb, struct packet *p, const struct interface *interface,
 				       int *action)
 {
-	if (!p || !interface || !action || p->fragment)
+	/* What belongs to the link is never fragmented (RFC 6980). */
+	if (!p || !interface || !action || (p->fragment && is_link_message(p->protocol, p->icmp_type)))
 		return REASON_SPOOFED_NEIGHBOUR;
 	switch (p->icmp_type) {
 	case ICMP6_ROUTER_SOLICITATION:
