@@ -74,8 +74,8 @@ shell_check() {
     echo "skipped: shellcheck is not installed (sudo apt-get install shellcheck)" >&3
     return
   fi
-  git ls-files -co --exclude-standard -- tools .ci hosts bin | while read -r file; do
-    [[ -f $file ]] && head -n 1 "$file" | grep -qE '^#!/(usr/)?bin/(env )?(ba)?sh$|^# shellcheck shell=bash$' && echo "$file"
+  git ls-files -co --exclude-standard -- tools .ci hosts bin test | while read -r file; do
+    if [[ -f $file ]] && head -n 1 "$file" | grep -qE '^#!/(usr/)?bin/(env )?(ba)?sh$|^# shellcheck shell=bash$'; then echo "$file"; fi
   done | xargs -r shellcheck --severity=warning --external-sources --source-path=SCRIPTDIR
 }
 

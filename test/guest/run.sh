@@ -12,7 +12,7 @@ exec 3<&0
 boot=$(test/guest/boot.sh)
 
 work=$(mktemp -d)
-qemu= follower=
+qemu='' follower=''
 end() {
   if [[ -n $qemu ]]; then
     kill -KILL "$qemu" 2>/dev/null || true
