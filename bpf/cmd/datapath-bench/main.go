@@ -23,6 +23,7 @@ type Report struct {
 	Repetitions int       `json:"repetitions"`
 	Ladder      []Rung    `json:"ladder"`
 	Scaling     []Rung    `json:"scaling"`
+	Goals       []Goal    `json:"goals"`
 	Programs    []Program `json:"programs"`
 }
 
@@ -81,11 +82,24 @@ func run(repetitions, most int) (Report, error) {
 		Kernel: string(kernel[:len(kernel)-1]), CPUs: runtime.NumCPU(), LoadAverage: string(load[:len(load)-1]),
 		Started: time.Now().UTC(), Repetitions: repetitions,
 	}
-	if report.Ladder, err = measureAll(ladder(), repetitions); err != nil {
+	rungs, taken, err := measureAll(ladder(), repetitions)
+	if err != nil {
 		return report, err
 	}
-	if report.Scaling, err = measureAll(scaling(most), repetitions); err != nil {
+	report.Ladder = rungs
+	if report.Goals, err = ladderGoals(taken); err != nil {
 		return report, err
+	}
+	if report.Scaling, taken, err = measureAll(scaling(most), repetitions); err != nil {
+		return report, err
+	}
+	goals, err := scalingGoals(taken, most)
+	if err != nil {
+		return report, err
+	}
+	report.Goals = append(report.Goals, goals...)
+	for _, goal := range report.Goals {
+		fmt.Fprintln(os.Stderr, goal)
 	}
 	for _, rules := range []int{2, most} {
 		profiled, err := profile(rules)
@@ -98,7 +112,7 @@ func run(repetitions, most int) (Report, error) {
 }
 
 // measureAll builds all rungs, then takes turns among them.
-func measureAll(rungs []rung, repetitions int) ([]Rung, error) {
+func measureAll(rungs []rung, repetitions int) ([]Rung, turns, error) {
 	results := make([]Rung, len(rungs))
 	samples := make([][]sample, len(rungs))
 	servers := make([]*running, len(rungs))
@@ -106,11 +120,11 @@ func measureAll(rungs []rung, repetitions int) ([]Rung, error) {
 		started := time.Now()
 		built, err := each.build()
 		if err != nil {
-			return nil, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+			return nil, turns{}, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
 		}
 		defer built.close()
 		if servers[i], err = built.serve(); err != nil {
-			return nil, fmt.Errorf("%s: %w", each.name, err)
+			return nil, turns{}, fmt.Errorf("%s: %w", each.name, err)
 		}
 		defer servers[i].stop()
 		fmt.Fprintf(os.Stderr, "%s, %d rules: built in %.1f s\n", each.name, each.rules, time.Since(started).Seconds())
@@ -119,7 +133,7 @@ func measureAll(rungs []rung, repetitions int) ([]Rung, error) {
 		for i, each := range rungs {
 			taken, err := servers[i].measure("measure")
 			if err != nil {
-				return nil, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+				return nil, turns{}, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
 			}
 			samples[i] = append(samples[i], taken)
 		}
@@ -135,15 +149,19 @@ func measureAll(rungs []rung, repetitions int) ([]Rung, error) {
 			Connects:     interval(samples[i], func(s sample) float64 { return s.Connects }),
 		}
 	}
-	return results, nil
+	return results, turns{rungs, samples}, nil
 }
 
-// interval: of n samples the k-th smallest and largest bound the median with probability 1 - 2·P(Binomial(n, ½) < k).
 func interval(samples []sample, value func(sample) float64) Interval {
 	var values []float64
 	for _, each := range samples {
 		values = append(values, value(each))
 	}
+	return intervalOf(values)
+}
+
+// intervalOf n values: the k-th smallest and largest bound the median with probability 1 - 2·P(Binomial(n, ½) < k).
+func intervalOf(values []float64) Interval {
 	slices.Sort(values)
 	n := len(values)
 	k, tail, term := 0, 0.0, 1.0
