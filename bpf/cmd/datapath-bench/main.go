@@ -56,7 +56,15 @@ func main() {
 	}
 	repetitions := flag.Int("repetitions", 10, "of each rung, at least 6 for an interval")
 	most := flag.Int("rules", 100_000, "the most rules of the scaling")
+	connectFor := flag.Duration("connect", 0, "only make connections through the datapath for so long, as something for perf record to look at")
 	flag.Parse()
+	if *connectFor != 0 {
+		if err := connectOnly(*connectFor); err != nil {
+			fmt.Fprintln(os.Stderr, "datapath-bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	report, err := run(*repetitions, *most)
 	if err == nil {
 		encoder := json.NewEncoder(os.Stdout)

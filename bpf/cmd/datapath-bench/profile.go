@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,25 @@ type Program struct {
 	// NanosecondsPerRun is the mean of its runs, NanosecondsPerConnect the sum of a connection's.
 	NanosecondsPerRun     float64 `json:"nanosecondsPerRun"`
 	NanosecondsPerConnect float64 `json:"nanosecondsPerConnect"`
+}
+
+func connectOnly(duration time.Duration) error {
+	built, err := palisade(2, datapath.EventsFlows)
+	if err != nil {
+		return err
+	}
+	defer built.close()
+	server, err := built.serve()
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	for started := time.Now(); time.Since(started) < duration; {
+		if _, err := server.measure("connect"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // profile has the kernel count the time of programs; that takes time, so nothing else is measured meanwhile.
@@ -56,12 +76,12 @@ func profile(rules int) (programs []Program, err error) {
 	}
 	connections := taken.Connects * connectTime.Seconds()
 	for name := range after {
-		runs, time := float64(after[name].Runs-before[name].Runs), float64((after[name].Time - before[name].Time).Nanoseconds())
+		runs, spent := float64(after[name].Runs-before[name].Runs), float64((after[name].Time - before[name].Time).Nanoseconds())
 		if runs == 0 {
 			continue
 		}
 		programs = append(programs, Program{
-			Name: name, Rules: rules, RunsPerConnect: runs / connections, NanosecondsPerRun: time / runs, NanosecondsPerConnect: time / connections,
+			Name: name, Rules: rules, RunsPerConnect: runs / connections, NanosecondsPerRun: spent / runs, NanosecondsPerConnect: spent / connections,
 		})
 	}
 	slices.SortFunc(programs, func(a, b Program) int { return cmp.Compare(a.Name, b.Name) })
