@@ -6,12 +6,16 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Report is what is written.
@@ -95,17 +99,11 @@ func run(repetitions, most int) (Report, error) {
 		return report, err
 	}
 	report.Ladder = rungs
-	if report.Goals, err = ladderGoals(taken); err != nil {
-		return report, err
-	}
+	report.Goals = ladderGoals(taken)
 	if report.Scaling, taken, err = measureAll(scaling(most), repetitions); err != nil {
 		return report, err
 	}
-	goals, err := scalingGoals(taken, most)
-	if err != nil {
-		return report, err
-	}
-	report.Goals = append(report.Goals, goals...)
+	report.Goals = append(report.Goals, scalingGoals(taken, most)...)
 	for _, goal := range report.Goals {
 		fmt.Fprintln(os.Stderr, goal)
 	}
@@ -120,23 +118,31 @@ func run(repetitions, most int) (Report, error) {
 }
 
 // measureAll builds all rungs, then takes turns among them.
-func measureAll(rungs []rung, repetitions int) ([]Rung, turns, error) {
-	results := make([]Rung, len(rungs))
-	samples := make([][]sample, len(rungs))
-	servers := make([]*running, len(rungs))
-	for i, each := range rungs {
+//
+// What this machine has no program or kind of link for is left out, and said.
+func measureAll(all []rung, repetitions int) ([]Rung, turns, error) {
+	var rungs []rung
+	var servers []*running
+	for _, each := range all {
 		started := time.Now()
 		built, err := each.build()
+		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.EOPNOTSUPP) {
+			fmt.Fprintf(os.Stderr, "%s, %d rules: left out: %v\n", each.name, each.rules, err)
+			continue
+		}
 		if err != nil {
 			return nil, turns{}, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
 		}
 		defer built.close()
-		if servers[i], err = built.serve(); err != nil {
+		server, err := built.serve()
+		if err != nil {
 			return nil, turns{}, fmt.Errorf("%s: %w", each.name, err)
 		}
-		defer servers[i].stop()
+		defer server.stop()
+		rungs, servers = append(rungs, each), append(servers, server)
 		fmt.Fprintf(os.Stderr, "%s, %d rules: built in %.1f s\n", each.name, each.rules, time.Since(started).Seconds())
 	}
+	results, samples := make([]Rung, len(rungs)), make([][]sample, len(rungs))
 	for repetition := range repetitions {
 		for i, each := range rungs {
 			taken, err := servers[i].measure("measure")

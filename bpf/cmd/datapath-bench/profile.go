@@ -23,7 +23,7 @@ type Program struct {
 }
 
 func connectOnly(duration time.Duration) error {
-	built, err := palisade(2, datapath.EventsFlows)
+	built, err := palisade(2, datapath.EventsFlows, datapath.Veth)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func connectOnly(duration time.Duration) error {
 
 // profile has the kernel count the time of programs; that takes time, so nothing else is measured meanwhile.
 func profile(rules int) (programs []Program, err error) {
-	built, err := palisade(rules, datapath.EventsFlows)
+	built, err := palisade(rules, datapath.EventsFlows, datapath.Veth)
 	if err != nil {
 		return nil, err
 	}

@@ -32,8 +32,9 @@ func ladder() []rung {
 		{"veth, forwarded by the kernel", 0, func() (built, error) { return between(false, nil) }},
 		{"bridge and iptables", 2, func() (built, error) { return between(true, iptables(2)) }},
 		{"bridge and nft sets", 2, func() (built, error) { return between(true, nft(2)) }},
-		{"palisade, no policy", 0, func() (built, error) { return palisade(0, datapath.EventsNone) }},
-		{"palisade, policy and events", 2, func() (built, error) { return palisade(2, datapath.EventsFlows) }},
+		{"palisade, no policy", 0, func() (built, error) { return palisade(0, datapath.EventsNone, datapath.Veth) }},
+		{"palisade, policy and events", 2, func() (built, error) { return palisade(2, datapath.EventsFlows, datapath.Veth) }},
+		{"palisade on netkit", 2, func() (built, error) { return palisade(2, datapath.EventsFlows, datapath.Netkit) }},
 	}
 }
 
@@ -42,7 +43,7 @@ func scaling(most int) (rungs []rung) {
 		rungs = append(rungs,
 			rung{"iptables", rules, func() (built, error) { return between(true, iptables(rules)) }},
 			rung{"nft sets", rules, func() (built, error) { return between(true, nft(rules)) }},
-			rung{"palisade", rules, func() (built, error) { return palisade(rules, datapath.EventsFlows) }},
+			rung{"palisade", rules, func() (built, error) { return palisade(rules, datapath.EventsFlows, datapath.Veth) }},
 		)
 	}
 	return rungs
@@ -238,7 +239,7 @@ func runIn(namespace *lab.Namespace, input, program string, arguments ...string)
 
 // palisade: as many rules in the server's ingress, one for each identity; the client's among them. Without rules nothing is
 // enforced.
-func palisade(rules int, events datapath.EventLevel) (built, error) {
+func palisade(rules int, events datapath.EventLevel, links datapath.LinkKind) (built, error) {
 	policy := datapath.Policy{Version: 1, Endpoints: []datapath.Subject{{Name: "client", Identity: 256}, {Name: "server", Identity: 257}}}
 	allow := func(identity uint32) datapath.Rule {
 		return datapath.Rule{Precedence: 1, Action: "allow", Identity: identity, Protocol: "TCP", PortStart: port, PortEnd: port}
@@ -258,7 +259,7 @@ func palisade(rules int, events datapath.EventLevel) (built, error) {
 	}
 	running, err := lab.New(lab.Description{
 		Endpoints: []lab.Endpoint{{Name: "client", IPv4: clientAddress}, {Name: "server", IPv4: serverAddress}},
-		Policy:    sealed, Config: datapath.Config{Events: events}, Unwatched: events == datapath.EventsNone,
+		Links:     links, Policy: sealed, Config: datapath.Config{Events: events}, Unwatched: events == datapath.EventsNone,
 	})
 	if err != nil {
 		return built{}, err
