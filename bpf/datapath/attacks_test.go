@@ -147,7 +147,7 @@ func TestForgeries(t *testing.T) {
 // passInstead attaches a program that lets everything pass, where a link without a program is closed.
 func passInstead(t *testing.T, running *lab.Lab, endpoint datapath.Endpoint) (undo func()) {
 	t.Helper()
-	if !endpoint.Netkit {
+	if endpoint.Kind != datapath.Netkit {
 		return func() {}
 	}
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{

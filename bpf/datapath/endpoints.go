@@ -32,8 +32,8 @@ type Endpoint struct {
 	// MAC is that of the container's end, HostMAC that of the host's end.
 	MAC     net.HardwareAddr `json:"mac"`
 	HostMAC net.HardwareAddr `json:"hostMac"`
-	// Netkit says that the link is a netkit pair, not a veth pair.
-	Netkit bool `json:"netkit,omitempty"`
+	// Kind of the link. Default: Veth.
+	Kind LinkKind `json:"kind,omitempty"`
 }
 
 // Device is an interface to other machines.
@@ -157,7 +157,7 @@ func (e Endpoint) interfaceEntry() datapathInterface {
 		Ipv4: toAddress(e.IPv4), Ipv6: toAddress(e.IPv6), Subject: subjectOf(e.Name),
 		Mac: toMAC(e.MAC), HostMac: toMAC(e.HostMAC),
 	}
-	if e.Netkit {
+	if e.Kind == Netkit {
 		entry.Netkit = 1
 	}
 	return entry
@@ -171,7 +171,7 @@ func (e Endpoint) entry() datapathEndpoint {
 
 // putEndpoint attaches first: until the link's entry is there, the last one, the programs drop everything.
 func (d *Datapath) putEndpoint(endpoint Endpoint) error {
-	for _, hook := range []hook{hookFromContainer, hookToContainer} {
+	for _, hook := range containerHooks {
 		if err := d.attach(attachment{endpoint.Interface, hook}); err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (d *Datapath) RemoveEndpoint(name string) error {
 	for _, address := range endpoint.addresses() {
 		problems = append(problems, absent(d.objects.Endpoints.Delete(toAddress(address))))
 	}
-	for _, hook := range []hook{hookFromContainer, hookToContainer} {
+	for _, hook := range containerHooks {
 		problems = append(problems, d.detach(attachment{endpoint.Interface, hook}))
 	}
 	return errors.Join(append(problems, d.judgeAgain())...)
@@ -272,7 +272,7 @@ func (d *Datapath) putDevice(device Device) error {
 	if err := d.objects.Devices.Put(uint32(device.Interface), entry); err != nil {
 		return err
 	}
-	for _, hook := range []hook{hookFromDevice, hookToDevice} {
+	for _, hook := range deviceHooks {
 		if err := d.attach(attachment{device.Interface, hook}); err != nil {
 			return err
 		}
@@ -286,7 +286,7 @@ func (d *Datapath) RemoveDevice(ifindex int) error {
 	defer d.mutex.Unlock()
 	delete(d.desired.devices, ifindex)
 	problems := []error{absent(d.objects.Devices.Delete(uint32(ifindex)))}
-	for _, hook := range []hook{hookFromDevice, hookToDevice} {
+	for _, hook := range deviceHooks {
 		problems = append(problems, d.detach(attachment{ifindex, hook}))
 	}
 	return errors.Join(problems...)

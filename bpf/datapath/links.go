@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -19,6 +20,13 @@ const (
 	hookToContainer   hook = "to_container"
 	hookFromDevice    hook = "from_device"
 	hookToDevice      hook = "to_device"
+)
+
+// What is attached to a container's link and to a device to other machines.
+var (
+	containerHooks = []hook{hookFromContainer, hookToContainer}
+	deviceHooks    = []hook{hookFromDevice, hookToDevice}
+	allHooks       = slices.Concat(containerHooks, deviceHooks)
 )
 
 // attachment is one program on one interface.

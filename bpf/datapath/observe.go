@@ -198,7 +198,7 @@ type RunTime struct {
 // RunTimes of the programs, by their names.
 func (d *Datapath) RunTimes() (map[string]RunTime, error) {
 	times := map[string]RunTime{}
-	for _, hook := range []hook{hookFromContainer, hookToContainer, hookFromDevice, hookToDevice} {
+	for _, hook := range allHooks {
 		stats, err := d.program(hook).Stats()
 		if err != nil {
 			return nil, err

@@ -37,9 +37,8 @@ type readFragment struct {
 
 // mayPass: to port 80 by TCP, UDP or SCTP, echo requests, and what follows those. `passed` records that it did.
 func (r *reader) mayPass(frame []byte) (may bool, passed func()) {
-	no := func() (bool, func()) { return false, nil }
 	if len(frame) < 14 || !slices.Equal(frame[6:12], r.from.Endpoint.MAC) {
-		return no()
+		return false, nil
 	}
 	switch binary.BigEndian.Uint16(frame[12:]) {
 	case 0x0800:
@@ -47,7 +46,7 @@ func (r *reader) mayPass(frame []byte) (may bool, passed func()) {
 	case 0x86dd:
 		return r.ipv6(frame[14:])
 	}
-	return no()
+	return false, nil
 }
 
 func (r *reader) ipv4(data []byte) (bool, func()) {

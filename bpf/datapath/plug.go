@@ -72,7 +72,7 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 	endpoint := Endpoint{
 		Name: p.Name, Interface: hostEnd.Attrs().Index, IPv4: p.IPv4, IPv6: p.IPv6,
 		MAC: containerEnd.Attrs().HardwareAddr, HostMAC: hostEnd.Attrs().HardwareAddr,
-		Netkit: pair.Type() == string(Netkit),
+		Kind: LinkKind(pair.Type()),
 	}
 	if err := admit(endpoint); err != nil {
 		return err

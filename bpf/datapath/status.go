@@ -37,7 +37,7 @@ func (d *Datapath) Status() (Status, error) {
 
 func (d *Datapath) status() (Status, error) {
 	status := Status{Endpoints: len(d.desired.endpoints), Instructions: map[string]uint32{}}
-	for _, hook := range []hook{hookFromContainer, hookToContainer, hookFromDevice, hookToDevice} {
+	for _, hook := range allHooks {
 		info, err := d.program(hook).Info()
 		if err != nil {
 			return status, err

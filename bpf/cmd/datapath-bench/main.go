@@ -60,10 +60,10 @@ func main() {
 	}
 	repetitions := flag.Int("repetitions", 10, "of each rung, at least 6 for an interval")
 	most := flag.Int("rules", 100_000, "the most rules of the scaling")
-	connectFor := flag.Duration("connect", 0, "only make connections through the datapath for so long, as something for perf record to look at")
+	duration := flag.Duration("connect", 0, "only make connections through the datapath for so long, as something for perf record to look at")
 	flag.Parse()
-	if *connectFor != 0 {
-		if err := connectOnly(*connectFor); err != nil {
+	if *duration != 0 {
+		if err := withPalisade(2, func(server *running) error { return connectFor(server, *duration) }); err != nil {
 			fmt.Fprintln(os.Stderr, "datapath-bench:", err)
 			os.Exit(1)
 		}
@@ -108,11 +108,14 @@ func run(repetitions, most int) (Report, error) {
 		fmt.Fprintln(os.Stderr, goal)
 	}
 	for _, rules := range []int{2, most} {
-		profiled, err := profile(rules)
+		err := withPalisade(rules, func(server *running) error {
+			profiled, err := profile(server, rules)
+			report.Programs = append(report.Programs, profiled...)
+			return err
+		})
 		if err != nil {
 			return report, err
 		}
-		report.Programs = append(report.Programs, profiled...)
 	}
 	return report, nil
 }

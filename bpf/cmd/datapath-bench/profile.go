@@ -22,8 +22,9 @@ type Program struct {
 	NanosecondsPerConnect float64 `json:"nanosecondsPerConnect"`
 }
 
-func connectOnly(duration time.Duration) error {
-	built, err := palisade(2, datapath.EventsFlows, datapath.Veth)
+// withPalisade runs the datapath as scaling has it, with a server.
+func withPalisade(rules int, do func(*running) error) error {
+	built, err := palisade(rules, datapath.EventsFlows, datapath.Veth)
 	if err != nil {
 		return err
 	}
@@ -33,6 +34,11 @@ func connectOnly(duration time.Duration) error {
 		return err
 	}
 	defer server.stop()
+	return do(server)
+}
+
+// connectFor makes connections, and does nothing else.
+func connectFor(server *running, duration time.Duration) error {
 	for started := time.Now(); time.Since(started) < duration; {
 		if _, err := server.measure("connect"); err != nil {
 			return err
@@ -42,17 +48,7 @@ func connectOnly(duration time.Duration) error {
 }
 
 // profile has the kernel count the time of programs; that takes time, so nothing else is measured meanwhile.
-func profile(rules int) (programs []Program, err error) {
-	built, err := palisade(rules, datapath.EventsFlows, datapath.Veth)
-	if err != nil {
-		return nil, err
-	}
-	defer built.close()
-	server, err := built.serve()
-	if err != nil {
-		return nil, err
-	}
-	defer server.stop()
+func profile(server *running, rules int) (programs []Program, err error) {
 	// The first connections find empty caches.
 	if _, err := server.measure("connect"); err != nil {
 		return nil, err
@@ -62,7 +58,7 @@ func profile(rules int) (programs []Program, err error) {
 		return nil, err
 	}
 	defer func() { _ = counting.Close() }()
-	before, err := built.datapath.RunTimes()
+	before, err := server.datapath.RunTimes()
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +66,7 @@ func profile(rules int) (programs []Program, err error) {
 	if err != nil {
 		return nil, err
 	}
-	after, err := built.datapath.RunTimes()
+	after, err := server.datapath.RunTimes()
 	if err != nil {
 		return nil, err
 	}

@@ -127,11 +127,7 @@ func (n *network) add(c container) (attachment, error) {
 	if err != nil {
 		return attachment{}, errors.Join(err, n.forget(c.key()))
 	}
-	kind := datapath.Veth
-	if made.Endpoint.Netkit {
-		kind = datapath.Netkit
-	}
-	n.logger.Info("connected", "endpoint", c.Name, "interface", plug.Host, "link", kind)
+	n.logger.Info("connected", "endpoint", c.Name, "interface", plug.Host, "link", made.Endpoint.Kind)
 	return made, nil
 }
 
