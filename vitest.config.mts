@@ -1,9 +1,33 @@
 /** The layers of tests, each a project of its own: `npx vitest run --project unit`. */
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { defineConfig } from "vitest/config";
 
 const minutes = 60_000;
 
-/** Layers that share this machine's QEMU, ports or engine run one file after the other. */
+/** Files that take longest, in the order in which they start, so that two files side by side end at about the same time. */
+const longest = [
+  "test/e2e/probe-hosts.test.ts",
+  "test/e2e/main-job.test.ts",
+  "test/contract/real.test.ts",
+  "test/patch/patched-image.test.ts",
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const place = longest.findIndex((name) => moduleId.endsWith(name));
+      return place < 0 ? longest.length : place;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
+
+/** Layers on real machines, registries and tools: two files side by side, as an emulated machine uses one core. */
+function sideBySide(name: string, include: string[], testTimeout: number) {
+  return { test: { name, include, testTimeout, hookTimeout: testTimeout, teardownTimeout: 2 * minutes } };
+}
+
+/** Layers whose files must not run beside each other, as they measure or share what there is once. */
 function serial(name: string, include: string[], testTimeout: number) {
   return {
     test: {
@@ -21,6 +45,7 @@ export default defineConfig({
   test: {
     // Machines with two cores are the smallest that are supported.
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
@@ -39,12 +64,12 @@ export default defineConfig({
       },
       { test: { name: "conformance", include: ["test/conformance/**/*.test.ts"], testTimeout: 10 * minutes } },
       serial("engine", ["test/engine/**/*.test.ts", "test/upgrade/**/*.test.ts"], 5 * minutes),
-      serial("contract", ["test/contract/**/*.test.ts"], 20 * minutes),
+      sideBySide("contract", ["test/contract/**/*.test.ts"], 20 * minutes),
       serial("consumer", ["test/consumer/**/*.test.ts"], 15 * minutes),
-      serial("patch", ["test/patch/**/*.test.ts"], 15 * minutes),
+      sideBySide("patch", ["test/patch/**/*.test.ts"], 15 * minutes),
       serial("bench", ["test/bench/**/*.test.ts"], 90 * minutes),
       serial("metal", ["test/metal/**/*.test.ts"], 60 * minutes),
-      serial("e2e", ["test/e2e/**/*.test.ts"], 45 * minutes),
+      sideBySide("e2e", ["test/e2e/**/*.test.ts"], 45 * minutes),
     ],
   },
 });

@@ -10,8 +10,8 @@ if ! stack_exists && ! compgen -G "$PALISADE_STATE/*/*/marker.json" >/dev/null; 
   echo "palisade: the stack $STACK does not exist in $PALISADE_HOME/backend; nothing to remove"
   exit 0
 fi
-# The plugin removes things, so it has to be there.
-make --no-print-directory build
+# The plugin removes things, so it has to be there. PALISADE_BUILT=1 says that it is, and is as the sources are.
+[[ -n ${PALISADE_BUILT:-} ]] || make --no-print-directory build
 
 if stack_exists; then
   make_home

@@ -1,6 +1,5 @@
 /**
- * On real QEMU, TPM, registry and agent. The host image is built with keys of its own, or, when PALISADE_TEST_KEYS names a folder
- * made by `palisade keys init`, with those, which finds the image that was built before with them.
+ * On real QEMU, TPM, registry and agent.
  */
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
@@ -10,25 +9,10 @@ import { promisify } from "node:util";
 import { createLocalBackends } from "../../components/provider/backends-local.js";
 import { processOf } from "../../components/provider/ownership/marker.js";
 import { terminate, waitForExit, type ProcessIdentity } from "../../components/provider/ownership/process.js";
+import { cacheDirectory, testKeys } from "../e2e/environment.js";
 import { hypervisorContract } from "./hypervisor.js";
 import { registryContract } from "./registry.js";
 import { operation, type MakeSubject, type Subject } from "./subject.js";
-
-const repository = path.resolve(__dirname, "../..");
-const cacheDirectory =
-  process.env["PALISADE_CACHE"] ??
-  path.join(process.env["XDG_CACHE_HOME"] ?? path.join(process.env["HOME"] ?? "/", ".cache"), "palisade");
-
-/** Keys for the image and the hosts. */
-async function keysDirectory(root: string): Promise<string> {
-  const given = process.env["PALISADE_TEST_KEYS"];
-  if (given) return given;
-  const home = path.join(root, "home");
-  await promisify(execFile)(path.join(repository, "bin", "palisade"), ["keys", "init"], {
-    env: { ...process.env, PALISADE_HOME: home },
-  });
-  return path.join(home, "keys");
-}
 
 async function processIn(folder: string, name: string): Promise<ProcessIdentity | undefined> {
   const marker = JSON.parse(await readFile(path.join(folder, "marker.json"), "utf8")) as {
@@ -42,8 +26,8 @@ const make =
   async () => {
     const root = await mkdtemp(path.join(tmpdir(), "palisade-contract-"));
     const stateDirectory = path.join(root, "state");
-    const backends = createLocalBackends({ stateDirectory, cacheDirectory });
-    const keys = withImage ? await keysDirectory(root) : "";
+    const backends = createLocalBackends({ stateDirectory, cacheDirectory: cacheDirectory() });
+    const keys = withImage ? await testKeys() : "";
     const image = withImage
       ? await backends.hostImages.build(operation("image"), { mode: "enforce", keysDirectory: keys })
       : undefined;

@@ -1,10 +1,11 @@
 /** A home, a state folder and a backend of its own for one end-to-end run; the cache of builds is shared with the user. */
-import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createLocalBackends } from "../../components/provider/backends-local.js";
 import type { AgentClient, HostConnection } from "../../components/provider/backends.js";
+import { withLock } from "../../components/provider/ownership/lock.js";
 
 export const repository = path.resolve(__dirname, "../..");
 
@@ -12,6 +13,17 @@ export const repository = path.resolve(__dirname, "../..");
 export function cacheDirectory(): string {
   const caches = process.env["XDG_CACHE_HOME"] ?? path.join(process.env["HOME"] ?? "/", ".cache");
   return process.env["PALISADE_CACHE"] ?? path.join(caches, "palisade");
+}
+
+/** Keys of an operator for tests, made once for this machine, as `palisade keys init` makes them. They protect nothing. */
+export async function testKeys(): Promise<string> {
+  const home = path.join(cacheDirectory(), "test-operator");
+  return withLock(`${home}.lock`, undefined, async () => {
+    execFileSync(path.join(repository, "bin/palisade"), ["keys", "init"], {
+      env: { ...process.env, PALISADE_HOME: home },
+    });
+    return path.join(home, "keys");
+  });
 }
 
 export interface CommandResult {
@@ -40,10 +52,15 @@ export interface Marker {
   processes: ProcessRecord[];
 }
 
+/** Commands of Pulumi that leave the stack as it is. */
+const readsOnly = ["preview", "stack output", "stack export"];
+
 export class Environment {
   readonly home: string;
   readonly state: string;
   readonly variables: NodeJS.ProcessEnv;
+  /** Answers of Pulumi that hold until a command changes the stack: a Pulumi process takes longer than most questions. */
+  private readonly answers = new Map<string, Promise<unknown>>();
 
   /** @param root folder of home and state; stacks that share it are of one operator on one machine. */
   constructor(
@@ -53,6 +70,16 @@ export class Environment {
     this.home = path.join(root, "home");
     this.state = path.join(root, "state");
     this.variables = { ...process.env, PALISADE_HOME: this.home, PALISADE_STATE: this.state, STACK: stack };
+  }
+
+  /**
+   * Gives the operator the keys that all tests of this machine share. Images and templates depend on the operator's certificates,
+   * so with keys of its own each test would build and boot them again.
+   */
+  async useTestKeys(): Promise<void> {
+    const keys = await testKeys();
+    mkdirSync(this.home, { recursive: true, mode: 0o700 });
+    cpSync(keys, path.join(this.home, "keys"), { recursive: true, preserveTimestamps: true });
   }
 
   /** Settings of this stack, as a `Pulumi.<stack>.yaml` that git ignores; the stack's name begins with e2e-. */
@@ -87,26 +114,58 @@ export class Environment {
     return { exitCode, stdout, stderr, seconds: (Date.now() - since) / 1000 };
   }
 
+  /** A target of the Makefile, as a user runs it. */
   make(target: string): Promise<CommandResult> {
-    return this.run("make", [target]);
+    return this.changing(() => this.run("make", [target]));
+  }
+
+  /** What `make up` does once everything is built. */
+  up(started?: (pid: number) => void): Promise<CommandResult> {
+    return this.changing(() => this.run("tools/up.sh", [], started));
+  }
+
+  /** What `make down` does once everything is built. */
+  down(): Promise<CommandResult> {
+    return this.changing(() => this.run("env", ["PALISADE_BUILT=1", "tools/down.sh"]));
   }
 
   /** Pulumi on this environment's stack, as `tools/stack.sh` runs it. */
   pulumi(...args: string[]): Promise<CommandResult> {
-    return this.run("tools/stack.sh", args);
+    const run = () => this.run("tools/stack.sh", args);
+    return readsOnly.some((command) => args.join(" ").startsWith(command)) ? run() : this.changing(run);
   }
 
-  async outputs(): Promise<Record<string, unknown>> {
-    const result = await this.pulumi("stack", "output", "--json");
-    if (result.exitCode !== 0) throw new Error(result.stderr);
-    return JSON.parse(result.stdout) as Record<string, unknown>;
+  private async changing<T>(work: () => Promise<T>): Promise<T> {
+    this.answers.clear();
+    try {
+      return await work();
+    } finally {
+      this.answers.clear();
+    }
+  }
+
+  private answer<T>(...args: string[]): Promise<T> {
+    const question = args.join(" ");
+    const known = this.answers.get(question);
+    if (known) return known as Promise<T>;
+    const asked = this.pulumi(...args).then(({ exitCode, stdout, stderr }) => {
+      if (exitCode !== 0) throw new Error(stderr);
+      return JSON.parse(stdout) as T;
+    });
+    this.answers.set(question, asked);
+    // A question that failed is asked again.
+    asked.catch(() => this.answers.delete(question));
+    return asked;
+  }
+
+  /** Outputs of the stack. */
+  outputs(): Promise<Record<string, unknown>> {
+    return this.answer("stack", "output", "--json");
   }
 
   /** Resources of the stack's state, by name. */
   async resources(): Promise<Map<string, StateResource>> {
-    const result = await this.pulumi("stack", "export");
-    if (result.exitCode !== 0) throw new Error(result.stderr);
-    const state = JSON.parse(result.stdout) as { deployment: { resources?: StateResource[] } };
+    const state = await this.answer<{ deployment: { resources?: StateResource[] } }>("stack", "export");
     return new Map(
       (state.deployment.resources ?? []).map((one) => [one.urn.slice(one.urn.lastIndexOf("::") + 2), one]),
     );

@@ -83,7 +83,7 @@ beforeAll(async () => {
   process.env["PALISADE_HOME"] = environment.home;
   process.env["PALISADE_STATE"] = environment.state;
   process.env["PATH"] = [path.join(repository, "build/bin"), before["PATH"]].join(":");
-  expect((await environment.run("bin/palisade", ["keys", "init"])).exitCode).toBe(0);
+  await environment.useTestKeys();
   ({ digest } = await storeProbeImage(environment, "enforce"));
   const options = { onOutput: (text: string) => void process.stdout.write(text) };
   stacks = await Promise.all([ephemeralStack(program(), options), ephemeralStack(program(), options)]);

@@ -47,10 +47,10 @@ const get = async (environment: Environment): Promise<string> => {
   return response.text();
 };
 
-/** `make up` that is killed, with Pulumi, its language host and the plugin, while the machine boots. */
+/** An `up` that is killed, with Pulumi, its language host and the plugin, while the machine boots. */
 async function killedUp(environment: Environment): Promise<CommandResult> {
   let pid = 0;
-  const up = environment.run("make", ["up"], (started) => (pid = started));
+  const up = environment.up((started) => (pid = started));
   await eventually("the machine boots", 600, async () => {
     const [machine] = environment.things("virtual-machines").values();
     qemuAtDeath = machine?.processes.find(({ name }) => name === "qemu")?.pid ?? 0;
@@ -87,28 +87,28 @@ function descendants(root: number): number[] {
 }
 
 beforeAll(async () => {
-  await first.run("bin/palisade", ["keys", "init"]);
+  await first.useTestKeys();
   const modes = [await storeProbeImage(first, "enforce"), await storeProbeImage(first, "debug")];
   expect(modes[1]!.rootHash, "another mode is another kernel image for the same root").toBe(modes[0]!.rootHash);
   for (const [index, environment] of both.entries()) {
     environment.configure({ environment: "local", imageDigest: modes[index]!.digest });
   }
-  const [whole, broken] = await Promise.all([first.make("up"), killedUp(second)]);
+  const [whole, broken] = await Promise.all([first.up(), killedUp(second)]);
   killed = broken;
-  results = [whole, await second.make("up")];
+  results = [whole, await second.up()];
 });
 
 afterAll(async () => {
   for (const probe of probes.values()) probe.close();
   for (const environment of both) {
-    const down = await environment.make("down");
+    const down = await environment.down();
     expect(down.exitCode, down.stderr).toBe(0);
   }
   for (const environment of both) environment.remove();
 });
 
 describe("two stacks that came up at the same time", () => {
-  it("both serve, the one whose up was killed after the next make up", async () => {
+  it("both serve, the one whose up was killed after the next up", async () => {
     expect(killed.exitCode).not.toBe(0);
     for (const result of results) expect(result.exitCode, result.stderr).toBe(0);
     for (const environment of both) expect(await get(environment)).toMatch(/Palisade/);
@@ -191,7 +191,7 @@ otherModes(attacked(first), attacked(second), attach);
 
 describe("two stacks", () => {
   it("go on when the other goes away", async () => {
-    const down = await second.make("down");
+    const down = await second.down();
     expect(down.exitCode, down.stderr).toBe(0);
     for (const kind of kinds) expect(second.things(kind).size, kind).toBe(0);
     expect(await get(first)).toMatch(/Palisade/);

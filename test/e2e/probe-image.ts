@@ -1,8 +1,23 @@
 /** The host image of the tests: the product's, with the probe of test/probe in it. */
 import { execFileSync } from "node:child_process";
-import { copyFileSync, cpSync, linkSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+} from "node:fs";
 import path from "node:path";
+import { hostImageInputsHash } from "../../components/provider/host-images/inputs.js";
 import { storeImage, type Description } from "../../components/provider/host-images/store.js";
+import { withLock } from "../../components/provider/ownership/lock.js";
 import { sealArchiveIntoStore } from "../../components/provider/sealing/host-store.js";
 import { cacheDirectory, repository, type Environment } from "./environment.js";
 
@@ -19,33 +34,72 @@ export function buildProbe(program: string): void {
 }
 
 /**
- * Builds the image with the operator's keys, once; the image of another mode has the same root file system. Puts it into the
- * image store of the environment.
+ * Builds the image with the operator's keys, once for the same inputs on this machine; the image of another mode has the same root
+ * file system. Puts it into the image store of the environment.
  *
  * @returns the image's description.
  */
 export async function storeProbeImage(environment: Environment, mode: Mode): Promise<Description> {
-  const built = path.join(environment.root, "probe-image-enforce");
-  if (!readdirSync(environment.root).includes(path.basename(built))) await build(environment, built);
-  let folder = built;
-  if (mode !== "enforce") {
-    folder = path.join(environment.root, `probe-image-${mode}`);
-    await succeed(environment, path.join(repository, "hosts/image/choose-mode.sh"), [
-      ...["--image", built, "--mode", mode, "--output", folder, "--cache", cacheDirectory()],
-    ]);
-  }
+  const folder = await cachedImage(environment, mode);
   const description = JSON.parse(readFileSync(path.join(folder, "image.json"), "utf8")) as Description;
   await storeImage(environment.state, folder, description.digest);
   return description;
 }
 
-async function build(environment: Environment, output: string): Promise<void> {
-  const work = path.join(environment.root, "probe-image-work");
-  const binaries = path.join(work, "binaries");
+/** Images of the tests that are kept; the ones that were used last. */
+const keptImages = 6;
+
+async function cachedImage(environment: Environment, mode: Mode): Promise<string> {
+  const images = path.join(cacheDirectory(), "test-images");
+  const work = mkdtempSync(path.join(environment.root, "probe-image-"));
+  try {
+    const binaries = path.join(work, "binaries");
+    linkTree(path.join(repository, "build", "host"), binaries);
+    buildProbe(path.join(binaries, "palisade-probe"));
+    const keysDirectory = path.join(environment.home, "keys");
+    const script = path.join(repository, "hosts/image/build.sh");
+    const paths = { script, definition: path.dirname(script), binaries };
+    const inputs = await hostImageInputsHash({ mode: "enforce", keysDirectory }, paths);
+    const enforcing = path.join(images, `${inputs}-enforce`);
+    const wanted = path.join(images, `${inputs}-${mode}`);
+    return await withLock(`${images}/.lock`, undefined, async () => {
+      if (!existsSync(enforcing)) await made(enforcing, (output) => build(environment, work, binaries, output));
+      if (!existsSync(wanted)) {
+        await made(wanted, (output) =>
+          succeed(environment, path.join(repository, "hosts/image/choose-mode.sh"), [
+            ...["--image", enforcing, "--mode", mode, "--output", output, "--cache", cacheDirectory()],
+          ]),
+        );
+      }
+      const now = new Date();
+      for (const used of [enforcing, wanted]) utimesSync(used, now, now);
+      removeOldest(images);
+      return wanted;
+    });
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** Makes a folder at once or not at all. */
+async function made(folder: string, make: (output: string) => Promise<void>): Promise<void> {
+  const output = `${folder}.new`;
+  rmSync(output, { recursive: true, force: true });
+  await make(output);
+  renameSync(output, folder);
+}
+
+function removeOldest(images: string): void {
+  const age = (name: string) => statSync(path.join(images, name)).mtimeMs;
+  const names = readdirSync(images).filter((name) => !name.startsWith("."));
+  for (const name of names.sort((a, b) => age(b) - age(a)).slice(keptImages)) {
+    rmSync(path.join(images, name), { recursive: true, force: true });
+  }
+}
+
+async function build(environment: Environment, work: string, binaries: string, output: string): Promise<void> {
   const layers = path.join(work, "layers");
   const keys = path.join(environment.home, "keys");
-  linkTree(path.join(repository, "build", "host"), binaries);
-  buildProbe(path.join(binaries, "palisade-probe"));
   const signer = (name: string) => ({
     certificateFile: path.join(keys, "layers", `${name}.crt`),
     keyFile: path.join(keys, "layers", `${name}.key`),
