@@ -8,7 +8,7 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { cacheDirectory, repository, type Environment } from "../e2e/environment.js";
 import { storeProbeImage } from "../e2e/probe-image.js";
-import { prove } from "./hosts.js";
+import { prove, type AttackedHost } from "./hosts.js";
 
 const firmware = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 const definition = path.join(repository, "hosts/image");
@@ -110,6 +110,61 @@ const said = (console: string) =>
     .split("\n")
     .filter((line) => line.includes("palisade-initrd:"))
     .map((line) => line.replace(/.*palisade-initrd: /, "").trim());
+
+/** What the firmware and the kernel say of the boot, each read by the probe and not by the agent. */
+export function bootFacts(host: AttackedHost): void {
+  describe("the boot", () => {
+    it("B6: Secure Boot is on, and the firmware is not in setup mode", async () => {
+      const started = Date.now();
+      const variable = async (name: string) => {
+        const content = await host
+          .probe()
+          .read(`/sys/firmware/efi/efivars/${name}-8be4df61-93ca-11d2-aa0d-00e098032b8c`);
+        // Four bytes of attributes, then the value.
+        return content.length === 5 ? content.charCodeAt(4) : -1;
+      };
+      const [secureBoot, setupMode] = [await variable("SecureBoot"), await variable("SetupMode")];
+      const facts = await host.environment.agent((client) => client.getIntegrity());
+      prove(
+        {
+          id: "B6",
+          observed: `SecureBoot ${secureBoot}, SetupMode ${setupMode}; the agent reports the same`,
+          control: "B1 to B3: what the firmware is asked to boot unsigned or altered it refuses",
+          evidence: `efivarfs: SecureBoot=${secureBoot} SetupMode=${setupMode}`,
+        },
+        started,
+        secureBoot === 1 && setupMode === 0 && facts.secureBoot && !facts.setupMode,
+      );
+    });
+
+    it("V8: the root's verity device carries the description of a signature", async () => {
+      const started = Date.now();
+      const probe = host.probe();
+      const root = (await probe.read("/proc/1/mountinfo")).split("\n").find((line) => line.split(" ")[4] === "/")!;
+      const device = /^\d+ \d+ (\d+:\d+) /.exec(root)![1]!;
+      const name = (await probe.read(`/sys/dev/block/${device}/dm/name`)).trim();
+      const table = (await probe.output("/usr/sbin/dmsetup", "table", name)).trim();
+      // The same reader on a device that nobody signed.
+      const unsigned = "attack-unsigned";
+      await probe.output("/usr/sbin/dmsetup", "create", unsigned, "--table", "0 8 error");
+      const other = (await probe.output("/usr/sbin/dmsetup", "table", unsigned)).trim();
+      await probe.output("/usr/sbin/dmsetup", "remove", unsigned);
+      const { root: reported } = await host.environment.agent((client) => client.getIntegrity());
+      const isSigned = (text: string) => /^\d+ \d+ verity .*root_hash_sig_key_desc \S+/.test(text);
+      prove(
+        {
+          id: "V8",
+          observed: `${name}: ${table}`,
+          control: `a device without a signature, read in the same way: ${other}`,
+          evidence: table,
+        },
+        started,
+        isSigned(table) && !isSigned(other) && reported!.signatureVerified && reported!.signaturesRequired,
+      );
+      expect(reported!.mountPoint).toBe("/");
+    });
+  });
+}
 
 export function initrdAttacks(environment: Environment): void {
   describe("the initrd", () => {

@@ -133,16 +133,23 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
         .filter((line) => line.includes("palisade.internal/pause"))
         .map((line) => line.split(/\s+/)[0]!);
       const all = [...layers.values()].flat();
+      // A device of the right name that carries no signature, read in the same way.
+      const unsigned = `palisade-layer-${"0".repeat(64)}`;
+      await probe.output("/usr/sbin/dmsetup", "create", unsigned, "--table", "0 8 error");
+      const table = (await probe.output("/usr/sbin/dmsetup", "table", unsigned)).trim();
+      await probe.output("/usr/sbin/dmsetup", "remove", unsigned);
+      const told = isSigned({ device: "", name: unsigned, table });
       prove(
         {
           id: "C1",
           observed: `${own.length} layers of nginx, all ${all.length} of ${layers.size} containers on signed verity devices: ${all.every(isSigned)}`,
-          control: `the same parser finds no signature in the table of an unsigned device: ${!isSigned({ device: "", name: "palisade-layer-x", table: "0 8 verity 1 7:0 7:0 4096 4096 1 1 sha256 00 -" })}`,
+          control: `a device of the host without a signature, "${table}", is taken for signed: ${told}`,
           evidence: own.map(({ table }) => table).join("\n"),
         },
         started,
         own.length >= 2 &&
           all.every(isSigned) &&
+          !told &&
           own.map(({ name }) => name).every((name) => container!.sealed.some((hash) => name.endsWith(hash))),
       );
       const pause = sandboxes.map((id) => layers.get(id)).filter((found) => found !== undefined);
@@ -150,11 +157,14 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
         {
           id: "C8",
           observed: `${pause.length} pause containers, each on ${pause.map((found) => found.length).join(", ")} signed layers`,
-          control: "as for C1",
+          control: `a device of the host without a signature is taken for signed: ${told}`,
           evidence: pause[0]?.[0]?.table ?? "none",
         },
         started,
-        pause.length > 0 && pause.every((found) => found.length > 0 && found.every(isSigned)),
+        pause.length > 0 &&
+          pause.length === sandboxes.length &&
+          !told &&
+          pause.every((found) => found.length > 0 && found.every(isSigned)),
       );
     });
 
@@ -164,17 +174,23 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       const reference = await images.reference("attack/unsealed", digest);
       const before = await groups.run("unsealed", reference, ["/probe", "do", "sleep", "0"]);
       // Past the agent: containerd is asked for it directly, and has no layer of it.
+      const past = await runPastAgent({ ...one, digest, reference });
+      const runsOther = await runPastAgent(one);
       await images.seal("attack/unsealed", digest);
       const after = await groups.run("unsealed", reference, ["/probe", "do", "sleep", "0"]);
       prove(
         {
           id: "C2",
-          observed: `started: ${before.exitCode !== undefined}`,
-          control: `the same image, sealed: exit code ${after.exitCode}`,
+          observed: `started: ${before.exitCode !== undefined}; past the agent: ${short(past)}`,
+          control: `the same image, sealed: exit code ${after.exitCode}; another one past the agent: ${runsOther}`,
           evidence: before.events,
         },
         started,
-        before.exitCode === undefined && /ImageRefused.*(seal|sealed)/.test(before.events) && after.exitCode === 0,
+        before.exitCode === undefined &&
+          /ImageRefused.*(seal|sealed)/.test(before.events) &&
+          past !== "done" &&
+          after.exitCode === 0 &&
+          runsOther === "done",
       );
     });
 

@@ -58,10 +58,16 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
     evidence: record ?? "no audit record",
   });
 
+  /** What the kernel of the host as delivered said since its boot, before the first attack. */
+  let bootJournal = "";
+  const kernelJournal = () => enforce.probe().output("/usr/bin/journalctl", "-k", "-o", "cat", "--no-pager");
+  const records = (journal: string) => journal.split("\n").filter((line) => line.includes("type=1420"));
+
   describe("code of unproven integrity on the host", () => {
     let places: string[] = [];
 
     beforeAll(async () => {
+      bootJournal = await kernelJournal();
       // The kernel leaves records out when they come too fast and no audit daemon takes them.
       await isolated.probe().write("/proc/sys/kernel/printk_ratelimit", "0");
       places = await writablePlaces(isolated.probe());
@@ -307,28 +313,24 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
       // An attack of its own shows that the journal holds such records; again, as the kernel leaves out what comes too fast.
       const journal = await eventually("a record of an attack", 60, async () => {
         expect(await probe.attack("memfd", harmless)).toBe("EACCES");
-        const read = await probe.output("/usr/bin/journalctl", "-k", "-o", "cat", "--no-pager");
-        return read.includes("type=1420") ? read : undefined;
+        const read = await kernelJournal();
+        return records(read).length > 0 ? read : undefined;
       });
-      const unexpected = journal
-        .split("\n")
-        .filter(
-          (line) =>
-            line.includes("type=1420") && !/attack|memfd|comm="palisade-probe"|comm="ld-linux|comm="crun"/.test(line),
-        );
+      // Every service and a group have started by then, and no attack has.
+      const unexpected = records(bootJournal);
       const failed = (
         await probe.output("/usr/bin/systemctl", "list-units", "--state=failed", "--plain", "--no-legend")
       ).trim();
-      const all = journal.split("\n").filter((line) => line.includes("type=1420")).length;
+      const all = records(journal).length;
       prove(
         {
           id: "I14",
-          observed: `${unexpected.length} unexpected records since the boot, failed units: ${failed === "" ? "none" : failed}`,
+          observed: `${unexpected.length} records from the boot to the first attack, failed units: ${failed === "" ? "none" : failed}`,
           control: `the attacks above left ${all} records in the same journal`,
           evidence: unexpected[0] ?? "none",
         },
         started,
-        unexpected.length === 0 && failed === "" && all > 0,
+        /palisade-initrd|systemd/.test(bootJournal) && unexpected.length === 0 && failed === "" && all > 0,
       );
     });
   });

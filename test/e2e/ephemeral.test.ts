@@ -70,8 +70,6 @@ async function unique(stack: EphemeralStack): Promise<Record<string, string>> {
       publicKey: await publicKey(stack),
       machineId: await probe.read("/etc/machine-id"),
       bootId: (await ask(stack))[0].bootId,
-      // Made by the kernel's random number generator at each reading.
-      uuid: await probe.read("/proc/sys/kernel/random/uuid"),
       endorsementKey: await endorsementKey(path.join(placeOf(stack).folder("virtual-machines"), "tpm")),
     };
   } finally {

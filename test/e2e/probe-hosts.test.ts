@@ -9,7 +9,7 @@ import { ContainerPhase } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.j
 import { Environment, eventually, isAlive, type CommandResult } from "./environment.js";
 import { storeProbeImage } from "./probe-image.js";
 import { Probe } from "./probe.js";
-import { initrdAttacks } from "../attack/boot.js";
+import { bootFacts, initrdAttacks } from "../attack/boot.js";
 import { containerAttacks } from "../attack/containers.js";
 import { datapathAttacks } from "../attack/datapath.js";
 import { executionAttacks } from "../attack/execution.js";
@@ -181,6 +181,7 @@ describe("attacks", () => {
   beforeAll(async () => {
     for (const environment of both) await attach(environment);
   });
+  bootFacts(attacked(first));
   executionAttacks(attacked(first), attacked(second));
   containerAttacks(attacked(first), attacked(second));
   datapathAttacks(attacked(first));
