@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -31,6 +33,27 @@ func reseed(device string, seed []byte) error {
 		return fmt.Errorf("%s: reseed: %w", device, err)
 	}
 	return nil
+}
+
+// maximumDelay is how long a release may be on its way; the hypervisor gives up after that time.
+const maximumDelay = time.Minute
+
+// currentTime returns the time of the release, or that of the machine's real-time clock where it is later: on a busy machine
+// the release arrives seconds after it was written. The real-time clock goes on while a template is stopped. It tells whole
+// seconds since 1970 in the file. A clock that is absent or far off does not count.
+func currentTime(released time.Time, realTimeClock string) time.Time {
+	content, err := os.ReadFile(realTimeClock)
+	if err != nil {
+		return released
+	}
+	seconds, err := strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64)
+	if err != nil {
+		return released
+	}
+	if now := time.Unix(seconds, 0); now.After(released) && now.Sub(released) <= maximumDelay {
+		return now
+	}
+	return released
 }
 
 // setClock ends the time at which the template stopped.

@@ -33,6 +33,7 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	groups := flags.String("groups-socket", "/run/palisade/groups.sock", "socket of the role groups")
 	machineID := flags.String("machine-id", "/run/machine-id", "file that systemd shows as /etc/machine-id")
 	bootID := flags.String("boot-id", "/run/palisade/boot-id", "file with the boot id of a clone")
+	realTimeClock := flags.String("real-time-clock", "/sys/class/rtc/rtc0/since_epoch", "seconds since 1970, as the machine's clock says")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	if err := reseed("/dev/urandom", release.GetSeed()); err != nil {
 		return err
 	}
-	if err := setClock(release.GetTime().AsTime()); err != nil {
+	if err := setClock(currentTime(release.GetTime().AsTime(), *realTimeClock)); err != nil {
 		return err
 	}
 	if err := renewIDs(*machineID, *bootID); err != nil {

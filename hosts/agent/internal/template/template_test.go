@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -163,5 +164,32 @@ func TestReseedIsTakenByTheKernel(t *testing.T) {
 	}
 	if err := reseed("/dev/null", []byte(seed)); err == nil {
 		t.Error("a file that is no random number generator was reseeded")
+	}
+}
+
+func TestCurrentTime(t *testing.T) {
+	released := time.Date(2031, 2, 3, 4, 5, 6, 700_000_000, time.UTC)
+	for name, test := range map[string]struct {
+		clock string
+		want  time.Time
+	}{
+		"the release was on its way for 8 s": {strconv.FormatInt(released.Unix()+8, 10) + "\n", time.Unix(released.Unix()+8, 0)},
+		"the same second":                    {strconv.FormatInt(released.Unix(), 10) + "\n", released},
+		"a clock that is slow":               {strconv.FormatInt(released.Unix()-100, 10) + "\n", released},
+		"a clock that is an hour ahead":      {strconv.FormatInt(released.Unix()+3600, 10) + "\n", released},
+		"no number":                          {"n/a\n", released},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "since_epoch")
+			if err := os.WriteFile(file, []byte(test.clock), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := currentTime(released, file); !got.Equal(test.want) {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+	if got := currentTime(released, filepath.Join(t.TempDir(), "absent")); !got.Equal(released) {
+		t.Errorf("without a clock: got %s, want %s", got, released)
 	}
 }
