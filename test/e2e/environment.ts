@@ -1,6 +1,6 @@
 /** A home, a state folder and a backend of its own for one end-to-end run; the cache of builds is shared with the user. */
 import { execFileSync, spawn } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createLocalBackends } from "../../components/provider/backends-local.js";
@@ -79,7 +79,7 @@ export class Environment {
   async useTestKeys(): Promise<void> {
     const keys = await testKeys();
     mkdirSync(this.home, { recursive: true, mode: 0o700 });
-    cpSync(keys, path.join(this.home, "keys"), { recursive: true, preserveTimestamps: true });
+    execFileSync("cp", ["--archive", keys, path.join(this.home, "keys")]);
   }
 
   /** Settings of this stack, as a `Pulumi.<stack>.yaml` that git ignores; the stack's name begins with e2e-. */
