@@ -81,6 +81,94 @@ describe("with_lock", () => {
   });
 });
 
+describe(".ci/run", () => {
+  // Only what decides the order and the sum; nothing is checked or tested.
+  beforeEach(() => {
+    for (const name of [".ci", "test/budgets.json", "test/skipped.json"]) {
+      cpSync(name, path.join(folder, name), { recursive: true });
+    }
+    write(
+      "Makefile",
+      `.PHONY: check test
+check:
+	@echo the checks run
+	@printf 'passed gofmt\\nfailed eslint\\n' >$$PALISADE_CHECKS
+	@exit $(or $(CHECK),0)
+test:
+	@echo the tests run
+	@sleep $(or $(SLEEP),0)
+	@echo '{"exitCode":0,"seconds":1}' >build/reports/tests/unit.result
+	@node tools/test-summary.mjs build/reports/tests
+`,
+    );
+  });
+  const lines = ({ stdout }) => stdout.trimEnd().split("\n");
+
+  it("runs the checks, then the tests, although a check fails; the sum has both", () => {
+    const run = bash(".ci/run", { CHECK: "1" });
+    expect(run.status).not.toBe(0);
+    expect(lines(run).filter((line) => line.endsWith("run"))).toEqual(["the checks run", "the tests run"]);
+    expect(lines(run).at(-1)).toBe("1 passed, 1 failed");
+  });
+
+  it("fails when checks fail that are counted nowhere", () => {
+    write("Makefile", ".PHONY: check test\ncheck:\n\t@exit 1\ntest:\n\t@echo 2 passed, 0 failed\n");
+    expect(bash(".ci/run").status).toBe(1);
+  });
+
+  it("passes when both do", () => {
+    write("Makefile", ".PHONY: check test\ncheck:\n\t@echo fine\ntest:\n\t@echo 2 passed, 0 failed\n");
+    const run = bash(".ci/run");
+    expect([run.status, lines(run).at(-1)]).toEqual([0, "2 passed, 0 failed"]);
+  });
+
+  it("ends with a sum when the time is over", () => {
+    const run = bash(".ci/run", { SLEEP: "60", PALISADE_CI_MINUTES: "0.05" });
+    expect(run.status).not.toBe(0);
+    expect(run.stdout).toContain("FAILED the run as a whole: not finished after 0.05 minutes");
+    expect(lines(run).at(-1)).toMatch(/^\d+ passed, [1-9]\d* failed$/);
+  });
+});
+
+describe("unchecked.mjs", () => {
+  beforeEach(() => {
+    write("a.txt", "a");
+    write("b.txt", "b");
+    write("key.txt", "1");
+    // Says what it is given, and refuses what holds "bad".
+    write("check.sh", '#!/bin/sh\necho "$*" >>seen\n! grep -q bad "$@"\n', 0o755);
+  });
+  const check = () =>
+    bash("printf 'a.txt\\nb.txt\\n' | node tools/unchecked.mjs --name test --key key.txt -- ./check.sh 3>note", {
+      PALISADE_CACHE: path.join(folder, "cache"),
+    }).status;
+  const seen = () => {
+    const file = path.join(folder, "seen");
+    const text = existsSync(file) ? readFileSync(file, "utf8").trim() : "";
+    rmSync(file, { force: true });
+    return text;
+  };
+
+  it("checks contents once, and again when they or what decides change", () => {
+    expect([check(), seen()]).toEqual([0, "a.txt b.txt"]);
+    expect([check(), seen()]).toEqual([0, ""]);
+    expect(readFileSync(path.join(folder, "note"), "utf8")).toBe("0 of 2 files are new or changed");
+    write("b.txt", "c");
+    expect([check(), seen()]).toEqual([0, "b.txt"]);
+    write("b.txt", "b");
+    expect([check(), seen()]).toEqual([0, ""]);
+    write("key.txt", "2");
+    expect([check(), seen()]).toEqual([0, "a.txt b.txt"]);
+  });
+
+  it("does not remember what failed", () => {
+    write("b.txt", "bad");
+    expect(check()).toBe(1);
+    seen();
+    expect([check(), seen()]).toEqual([1, "a.txt b.txt"]);
+  });
+});
+
 describe("go-tool.sh", () => {
   // A compiler that counts its runs and takes a moment.
   beforeEach(() => {
