@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 
 const minutes = 60_000;
 
-/** Layers that share this machine's QEMU, ports or engine run one file after the other. */
+/** Layers that share this machine's QEMU or ports run one file after the other. */
 function serial(name: string, include: string[], testTimeout: number) {
   return {
     test: {
@@ -38,7 +38,16 @@ export default defineConfig({
         },
       },
       { test: { name: "conformance", include: ["test/conformance/**/*.test.ts"], testTimeout: 10 * minutes } },
-      serial("engine", ["test/engine/**/*.test.ts", "test/upgrade/**/*.test.ts"], 5 * minutes),
+      {
+        test: {
+          name: "engine",
+          // Each file has projects, worlds and directories of its own.
+          include: ["test/engine/**/*.test.ts", "test/upgrade/**/*.test.ts"],
+          testTimeout: 5 * minutes,
+          hookTimeout: 5 * minutes,
+          teardownTimeout: 2 * minutes,
+        },
+      },
       serial("contract", ["test/contract/**/*.test.ts"], 20 * minutes),
       serial("consumer", ["test/consumer/**/*.test.ts"], 15 * minutes),
       serial("patch", ["test/patch/**/*.test.ts"], 15 * minutes),

@@ -151,7 +151,7 @@ if succeeded setup; then
   run build
   if [[ " $* " == *" conformance "* ]]; then run cyclonus; fi
   # The stack of the end-to-end tests patches its image as well.
-  if [[ " ${*//+/ } " =~ " patch " || " ${*//+/ } " =~ " e2e" ]]; then run patch-tools; fi
+  if [[ " ${*//+/ } " =~ " patch "|" consumer "|" e2e" ]]; then run patch-tools; fi
   for layers in "$@"; do run_layers "$layers"; done
   if succeeded build; then run acceptance; fi
 fi

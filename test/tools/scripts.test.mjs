@@ -130,6 +130,120 @@ test:
   });
 });
 
+describe("test.sh", () => {
+  // Everything that it starts says so; a project of vitest called bad fails.
+  beforeEach(() => {
+    for (const name of ["budgets.json", "skipped.json", "sampled.txt", "slices.txt"]) {
+      cpSync(`test/${name}`, path.join(folder, "test", name));
+    }
+    const budgets = { minutes: 1, cpuSeconds: 60, quietMinutes: 1 };
+    const layers = ["setup", "host-binaries", "build", "patch-tools", "acceptance", "one", "two", "bad", "e2e"];
+    write("test/budgets.json", JSON.stringify({ layers: Object.fromEntries(layers.map((name) => [name, budgets])) }));
+    for (const name of ["setup", "host-binaries", "build", "patch-tools"]) {
+      write(`tools/${name}.sh`, `#!/bin/sh\necho "${name} runs"\nexit \${FAIL_${name.replace("-", "_")}:-0}\n`, 0o755);
+    }
+    write("dist/test/acceptance/collect-go.js", "");
+    write("dist/test/acceptance/tables.js", "");
+    write("dist/test/acceptance/held.js", 'console.log("held rows are compared")');
+    write(
+      "node_modules/vitest/vitest.mjs",
+      `import { writeFileSync } from "node:fs";
+const project = process.argv[process.argv.indexOf("--project") + 1];
+const status = project === "bad" ? "failed" : "passed";
+console.log(project, "begins");
+await new Promise((resolve) => setTimeout(resolve, 300));
+console.log(project, "ends", process.env.PALISADE_FULL ? "at full length" : "sampled");
+const file = process.argv.find((each) => each.startsWith("--outputFile.json=")).split("=")[1];
+writeFileSync(file, JSON.stringify({ testResults: [{ name: "f", status, assertionResults: [{ status, fullName: "t" }] }] }));
+process.exitCode = project === "bad" ? 1 : 0;
+`,
+    );
+  });
+  const test = (args, extra) => {
+    const { status, stdout, stderr } = bash(`tools/test.sh ${args}`, extra);
+    return { status, stderr, lines: stdout.trimEnd().split("\n") };
+  };
+  const ends = (lines) =>
+    lines.filter((line) => / (begins|ends) ?/.test(line)).map((line) => line.replace(/^\w+\| /, ""));
+
+  it("runs layers one after the other, although one fails", () => {
+    const { status, lines } = test("one bad two");
+    expect(ends(lines)).toEqual([
+      ...["one begins", "one ends sampled", "bad begins", "bad ends sampled", "two begins", "two ends sampled"],
+    ]);
+    expect([status, lines.at(-1)]).toEqual([1, "2 passed, 1 failed"]);
+    expect(lines[0]).toContain("Sampled");
+    expect(lines.join("\n")).not.toContain("held rows");
+  });
+
+  it("runs layers side by side, and marks their lines", () => {
+    const { status, lines } = test("one+two");
+    expect([status, lines.at(-1)]).toEqual([0, "2 passed, 0 failed"]);
+    const [first, second] = ends(lines);
+    expect([first, second].sort()).toEqual(["one begins", "two begins"]);
+    expect(lines).toContain("two| two begins");
+  });
+
+  it("compares the rows that were held after a whole run", () => {
+    expect(test("--whole one").lines).toContain("held rows are compared");
+  });
+
+  it("runs nothing without a setup", () => {
+    const { status, lines } = test("one", { FAIL_setup: "3" });
+    expect([status, lines.at(-1)]).toEqual([1, "0 passed, 1 failed"]);
+    expect(ends(lines)).toEqual([]);
+  });
+
+  it("builds what patches images for the layers that need it", () => {
+    expect(test("one+e2e").lines).toContain("patch-tools runs");
+    expect(test("one").lines).not.toContain("patch-tools runs");
+  });
+
+  it("records the layer that runs when the run is ended", async () => {
+    const child = spawn("setsid", ["tools/test.sh", "one"], { cwd: folder, env: variables });
+    let text = "";
+    await new Promise((resolve) =>
+      child.stdout.on("data", (data) => {
+        text += data;
+        if (text.includes("one begins")) resolve();
+      }),
+    );
+    const closed = new Promise((resolve) => child.once("close", resolve));
+    // As timeout does: everything that was not started for itself.
+    process.kill(-child.pid, "SIGTERM");
+    await closed;
+    expect(JSON.parse(readFileSync(path.join(folder, "build/reports/tests/one.result"), "utf8"))).toMatchObject({
+      ended: "the run was ended by SIGTERM",
+    });
+  });
+});
+
+describe("test-all.sh", () => {
+  beforeEach(() => {
+    write("test/slices.txt", "# slices\n1 | one\n2 | bad one+two\n");
+    write("tools/test.sh", '#!/bin/sh\necho "$* at full length: $PALISADE_FULL"\n[ "$1" != bad ]\n', 0o755);
+  });
+
+  it("runs one slice, or all of them although one fails", () => {
+    const one = bash("tools/test-all.sh 1");
+    expect([one.status, one.stdout]).toEqual([0, "\n==== slice 1: one\none at full length: 1\n"]);
+    const all = bash("tools/test-all.sh");
+    expect(all.status).toBe(1);
+    expect(all.stdout.match(/at full length: 1/g)).toHaveLength(2);
+  });
+
+  it("refuses a slice that there is not", () => {
+    expect(bash("tools/test-all.sh 7").stderr).toContain("there is no slice '7'");
+  });
+
+  it("has slices of layers that there are, each with a budget", () => {
+    const text = readFileSync("test/slices.txt", "utf8");
+    const layers = [...text.matchAll(/^\d+ *\|(.*)$/gm)].flatMap(([, list]) => list.trim().split(/[ +]/));
+    const { layers: budgets } = JSON.parse(readFileSync("test/budgets.json", "utf8"));
+    expect(Object.keys(budgets)).toEqual(expect.arrayContaining(layers));
+  });
+});
+
 describe("unchecked.mjs", () => {
   beforeEach(() => {
     write("a.txt", "a");
