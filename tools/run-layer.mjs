@@ -31,7 +31,7 @@ export function reasonToEnd({ minutes, quietMinutes }, { elapsedMinutes, silentM
 
 /**
  * A control group counts the CPU time of all processes of a layer, also of those that live on in sessions of their own.
- * @returns {{ join: string, cpuSeconds: () => number, remove: () => void } | undefined} undefined where this user
+ * @returns {{ join: string, cpuSeconds: () => number, remove: () => Promise<void> } | undefined} undefined where this user
  * cannot make one
  */
 function createCpuGroup(name) {
@@ -64,7 +64,7 @@ function createCpuGroup(name) {
     return {
       join: path.join(folder, "cgroup.procs"),
       cpuSeconds: () => read(folder),
-      remove() {
+      async remove() {
         // What the layer left running goes on in the group above.
         for (const id of readFileSync(path.join(folder, "cgroup.procs"), "utf8").split("\n").filter(Boolean)) {
           try {
@@ -73,10 +73,13 @@ function createCpuGroup(name) {
             // It has ended meanwhile.
           }
         }
-        try {
-          rmdirSync(folder);
-        } catch {
-          // A process started one more in between; the empty group does no harm.
+        for (let attempt = 0; attempt < 20; attempt += 1) {
+          try {
+            return rmdirSync(folder);
+          } catch {
+            // A killed process is still on its way out; an empty group that stays does no harm.
+            await new Promise((resolve) => setTimeout(resolve, 100));
+          }
         }
       },
     };
@@ -187,7 +190,7 @@ export async function runLayer(options) {
   } catch {
     // A killed shell tells no times.
   }
-  group?.remove();
+  await group?.remove();
   rmSync(temporary, { recursive: true, force: true });
   return {
     exitCode: ended !== undefined && exitCode === 0 ? 124 : exitCode,
