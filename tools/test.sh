@@ -34,7 +34,7 @@ watched() {
   shift
   # The pipe's own exit code is that of the tests (pipefail).
   "$@" | tee -a "$reports/$layer.json" | sed -nuE \
-    's/^\{"Time":"[^"]*","Action":"(pass|fail)","Package":"([^"]*)","Elapsed":([0-9.e+-]*)\}$/\1 \2 \3 s/p'
+    's/^\{"Time":"[^"]*","Action":"(pass|fail)","Package":"([^"]*)","Elapsed":([0-9.e+-]*)(,"FailedBuild":"[^"]*")?\}$/\1 \2 \3 s/p'
 }
 
 # With the host's own containerd and network plugins, the agent's tests run real containers. runc, as it works on
