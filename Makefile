@@ -50,7 +50,15 @@ check: setup ## Formatters, linters, type checks, contracts, generated code
 
 .PHONY: test
 test: ## All tests, lowest layer first; the last line is the sum
-	@tools/test.sh go unit tools conformance engine contract consumer patch e2e
+	@tools/test.sh --whole go unit tools conformance engine contract consumer patch e2e
+
+.PHONY: test-all
+test-all: ## All tests at full length, in the slices of test/slices.txt; SLICE=1 runs one, in at most an hour
+	@tools/test-all.sh $(SLICE)
+
+.PHONY: acceptance-baseline
+acceptance-baseline: build ## After a whole `make test`: the acceptance rows that it holds from now on must hold
+	@node dist/test/acceptance/held.js --add
 
 .PHONY: e2e
 e2e: ## The tests on a real host, and the tables of acceptance rows they fill
@@ -66,7 +74,7 @@ attack: setup ## Attacks on real hosts, with negative controls; ends with the ta
 
 .PHONY: metal
 metal: build ## Installs a host on an emulated machine over SSH, interrupted and repeated: row M1
-	@node node_modules/vitest/vitest.mjs run --project metal
+	@tools/test.sh metal
 
 .PHONY: conformance
 conformance: setup ## The network at full length: policies against the oracles of Cyclonus and network-policy-api, the datapath; ends with its table

@@ -22,7 +22,7 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-/** Layers on real machines, registries and tools: two files side by side, as an emulated machine uses one core. */
+/** Layers whose files have projects, ports and folders of their own: two side by side, as an emulated machine uses one core. */
 function sideBySide(name: string, include: string[], testTimeout: number) {
   return { test: { name, include, testTimeout, hookTimeout: testTimeout, teardownTimeout: 2 * minutes } };
 }
@@ -63,7 +63,7 @@ export default defineConfig({
         },
       },
       { test: { name: "conformance", include: ["test/conformance/**/*.test.ts"], testTimeout: 10 * minutes } },
-      serial("engine", ["test/engine/**/*.test.ts", "test/upgrade/**/*.test.ts"], 5 * minutes),
+      sideBySide("engine", ["test/engine/**/*.test.ts", "test/upgrade/**/*.test.ts"], 5 * minutes),
       sideBySide("contract", ["test/contract/**/*.test.ts"], 20 * minutes),
       serial("consumer", ["test/consumer/**/*.test.ts"], 15 * minutes),
       sideBySide("patch", ["test/patch/**/*.test.ts"], 15 * minutes),

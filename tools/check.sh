@@ -1,30 +1,53 @@
 #!/usr/bin/env bash
-# Every check that needs no machine: formatters, linters, types, contracts, generated code. All of them run; the result
-# says which failed.
+# Every check that needs no machine: formatters, linters, types, contracts, generated code. All of them run, two at a
+# time; the result says which failed. Files that have passed with the same content are not formatted or linted again.
+# PALISADE_CHECKS names a file that gets a line for each check: passed or failed, and its title.
 source "$(dirname "$0")/lib.sh"
 
-failed=()
-# check TITLE COMMAND...: like step, but the next check runs in any case.
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+
+# check TITLE COMMAND...: like step, but its line is printed as a whole, and what comes next runs in any case.
 check() {
-  local status
+  local status=0 name=${1//[^a-zA-Z0-9]/-} result=passed
   # Not `step || ...`: inside a condition the checks would lose their `set -e`.
   set +e
-  (set -e; step "$@")
+  (set -e; step "$@") >"$results/$name.out" 2>&1
   status=$?
   set -e
-  ((status == 0)) || failed+=("$1")
+  cat "$results/$name.out"
+  ((status == 0)) || result=failed
+  printf '%s %s\n' "$result" "$1" >"$results/$name.result"
+}
+
+# background COMMAND...: runs it as soon as fewer than two run.
+background() {
+  while (($(jobs -rp | wc -l) >= 2)); do wait -n || true; done
+  "$@" &
 }
 
 prettier_check() {
-  node node_modules/prettier/bin/prettier.cjs --check --log-level warn .
+  git ls-files -co --exclude-standard |
+    node tools/unchecked.mjs --name prettier --key package-lock.json --key .prettierrc --key .prettierignore --key .editorconfig \
+      -- node node_modules/prettier/bin/prettier.cjs --check --ignore-unknown --log-level warn
 }
 
+# Whether a file passes depends on the types that other files export as well: on all declarations.
 eslint_check() {
-  node --max-old-space-size=4096 node_modules/eslint/bin/eslint.js --max-warnings 0 .
+  git ls-files -co --exclude-standard -- '*.ts' '*.mjs' '*.cjs' '*.js' |
+    node tools/unchecked.mjs --name eslint --key package-lock.json --key eslint.config.mjs --key tools/eslint-one-way.mjs \
+      --key tsconfig.json --key dist \
+      -- node --max-old-space-size=4096 node_modules/eslint/bin/eslint.js --max-warnings 0 --no-warn-ignored
 }
 
+# Compiles, so that what is tested next need not be compiled again.
 types_check() {
-  node node_modules/typescript/bin/tsc --project tsconfig.json --noEmit
+  node node_modules/typescript/bin/tsc --project tsconfig.json
+}
+
+typescript_checks() {
+  with_lock build/.dist.lock check "TypeScript types" types_check
+  check "eslint" eslint_check
 }
 
 gofmt_check() {
@@ -37,10 +60,6 @@ gofmt_check() {
 }
 
 clang_format_check() {
-  if ! command -v clang-format-19 >/dev/null; then
-    echo "skipped: clang-format-19 is not installed (sudo apt-get install clang-format-19)" >&3
-    return
-  fi
   clang-format-19 --dry-run --Werror bpf/src/*.[ch]
 }
 
@@ -70,10 +89,6 @@ go_modules() {
 }
 
 shell_check() {
-  if ! command -v shellcheck >/dev/null; then
-    echo "skipped: shellcheck is not installed (sudo apt-get install shellcheck)" >&3
-    return
-  fi
   git ls-files -co --exclude-standard -- tools .ci hosts bin test | while read -r file; do
     if [[ -f $file ]] && head -n 1 "$file" | grep -qE '^#!/(usr/)?bin/(env )?(ba)?sh$|^# shellcheck shell=bash$'; then echo "$file"; fi
   done | xargs -r shellcheck --severity=warning --external-sources --source-path=SCRIPTDIR
@@ -95,19 +110,26 @@ protobuf_breaking() {
   echo "against ${base:0:12}" >&3
 }
 
+tools/setup/packages.sh check
 echo "Checking"
-check "prettier" prettier_check
-check "eslint" eslint_check
-check "TypeScript types" types_check
-check "gofmt" gofmt_check
-check "clang-format" clang_format_check
-check "go vet and golangci-lint" go_lint
-check "go.mod files" go_modules
-check "shellcheck" shell_check
-check "buf lint" protobuf_lint
-check "buf breaking" protobuf_breaking
-check "generated code" tools/generate.sh --check
+# The longest ones first.
+background typescript_checks
+background check "go vet and golangci-lint" go_lint
+background check "generated code" tools/generate.sh --check
+background check "prettier" prettier_check
+background check "go.mod files" go_modules
+background check "shellcheck" shell_check
+background check "gofmt" gofmt_check
+background check "clang-format" clang_format_check
+background check "buf lint" protobuf_lint
+background check "buf breaking" protobuf_breaking
+wait
 
+[[ -z ${PALISADE_CHECKS:-} ]] || cat "$results"/*.result >"$PALISADE_CHECKS"
+mapfile -t failed < <(sed -n 's/^failed //p' "$results"/*.result)
+# Ten checks, and the compiler before one of them.
+count=$(cat "$results"/*.result | wc -l)
+((count == 11)) || fail "only $count of 11 checks ended"
 if ((${#failed[@]} > 0)); then
   fail "failed: $(printf '%s; ' "${failed[@]}")" "make format repairs formatting, make generate the generated code"
 fi

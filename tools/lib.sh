@@ -26,6 +26,10 @@ outer_path="${outer_path#:}"
 outer_path="${outer_path%:}"
 export PATH="$root/build/bin:$outer_path"
 
+# One way to compile Go, that of the programs which are delivered: tests and linters use again what was compiled for them.
+export CGO_ENABLED=0
+[[ " ${GOFLAGS:-} " == *" -trimpath "* ]] || export GOFLAGS="${GOFLAGS:+$GOFLAGS }-trimpath"
+
 # fail MESSAGE...: one line for each argument, then the end.
 fail() {
   printf 'palisade: %s\n' "$@" >&2

@@ -19,6 +19,8 @@ export interface Row {
   expected: string;
   /** Parts without which the row is not proved. Default: whatever there is. */
   needs?: string[];
+  /** Why no test observes the row: a row has this or a test that reports it. */
+  notRun?: string;
 }
 
 /** What a test observed. */
@@ -42,7 +44,7 @@ export interface Observation {
 /** An observation on disk, with the content of the repository that it was made on. */
 export type RecordedObservation = Observation & { subject: string };
 
-const repository = findRepository(__dirname);
+export const repository = findRepository(__dirname);
 
 /** The sources lie in `test/acceptance`, what is compiled from them in `dist/test/acceptance`. */
 function findRepository(folder: string): string {

@@ -1,4 +1,5 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
@@ -20,7 +21,7 @@ const observation = (changes: Partial<RecordedObservation> = {}): RecordedObserv
 
 describe("assemble", () => {
   it.each<[string, RecordedObservation[], boolean | null, string | undefined]>([
-    ["no observation", [], null, "no test observes this row yet"],
+    ["no observation", [], null, "not run: the tests that observe this row were not run"],
     ["of other content", [observation({ subject: "before" })], null, "observed on other content only; run make e2e"],
     ["holds", [observation()], true, undefined],
     ["does not hold", [observation({ pass: false })], false, undefined],
@@ -33,6 +34,13 @@ describe("assemble", () => {
     expect(result.pass).toBe(pass);
     expect(result.reason).toBe(reason);
     expect(result).toMatchObject(row);
+  });
+
+  it("gives the reason why a row has no test", () => {
+    expect(assemble({ ...row, notRun: "there is no second disk" }, [], "now")).toMatchObject({
+      pass: null,
+      reason: "not run: there is no second disk",
+    });
   });
 
   it("is not proved without a part that the row needs", () => {
@@ -63,6 +71,36 @@ describe("tables", () => {
       expect(expected).not.toBe("");
     }
   });
+});
+
+describe("each row", () => {
+  /** Everything that may name a row: tests, and what end-to-end tests share. */
+  const texts = execFileSync("git", [
+    "ls-files",
+    "-co",
+    "--exclude-standard",
+    "--",
+    "*.test.ts",
+    "test/**/*.ts",
+    "*_test.go",
+  ])
+    .toString()
+    .split("\n")
+    .filter((file) => file !== "" && !file.startsWith("test/acceptance/") && existsSync(file))
+    .map((file) => readFileSync(file, "utf8"));
+  /** Tables whose rows have the same names are told apart by the name of the table in the file that reports. */
+  const isReported = (table: string, id: string): boolean => {
+    const clouds = (text: string) => /table: "clouds"|table = "clouds"/.test(text);
+    return texts.some((text) => text.includes(`"${id}"`) && clouds(text) === (table === "clouds"));
+  };
+  const rows = tables.flatMap((table) => readRows(table).map((each) => ({ table, ...each })));
+
+  it.each(rows.map(({ table, id, notRun }) => [table, id, notRun] as const))(
+    "%s %s is observed by a test, or says why it is not",
+    (table, id, notRun) => {
+      expect(notRun === undefined, notRun ?? "no test reports it").toBe(isReported(table, id));
+    },
+  );
 });
 
 describe("report", () => {

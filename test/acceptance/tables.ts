@@ -36,7 +36,9 @@ export function assemble(row: Row, observations: RecordedObservation[], current:
   const valid = observations.filter((observation) => observation.subject === current);
   if (valid.length === 0) {
     const reason =
-      observations.length === 0 ? "no test observes this row yet" : "observed on other content only; run make e2e";
+      observations.length === 0
+        ? `not run: ${row.notRun ?? "the tests that observe this row were not run"}`
+        : "observed on other content only; run make e2e";
     return { ...row, observed: null, control: null, pass: null, reason, seconds: null, evidence: null };
   }
   const absent = (row.needs ?? []).filter((need) => !valid.some(({ part }) => part === need));

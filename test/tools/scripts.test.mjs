@@ -81,6 +81,208 @@ describe("with_lock", () => {
   });
 });
 
+describe(".ci/run", () => {
+  // Only what decides the order and the sum; nothing is checked or tested.
+  beforeEach(() => {
+    for (const name of [".ci", "test/budgets.json", "test/skipped.json"]) {
+      cpSync(name, path.join(folder, name), { recursive: true });
+    }
+    write(
+      "Makefile",
+      `.PHONY: check test
+check:
+	@echo the checks run
+	@printf 'passed gofmt\\nfailed eslint\\n' >$$PALISADE_CHECKS
+	@exit $(or $(CHECK),0)
+test:
+	@echo the tests run
+	@sleep $(or $(SLEEP),0)
+	@echo '{"exitCode":0,"seconds":1}' >build/reports/tests/unit.result
+	@node tools/test-summary.mjs build/reports/tests
+`,
+    );
+  });
+  const lines = ({ stdout }) => stdout.trimEnd().split("\n");
+
+  it("runs the checks, then the tests, although a check fails; the sum has both", () => {
+    const run = bash(".ci/run", { CHECK: "1" });
+    expect(run.status).not.toBe(0);
+    expect(lines(run).filter((line) => line.endsWith("run"))).toEqual(["the checks run", "the tests run"]);
+    expect(lines(run).at(-1)).toBe("1 passed, 1 failed");
+  });
+
+  it("fails when checks fail that are counted nowhere", () => {
+    write("Makefile", ".PHONY: check test\ncheck:\n\t@exit 1\ntest:\n\t@echo 2 passed, 0 failed\n");
+    expect(bash(".ci/run").status).toBe(1);
+  });
+
+  it("passes when both do", () => {
+    write("Makefile", ".PHONY: check test\ncheck:\n\t@echo fine\ntest:\n\t@echo 2 passed, 0 failed\n");
+    const run = bash(".ci/run");
+    expect([run.status, lines(run).at(-1)]).toEqual([0, "2 passed, 0 failed"]);
+  });
+
+  it("ends with a sum when the time is over", () => {
+    const run = bash(".ci/run", { SLEEP: "60", PALISADE_CI_MINUTES: "0.05" });
+    expect(run.status).not.toBe(0);
+    expect(run.stdout).toContain("FAILED the run as a whole: not finished after 0.05 minutes");
+    expect(lines(run).at(-1)).toMatch(/^\d+ passed, [1-9]\d* failed$/);
+  });
+});
+
+describe("test.sh", () => {
+  // Everything that it starts says so; a project of vitest called bad fails.
+  beforeEach(() => {
+    for (const name of ["budgets.json", "skipped.json", "sampled.txt", "slices.txt"]) {
+      cpSync(`test/${name}`, path.join(folder, "test", name));
+    }
+    const budgets = { minutes: 1, cpuSeconds: 60, quietMinutes: 1 };
+    const layers = ["setup", "host-binaries", "build", "patch-tools", "acceptance", "one", "two", "bad", "e2e"];
+    write("test/budgets.json", JSON.stringify({ layers: Object.fromEntries(layers.map((name) => [name, budgets])) }));
+    for (const name of ["setup", "host-binaries", "build", "patch-tools"]) {
+      write(`tools/${name}.sh`, `#!/bin/sh\necho "${name} runs"\nexit \${FAIL_${name.replace("-", "_")}:-0}\n`, 0o755);
+    }
+    write("dist/test/acceptance/collect-go.js", "");
+    write("dist/test/acceptance/tables.js", "");
+    write("dist/test/acceptance/held.js", 'console.log("held rows are compared")');
+    write(
+      "node_modules/vitest/vitest.mjs",
+      `import { writeFileSync } from "node:fs";
+const project = process.argv[process.argv.indexOf("--project") + 1];
+const status = project === "bad" ? "failed" : "passed";
+console.log(project, "begins");
+await new Promise((resolve) => setTimeout(resolve, 300));
+console.log(project, "ends", process.env.PALISADE_FULL ? "at full length" : "sampled");
+const file = process.argv.find((each) => each.startsWith("--outputFile.json=")).split("=")[1];
+writeFileSync(file, JSON.stringify({ testResults: [{ name: "f", status, assertionResults: [{ status, fullName: "t" }] }] }));
+process.exitCode = project === "bad" ? 1 : 0;
+`,
+    );
+  });
+  const test = (args, extra) => {
+    const { status, stdout, stderr } = bash(`tools/test.sh ${args}`, extra);
+    return { status, stderr, lines: stdout.trimEnd().split("\n") };
+  };
+  const ends = (lines) =>
+    lines.filter((line) => / (begins|ends) ?/.test(line)).map((line) => line.replace(/^\w+\| /, ""));
+
+  it("runs layers one after the other, although one fails", () => {
+    const { status, lines } = test("one bad two");
+    expect(ends(lines)).toEqual([
+      ...["one begins", "one ends sampled", "bad begins", "bad ends sampled", "two begins", "two ends sampled"],
+    ]);
+    expect([status, lines.at(-1)]).toEqual([1, "2 passed, 1 failed"]);
+    expect(lines[0]).toContain("Sampled");
+    expect(lines.join("\n")).not.toContain("held rows");
+  });
+
+  it("runs layers side by side, and marks their lines", () => {
+    const { status, lines } = test("one+two");
+    expect([status, lines.at(-1)]).toEqual([0, "2 passed, 0 failed"]);
+    const [first, second] = ends(lines);
+    expect([first, second].sort()).toEqual(["one begins", "two begins"]);
+    expect(lines).toContain("two| two begins");
+  });
+
+  it("compares the rows that were held after a whole run", () => {
+    expect(test("--whole one").lines).toContain("held rows are compared");
+  });
+
+  it("runs nothing without a setup", () => {
+    const { status, lines } = test("one", { FAIL_setup: "3" });
+    expect([status, lines.at(-1)]).toEqual([1, "0 passed, 1 failed"]);
+    expect(ends(lines)).toEqual([]);
+  });
+
+  it("builds what patches images for the layers that need it", () => {
+    expect(test("one+e2e").lines).toContain("patch-tools runs");
+    expect(test("one").lines).not.toContain("patch-tools runs");
+  });
+
+  it("records the layer that runs when the run is ended", async () => {
+    const child = spawn("setsid", ["tools/test.sh", "one"], { cwd: folder, env: variables });
+    let text = "";
+    await new Promise((resolve) =>
+      child.stdout.on("data", (data) => {
+        text += data;
+        if (text.includes("one begins")) resolve();
+      }),
+    );
+    const closed = new Promise((resolve) => child.once("close", resolve));
+    // As timeout does: everything that was not started for itself.
+    process.kill(-child.pid, "SIGTERM");
+    await closed;
+    expect(JSON.parse(readFileSync(path.join(folder, "build/reports/tests/one.result"), "utf8"))).toMatchObject({
+      ended: "the run was ended by SIGTERM",
+    });
+  });
+});
+
+describe("test-all.sh", () => {
+  beforeEach(() => {
+    write("test/slices.txt", "# slices\n1 | one\n2 | bad one+two\n");
+    write("tools/test.sh", '#!/bin/sh\necho "$* at full length: $PALISADE_FULL"\n[ "$1" != bad ]\n', 0o755);
+  });
+
+  it("runs one slice, or all of them although one fails", () => {
+    const one = bash("tools/test-all.sh 1");
+    expect([one.status, one.stdout]).toEqual([0, "\n==== slice 1: one\none at full length: 1\n"]);
+    const all = bash("tools/test-all.sh");
+    expect(all.status).toBe(1);
+    expect(all.stdout.match(/at full length: 1/g)).toHaveLength(2);
+  });
+
+  it("refuses a slice that there is not", () => {
+    expect(bash("tools/test-all.sh 7").stderr).toContain("there is no slice '7'");
+  });
+
+  it("has slices of layers that there are, each with a budget", () => {
+    const text = readFileSync("test/slices.txt", "utf8");
+    const layers = [...text.matchAll(/^\d+ *\|(.*)$/gm)].flatMap(([, list]) => list.trim().split(/[ +]/));
+    const { layers: budgets } = JSON.parse(readFileSync("test/budgets.json", "utf8"));
+    expect(Object.keys(budgets)).toEqual(expect.arrayContaining(layers));
+  });
+});
+
+describe("unchecked.mjs", () => {
+  beforeEach(() => {
+    write("a.txt", "a");
+    write("b.txt", "b");
+    write("key.txt", "1");
+    // Says what it is given, and refuses what holds "bad".
+    write("check.sh", '#!/bin/sh\necho "$*" >>seen\n! grep -q bad "$@"\n', 0o755);
+  });
+  const check = () =>
+    bash("printf 'a.txt\\nb.txt\\n' | node tools/unchecked.mjs --name test --key key.txt -- ./check.sh 3>note", {
+      PALISADE_CACHE: path.join(folder, "cache"),
+    }).status;
+  const seen = () => {
+    const file = path.join(folder, "seen");
+    const text = existsSync(file) ? readFileSync(file, "utf8").trim() : "";
+    rmSync(file, { force: true });
+    return text;
+  };
+
+  it("checks contents once, and again when they or what decides change", () => {
+    expect([check(), seen()]).toEqual([0, "a.txt b.txt"]);
+    expect([check(), seen()]).toEqual([0, ""]);
+    expect(readFileSync(path.join(folder, "note"), "utf8")).toBe("0 of 2 files are new or changed");
+    write("b.txt", "c");
+    expect([check(), seen()]).toEqual([0, "b.txt"]);
+    write("b.txt", "b");
+    expect([check(), seen()]).toEqual([0, ""]);
+    write("key.txt", "2");
+    expect([check(), seen()]).toEqual([0, "a.txt b.txt"]);
+  });
+
+  it("does not remember what failed", () => {
+    write("b.txt", "bad");
+    expect(check()).toBe(1);
+    seen();
+    expect([check(), seen()]).toEqual([1, "a.txt b.txt"]);
+  });
+});
+
 describe("go-tool.sh", () => {
   // A compiler that counts its runs and takes a moment.
   beforeEach(() => {

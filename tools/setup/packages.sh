@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# The Debian packages that the machine lacks. Without an argument: says which, and why, and installs them when run as
-# root; otherwise prints the command that does and stops. `install`: what that command runs.
+# The Debian packages of packages.txt that the machine lacks: says which, and why, and installs them when run as root;
+# otherwise prints the command that does and stops. `check`: those of packages-check.txt, which only `make check` needs.
+# `install`: what the printed command runs; it installs both.
 source "$(dirname "$0")/../lib.sh"
+case ${1:-} in
+  check) lists=(tools/setup/packages-check.txt) ;;
+  install) lists=(tools/setup/packages.txt tools/setup/packages-check.txt) ;;
+  *) lists=(tools/setup/packages.txt) ;;
+esac
 
 # Commands of the system's own folders count, also for users who do not have them on PATH.
 has() {
@@ -18,7 +24,7 @@ while IFS='|' read -r package probe reason; do
   has "$probe" && continue
   missing+=("$package")
   reasons+=("$package:$reason")
-done <tools/setup/packages.txt
+done < <(cat "${lists[@]}")
 
 if ((${#missing[@]} == 0)); then
   [[ ${1:-} == install ]] && echo "palisade: nothing is missing"
