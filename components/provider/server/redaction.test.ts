@@ -30,7 +30,14 @@ describe("secrets in messages", () => {
     const all = new SecretPaths();
     all.add(["bag"]);
     const bag = { port: 4711, pin: "12", none: "", on: true, host: "h" };
-    expect(secretTexts({ bag }, all, () => false, (path) => path[1] === "host")).toEqual(["4711", "12"]);
+    expect(
+      secretTexts(
+        { bag },
+        all,
+        () => false,
+        (path) => path[1] === "host",
+      ),
+    ).toEqual(["4711", "12"]);
   });
 
   it("are replaced, everything else stays", () => {

@@ -184,9 +184,13 @@ function* encodings(text: string): Generator<[string, Reach]> {
   const bytes = Buffer.from(text, "utf8");
   if (bytes.length < shortest) return;
   const variants = (encoded: string) =>
-    new Set([encoded, encoded.replaceAll("+", "-").replaceAll("/", "_")].filter((one) => one.length >= shortestEncoded));
+    new Set(
+      [encoded, encoded.replaceAll("+", "-").replaceAll("/", "_")].filter((one) => one.length >= shortestEncoded),
+    );
   for (const before of [0, 1, 2]) {
-    const encoded = Buffer.concat([Buffer.alloc(before), bytes]).toString("base64").replace(/=+$/, "");
+    const encoded = Buffer.concat([Buffer.alloc(before), bytes])
+      .toString("base64")
+      .replace(/=+$/, "");
     const bits = (before + bytes.length) * 8;
     const inside = encoded.slice(Math.ceil((before * 8) / 6), Math.floor(bits / 6));
     for (const one of variants(inside)) yield [one, { left: before > 0, right: bits % 6 !== 0, padding: true }];
@@ -246,7 +250,7 @@ function unescaped(layer: Layer): Layer {
   };
   let bytes: { value: number; start: number; end: number }[] = [];
   const putBytes = (): void => {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const length = sequenceLength(bytes.slice(at, at + 4).map(({ value }) => value));
       const sequence = bytes.slice(at, at + Math.max(length, 1));
       const text = length
