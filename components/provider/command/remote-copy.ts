@@ -11,7 +11,8 @@ import { withConnection, type Connection } from "./ssh.js";
 const noSuchFile = 2;
 const mebibyte = 1024 * 1024;
 
-class Copier {
+/** Copies over one SFTP session. */
+export class Copier {
   constructor(
     private readonly sftp: SFTPWrapper,
     private readonly op: Operation,
