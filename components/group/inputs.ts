@@ -36,5 +36,5 @@ export function verified<T extends object>(args: T, verify: (args: T) => void): 
   return whenKnown(args, (resolved): pulumi.Resource[] => {
     verify(resolved as T);
     return [];
-  }) as pulumi.Output<pulumi.Resource[]>;
+  });
 }

@@ -30,7 +30,7 @@ const (
 	// shortestEncoded: shorter pieces of base64 and hexadecimal text could be ordinary words.
 	shortestEncoded = 5
 	// longestEncoded is for how many characters of a secret encoded forms are prepared; longer ones would take too much memory.
-	longestEncoded = 16 << 10
+	longestEncoded = 8 << 10
 	// escapeLevels: messages are quoted in messages, and each time adds a level of escapes.
 	escapeLevels = 4
 )
@@ -207,7 +207,10 @@ func (r *Redactor) prepareNeedles() {
 		for _, form := range unique(text, strings.TrimSpace(text)) {
 			for encoded, reach := range encodings(form) {
 				r.plain.add(encoded, reach)
-				r.addDense(encoded, false)
+				if reach&reachPadding != 0 {
+					// Base64 is wrapped into lines.
+					r.addDense(encoded, false)
+				}
 			}
 		}
 	}

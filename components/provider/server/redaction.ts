@@ -18,7 +18,7 @@ const stretch = 16;
 /** Shorter pieces of base64 and hexadecimal text could be ordinary words. */
 const shortestEncoded = 5;
 /** Encoded forms are prepared for so many characters of a secret; longer ones would take too much memory. */
-const longestEncoded = 16 * 1024;
+const longestEncoded = 8 * 1024;
 /** Messages are quoted in messages; each time adds a level of escapes. */
 const escapeLevels = 4;
 /** Widths at which `openssl` and `base64` wrap lines. */
@@ -85,7 +85,7 @@ class Needles {
 
   private set(text: string, reach: Reach): void {
     let needles = this.byLength.get(text.length);
-    if (!needles) this.byLength.set(text.length, (needles = new Map()));
+    if (!needles) this.byLength.set(text.length, (needles = new Map<string, Reach>()));
     const known = needles.get(text);
     if (!known || known.alone) needles.set(text, reach);
   }
@@ -172,7 +172,8 @@ function prepare(texts: Iterable<string>): { plain: Needles; dense: Needles; beg
     for (const form of new Set([text, text.trim()])) {
       for (const [encoded, reach] of encodings(form.slice(0, longestEncoded))) {
         plain.add(encoded, reach);
-        addDense(encoded, false);
+        // Base64 is wrapped into lines.
+        if (reach.padding) addDense(encoded, false);
       }
     }
   }

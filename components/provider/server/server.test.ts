@@ -150,7 +150,6 @@ describe("the provider's server", () => {
 
   const shownOf = async (thrown: unknown): Promise<string> => {
     create = async () => {
-      // eslint-disable-next-line @typescript-eslint/only-throw-error -- whatever a library throws
       throw thrown;
     };
     const error = await failure(client.create(type, { note: "canary\u0000word" }, { secrets: [["note"]] }));
