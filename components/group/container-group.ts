@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { ArgumentCheck, rules } from "../internal/arguments.js";
+import { ArgumentCheck, rules, whenKnown } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { hostResourceOf } from "../internal/host-resource.js";
 import { GroupDeployment } from "../sdk/groupDeployment.js";
@@ -101,7 +101,7 @@ function publishedPorts(
   name: string,
   ipAddress: pulumi.Input<IpAddressArgs>,
 ): pulumi.Output<{ port: number; protocol?: string }[]> {
-  return pulumi.output(ipAddress).apply((resolved) => {
+  return whenKnown(ipAddress, (resolved) => {
     const check = new ArgumentCheck(`ContainerGroup "${name}"`);
     checkIpAddress(check, resolved, undefined, hostRules);
     check.refuse();

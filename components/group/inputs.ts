@@ -1,6 +1,6 @@
 /** Changing arguments that may become known part by part, so that a preview shows every part that is known. */
 import * as pulumi from "@pulumi/pulumi";
-import { known } from "../internal/arguments.js";
+import { known, whenKnown } from "../internal/arguments.js";
 import type { List, OptionalList } from "./model.js";
 
 /** Applies a change now when the input itself is known, otherwise when it becomes so. */
@@ -33,7 +33,7 @@ export function secret<T>(input: pulumi.Input<T> | undefined): pulumi.Output<T> 
  * preview in which some are not known yet nothing is verified by this.
  */
 export function verified<T extends object>(args: T, verify: (args: T) => void): pulumi.Output<pulumi.Resource[]> {
-  return pulumi.output(args).apply((resolved): pulumi.Resource[] => {
+  return whenKnown(args, (resolved): pulumi.Resource[] => {
     verify(resolved as T);
     return [];
   });

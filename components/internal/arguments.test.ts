@@ -1,7 +1,7 @@
 import { inspect } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
 import { describe, expect, it } from "vitest";
-import { ArgumentCheck, ArgumentError, known, rules } from "./arguments.js";
+import { ArgumentCheck, ArgumentError, known, rules, whenKnown } from "./arguments.js";
 import { valueOf } from "./testing/recorder.js";
 
 /** An output that fails does so in each of its promises; all but the awaited one are of no interest here. */
@@ -20,6 +20,31 @@ describe("ArgumentCheck", () => {
     await expect(valueOf(failing<number>(checked))).rejects.toThrow(
       "late: an argument is not valid\n  cpus = 99: must",
     );
+  });
+
+  it.each<[string, unknown, string]>([
+    ["a text", "word:latest", "image: must"],
+    ["a text that the reason quotes", "word:latest", 'image: must not be "[secret]"'],
+    ["a number", 4711, "image: must"],
+    ["a short text", "ab", "image: must not be [secret]"],
+  ])("quotes nothing of a secret that becomes known later: %s", async (_name, value, shown) => {
+    const rule = (given: unknown) =>
+      shown.includes("not be") ? `must not be ${JSON.stringify(given)}` : "must be something else";
+    const input = pulumi.secret(new Promise<unknown>((resolve) => setTimeout(() => resolve(value), 10)));
+    const refused = valueOf(failing<unknown>(new ArgumentCheck("late").field("image", input, rule)));
+    await expect(refused).rejects.toThrow(shown);
+    await expect(refused).rejects.not.toThrow(String(value));
+  });
+
+  it("quotes nothing of what lies beside a secret in one value", async () => {
+    const check = (set: { name: string; token: string }): never => {
+      const refused = new ArgumentCheck("late");
+      refused.add("token", set.token, `${set.token} is wrong`);
+      refused.refuse();
+      throw new Error("not refused");
+    };
+    const late = failing<unknown>(whenKnown({ name: pulumi.output("x"), token: pulumi.secret("canary-token") }, check));
+    await expect(valueOf(late)).rejects.toThrow("token: [secret] is wrong");
   });
 
   it("passes a right value on, and secrets as secrets", async () => {

@@ -15,7 +15,7 @@ export interface Problem {
 /** Refused arguments. Pulumi shows the message without a stack trace and ends the run, in preview as in update. */
 export class ArgumentError extends pulumi.RunError {
   constructor(
-    subject: string,
+    private readonly subject: string,
     readonly problems: readonly Problem[],
   ) {
     super(
@@ -26,10 +26,52 @@ export class ArgumentError extends pulumi.RunError {
     );
   }
 
+  /** The same without the values, and without what its reasons quote of them. */
+  withoutValues(quoted: unknown): ArgumentError {
+    const texts = textsIn(quoted).sort((a, b) => b.length - a.length);
+    return new ArgumentError(
+      this.subject,
+      this.problems.map(({ path, reason }) => ({
+        path,
+        reason: texts.reduce((shown, text) => shown.replaceAll(text, () => "[secret]"), reason),
+      })),
+    );
+  }
+
   /** Pulumi hangs promises on errors and inspects them, for a minute and more, when an output was refused. */
   [inspect.custom](): string {
     return this.message;
   }
+}
+
+/** Shorter texts are parts of ordinary words. */
+const shortestQuoted = 4;
+
+/** The texts and numbers of a value as a message may quote them; short ones only in quotes. */
+function textsIn(value: unknown): string[] {
+  if (typeof value === "object" && value !== null) return Object.values(value).flatMap(textsIn);
+  if (typeof value !== "string" && typeof value !== "number") return [];
+  const text = String(value);
+  const quoted = JSON.stringify(text);
+  return text.length >= shortestQuoted ? [text, quoted.slice(1, -1)] : [quoted];
+}
+
+/** Runs a check when an input is known. What it says of a secret input quotes nothing of it. */
+export function whenKnown<T, R>(
+  input: pulumi.Input<T>,
+  check: (value: pulumi.Unwrap<T>) => R,
+): pulumi.Output<pulumi.Unwrap<R>> {
+  const output = pulumi.output(input);
+  return output.apply((value): R | Promise<R> => {
+    try {
+      return check(value);
+    } catch (error) {
+      if (!(error instanceof ArgumentError)) throw error;
+      return pulumi.isSecret(output).then((secret) => {
+        throw secret ? error.withoutValues(value) : error;
+      });
+    }
+  }) as pulumi.Output<pulumi.Unwrap<R>>;
 }
 
 /** What is known now: outputs and promises are not, they are left to the provider's Check. */
@@ -76,12 +118,12 @@ export class ArgumentCheck {
       if (reason) this.add(path, value, reason);
       return input;
     }
-    return pulumi.output(input).apply((resolved) => {
+    return whenKnown(input, (resolved) => {
       const later = new ArgumentCheck(this.subject);
       if (resolved !== undefined && resolved !== null) later.field<T>(path, resolved as T, rule);
       later.refuse();
-      return resolved as T;
-    });
+      return resolved;
+    }) as pulumi.Output<T>;
   }
 
   /** Refuses keys that are not among the arguments: a misspelt one would silently have no effect. */

@@ -1,5 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
-import { ArgumentError, type Problem } from "../internal/arguments.js";
+import { ArgumentError, type Problem, whenKnown } from "../internal/arguments.js";
 import { hostResourceOf } from "../internal/host-resource.js";
 import type { ClusterNetworkPolicyArgs, NetworkPolicyArgs, PolicyEndpoint, PolicySet } from "../policy/arguments.js";
 import { compileNetworkPolicies } from "../policy/compile.js";
@@ -47,7 +47,7 @@ export class NetworkPolicy extends Resource {
     const set = { endpoints: groups, networkPolicies, clusterNetworkPolicies };
     const compile = (known: unknown) => compileFor(`NetworkPolicy "${name}"`, known as PolicySet);
     // What holds no outputs is compiled here, so that mistakes are told where they were made.
-    const policy = holdsOutputs(set) ? pulumi.output(set).apply(compile) : compile(set);
+    const policy = holdsOutputs(set) ? whenKnown(set, compile) : compile(set);
     const machine = hostResourceOf(host);
     // A policy is gone with its host's disk.
     super(name, { host, policy }, machine ? { deletedWith: machine, ...opts } : opts);

@@ -76,10 +76,25 @@ export class PropertyError extends Error {
   }
 }
 
+/** Of lists whose items were sorted, merged or rewritten, by property: which items, by index, each item stands for. */
+export type Origins = Readonly<Record<string, readonly (readonly number[])[]>>;
+
+/** Which outputs are made from which inputs. */
+export interface Derived {
+  outputs: readonly string[];
+  /** Inputs of which nothing gets into the outputs. Default: none. */
+  exceptInputs?: readonly string[];
+}
+
 /** @typeParam B what the resource stands on; Palisade's own resources stand on `Backends` */
 export interface Resource<B = Backends> {
   /** Token, e.g. `palisade:index:VirtualMachine`. */
   readonly type: string;
+  /**
+   * Outputs that are made from all inputs, and which of the inputs are not among what they are made from. Such an output is
+   * secret as soon as one of the inputs is, or it was secret before. Default: none.
+   */
+  readonly derived?: Derived;
   /** Seconds, when the program sets no customTimeouts. */
   readonly defaultTimeouts: { create: number; update: number; delete: number };
   /** Pure and complete: validates, fills in defaults and normalises. Reads no more than local files that are inputs. */
@@ -87,6 +102,8 @@ export interface Resource<B = Backends> {
     context: Context<B>,
     request: { inputs: Properties; oldInputs: Properties | undefined },
   ): Promise<{ inputs: Properties; failures: CheckFailure[] }>;
+  /** For a check that sorts, merges or rewrites items of lists: what became of them. The marks of secrets go along. */
+  origins?(given: Properties, checked: Properties): Origins;
   /** What differs, in detail; an empty list means no change. Everything that replaces deletes first. */
   diff(request: { id: string; oldInputs: Properties; oldOutputs: Properties; inputs: Properties }): PropertyDiff[];
   /** In preview the outputs hold what can be known and `unknown` elsewhere; the id is empty. */
@@ -117,4 +134,4 @@ export interface Resource<B = Backends> {
 export type PluginFunction<B = Backends> = (
   context: Context<B>,
   request: { inputs: Properties; op: Operation },
-) => Promise<{ outputs: Properties; failures: CheckFailure[] }>;
+) => Promise<{ outputs: Properties; failures: CheckFailure[]; derived?: Derived }>;

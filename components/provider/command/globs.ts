@@ -1,35 +1,89 @@
 /** Globs as the published plugin has them (gobwas/glob): `*` stops at `/`, `**` does not, `!` in front takes out again. */
-import { readdir } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
+import { RE2JS } from "re2js";
 
-const special: Record<string, string> = { "?": "[^/]", "{": "(?:", "}": ")" };
+const token = /\*\*|\[!?[^\]]+\]|\\[^]|[^]/gu;
 
-/** @throws Error naming a pattern that cannot be read */
-export function globPattern(glob: string): RegExp {
-  let depth = 0;
-  const source = glob.replace(/\*\*|\[!?[^\]]+\]|\\.|[\s\S]/g, (token) => {
-    if (token === "**") return ".*";
-    if (token === "*") return "[^/]*";
-    if (token.startsWith("[") && token.length > 1) return token.replace(/^\[!/, "[^").replaceAll("\\", "\\\\");
-    if (token === "{") depth++;
-    if (token === "," && depth > 0) return "|";
-    if (token === "}" && depth-- === 0) return "\\}";
-    return special[token] ?? (token.length === 2 ? token : token.replace(/[.+^$()|[\]\\]/, "\\$&"));
-  });
-  if (depth > 0) throw new Error(`${JSON.stringify(glob)}: a { has no }`);
-  return new RegExp(`^${source}$`, "s");
+/** Tells whether a path fits. Takes time in proportion to the path's length, whatever the glob. */
+export interface Glob {
+  test(file: string): boolean;
 }
 
-/** Files below `folder` that the patterns choose, in order: the last pattern that fits a file decides. Paths are relative. */
+/**
+ * Reads a glob. It becomes an expression of RE2, which does not go back and try again: a glob of many stars is no trouble.
+ * @throws Error naming a glob that cannot be read
+ */
+export function globPattern(glob: string): Glob {
+  const unreadable = (reason: string): Error => new Error(`${JSON.stringify(glob)}: ${reason}`);
+  let depth = 0;
+  let source = "";
+  for (const [part] of glob.matchAll(token)) {
+    if (part === "**") source += ".*";
+    else if (part === "*") source += "[^/]*";
+    else if (part === "?") source += "[^/]";
+    else if (part === "{") source += (depth++, "(?:");
+    else if (part === "," && depth > 0) source += "|";
+    else if (part === "}" && depth > 0) source += (depth--, ")");
+    else if (part.startsWith("[") && part.length > 1) source += characterClass(part);
+    else source += RE2JS.quote(part.length > 1 && part.startsWith("\\") ? part.slice(1) : part);
+  }
+  if (depth > 0) throw unreadable("a { has no }");
+  try {
+    const pattern = RE2JS.compile(source, RE2JS.DOTALL);
+    return { test: (file) => pattern.matches(file) };
+  } catch (error) {
+    throw unreadable(`is no glob: ${(error as Error).message}`);
+  }
+}
+
+/** `[!a-z]` → `[^a-z]`. A hyphen between two characters makes a range, nothing else has a meaning in it. */
+function characterClass(part: string): string {
+  const negated = part.startsWith("[!");
+  const characters = [...part.slice(negated ? 2 : 1, -1)];
+  const inside = characters.map((character, index) =>
+    character === "-" && index > 0 && index < characters.length - 1
+      ? "-"
+      : RE2JS.quote(character).replace(/^[-^]$/, "\\$&"),
+  );
+  return `[${negated ? "^" : ""}${inside.join("")}]`;
+}
+
+/** A glob's reason of refusal, when it cannot be read. */
+export function globTrouble(glob: string): string | undefined {
+  try {
+    globPattern(glob.replace(/^!/, ""));
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/**
+ * Files below `folder` that the patterns choose, in order: the last pattern that fits a file decides. Paths are relative. A link
+ * to a file counts as a file; what a link to a folder holds is not looked at, as links can lead in circles.
+ */
 export async function findFiles(folder: string, globs: string[]): Promise<string[]> {
   const rules = globs.map((glob) => ({
     include: !glob.startsWith("!"),
     pattern: globPattern(glob.replace(/^!/, "")),
   }));
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
-  return entries
-    .filter((entry) => entry.isFile())
-    .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
-    .filter((file) => rules.findLast(({ pattern }) => pattern.test(file))?.include ?? false)
-    .sort();
+  const chosen: string[] = [];
+  for (const entry of entries) {
+    const file = path.join(entry.parentPath, entry.name);
+    const relative = path.relative(folder, file);
+    if (!(rules.findLast(({ pattern }) => pattern.test(relative))?.include ?? false)) continue;
+    if (entry.isFile() || (entry.isSymbolicLink() && (await isFile(file)))) chosen.push(relative);
+  }
+  return chosen.sort();
+}
+
+async function isFile(link: string): Promise<boolean> {
+  try {
+    return (await stat(link)).isFile();
+  } catch {
+    // It leads nowhere.
+    return false;
+  }
 }

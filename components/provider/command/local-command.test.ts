@@ -90,6 +90,99 @@ describe("local.Command", () => {
     expect(client.engine.lines.map((line) => line.message)).toEqual(expected);
   });
 
+  const large = "x".repeat(200_000);
+  it.each([
+    ["large", "head -c 200000 /dev/zero | tr '\\0' x", large, "is 200022 bytes long"],
+    ["with a NUL", "printf 'a\\0b'", "a\0b", "holds a NUL character"],
+  ])("leaves out output that no variable holds, and says so: %s", async (_name, create, stdout, reason) => {
+    const file = path.join(folder, "left-out");
+    const life = {
+      create,
+      update: 'echo "${PULUMI_COMMAND_STDOUT-unset}"',
+      delete: `echo gone >${file}`,
+      logging: "none",
+    };
+    const before = await created(life);
+    expect(before.outputs["stdout"]).toBe(stdout);
+    client.engine.lines.length = 0;
+    const updated = await client.update(type, "id", before, { ...before.inputs, stdin: "x" });
+    expect(updated.properties["stdout"]).toBe("unset");
+    expect(client.engine.lines.map(({ message }) => message)).toEqual([
+      expect.stringMatching(`^PULUMI_COMMAND_STDOUT is not set: .*${reason}`),
+    ]);
+    await client.delete(type, "id", before);
+    expect(readFileSync(file, "utf8")).toBe("gone\n");
+  });
+
+  it("leaves out output that does not fit beside the rest of the environment", async () => {
+    const output = "x".repeat(120_000);
+    const environment = Object.fromEntries(
+      Array.from({ length: 17 }, (_, index) => [`V${index}`, "y".repeat(120_000)]),
+    );
+    const inputs = { create: 'echo "${PULUMI_COMMAND_STDOUT-unset}"', environment, logging: "none" };
+    const olds = { inputs, outputs: { ...inputs, stdout: output, stderr: output } };
+    expect((await client.update(type, "id", olds, inputs)).properties["stdout"]).toBe("unset");
+    const tooMuch = { ...inputs, environment: { ...environment, W: "y".repeat(120_000), X: "y".repeat(120_000) } };
+    await expect(client.create(type, tooMuch)).rejects.toThrow("is larger than the system takes (E2BIG)");
+  });
+
+  it.each<[string, Properties, string, string]>([
+    ["a NUL in a variable", { environment: { A: "canary\0word" } }, 'environment["A"]', "holds a NUL"],
+    ["a variable that is too long", { environment: { A: `canary${large}` } }, 'environment["A"]', "bytes long"],
+    ["a name with =", { environment: { "A=B": "canary" } }, 'environment["A=B"]', "a variable's name"],
+    ["a name of no characters", { environment: { "": "canary" } }, 'environment[""]', "a variable's name"],
+    ["a NUL in the command", { create: "canary\0" }, "create", "holds a NUL"],
+    ["a command that is too long", { delete: large }, "delete", "bytes long"],
+    ["a NUL in the folder", { dir: "/canary\0" }, "dir", "holds a NUL"],
+    ["no interpreter", { interpreter: [] }, "interpreter", "is empty"],
+    ["a glob that cannot be read", { archivePaths: ["!**", "a{b"] }, "archivePaths[1]", "a { has no }"],
+  ])("refuses before it runs: %s", async (_name, inputs, property, reason) => {
+    const { failures } = await client.check(type, { create: "true", ...inputs });
+    expect(failures).toEqual([{ property, reason: expect.stringContaining(reason) }]);
+    expect(failures[0]!.reason).not.toContain("canary");
+    // State of an earlier version may hold it all the same.
+    if ("archivePaths" in inputs || "delete" in inputs) return;
+    const failed = client.create(type, { create: "true", ...inputs });
+    await expect(failed).rejects.toThrow(property);
+    await expect(failed).rejects.not.toThrow("canary");
+  });
+
+  it.each<[string, Properties, (string | number)[][], boolean]>([
+    ["no secret", { environment: { A: "x" } }, [], false],
+    ["a secret variable", { environment: { A: "x" } }, [["environment", "A"]], true],
+    ["a secret environment", { environment: { A: "x" } }, [["environment"]], true],
+    ["secret input", { stdin: "x" }, [["stdin"]], true],
+    ["a secret command", {}, [["create"]], true],
+    ["a secret trigger", { triggers: ["x", 1] }, [["triggers", 1]], true],
+  ])("has secret output when an input is: %s", async (_name, inputs, secrets, expected) => {
+    const given = { create: "echo out; echo err >&2", logging: "none", ...inputs };
+    for (const preview of [true, false]) {
+      const { outputs } = await client.create(type, given, { secrets, preview });
+      expect([outputs.secrets.has(["stdout"]), outputs.secrets.has(["stderr"])]).toEqual([expected, expected]);
+    }
+  });
+
+  it("does not wait for what it left in the background, and lets that run on", async () => {
+    const file = path.join(folder, "background");
+    const started = Date.now();
+    const create = `(sleep 3; echo late; echo alive >${file}) & echo started`;
+    const { outputs } = await created({ create });
+    expect(outputs["stdout"]).toBe("started");
+    expect(Date.now() - started).toBeLessThan(2_900);
+    expect(client.engine.lines.at(-1)?.message).toContain("what it started in the background still holds its output");
+    await expect.poll(() => readFileSync(file, { encoding: "utf8", flag: "a+" }), { timeout: 10_000 }).toBe("alive\n");
+  });
+
+  it("waits for the last words of what ends with it", async () => {
+    const { outputs } = await created({ create: "(sleep 0.3; echo late) & echo started", logging: "none" });
+    expect(outputs["stdout"]).toBe("started\nlate");
+  });
+
+  it("cuts its own text in errors at a character", async () => {
+    const failed = client.create(type, { create: `exit 3 #${"a".repeat(111)}😀😀😀` });
+    await expect(failed).rejects.toThrow(/#a{111}…`/);
+  });
+
   it("returns files as assets and as an archive", async () => {
     const dir = path.join(folder, "files");
     mkdirSync(path.join(dir, "sub"), { recursive: true });

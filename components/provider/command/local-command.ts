@@ -1,6 +1,7 @@
 import { unknown, type Properties, type Resource } from "../resource.js";
 import { runLocally } from "./local-process.js";
-import { common, newId, previousOutput } from "./schema.js";
+import { previousOutput } from "./environment.js";
+import { commandOutputs, common, newId } from "./schema.js";
 
 /** What is not known before a command ran. */
 const outcome = (inputs: Properties): Properties => ({
@@ -13,6 +14,7 @@ const outcome = (inputs: Properties): Properties => ({
 /** A command of this machine in the life of a resource. */
 export const localCommand: Resource<undefined> = {
   ...common("command:local:Command"),
+  derived: commandOutputs,
 
   async create(_context, { inputs, preview, op }) {
     const command = inputs["create"] as string | undefined;
@@ -26,11 +28,11 @@ export const localCommand: Resource<undefined> = {
     const command = (inputs["update"] ?? inputs["create"]) as string | undefined;
     const { stdout = "", stderr = "" } = oldOutputs;
     if (command === undefined) return { ...inputs, stdout, stderr };
-    return { ...inputs, ...(await runLocally(op, command, inputs, previousOutput(inputs, oldOutputs))) };
+    return { ...inputs, ...(await runLocally(op, command, inputs, previousOutput(op, inputs, oldOutputs))) };
   },
 
   async delete(_context, { outputs, op }) {
     const command = outputs["delete"] as string | undefined;
-    if (command !== undefined) await runLocally(op, command, outputs, previousOutput(outputs, outputs));
+    if (command !== undefined) await runLocally(op, command, outputs, previousOutput(op, outputs, outputs));
   },
 };

@@ -2,20 +2,32 @@
 import { StringDecoder } from "node:string_decoder";
 import type { Operation } from "../backends.js";
 import type { Properties } from "../resource.js";
+import { shorten } from "../text.js";
 import { withoutLineEnd } from "./schema.js";
 
 const lastLines = 20;
+/** After the program's end, output that stays silent for so long is complete. */
+const silenceMilliseconds = 1_000;
+/** What still talks then is not waited for. */
+const longestDrainMilliseconds = 10_000;
+const pollMilliseconds = 50;
 
 /** Gathers one stream. */
 class Stream {
   private readonly decoder = new StringDecoder("utf8");
   private rest = "";
   text = "";
+  /** When something was said last, in milliseconds. */
+  lastAt = 0;
 
   constructor(private readonly onLine: (line: string) => void) {}
 
   add(chunk: Buffer): void {
-    const text = this.decoder.write(chunk);
+    this.lastAt = Date.now();
+    this.addText(this.decoder.write(chunk));
+  }
+
+  private addText(text: string): void {
     this.text += text;
     const lines = (this.rest + text).split("\n");
     this.rest = lines.pop()!;
@@ -23,6 +35,7 @@ class Stream {
   }
 
   end(): void {
+    this.addText(this.decoder.end());
     if (this.rest) this.onLine(this.rest);
     this.rest = "";
   }
@@ -34,7 +47,10 @@ export class CommandOutput {
   private readonly tail: string[] = [];
 
   /** @param inputs - `logging` says what of it reaches the user: stdout, stderr, stdoutAndStderr (the default) or none */
-  constructor(inputs: Properties, op: Operation) {
+  constructor(
+    inputs: Properties,
+    private readonly op: Operation,
+  ) {
     const logging = (inputs["logging"] as string | undefined) ?? "stdoutAndStderr";
     const stream = (name: "stdout" | "stderr") => {
       const logged = logging === name || logging === "stdoutAndStderr";
@@ -48,6 +64,32 @@ export class CommandOutput {
     this.stderr = stream("stderr");
   }
 
+  /**
+   * Resolves when the streams are closed, or some time after the program's own end: what it started in the background may keep
+   * them open as long as it runs.
+   * @returns whether they were left open
+   */
+  async drained(closed: Promise<unknown>): Promise<boolean> {
+    const endedAt = Date.now();
+    let timer: NodeJS.Timeout | undefined;
+    const silent = new Promise<boolean>((resolve) => {
+      timer = setInterval(() => {
+        const now = Date.now();
+        const lastAt = Math.max(endedAt, this.stdout.lastAt, this.stderr.lastAt);
+        if (now - lastAt >= silenceMilliseconds || now - endedAt >= longestDrainMilliseconds) resolve(true);
+      }, pollMilliseconds);
+    });
+    const leftOpen = await Promise.race([closed.then(() => false), silent]);
+    clearInterval(timer);
+    if (leftOpen) {
+      this.op.log(
+        "info",
+        "the command has ended; what it started in the background still holds its output, which is not read any longer",
+      );
+    }
+    return leftOpen;
+  }
+
   /** The outputs `stdout` and `stderr`. */
   properties(): { stdout: string; stderr: string } {
     return { stdout: withoutLineEnd(this.stdout.text), stderr: withoutLineEnd(this.stderr.text) };
@@ -59,7 +101,7 @@ export class CommandOutput {
     this.stderr.end();
     if (ended.code === 0) return;
     const how = ended.code === null ? `signal ${ended.signal ?? "unknown"}` : `exit status ${ended.code}`;
-    const first = command.trim().split("\n")[0]!.slice(0, 120);
+    const first = shorten(command.trim().split("\n")[0]!, 120);
     throw new Error(`${how}${where} of the command \`${first}\`; its last lines:\n${this.tail.join("\n")}`);
   }
 }

@@ -1,30 +1,55 @@
+import type { Client, ClientChannel } from "ssh2";
 import type { Operation } from "../backends.js";
 import { unknown, type Properties, type Resource } from "../resource.js";
+import { demandAcceptable, previousOutput, type Variables } from "./environment.js";
 import { CommandOutput } from "./output.js";
-import { common, newId, previousOutput } from "./schema.js";
+import { handOver, type Handover } from "./remote-environment.js";
+import { commandOutputs, common, newId } from "./schema.js";
 import { withConnection, type Connection } from "./ssh.js";
+
+type End = { code: number | null; signal?: string | null };
+
+/** Runs a command in a channel of its own, and returns how it ended. */
+async function inChannel(client: Client, { script, env, stdin }: Handover, output: CommandOutput): Promise<End> {
+  const channel = await new Promise<ClientChannel>((resolve, reject) =>
+    client.exec(script, { env }, (error, opened) => (error ? reject(error) : resolve(opened))),
+  );
+  channel.on("data", (chunk: Buffer) => output.stdout.add(chunk));
+  channel.stderr.on("data", (chunk: Buffer) => output.stderr.add(chunk));
+  // A command need not read its input.
+  channel.on("error", () => undefined);
+  const closed = new Promise<End>((resolve) => {
+    let end: End = { code: null };
+    channel.on("exit", (code: number | null, signal?: string | null) => (end = { code, signal }));
+    channel.on("close", () => resolve(end));
+  });
+  const exited = new Promise<End>((resolve) =>
+    channel.on("exit", (code: number | null, signal?: string | null) => resolve({ code, signal })),
+  );
+  channel.end(stdin);
+  const end = await Promise.race([exited, closed]);
+  if (await output.drained(closed)) channel.close();
+  return end;
+}
 
 async function runRemotely(
   op: Operation,
   command: string,
   inputs: Properties,
-  environment: Record<string, string> = {},
+  previous: Variables = {},
 ): Promise<{ stdout: string; stderr: string }> {
+  demandAcceptable({ ...inputs, command });
   const connection = inputs["connection"] as unknown as Connection;
   return withConnection(op, connection, async (client) => {
-    const output = new CommandOutput(inputs, op);
-    const env = { ...(inputs["environment"] as Record<string, string> | undefined), ...environment };
-    const ended = await new Promise<{ code: number | null; signal?: string | null }>((resolve, reject) => {
-      client.exec(command, { env }, (error, channel) => {
-        if (error) return reject(error);
-        let end: { code: number | null; signal?: string | null } = { code: null };
-        channel.on("data", (chunk: Buffer) => output.stdout.add(chunk));
-        channel.stderr.on("data", (chunk: Buffer) => output.stderr.add(chunk));
-        channel.on("exit", (code: number | null, signal?: string | null) => (end = { code, signal }));
-        channel.on("close", () => resolve(end));
-        channel.end((inputs["stdin"] as string | undefined) ?? "");
-      });
+    const given = (inputs["environment"] as Variables | undefined) ?? {};
+    const stdin = (inputs["stdin"] as string | undefined) ?? "";
+    const quiet = new CommandOutput({ logging: "none" }, op);
+    const handover = await handOver(op, connection.host, { command, given, previous, stdin }, async (script, env) => {
+      const { code } = await inChannel(client, { script, env, stdin: "" }, quiet);
+      return code === 0 ? quiet.properties().stdout : undefined;
     });
+    const output = new CommandOutput(inputs, op);
+    const ended = await inChannel(client, handover, output);
     op.signal.throwIfAborted();
     output.finish(command, ended, ` on ${connection.host}`);
     return output.properties();
@@ -40,6 +65,7 @@ export async function remoteShell(op: Operation, command: string, connection: Co
 /** A command of another machine in the life of a resource. */
 export const remoteCommand: Resource<undefined> = {
   ...common("command:remote:Command"),
+  derived: commandOutputs,
 
   async create(_context, { inputs, preview, op }) {
     if (preview) return { id: "", outputs: { ...inputs, stdout: unknown, stderr: unknown } };
@@ -53,11 +79,11 @@ export const remoteCommand: Resource<undefined> = {
     const command = (inputs["update"] ?? inputs["create"]) as string | undefined;
     const { stdout = "", stderr = "" } = oldOutputs;
     if (command === undefined) return { ...inputs, stdout, stderr };
-    return { ...inputs, ...(await runRemotely(op, command, inputs, previousOutput(inputs, oldOutputs))) };
+    return { ...inputs, ...(await runRemotely(op, command, inputs, previousOutput(op, inputs, oldOutputs))) };
   },
 
   async delete(_context, { outputs, op }) {
     const command = outputs["delete"] as string | undefined;
-    if (command !== undefined) await runRemotely(op, command, outputs, previousOutput(outputs, outputs));
+    if (command !== undefined) await runRemotely(op, command, outputs, previousOutput(op, outputs, outputs));
   },
 };

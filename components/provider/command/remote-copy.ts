@@ -1,6 +1,7 @@
 /** Copying to another machine by SFTP. */
-import { lstat, readdir } from "node:fs/promises";
+import { readdir, realpath, stat } from "node:fs/promises";
 import path from "node:path";
+import type { Stats as LocalStats } from "node:fs";
 import type { SFTPWrapper, Stats } from "ssh2";
 import type { Operation } from "../backends.js";
 import type { Source } from "./assets.js";
@@ -10,7 +11,8 @@ import { withConnection, type Connection } from "./ssh.js";
 const noSuchFile = 2;
 const mebibyte = 1024 * 1024;
 
-class Copier {
+/** Copies over one SFTP session. */
+export class Copier {
   constructor(
     private readonly sftp: SFTPWrapper,
     private readonly op: Operation,
@@ -33,8 +35,10 @@ class Copier {
     );
   }
 
-  private async file(source: string, target: string): Promise<void> {
-    const { size } = await lstat(source);
+  /** @throws Error for what is neither a file nor a folder: reading a pipe or a device would not end */
+  private async file(source: string, target: string, stats: LocalStats): Promise<void> {
+    if (!stats.isFile()) throw new Error(`source: ${source} is neither a file nor a folder; it cannot be copied`);
+    const { size } = stats;
     let shown = -1;
     await this.done(`${source} cannot be copied to ${target}`, (done) =>
       this.sftp.fastPut(
@@ -59,12 +63,18 @@ class Copier {
     if (!there) await this.done(`folder ${target} cannot be made`, (done) => this.sftp.mkdir(target, done));
   }
 
-  private async tree(source: string, target: string): Promise<void> {
+  /** @param above the folders that are being copied, by their paths without links */
+  private async tree(source: string, target: string, above: readonly string[] = []): Promise<void> {
+    const place = await realpath(source);
+    if (above.includes(place)) {
+      throw new Error(`source: ${source} is a link to a folder that it lies in, ${place}; the copy would never end`);
+    }
     await this.folder(target);
-    for (const entry of await readdir(source, { withFileTypes: true })) {
-      const [from, to] = [path.join(source, entry.name), path.posix.join(target, entry.name)];
-      if (entry.isDirectory()) await this.tree(from, to);
-      else await this.file(from, to);
+    for (const name of (await readdir(source)).sort()) {
+      const [from, to] = [path.join(source, name), path.posix.join(target, name)];
+      const stats = await followed(from);
+      if (stats.isDirectory()) await this.tree(from, to, [...above, place]);
+      else await this.file(from, to, stats);
     }
   }
 
@@ -74,12 +84,14 @@ class Copier {
    * | folder  | target/folder      | target/folder      | refused          |
    * | folder/ | into target        | into target        | refused          |
    * | file    | target/file        | target             | overwritten      |
+   *
+   * A link is what it leads to, here and there.
    */
   async copy(source: string, target: string): Promise<void> {
-    const { isDirectory } = await lstat(source).then((stats) => ({ isDirectory: stats.isDirectory() }));
-    if (!isDirectory) {
+    const stats = await followed(source);
+    if (!stats.isDirectory()) {
       const into = (await this.stat(target))?.isDirectory() ?? false;
-      return this.file(source, into ? path.posix.join(target, path.basename(source)) : target);
+      return this.file(source, into ? path.posix.join(target, path.basename(source)) : target, stats);
     }
     await this.folder(target);
     await this.tree(source, source.endsWith("/") ? target : path.posix.join(target, path.basename(source)));
@@ -90,6 +102,17 @@ class Copier {
       throw new Error(`remotePath ${target} is a folder; a text needs the path of a file`);
     }
     await this.done(`${target} cannot be written`, (done) => this.sftp.writeFile(target, text, done));
+  }
+}
+
+/** What lies at a path of this machine, or where the link there leads. */
+async function followed(source: string): Promise<LocalStats> {
+  try {
+    return await stat(source);
+  } catch (error) {
+    throw new Error(`source: ${source} cannot be read, or is a link that leads nowhere: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
 }
 

@@ -45,6 +45,35 @@ describe("remote.Command", () => {
     expect(outputs).toMatchObject({ stdout: "in\nword of root", stderr: "oh" });
   });
 
+  it("hands over variables that the server does not accept, in no argument", async () => {
+    const strict = await SshServer.start("LANG");
+    try {
+      const environment = { KEY: "canary $word\n'with' lines\n", LANG: "C.UTF-8" };
+      const create = 'echo "$KEY|$LANG"; cat; cat /proc/[0-9]*/cmdline | tr "\\0" " "';
+      const outputs = await created({ connection: strict.connection(), create, environment, stdin: "in\n" });
+      const [shown, processes] = String(outputs["stdout"]).split("|C.UTF-8\nin\n");
+      expect(shown).toBe(environment.KEY);
+      expect(processes).toContain("sshd");
+      expect(processes).not.toContain("canary $word");
+    } finally {
+      await strict.stop();
+    }
+  }, 60_000);
+
+  it("does not wait for what it left in the background", async () => {
+    const started = Date.now();
+    expect((await created({ create: "sleep 300 & echo started" }))["stdout"]).toBe("started");
+    expect(Date.now() - started).toBeLessThan(60_000);
+  });
+
+  it("has secret output when an input beside the connection is", async () => {
+    const inputs = { connection: server.connection(), create: "cat", stdin: "x" };
+    const plain = await client.create(type, inputs, { secrets });
+    expect(plain.outputs.secrets.has(["stdout"])).toBe(false);
+    const secret = await client.create(type, inputs, { secrets: [...secrets, ["stdin"]] });
+    expect(secret.outputs.secrets.has(["stdout"])).toBe(true);
+  });
+
   it("fills in the published defaults", async () => {
     const { inputs } = await client.check(type, { connection: { host: "192.0.2.1", proxy: { host: "192.0.2.2" } } });
     const defaults = { user: "root", port: 22, dialErrorLimit: 10, perDialTimeout: 15 };

@@ -2,9 +2,11 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
-import type { Properties, Resource } from "../resource.js";
+import type { CheckFailure, Derived, Properties, Resource } from "../resource.js";
 import { inputDifferences } from "../resources/difference.js";
 import { findPackageRoot, validate, type PackageSchema } from "../resources/schema.js";
+import { inputTroubles } from "./environment.js";
+import { globTrouble } from "./globs.js";
 
 /** As it is served. */
 export const schemaText = readFileSync(path.join(findPackageRoot(), "components/provider/command/schema.json"), "utf8");
@@ -18,6 +20,29 @@ export const defaultTimeouts = { create: 24 * day, update: 24 * day, delete: 24 
 /** Ids mean nothing: there is nothing to look up. */
 export const newId = (): string => randomBytes(8).toString("hex");
 
+/**
+ * What a command says is made from everything that it is given. Nothing of a connection gets there: it is who logs in, and secret
+ * always.
+ */
+export const commandOutputs: Derived = {
+  outputs: ["stdout", "stderr", "assets", "archive"],
+  exceptInputs: ["connection"],
+};
+
+/** What of a command's inputs cannot work, beside what the schema says. */
+export function commandTroubles(inputs: Properties): CheckFailure[] {
+  const failures = inputTroubles(inputs);
+  for (const name of ["assetPaths", "archivePaths"]) {
+    const globs = inputs[name];
+    if (!Array.isArray(globs)) continue;
+    globs.forEach((glob, index) => {
+      const reason = typeof glob === "string" ? globTrouble(glob) : undefined;
+      if (reason) failures.push({ property: `${name}[${index}]`, reason });
+    });
+  }
+  return failures;
+}
+
 /** What the resources have in common: validation by the schema, replacement by triggers, and nothing to observe. */
 export function common(
   type: string,
@@ -26,7 +51,10 @@ export function common(
     type,
     defaultTimeouts,
     async check(_context, { inputs }) {
-      return validate(type, inputs, commandSchema);
+      const checked = validate(type, inputs, commandSchema);
+      // Before it runs: after a command has run, its program would have to undo it.
+      if (checked.failures.length === 0) checked.failures.push(...commandTroubles(checked.inputs));
+      return checked;
     },
     diff: ({ oldInputs, inputs }) => inputDifferences(oldInputs, inputs, [/^triggers/]),
     async read(_context, { id, inputs, outputs }) {
@@ -39,12 +67,3 @@ export function common(
 
 /** A text without the line end that commands leave behind. */
 export const withoutLineEnd = (text: string): string => text.replace(/\n$/, "");
-
-/** Variables with the output of the last run, unless that was switched off. */
-export function previousOutput(inputs: Properties, outputs: Properties | undefined): Record<string, string> {
-  const found: Record<string, string> = {};
-  if (inputs["addPreviousOutputInEnv"] === false) return found;
-  if (typeof outputs?.["stdout"] === "string") found["PULUMI_COMMAND_STDOUT"] = outputs["stdout"];
-  if (typeof outputs?.["stderr"] === "string") found["PULUMI_COMMAND_STDERR"] = outputs["stderr"];
-  return found;
-}

@@ -19,7 +19,10 @@ export async function textFrom(
     const { size } = await file.stat();
     const from = Math.max(offset > size ? 0 : offset, size - limit);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(size - from), 0, size - from, from);
-    return { text: buffer.subarray(0, bytesRead).toString(), size };
+    // The limit may cut a character: what is left of it is no text.
+    let start = 0;
+    while (from > 0 && start < bytesRead && (buffer[start]! & 0xc0) === 0x80) start++;
+    return { text: buffer.subarray(start, bytesRead).toString(), size };
   } finally {
     await file.close();
   }

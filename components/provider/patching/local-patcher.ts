@@ -23,6 +23,7 @@ import { Repository } from "../registry/repository.js";
 import { attestationTag, attested } from "../sealing/cosign.js";
 import { openSigner, readCertificate } from "../sealing/signer.js";
 import { sealTools } from "../sealing/tools.js";
+import { shorten } from "../text.js";
 import { endBuildKit, processName, startBuildKit } from "./buildkit.js";
 import { runCopa } from "./copa.js";
 import { defaultDatabaseDirectory, findDatabase } from "./database.js";
@@ -218,5 +219,6 @@ interface UpdateStep {
 
 /** What of Copa's output tells how far it is; undefined for the rest. */
 export function progress(line: string): string | undefined {
-  return /^#\d+ (?:\[.*\] )?(?!DONE|CACHED|\d|sha256)(\S.*)$/.exec(line)?.[1]?.slice(0, 80);
+  const step = /^#\d+ (?:\[.*\] )?(?!DONE|CACHED|\d|sha256)(\S.*)$/.exec(line)?.[1];
+  return step === undefined ? undefined : shorten(step, 80);
 }

@@ -1,5 +1,6 @@
 /** Contents of one repository: manifests and blobs, got and put. What is got by its digest has that digest. */
 import type { Readable } from "node:stream";
+import { shorten } from "../text.js";
 import type { RegistryAnswer } from "./connection.js";
 import { RegistryConnection } from "./connection.js";
 import { digestOf } from "./digest.js";
@@ -143,7 +144,7 @@ export class Repository {
         `registry: ${this.server} refuses access to ${this.name} (HTTP ${answer.status}); check username and password`,
       );
     }
-    const reason = answer.body?.toString().slice(0, 500) ?? "";
+    const reason = shorten(answer.body?.toString() ?? "", 500);
     throw new Error(`registry: ${place} answered HTTP ${answer.status} for ${what}${reason && `: ${reason}`}`);
   }
 }

@@ -48,6 +48,17 @@ export const imagePolicy: Resource = {
     return checked;
   },
 
+  origins(given, checked) {
+    const origins: Record<string, number[][]> = {};
+    for (const name of lists) {
+      const [items, now] = [given[name], checked[name]];
+      if (!Array.isArray(items) || !Array.isArray(now) || anyUnknown(items)) continue;
+      const forms = texts(items).map((item) => canonical(name, item));
+      origins[name] = texts(now).map((item) => forms.flatMap((form, index) => (form === item ? [index] : [])));
+    }
+    return origins;
+  },
+
   diff({ oldInputs, oldOutputs, inputs }) {
     const changes = inputDifferences(oldInputs, inputs, [/^host\.hostId$/, /^name$/]);
     if (anyUnknown(inputs)) return changes;
@@ -167,14 +178,16 @@ function checkPolicy(inputs: Properties, rules: Rules): void {
   }
 }
 
+const lists = ["repositories", "keys"] as const;
+
+const canonical = (list: (typeof lists)[number], item: string): string =>
+  list === "keys" ? createPublicKey(item).export({ type: "spki", format: "pem" }).toString() : item;
+
 /** What is listed has no order and text around a key no meaning: equal policies get equal inputs, as on the host. */
 function normalize(inputs: Properties): void {
-  for (const name of ["repositories", "keys"]) {
+  for (const name of lists) {
     const list = inputs[name];
     if (!Array.isArray(list) || anyUnknown(list)) continue;
-    const canonical = texts(list).map((item) =>
-      name === "keys" ? createPublicKey(item).export({ type: "spki", format: "pem" }).toString() : item,
-    );
-    inputs[name] = [...new Set(canonical)].sort();
+    inputs[name] = [...new Set(texts(list).map((item) => canonical(name, item)))].sort();
   }
 }

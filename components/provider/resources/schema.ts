@@ -1,6 +1,7 @@
 /** Validation by the provider's schema: types, required and unknown properties, defaults. What a schema cannot say is each resource's own. */
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import { shorten } from "../text.js";
 import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
 
 export interface PropertySpec {
@@ -72,8 +73,7 @@ function suggestion(name: string, known: string[]): string {
 
 /** How a value appears in a message; long ones are cut, secrets never get here. */
 export function show(value: Value | undefined): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length > 80 ? `${text.slice(0, 77)}…` : text;
+  return shorten(JSON.stringify(value) ?? "nothing", 80);
 }
 
 /** Anything, assets and archives: described by Pulumi's own schema. */

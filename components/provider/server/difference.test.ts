@@ -39,6 +39,9 @@ describe("differences for the engine", () => {
     ["containers[10].image", "containers[1]", false],
     ["containersExtra", "containers", false],
     ["host.hostId", "host.*", true],
+    ["a[b", "a[b", true],
+    ["a.b", "a+b", false],
+    ["a".repeat(5_000), "*a*a*a*a*a*a*a*a*b", false],
   ])("%s under ignoreChanges %s: %s", (path, ignored, expected) => {
     expect(isIgnored(path, [ignored])).toBe(expected);
   });

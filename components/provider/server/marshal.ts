@@ -42,9 +42,9 @@ export class SecretPaths {
     return this.has(path) || [...this.keys].some((key) => path.length === 0 || key.startsWith(`${prefix},`));
   }
 
-  addAll(other: SecretPaths): this {
-    for (const key of other.keys) this.keys.add(key);
-    return this;
+  /** All of them. */
+  paths(): Path[] {
+    return [...this.keys].map((key) => JSON.parse(key) as Path);
   }
 }
 

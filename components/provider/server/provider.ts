@@ -5,21 +5,15 @@ import * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
 import { Empty } from "google-protobuf/google/protobuf/empty_pb.js";
 import type { Struct } from "google-protobuf/google/protobuf/struct_pb.js";
 import type { Backends, Operation } from "../backends.js";
-import {
-  PartialFailure,
-  PropertyError,
-  type CheckFailure,
-  type PluginFunction,
-  type Properties,
-  type Resource,
-} from "../resource.js";
+import { PartialFailure, type CheckFailure, type PluginFunction, type Properties, type Resource } from "../resource.js";
 import { validateConfiguration, type PackageSchema } from "../resources/schema.js";
 import { toDiffResponse } from "./difference.js";
 import { EngineLog } from "./engine-log.js";
 import { partialFailure, rpcError, toRpcError } from "./errors.js";
-import { decode, encode, SecretPaths, type Decoded, type Path } from "./marshal.js";
+import { decode, encode, type Decoded, type Path } from "./marshal.js";
+import { handedOn } from "./secret-marks.js";
 import { Operations } from "./operations.js";
-import { redact, secretTexts } from "./redaction.js";
+import { Redactor, secretTexts } from "./redaction.js";
 import { secretsOf, type SecretSchema } from "./schema-secrets.js";
 
 /** The provider's configuration; what is absent has its default in the backends. */
@@ -123,12 +117,16 @@ export class Provider<B = Backends> {
     return response;
   }
 
-  private checkConfig(request: rpc.CheckRequest): rpc.CheckResponse {
-    const { version: _version, ...news } = decode(request.getNews()).properties;
-    const response = new rpc.CheckResponse();
-    response.setInputs(request.getNews());
-    response.setFailuresList(validateConfiguration(this.parsedSchema, news).failures.map(toWireFailure));
-    return response;
+  private checkConfig(request: rpc.CheckRequest): Promise<rpc.CheckResponse> {
+    const decoded = decode(request.getNews());
+    const redactor = this.redactor([decoded]);
+    return redacting(redactor, () => {
+      const { version: _version, ...news } = decoded.properties;
+      const response = new rpc.CheckResponse();
+      response.setInputs(request.getNews());
+      response.setFailuresList(toWireFailures(validateConfiguration(this.parsedSchema, news).failures, redactor));
+      return response;
+    });
   }
 
   /** Another configuration is never a reason to replace what was made under the old one. */
@@ -169,44 +167,50 @@ export class Provider<B = Backends> {
     const { backends } = this.configuration();
     const olds = decode(request.getOlds()).properties;
     const news = decode(request.getNews());
-    const texts = secretTexts(news.properties, news.secrets, isSecret, this.options.isShown);
-    return redacting(texts, async () => {
+    const redactor = this.redactor([news], isSecret);
+    return redacting(redactor, async () => {
       const checked = await resource.check(
         { backends },
         { inputs: news.properties, oldInputs: Object.keys(olds).length ? olds : undefined },
       );
       const response = new rpc.CheckResponse();
-      response.setInputs(encode(checked.inputs, news.secrets, isSecret));
-      response.setFailuresList(
-        checked.failures.map(({ property, reason }) => toWireFailure({ property, reason: redact(reason, texts) })),
-      );
+      const origins = checked.failures.length === 0 ? resource.origins?.(news.properties, checked.inputs) : undefined;
+      const secrets = handedOn([news], checked.inputs, isSecret, undefined, origins);
+      response.setInputs(encode(checked.inputs, secrets, isSecret));
+      response.setFailuresList(toWireFailures(checked.failures, redactor));
       return response;
     });
   }
 
-  private diff(request: rpc.DiffRequest): rpc.DiffResponse {
-    const { resource } = this.resource(request.getUrn());
-    const differences = resource.diff({
-      id: request.getId(),
-      oldInputs: decode(request.getOldInputs()).properties,
-      oldOutputs: decode(request.getOlds()).properties,
-      inputs: decode(request.getNews()).properties,
+  private diff(request: rpc.DiffRequest): Promise<rpc.DiffResponse> {
+    const { resource, isSecret } = this.resource(request.getUrn());
+    const oldInputs = decode(request.getOldInputs());
+    const oldOutputs = decode(request.getOlds());
+    const inputs = decode(request.getNews());
+    return redacting(this.redactor([oldInputs, oldOutputs, inputs], isSecret), () => {
+      const differences = resource.diff({
+        id: request.getId(),
+        oldInputs: oldInputs.properties,
+        oldOutputs: oldOutputs.properties,
+        inputs: inputs.properties,
+      });
+      return toDiffResponse(differences, request.getIgnorechangesList(), this.options.deleteBeforeReplace);
     });
-    return toDiffResponse(differences, request.getIgnorechangesList(), this.options.deleteBeforeReplace);
   }
 
   private async create(request: rpc.CreateRequest): Promise<rpc.CreateResponse> {
     const { resource, isSecret } = this.resource(request.getUrn());
     const { backends } = this.configuration();
     const inputs = decode(request.getProperties());
-    const outputs = (properties: Properties): Struct => encode(properties, inputs.secrets, isSecret);
+    const marked = (outputs: Properties): Struct =>
+      encode(outputs, handedOn([inputs], outputs, isSecret, resource.derived), isSecret);
     return this.operation(request, "create", resource.defaultTimeouts.create, [inputs], isSecret, async (op) => {
-      const result = await this.keepingPartial(inputs, isSecret, () =>
+      const result = await this.keepingPartial([inputs], isSecret, marked, () =>
         resource.create({ backends }, { inputs: inputs.properties, preview: request.getPreview(), op }),
       );
       const response = new rpc.CreateResponse();
       response.setId(result.id);
-      response.setProperties(outputs(result.outputs));
+      response.setProperties(marked(result.outputs));
       return response;
     });
   }
@@ -226,10 +230,12 @@ export class Provider<B = Backends> {
       // An empty id says that the thing is gone.
       const response = new rpc.ReadResponse();
       if (!result) return response;
-      const secrets = new SecretPaths().addAll(inputs.secrets).addAll(outputs.secrets);
+      const known = [inputs, outputs];
       response.setId(result.id);
-      response.setInputs(encode(result.inputs, inputs.secrets, isSecret));
-      response.setProperties(encode(result.outputs, secrets, isSecret));
+      response.setInputs(encode(result.inputs, handedOn(known, result.inputs, isSecret), isSecret));
+      response.setProperties(
+        encode(result.outputs, handedOn(known, result.outputs, isSecret, resource.derived), isSecret),
+      );
       return response;
     });
   }
@@ -241,8 +247,10 @@ export class Provider<B = Backends> {
     const oldOutputs = decode(request.getOlds());
     const inputs = decode(request.getNews());
     const known = [oldInputs, oldOutputs, inputs];
+    const marked = (outputs: Properties): Struct =>
+      encode(outputs, handedOn([inputs, oldOutputs], outputs, isSecret, resource.derived), isSecret);
     return this.operation(request, "update", resource.defaultTimeouts.update, known, isSecret, async (op) => {
-      const properties = await this.keepingPartial(inputs, isSecret, () =>
+      const properties = await this.keepingPartial([inputs, oldInputs, oldOutputs], isSecret, marked, () =>
         resource.update(
           { backends },
           {
@@ -256,7 +264,7 @@ export class Provider<B = Backends> {
         ),
       );
       const response = new rpc.UpdateResponse();
-      response.setProperties(encode(properties, inputs.secrets, isSecret));
+      response.setProperties(marked(properties));
       return response;
     });
   }
@@ -294,10 +302,15 @@ export class Provider<B = Backends> {
       [inputs],
       () => false,
       async (op) => {
-        const { outputs, failures } = await call({ backends }, { inputs: inputs.properties, op });
+        const { outputs, failures, derived } = await call({ backends }, { inputs: inputs.properties, op });
         const response = new rpc.InvokeResponse();
-        response.setReturn(encode(outputs, inputs.secrets));
-        response.setFailuresList(failures.map(toWireFailure));
+        response.setReturn(
+          encode(
+            outputs,
+            handedOn([inputs], outputs, () => false, derived),
+          ),
+        );
+        response.setFailuresList(toWireFailures(failures, this.redactor([inputs])));
         return response;
       },
     );
@@ -313,17 +326,15 @@ export class Provider<B = Backends> {
     body: (op: Operation) => Promise<T>,
   ): Promise<T> {
     const { backend } = this.configuration();
-    const texts = known.flatMap(({ properties, secrets }) =>
-      secretTexts(properties, secrets, isSecret, this.options.isShown),
-    );
+    const redactor = this.redactor(known, isSecret);
     const seconds = request.getTimeout() > 0 ? request.getTimeout() : defaultSeconds;
     try {
-      return await redacting(texts, () =>
+      return await redacting(redactor, () =>
         this.operations.run({ urn: request.getUrn(), backend, action, seconds }, (op) =>
           body({
             ...op,
-            log: (severity, message) => op.log(severity, redact(message, texts)),
-            status: (message) => op.status(redact(message, texts)),
+            log: (severity, message) => op.log(severity, redactor.redact(message)),
+            status: (message) => op.status(redactor.redact(message)),
           }),
         ),
       );
@@ -333,24 +344,42 @@ export class Provider<B = Backends> {
     }
   }
 
+  /**
+   * @param known properties whose secrets no message shows; the first are the inputs
+   * @param marked the outputs for the wire
+   */
   private async keepingPartial<T>(
-    inputs: Decoded,
+    known: [Decoded, ...Decoded[]],
     isSecret: (path: Path) => boolean,
+    marked: (outputs: Properties) => Struct,
     body: () => Promise<T>,
   ): Promise<T> {
     try {
       return await body();
     } catch (error) {
       if (!(error instanceof PartialFailure)) throw error;
-      const texts = secretTexts(inputs.properties, inputs.secrets, isSecret, this.options.isShown);
-      const reasons = error.reasons.map((reason) => redact(reason, texts));
+      // The reasons travel beside the message, where nothing of the operation reaches them any more.
+      const outputs = marked(error.outputs);
+      const redactor = this.redactor([...known, decode(outputs)], isSecret);
+      const [inputs] = known;
       // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
       throw partialFailure(
-        new PartialFailure(error.id, error.outputs, reasons),
-        encode(error.outputs, inputs.secrets, isSecret),
+        new PartialFailure(
+          error.id,
+          error.outputs,
+          error.reasons.map((reason) => redactor.redact(reason)),
+        ),
+        outputs,
         encode(inputs.properties, inputs.secrets, isSecret),
       );
     }
+  }
+
+  /** Keeps the secrets of these properties out of messages. */
+  private redactor(known: Decoded[], isSecret: (path: Path) => boolean = () => false): Redactor {
+    return new Redactor(
+      known.flatMap(({ properties, secrets }) => secretTexts(properties, secrets, isSecret, this.options.isShown)),
+    );
   }
 
   private resource(urn: string): { resource: Resource<B>; isSecret: (path: Path) => boolean } {
@@ -371,25 +400,24 @@ export class Provider<B = Backends> {
   }
 }
 
-function toWireFailure({ property, reason }: CheckFailure): rpc.CheckFailure {
-  const failure = new rpc.CheckFailure();
-  failure.setProperty(property);
-  failure.setReason(reason);
-  return failure;
+function toWireFailures(failures: CheckFailure[], redactor: Redactor): rpc.CheckFailure[] {
+  return failures.map(({ property, reason }) => {
+    const failure = new rpc.CheckFailure();
+    failure.setProperty(property);
+    failure.setReason(redactor.redact(reason));
+    return failure;
+  });
 }
 
-/** Runs `body` and keeps the texts out of the message of whatever it throws. */
-async function redacting<T>(texts: string[], body: () => Promise<T>): Promise<T> {
+/** Runs `body`. What it throws becomes the error that the engine shows, and the secrets are kept out of all that is shown. */
+async function redacting<T>(redactor: Redactor, body: () => T | Promise<T>): Promise<T> {
   try {
     return await body();
   } catch (error) {
-    if (error instanceof PropertyError) {
-      throw new PropertyError(
-        error.failures.map(({ property, reason }) => ({ property, reason: redact(reason, texts) })),
-      );
-    }
-    if (error instanceof Error) error.message = redact(error.message, texts);
-    throw error;
+    const shown = toRpcError(error);
+    const text = redactor.redact(shown.details ?? "");
+    // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
+    throw { ...shown, details: text, message: text };
   }
 }
 

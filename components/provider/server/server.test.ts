@@ -148,6 +148,39 @@ describe("the provider's server", () => {
     ]);
   });
 
+  const shownOf = async (thrown: unknown): Promise<string> => {
+    create = async () => {
+      throw thrown;
+    };
+    const error = await failure(client.create(type, { note: "canary\u0000word" }, { secrets: [["note"]] }));
+    expect(error.message).toContain(error.details);
+    return `${error.details}\n${initFailure(error)?.reasons.join("\n") ?? ""}`;
+  };
+
+  it.each<[string, () => unknown]>([
+    ["a message", () => new Error("canary\u0000word is wrong")],
+    ["the stack of a mistake, escaped", () => new TypeError('Received "canary\\x00word" is wrong')],
+    ["the stack alone", () => Object.assign(new TypeError("x"), { stack: "TypeError: canary\u0000word is wrong" })],
+    ["what caused it", () => new RangeError("x is wrong", { cause: new Error("canary\u0000word") })],
+    ["a property's error", () => new PropertyError([{ property: "port", reason: '"canary\\u0000word" is wrong' }])],
+    ["a partial failure", () => new PartialFailure("id", {}, ["canary\u0000word is wrong"])],
+    ["a text that is thrown", () => "canary\u0000word is wrong"],
+    ["an error of gRPC", () => ({ code: status.INTERNAL, details: "canary\u0000word is wrong" })],
+  ])("shows no secret of %s", async (_name, thrown) => {
+    const shown = await shownOf(thrown());
+    expect(shown).toContain("is wrong");
+    expect(shown).not.toMatch(/canary.*word/s);
+  });
+
+  it("shows no secret of the outputs of a partial failure", async () => {
+    create = async () => {
+      throw new PartialFailure("id", { password: "made-password" }, ["made-password is wrong"]);
+    };
+    const error = await failure(client.create(type, {}));
+    expect(initFailure(error)?.reasons).toEqual(["[secret] is wrong"]);
+    expect(error.details).toBe("[secret] is wrong");
+  });
+
   it("logs in order and says a status once", async () => {
     create = async (inputs, op) => {
       for (const message of ["a", "a", "b", "a"]) op.status(message);

@@ -26,6 +26,7 @@ export class SshServer {
     private readonly folder: string,
     root: string,
     encrypted: string,
+    acceptedVariables: string,
   ) {
     const host = utils.generateKeyPairSync("ed25519");
     const user = utils.generateKeyPairSync("ed25519");
@@ -44,7 +45,7 @@ export class SshServer {
         "PidFile none",
         "UsePAM no",
         "PermitRootLogin yes",
-        "AcceptEnv *",
+        `AcceptEnv ${acceptedVariables}`,
         "MaxStartups 100",
         // Wrong keys are part of the tests.
         "PerSourcePenalties no",
@@ -62,11 +63,12 @@ export class SshServer {
 
   private readonly process: ChildProcess;
 
-  static async start(): Promise<SshServer> {
+  /** @param acceptedVariables patterns of the variables that the server takes. Default: all. */
+  static async start(acceptedVariables = "*"): Promise<SshServer> {
     const root = (await promisify(execFile)(path.join(rescue, "root.sh"))).stdout.trim();
     const encrypted = await promisify(execFile)("openssl", ["passwd", "-6", password]);
     const folder = mkdtempSync(path.join(tmpdir(), "palisade-sshd-"));
-    const server = new SshServer(await freePort(), folder, root, encrypted.stdout.trim());
+    const server = new SshServer(await freePort(), folder, root, encrypted.stdout.trim(), acceptedVariables);
     for (let attempt = 0; !(await server.answers()); attempt++) {
       if (attempt > 200 || server.process.exitCode !== null) throw new Error(`no SSH server: ${server.log}`);
       await new Promise((resolve) => setTimeout(resolve, 50));

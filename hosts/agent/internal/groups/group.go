@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,9 +22,10 @@ type group struct {
 
 	mutex sync.Mutex
 	// record is the wish; replaced, never changed in place, by apply.
-	record *record
-	status *agentv1.GroupStatus
-	events eventRing
+	record  *record
+	cleaner *cleaner
+	status  *agentv1.GroupStatus
+	events  eventRing
 	// changed is closed and replaced at every change that watchers see.
 	changed        chan struct{}
 	suspendedUntil time.Time
@@ -142,6 +142,7 @@ func (g *group) replace(change func(*record) (*record, error)) error {
 	if err := g.manager.store.save(changed); err != nil {
 		return err
 	}
+	g.cleaner = g.cleaner.of(secrets(g.record.spec)).of(secrets(changed.spec))
 	g.record = changed
 	if g.interrupt != nil {
 		g.interrupt()
@@ -199,9 +200,14 @@ func (g *group) event(kind, reason, message, container string) {
 	}
 }
 
+// clean returns the message without the group's secrets. Every message of others goes through it before it is stored, logged or
+// shown.
 func (g *group) clean(message string) string {
-	message = redactor(g.wish().spec).Replace(message)
-	return strings.TrimPrefix(message, "rpc error: ")
+	g.mutex.Lock()
+	g.cleaner = g.cleaner.of(secrets(g.record.spec))
+	cleaner := g.cleaner
+	g.mutex.Unlock()
+	return cleaner.clean(message)
 }
 
 // publish makes a status visible and wakes watchers when it differs from the last one.
@@ -216,6 +222,7 @@ func (g *group) publish(status *agentv1.GroupStatus) {
 }
 
 func (g *group) observationFailed(err error) {
+	err = errors.New(g.clean(err.Error()))
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	if g.observeError == nil {

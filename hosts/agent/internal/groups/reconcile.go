@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -33,20 +35,20 @@ type sandboxFailures struct {
 
 // Reasons beside those of the runtime (Completed, Error, OOMKilled).
 const (
-	reasonPending         = "Pending"
-	reasonCreating        = "ContainerCreating"
-	reasonPulling         = "ImagePulling"
-	reasonPullFailed      = "ImagePullFailed"
-	reasonRefused         = "ImageRefused"
-	reasonSandboxFailed   = "SandboxFailed"
-	reasonCreateFailed    = "CreateContainerFailed"
-	reasonStartFailed     = "StartFailed"
-	reasonCrashLoop       = "CrashLoopBackOff"
-	reasonRemoved         = "Removed"
-	reasonLayerCorrupted  = "LayerCorrupted"
-	exitCodeStartFailed   = 128
-	exitCodeUnknown       = 255
-	maximumMessageCharset = 1024
+	reasonPending        = "Pending"
+	reasonCreating       = "ContainerCreating"
+	reasonPulling        = "ImagePulling"
+	reasonPullFailed     = "ImagePullFailed"
+	reasonRefused        = "ImageRefused"
+	reasonSandboxFailed  = "SandboxFailed"
+	reasonCreateFailed   = "CreateContainerFailed"
+	reasonStartFailed    = "StartFailed"
+	reasonCrashLoop      = "CrashLoopBackOff"
+	reasonRemoved        = "Removed"
+	reasonLayerCorrupted = "LayerCorrupted"
+	exitCodeStartFailed  = 128
+	exitCodeUnknown      = 255
+	maximumMessageLength = 1024
 )
 
 // observation is what containerd shows of a group.
@@ -165,7 +167,10 @@ func (g *group) observe(ctx context.Context, wish *record) (*observation, error)
 		if err != nil {
 			return nil, fmt.Errorf("status of container %s: %w", container.Id, err)
 		}
-		seen.containers[name] = status.GetStatus()
+		if found := status.GetStatus(); found != nil {
+			found.Reason, found.Message = g.clean(found.Reason), g.clean(found.Message)
+			seen.containers[name] = found
+		}
 	}
 	return seen, nil
 }
@@ -256,10 +261,20 @@ func exitOf(status *runtimev1.ContainerStatus) *exit {
 			end.Reason = "Completed"
 		}
 	}
-	if len(end.Message) > maximumMessageCharset {
-		end.Message = end.Message[:maximumMessageCharset]
-	}
+	end.Message = shorten(end.Message, maximumMessageLength)
 	return end
+}
+
+// shorten returns at most so many bytes of a text, whole characters only, as valid UTF-8.
+func shorten(text string, maximum int) string {
+	text = strings.ToValidUTF8(text, "\ufffd")
+	if len(text) <= maximum {
+		return text
+	}
+	for maximum > 0 && !utf8.RuneStart(text[maximum]) {
+		maximum--
+	}
+	return text[:maximum]
 }
 
 func instant(nanoseconds int64) time.Time {

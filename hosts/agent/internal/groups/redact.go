@@ -1,11 +1,13 @@
 package groups
 
 import (
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/hosts/redact"
 )
 
 // redacted is a copy of a spec without its secret values.
@@ -22,24 +24,42 @@ func redacted(spec *agentv1.GroupSpec) *agentv1.GroupSpec {
 	return copied
 }
 
-// shortestSecret is the length from which a value is looked for in messages; shorter ones would tear up ordinary words.
-const shortestSecret = 4
-
-// redactor removes a spec's secrets from messages of others, such as containerd's errors.
-func redactor(spec *agentv1.GroupSpec) *strings.Replacer {
-	var pairs []string
-	add := func(secret string) {
-		if len(secret) >= shortestSecret {
-			pairs = append(pairs, secret, "[secret]")
-		}
-	}
+// secrets are a spec's secret values.
+func secrets(spec *agentv1.GroupSpec) []string {
+	var values []string
 	for _, container := range spec.GetContainers() {
 		for _, variable := range container.GetEnvironment() {
-			add(variable.GetSecureValue())
+			values = append(values, variable.GetSecureValue())
 		}
 	}
 	for _, registry := range spec.GetImageRegistries() {
-		add(registry.GetPassword())
+		values = append(values, registry.GetPassword())
 	}
-	return strings.NewReplacer(pairs...)
+	return values
+}
+
+// cleaner removes the group's secrets from messages of others, such as containerd's errors. It also knows the secrets of the spec
+// before: what still runs by that spec can speak of them.
+type cleaner struct {
+	present, former []string
+	redactor        *redact.Redactor
+}
+
+// of returns a cleaner of the values, the same one for as long as they are the same.
+func (c *cleaner) of(values []string) *cleaner {
+	if c != nil && slices.Equal(c.present, values) {
+		return c
+	}
+	changed := &cleaner{present: values}
+	if c != nil {
+		changed.former = c.present
+	}
+	changed.redactor = redact.New(slices.Concat(changed.present, changed.former)...)
+	return changed
+}
+
+// clean returns the message without secrets, as text that a protobuf message can carry.
+func (c *cleaner) clean(message string) string {
+	message = c.redactor.Redact(strings.ToValidUTF8(message, "\ufffd"))
+	return strings.TrimPrefix(message, "rpc error: ")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -100,7 +101,7 @@ func (r *Role) refused(added *agentv1.ImagePolicy) ([]*agentv1.RefusedImage, err
 				continue
 			}
 			if refusal := judge(declared, ref, digest, found.Signatures); refusal != nil {
-				result = append(result, &agentv1.RefusedImage{Reference: text, Reason: string(refusal.Reason), Message: refusal.Message})
+				result = append(result, &agentv1.RefusedImage{Reference: text, Reason: string(refusal.Reason), Message: strings.ToValidUTF8(refusal.Message, "\ufffd")})
 			}
 		}
 	}

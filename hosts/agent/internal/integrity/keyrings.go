@@ -31,7 +31,8 @@ func parseKeys(content string) []key {
 		if err != nil {
 			continue
 		}
-		description := strings.Join(fields[8:], " ")
+		// A certificate's name is whatever its maker wrote; a protobuf message carries UTF-8 only.
+		description := strings.ToValidUTF8(strings.Join(fields[8:], " "), "\ufffd")
 		// The summary follows the last colon; descriptions have colons themselves.
 		if end := strings.LastIndex(description, ": "); end >= 0 {
 			description = description[:end]

@@ -162,6 +162,17 @@ func (r *Runtime) exit(c *container, code int32, reason string) {
 	c.status.ExitCode, c.status.Reason, c.status.FinishedAt = code, reason, r.now().UnixNano()
 }
 
+// SetMessage gives the containers of a name a message of the runtime.
+func (r *Runtime) SetMessage(name, message string) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	for _, c := range r.containers {
+		if c.status.Metadata.Name == name {
+			c.status.Message = message
+		}
+	}
+}
+
 // Remove takes the containers of a name away, behind the agent's back.
 func (r *Runtime) Remove(name string) {
 	r.mutex.Lock()
@@ -388,7 +399,7 @@ func (r *Runtime) ContainerStatus(_ context.Context, request *runtimev1.Containe
 	// A copy: the answer is encoded after the lock is given back.
 	copied := &runtimev1.ContainerStatus{
 		Id: c.status.Id, Metadata: c.status.Metadata, State: c.status.State, CreatedAt: c.status.CreatedAt, StartedAt: c.status.StartedAt,
-		FinishedAt: c.status.FinishedAt, ExitCode: c.status.ExitCode, Reason: c.status.Reason, Labels: c.status.Labels, ImageRef: c.status.ImageRef,
+		FinishedAt: c.status.FinishedAt, ExitCode: c.status.ExitCode, Reason: c.status.Reason, Message: c.status.Message, Labels: c.status.Labels, ImageRef: c.status.ImageRef,
 	}
 	return &runtimev1.ContainerStatusResponse{Status: copied}, nil
 }
