@@ -36,7 +36,7 @@ const (
 
 // client reads one repository.
 type client struct {
-	reference  reference
+	reference  imageReference
 	repository *remote.Repository
 	user       string
 	stall      time.Duration
@@ -44,12 +44,12 @@ type client struct {
 }
 
 // newClient reaches the reference's repository as access says; nil means https://<server> without credentials.
-func newClient(ref reference, access *agentv1.ImageRegistry, stall time.Duration) (*client, error) {
-	host := ref.server
+func newClient(ref imageReference, access *agentv1.ImageRegistry, stall time.Duration) (*client, error) {
+	host, path := ref.API()
 	if endpoint := access.GetEndpoint(); endpoint != "" {
 		parsed, err := url.Parse(endpoint)
 		if err != nil || parsed.Scheme != "https" || parsed.Host == "" {
-			return nil, fmt.Errorf("imageRegistries: endpoint %q of %s is not of the form https://host[:port]", endpoint, ref.server)
+			return nil, fmt.Errorf("imageRegistries: endpoint %q of %s is not of the form https://host[:port]", endpoint, ref.Server)
 		}
 		host = parsed.Host
 	}
@@ -58,7 +58,7 @@ func newClient(ref reference, access *agentv1.ImageRegistry, stall time.Duration
 		roots = x509.NewCertPool()
 	}
 	if ca := access.GetCa(); ca != "" && !roots.AppendCertsFromPEM([]byte(ca)) {
-		return nil, fmt.Errorf("imageRegistries: ca of %s contains no PEM certificate", ref.server)
+		return nil, fmt.Errorf("imageRegistries: ca of %s contains no PEM certificate", ref.Server)
 	}
 	transport := &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: stall}).DialContext,
@@ -67,7 +67,7 @@ func newClient(ref reference, access *agentv1.ImageRegistry, stall time.Duration
 		ResponseHeaderTimeout: stall,
 		ForceAttemptHTTP2:     true,
 	}
-	location := remoteregistry.Reference{Registry: host, Repository: ref.repository}
+	location := remoteregistry.Reference{Registry: host, Repository: path}
 	repository := &remote.Repository{
 		Reference:        location,
 		MaxMetadataBytes: maximumDocument,

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
@@ -15,7 +16,7 @@ const progressInterval = time.Second
 // fetch is one call of Ensure.
 type fetch struct {
 	role      *Role
-	reference reference
+	reference imageReference
 	access    *agentv1.ImageRegistry
 	report    func(*agentv1.ImageProgress)
 
@@ -35,12 +36,12 @@ func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.Im
 	}
 	f := &fetch{role: r, reference: ref, report: report}
 	for _, candidate := range registries {
-		if candidate.GetServer() == ref.server {
+		if reference.CanonicalServer(candidate.GetServer()) == reference.CanonicalServer(ref.Server) {
 			f.access = candidate
 		}
 	}
 	defer f.close()
-	unlock, err := r.images.take(ctx, ref.digest)
+	unlock, err := r.images.take(ctx, ref.Digest)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ type image struct {
 
 // resolve reads the manifest, by way of an index where the reference is one's, and the configuration.
 func (f *fetch) resolve(ctx context.Context) (*image, error) {
-	found := &image{digest: f.reference.digest}
+	found := &image{digest: f.reference.Digest}
 	content, err := f.document(ctx, found, found.digest)
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (f *fetch) kindOf(digest string, content []byte) (string, error) {
 func (f *fetch) choose(content []byte) (string, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(content, &index); err != nil {
-		return "", f.reference.refuse(ContentMismatch, "index %s: %v", f.reference.digest, err)
+		return "", f.reference.refuse(ContentMismatch, "index %s: %v", f.reference.Digest, err)
 	}
 	for _, candidate := range index.Manifests {
 		platform := candidate.Platform

@@ -188,7 +188,7 @@ func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, err
 }
 
 func (f *fetch) nearest(problems []error) error {
-	result := f.reference.refuse(SealMissing, "it has no seal in repository %s: seal it with the operator's keys", f.reference.name())
+	result := f.reference.refuse(SealMissing, "it has no seal in repository %s: seal it with the operator's keys", f.reference.Name())
 	for _, problem := range problems {
 		var refusal *Refusal
 		if errors.As(problem, &refusal) && slices.Index(severity, refusal.Reason) > slices.Index(severity, result.Reason) {

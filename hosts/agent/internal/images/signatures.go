@@ -11,6 +11,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/seal"
 )
@@ -51,7 +52,7 @@ func (s signature) signedBy(keys seal.Keys, repository string, digests ...string
 	if json.Unmarshal(s.Payload, &payload) != nil || !slices.Contains(digests, payload.Critical.Image.Digest) {
 		return ""
 	}
-	if named := payload.Critical.Identity.DockerReference; named != "" && canonical(named) != canonical(repository) {
+	if named := payload.Critical.Identity.DockerReference; named != "" && reference.CanonicalName(named) != reference.CanonicalName(repository) {
 		return ""
 	}
 	sum := sha256.Sum256(s.Payload)
@@ -61,15 +62,6 @@ func (s signature) signedBy(keys seal.Keys, repository string, digests ...string
 		}
 	}
 	return ""
-}
-
-// canonical undoes that cosign writes Docker Hub's name as its server's.
-func canonical(repository string) string {
-	repository = withLowerServer(repository)
-	if rest, found := strings.CutPrefix(repository, "index.docker.io/"); found {
-		return "docker.io/" + rest
-	}
-	return repository
 }
 
 // admit refuses an image that the policies do not allow. Signatures are kept, so that the image starts again without its
@@ -99,19 +91,19 @@ func (f *fetch) admit(ctx context.Context, found *image) error {
 }
 
 // judge compares an image and its signatures with the policies.
-func judge(declared []*agentv1.ImagePolicy, ref reference, manifest string, signatures []signature) *Refusal {
-	wanted := demandOf(declared, ref.name())
+func judge(declared []*agentv1.ImagePolicy, ref imageReference, manifest string, signatures []signature) *Refusal {
+	wanted := demandOf(declared, ref.Name())
 	if wanted.free {
 		return nil
 	}
 	if len(wanted.policies) == 0 {
-		return ref.refuse(ImageNotAllowed, "no image policy of this host names repository %s", ref.name())
+		return ref.refuse(ImageNotAllowed, "no image policy of this host names repository %s", ref.Name())
 	}
 	if len(wanted.keys) == 0 {
 		return nil
 	}
 	for _, one := range signatures {
-		if one.signedBy(wanted.keys, ref.name(), manifest, ref.digest) != "" {
+		if one.signedBy(wanted.keys, ref.Name(), manifest, ref.Digest) != "" {
 			return nil
 		}
 	}
@@ -129,7 +121,7 @@ func (f *fetch) signatures(ctx context.Context, found *image) ([]signature, erro
 		return nil, err
 	}
 	result := []signature{}
-	for _, digest := range slices.Compact([]string{found.digest, f.reference.digest}) {
+	for _, digest := range slices.Compact([]string{found.digest, f.reference.Digest}) {
 		content, err := client.tagged(ctx, strings.Replace(digest, ":", "-", 1)+".sig")
 		if err != nil {
 			return nil, err
