@@ -1,5 +1,6 @@
 /** One grammar: every part that takes a reference or a server gives the same answer to one table. */
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { afterEach, describe, expect, it } from "vitest";
 import { readConfiguration } from "../../stacks/configuration.js";
@@ -24,7 +25,7 @@ interface Cases {
 }
 
 const table = JSON.parse(
-  readFileSync(new URL("../../hosts/api/testdata/image-references.json", import.meta.url), "utf8"),
+  readFileSync(join(__dirname, "../../hosts/api/testdata/image-references.json"), "utf8"),
 ) as {
   references: {
     reference: string;
