@@ -46,9 +46,12 @@ export function mediaTypeOf(header: string | undefined): string {
 export function nextLink(header: string | string[] | undefined): string | undefined {
   const text = Array.isArray(header) ? header.join(", ") : (header ?? "");
   for (const [, target, parameters] of text.matchAll(/<([^>]*)>((?:[^",]|"(?:[^"\\]|\\.)*")*)/g)) {
-    const relation = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s;"]+))/i.exec(parameters!);
-    const relations = (relation?.[1] ?? relation?.[2] ?? "").toLowerCase().split(/\s+/);
-    if (relations.includes("next")) return target;
+    for (const [, name, quoted, bare] of parameters!.matchAll(
+      /;\s*([\w*-]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+)))?/g,
+    )) {
+      const relations = (quoted ?? bare ?? "").toLowerCase().split(/\s+/);
+      if (name!.toLowerCase() === "rel" && relations.includes("next")) return target;
+    }
   }
   return undefined;
 }

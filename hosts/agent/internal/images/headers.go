@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,7 +20,7 @@ var (
 	schemeAndData = regexp.MustCompile(`^(` + token + `)[ \t]+[\w.~+/-]+=*[ \t]*(?:,|$)`)
 	escaped       = regexp.MustCompile(`\\(.)`)
 	link          = regexp.MustCompile(`<([^>]*)>((?:[^",]|"(?:[^"\\]|\\.)*")*)`)
-	relation      = regexp.MustCompile(`(?i);\s*rel\s*=\s*(?:"([^"]*)"|([^\s;"]+))`)
+	linkParameter = regexp.MustCompile(`;\s*([\w*-]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+)))?`)
 )
 
 // challenge is one of a WWW-Authenticate header (https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1).
@@ -87,12 +88,8 @@ func (t oneChallenge) RoundTrip(request *http.Request) (*http.Response, error) {
 // nextLink is the address of the next page (https://www.rfc-editor.org/rfc/rfc8288#section-3); empty when there is none.
 func nextLink(headers []string) string {
 	for _, match := range link.FindAllStringSubmatch(strings.Join(headers, ", "), -1) {
-		found := relation.FindStringSubmatch(match[2])
-		if found == nil {
-			continue
-		}
-		for _, name := range strings.Fields(strings.ToLower(found[1] + found[2])) {
-			if name == "next" {
+		for _, one := range linkParameter.FindAllStringSubmatch(match[2], -1) {
+			if strings.EqualFold(one[1], "rel") && slices.Contains(strings.Fields(strings.ToLower(one[2]+one[3])), "next") {
 				return match[1]
 			}
 		}
