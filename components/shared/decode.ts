@@ -19,6 +19,15 @@ export async function unlessBroken<T>(read: () => Promise<T>): Promise<T | undef
   }
 }
 
+/** valibot's own objects and records take lists as well. */
+const noList = v.custom<object>((value) => typeof value === "object" && value !== null && !Array.isArray(value));
+
+/** An object with these fields; others are kept. */
+export const object = <T extends v.ObjectEntries>(fields: T) => v.pipe(noList, v.looseObject(fields));
+
+/** An object with any names. */
+export const record = <T extends v.GenericSchema>(value: T) => v.pipe(noList, v.record(v.string(), value));
+
 /**
  * Reads JSON that fits a schema.
  *
@@ -39,7 +48,8 @@ export function fit<S extends v.GenericSchema>(schema: S, value: unknown, place:
   if (result.success) return result.output;
   const [issue] = result.issues;
   const path = v.getDotPath(issue);
-  const wanted = issue.kind === "schema" && issue.expected ? `expected ${issue.expected}` : issue.message;
+  const expected = issue.type === "custom" ? "Object" : issue.expected;
+  const wanted = issue.kind === "schema" && expected ? `expected ${expected}` : issue.message;
   throw new ForeignDataError(`${place}: ${path ? `${path}: ` : ""}${wanted}, found ${kindOf(issue.input)}`);
 }
 

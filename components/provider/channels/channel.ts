@@ -4,7 +4,7 @@
  */
 import type { KeyObject } from "node:crypto";
 import * as v from "valibot";
-import { decode } from "../../shared/decode.js";
+import { decode, object } from "../../shared/decode.js";
 import { channelTagPrefix } from "../backends.js";
 import { digestOf } from "../registry/digest.js";
 import { imageManifestType } from "../registry/media-types.js";
@@ -29,7 +29,7 @@ export interface ChannelRecord {
   publishedAt: number;
 }
 
-const recordSchema: v.GenericSchema<ChannelRecord> = v.object({
+const recordSchema: v.GenericSchema<unknown, ChannelRecord> = object({
   repository: v.string(),
   channel: v.string(),
   digest: v.string(),

@@ -1,6 +1,6 @@
 /** Questions about images in a registry, one connection each. */
 import * as v from "valibot";
-import { decode } from "../../shared/decode.js";
+import { decode, object } from "../../shared/decode.js";
 import { apiLocation } from "../../shared/image-reference.js";
 import type { RegistryAccess } from "../backends.js";
 import { RegistryConnection, type RegistryRequest } from "./connection.js";
@@ -42,7 +42,7 @@ export async function imageLabels(
 ): Promise<Record<string, string>> {
   const at = pathOf(access, repository, `manifests/${digest}`);
   const accept = { accept: manifestTypes.join(", ") };
-  const { config } = await content(v.looseObject({ config: v.nullish(descriptorSchema) }), access, at, accept, signal);
+  const { config } = await content(object({ config: v.nullish(descriptorSchema) }), access, at, accept, signal);
   if (!config) throw new Error(`registry: ${access.server}/${repository}@${digest} is not a single image`);
   const blob = await content(configurationSchema, access, pathOf(access, repository, `blobs/${config.digest}`), {}, signal);
   return blob.config?.Labels ?? {};

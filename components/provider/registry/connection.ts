@@ -9,7 +9,7 @@ import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { rootCertificates } from "node:tls";
 import * as v from "valibot";
-import { decode } from "../../shared/decode.js";
+import { decode, object } from "../../shared/decode.js";
 import { apiLocation } from "../../shared/image-reference.js";
 import type { RegistryAccess } from "../backends.js";
 import { challenges } from "./headers.js";
@@ -42,7 +42,7 @@ const maximumRedirects = 3;
 const maximumDocument = 8 * 1024 * 1024;
 
 /** https://distribution.github.io/distribution/spec/auth/token/#token-response-fields */
-const tokenSchema = v.looseObject({ token: v.nullish(v.string()), access_token: v.nullish(v.string()) });
+const tokenSchema = object({ token: v.nullish(v.string()), access_token: v.nullish(v.string()) });
 
 export class RegistryConnection {
   private readonly agent: Agent;

@@ -3,21 +3,21 @@
  * tests of both read hosts/api/testdata/image-documents.json.
  */
 import * as v from "valibot";
-import { decode, fitting, ForeignDataError } from "../../shared/decode.js";
+import { decode, fitting, ForeignDataError, object, record } from "../../shared/decode.js";
 import { digestPattern } from "./digest.js";
 import { imageIndexTypes, imageManifestType, imageManifestTypes } from "./media-types.js";
 
 const digest = v.pipe(v.string(), v.regex(digestPattern, "is no sha256 digest"));
 
 /** https://github.com/opencontainers/image-spec/blob/main/descriptor.md; other fields are kept. */
-export const descriptorSchema = v.looseObject({
+export const descriptorSchema = object({
   mediaType: v.nullish(v.string(), ""),
   digest,
   size: v.nullish(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), 0),
   artifactType: v.optional(v.string()),
-  annotations: v.optional(v.record(v.string(), v.string())),
+  annotations: v.optional(record(v.string())),
   platform: v.nullish(
-    v.looseObject({
+    object({
       os: v.nullish(v.string(), ""),
       architecture: v.nullish(v.string(), ""),
       variant: v.nullish(v.string(), ""),
@@ -26,17 +26,17 @@ export const descriptorSchema = v.looseObject({
 });
 export type DecodedDescriptor = v.InferOutput<typeof descriptorSchema>;
 
-const documentSchema = v.looseObject({
+const documentSchema = object({
   schemaVersion: v.literal(2),
   mediaType: v.nullish(v.string(), ""),
   artifactType: v.nullish(v.string()),
-  annotations: v.nullish(v.record(v.string(), v.string())),
+  annotations: v.nullish(record(v.string())),
 });
-const imageSchema = v.looseObject({
+const imageSchema = object({
   config: descriptorSchema,
   layers: v.nullish(v.array(descriptorSchema), []),
 });
-const listSchema = v.looseObject({ manifests: v.nullish(v.array(v.unknown()), []) });
+const listSchema = object({ manifests: v.nullish(v.array(v.unknown()), []) });
 
 export type ImageDocument =
   | { kind: "image"; mediaType: string; config: DecodedDescriptor; layers: DecodedDescriptor[] }
@@ -91,16 +91,16 @@ export function platformsOf(manifests: DecodedDescriptor[]): string {
 }
 
 /** https://github.com/opencontainers/image-spec/blob/main/config.md, as far as it is read. */
-export const configurationSchema = v.looseObject({
+export const configurationSchema = object({
   os: v.nullish(v.string(), ""),
   architecture: v.nullish(v.string(), ""),
-  rootfs: v.nullish(v.looseObject({ diff_ids: v.nullish(v.array(digest), []) })),
-  config: v.nullish(v.looseObject({ Labels: v.nullish(v.record(v.string(), v.string())) })),
+  rootfs: v.nullish(object({ diff_ids: v.nullish(v.array(digest), []) })),
+  config: v.nullish(object({ Labels: v.nullish(record(v.string())) })),
 });
 
 /** Layers of an artifact, such as a signature or a seal: those that are descriptors. @throws when it is no manifest. */
 export function artifactLayers(content: Uint8Array, place: string): DecodedDescriptor[] {
-  return fitting(descriptorSchema, decode(v.looseObject({ layers: v.nullish(v.array(v.unknown()), []) }), content, place).layers);
+  return fitting(descriptorSchema, decode(object({ layers: v.nullish(v.array(v.unknown()), []) }), content, place).layers);
 }
 
 /** Entries of an index, as they are. @throws when it is no index. */

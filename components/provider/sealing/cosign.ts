@@ -5,7 +5,7 @@
  */
 import { verify, type KeyObject } from "node:crypto";
 import * as v from "valibot";
-import { decode, fitting, unlessBroken } from "../../shared/decode.js";
+import { decode, fitting, object, unlessBroken } from "../../shared/decode.js";
 import { digestOf, hexOf } from "../registry/digest.js";
 import { descriptorSchema } from "../registry/documents.js";
 import { imageManifestType } from "../registry/media-types.js";
@@ -130,8 +130,8 @@ export async function attested(
 }
 
 /** https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md */
-const statementSchema = v.looseObject({
-  subject: v.array(v.looseObject({ digest: v.looseObject({ sha256: v.optional(v.string()) }) })),
+const statementSchema = object({
+  subject: v.array(object({ digest: object({ sha256: v.optional(v.string()) }) })),
   predicate: v.unknown(),
 });
 
@@ -151,7 +151,7 @@ async function signedStatement(repository: Repository, { digest }: { digest: str
 async function layersOf(repository: Repository, tag: string): Promise<unknown[]> {
   const content = await repository.manifest(tag);
   if (content === undefined) return [];
-  const schema = v.looseObject({ layers: v.nullish(v.array(v.unknown()), []) });
+  const schema = object({ layers: v.nullish(v.array(v.unknown()), []) });
   return decode(schema, content.bytes, `registry: ${repository.server}/${repository.name}:${tag}`).layers;
 }
 

@@ -4,7 +4,7 @@
  */
 import { createHash, verify, type KeyObject } from "node:crypto";
 import * as v from "valibot";
-import { fitting, parseJson } from "../../shared/decode.js";
+import { fitting, object, parseJson } from "../../shared/decode.js";
 import type { Signer } from "./signer.js";
 
 export interface Envelope {
@@ -55,8 +55,8 @@ export function openEnvelope(bytes: Buffer, payloadType: string, publicKey: KeyO
   return payload;
 }
 
-const envelopeSchema = v.looseObject({ payloadType: v.string(), payload: v.string(), signatures: v.array(v.unknown()) });
-const signatureSchema = v.looseObject({ sig: v.string() });
+const envelopeSchema = object({ payloadType: v.string(), payload: v.string(), signatures: v.array(v.unknown()) });
+const signatureSchema = object({ sig: v.string() });
 
 /** Those of an envelope's signatures that are some: one that is none hides no other. @throws when the bytes are no envelope. */
 function parseEnvelope(bytes: Buffer): Pick<Envelope, "payloadType" | "payload"> & { signatures: { sig: string }[] } {
