@@ -80,16 +80,15 @@ export async function readStack(stack?: string): Promise<StackState> {
 }
 
 const exportSchema = object({
-  deployment: v.nullish(
-    object({ resources: v.nullish(v.array(object({ urn: v.string(), type: v.string() }))) }),
-  ),
+  deployment: v.nullish(object({ resources: v.nullish(v.array(object({ urn: v.string(), type: v.string() }))) })),
 });
 
 /** Reads the JSON of `pulumi stack export`. */
 export function parseExport(text: string): StackState {
   const { deployment } = decode(exportSchema, text, "pulumi stack export");
   const state: StackState = { hosts: [], groups: [] };
-  for (const { urn, type, parent, outputs = {}, delete: pendingDelete } of (deployment?.resources ?? []) as ExportedResource[]) {
+  for (const { urn, type, parent, outputs = {}, delete: pendingDelete } of (deployment?.resources ??
+    []) as ExportedResource[]) {
     if (pendingDelete) continue;
     if (type === "palisade:index:VirtualMachine") {
       const connection = outputs["connection"] as Connection | undefined;

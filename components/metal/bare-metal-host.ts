@@ -110,7 +110,12 @@ export class BareMetalHost extends Component {
 
     const inventory = onMachine("inventory", { create: inventoryScript, logging: "stderr" });
     const disk = inventory.stdout.apply((text) =>
-      selectDisk(`BareMetalHost "${name}"`, decode(inventorySchema, text, "what the rescue system prints of its disks") as unknown as Inventory, args.disk, args.allowOverwrite),
+      selectDisk(
+        `BareMetalHost "${name}"`,
+        decode(inventorySchema, text, "what the rescue system prints of its disks") as unknown as Inventory,
+        args.disk,
+        args.allowOverwrite,
+      ),
     );
     this.device = disk.apply(({ path: device }) => device);
 
@@ -170,7 +175,9 @@ export class BareMetalHost extends Component {
           ),
       ),
     });
-    this.integrity = start.stdout.apply((text) => decode(object({}), text, "integrity facts of the host") as unknown as outputs.IntegrityFacts);
+    this.integrity = start.stdout.apply(
+      (text) => decode(object({}), text, "integrity facts of the host") as unknown as outputs.IntegrityFacts,
+    );
     // Whoever uses the connection waits for the host.
     this.connection = pulumi.all([connection, start.stdout]).apply(([value]) => value as outputs.HostConnection);
     rememberHostResource(this.connection, start);

@@ -2,7 +2,11 @@ import * as v from "valibot";
 import { describe, expect, it } from "vitest";
 import { decode, fitting, ForeignDataError, object, parseJson, record, unlessBroken } from "./decode.js";
 
-const schema = object({ name: v.string(), list: v.array(object({ size: v.number() })), notes: v.optional(record(v.string())) });
+const schema = object({
+  name: v.string(),
+  list: v.array(object({ size: v.number() })),
+  notes: v.optional(record(v.string())),
+});
 
 describe("data of others", () => {
   it("is taken with what is not known of it", () => {
@@ -40,7 +44,9 @@ describe("data of others", () => {
   });
 
   it("loses no good item to a bad one", async () => {
-    expect(fitting(object({ size: v.number() }), [null, {}, [], "x", { size: "1" }, { size: 1 }])).toEqual([{ size: 1 }]);
+    expect(fitting(object({ size: v.number() }), [null, {}, [], "x", { size: "1" }, { size: 1 }])).toEqual([
+      { size: 1 },
+    ]);
     for (const none of [null, undefined, {}, "x", 5]) expect(fitting(v.number(), none)).toEqual([]);
     expect(await unlessBroken(async () => parseJson("<", "f"))).toBeUndefined();
     await expect(unlessBroken(() => Promise.reject(new Error("no answer")))).rejects.toThrow("no answer");

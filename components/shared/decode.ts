@@ -80,7 +80,8 @@ export function parseJson(content: string | Uint8Array, place: string): unknown 
     throw new ForeignDataError(`${place}: ${describe(text)}`);
   }
   const repeated = repeatedName(text);
-  if (repeated !== undefined) throw new ForeignDataError(`${place}: ${JSON.stringify(repeated)} is there twice in one object`);
+  if (repeated !== undefined)
+    throw new ForeignDataError(`${place}: ${JSON.stringify(repeated)} is there twice in one object`);
   return value;
 }
 

@@ -24,9 +24,7 @@ interface Cases {
   refused: string[];
 }
 
-const table = JSON.parse(
-  readFileSync(join(__dirname, "../../hosts/api/testdata/image-references.json"), "utf8"),
-) as {
+const table = JSON.parse(readFileSync(join(__dirname, "../../hosts/api/testdata/image-references.json"), "utf8")) as {
   references: {
     reference: string;
     server: string;

@@ -62,7 +62,15 @@ export async function readImage(stateDirectory: string, digest: string): Promise
   const origin = await readFileIfPresent(join(directory, originFile));
   return {
     ...observed(directory, description),
-    ...(origin === undefined ? {} : { builtFrom: decode(builtFromSchema, origin, join(directory, originFile)) as unknown as HostImageObserved["builtFrom"] }),
+    ...(origin === undefined
+      ? {}
+      : {
+          builtFrom: decode(
+            builtFromSchema,
+            origin,
+            join(directory, originFile),
+          ) as unknown as HostImageObserved["builtFrom"],
+        }),
   };
 }
 

@@ -31,9 +31,7 @@ const markerSchema = object({
   id: v.string(),
   owner: object({ backend: v.string(), project: v.string(), stack: v.string(), urn: v.string() }),
   machineId: v.string(),
-  processes: v.array(
-    object({ name: v.string(), pid: v.number(), startTime: v.string(), bootId: v.string() }),
-  ),
+  processes: v.array(object({ name: v.string(), pid: v.number(), startTime: v.string(), bootId: v.string() })),
 });
 
 /** Id of the one thing that an owner can have of a kind: the same owner always comes to the same thing. */

@@ -15,7 +15,9 @@ it("reads the system, its packages and what is known of them", () => {
 });
 
 it("tells versions as dpkg does, which Trivy's own package URLs show", () => {
-  const { Results } = JSON.parse(recorded) as { Results: { Packages?: { Name: string; Identifier: { PURL: string } }[] }[] };
+  const { Results } = JSON.parse(recorded) as {
+    Results: { Packages?: { Name: string; Identifier: { PURL: string } }[] }[];
+  };
   const urls = Results.flatMap(({ Packages }) => Packages ?? []).map(({ Name, Identifier }) => [
     Name,
     decodeURIComponent(/@([^?]+)/.exec(Identifier.PURL)![1]!),

@@ -42,7 +42,10 @@ it("writes packages as package URLs of the whole version", () => {
   const document = openVex(recorded, recorded, place, digest, "2026-11-24T00:00:00Z");
   const urls = document.statements.flatMap(({ products }) => products[0]!.subcomponents.map((one) => one["@id"]));
   expect(urls).toContain("pkg:deb/debian/libkrb5-3@1.21.3-5%2Bdeb13u1");
-  const other = { ...scan(found("CVE-2026-3", "libstdc++6")), packages: [{ name: "libstdc++6", source: "", version: "" }] };
+  const other = {
+    ...scan(found("CVE-2026-3", "libstdc++6")),
+    packages: [{ name: "libstdc++6", source: "", version: "" }],
+  };
   const { statements } = openVex(other, other, place, digest, "2026-11-24T00:00:00Z");
   expect(statements[0]!.products[0]!.subcomponents).toEqual([{ "@id": "pkg:deb/debian/libstdc%2B%2B6" }]);
   expect(summaryOf({ ...document, statements }).affected).toEqual(["CVE-2026-3 libstdc++6"]);

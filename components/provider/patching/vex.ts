@@ -33,9 +33,7 @@ export function openVex(before: Scan, after: Scan, place: string, digest: string
   const versions = new Map(after.packages.map(({ name, version }) => [name, version]));
   const product = { "@id": packageUrl(place, digest), hashes: { "sha-256": hexOf(digest) } };
   const components = (packages: Set<string>) =>
-    [...packages]
-      .sort()
-      .map((name) => ({ "@id": debianPackageUrl(name, versions.get(name)) }));
+    [...packages].sort().map((name) => ({ "@id": debianPackageUrl(name, versions.get(name)) }));
   const statementsOf = (found: Vulnerability[]) =>
     [...packagesById(found)].sort().map(([name, packages]) => ({
       vulnerability: { name },

@@ -44,7 +44,13 @@ export async function imageLabels(
   const accept = { accept: manifestTypes.join(", ") };
   const { config } = await content(object({ config: v.nullish(descriptorSchema) }), access, at, accept, signal);
   if (!config) throw new Error(`registry: ${access.server}/${repository}@${digest} is not a single image`);
-  const blob = await content(configurationSchema, access, pathOf(access, repository, `blobs/${config.digest}`), {}, signal);
+  const blob = await content(
+    configurationSchema,
+    access,
+    pathOf(access, repository, `blobs/${config.digest}`),
+    {},
+    signal,
+  );
   return blob.config?.Labels ?? {};
 }
 

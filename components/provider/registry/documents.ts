@@ -100,7 +100,10 @@ export const configurationSchema = object({
 
 /** Layers of an artifact, such as a signature or a seal: those that are descriptors. @throws when it is no manifest. */
 export function artifactLayers(content: Uint8Array, place: string): DecodedDescriptor[] {
-  return fitting(descriptorSchema, decode(object({ layers: v.nullish(v.array(v.unknown()), []) }), content, place).layers);
+  return fitting(
+    descriptorSchema,
+    decode(object({ layers: v.nullish(v.array(v.unknown()), []) }), content, place).layers,
+  );
 }
 
 /** Entries of an index, as they are. @throws when it is no index. */

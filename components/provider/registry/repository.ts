@@ -61,7 +61,9 @@ export class Repository {
     this.demand(answer, 200, `manifest ${reference}`);
     const digest = digestOf(answer.body);
     if (reference.includes(":") && digest !== reference) {
-      throw new ForeignDataError(`registry: ${this.server}/${this.name} gives ${digest} where ${reference} was asked for`);
+      throw new ForeignDataError(
+        `registry: ${this.server}/${this.name} gives ${digest} where ${reference} was asked for`,
+      );
     }
     return { bytes: answer.body, mediaType: mediaTypeOf(answer.headers["content-type"]), digest };
   }
@@ -87,7 +89,9 @@ export class Repository {
     const answer = await this.ask("GET", `blobs/${digest}`);
     this.demand(answer, 200, `blob ${digest}`);
     if (digestOf(answer.body) !== digest) {
-      throw new ForeignDataError(`registry: ${this.server}/${this.name} gives another content than that of blob ${digest}`);
+      throw new ForeignDataError(
+        `registry: ${this.server}/${this.name} gives another content than that of blob ${digest}`,
+      );
     }
     this.seen.add(digest);
     return answer.body;

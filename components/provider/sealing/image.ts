@@ -2,7 +2,13 @@
 import type { Readable } from "node:stream";
 import { decode } from "../../shared/decode.js";
 import { digestOf } from "../registry/digest.js";
-import { candidates, configurationSchema, platformsOf, readDocument, type ImageDocument } from "../registry/documents.js";
+import {
+  candidates,
+  configurationSchema,
+  platformsOf,
+  readDocument,
+  type ImageDocument,
+} from "../registry/documents.js";
 import type { Descriptor, ManifestContent } from "../registry/repository.js";
 
 /** Where an image is read from: a repository of a registry, or a layout in a folder. */
