@@ -1,5 +1,6 @@
 /** What the operator sets: `pulumi config set palisade:<name> <value>`. Every wrong value is refused at once, with its path. */
 import * as pulumi from "@pulumi/pulumi";
+import { referenceForm, referenceProblem, serverProblem } from "../components/shared/image-reference.js";
 import { ArgumentError, type Problem } from "../components/index.js";
 
 /** The environments this release can make; all but local are experimental. */
@@ -84,9 +85,14 @@ function oneOf<T extends string>(allowed: readonly T[]): Reader<T> {
 
 const readers = {
   environment: oneOf(environments),
-  image: (value) =>
-    /^[^\s/@]+\/[^\s@]+@sha256:[0-9a-f]{64}$/.test(value) ? value : new Error("must be server/repository@sha256:…"),
-  registryServer: text,
+  image: (value) => {
+    const problem = referenceProblem(value);
+    return problem ? new Error(`must be ${referenceForm}: ${problem}`) : value;
+  },
+  registryServer: (value) => {
+    const problem = serverProblem(value);
+    return problem ? new Error(problem) : value;
+  },
   registryUsername: text,
   registryPassword: text,
   sshHost: text,

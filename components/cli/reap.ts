@@ -2,6 +2,8 @@
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import * as v from "valibot";
+import { decode, object } from "../shared/decode.js";
 import { cacheDirectory, stateDirectory } from "../internal/directories.js";
 import {
   ephemeralBackend,
@@ -72,7 +74,7 @@ async function endPulumi({ id, project, stack }: EphemeralMarker): Promise<void>
   }
   for (const name of names.filter((entry) => entry.endsWith(".json"))) {
     const file = path.join(folder, name);
-    const { pid } = JSON.parse(readFileSync(file, "utf8")) as { pid: number };
+    const { pid } = decode(object({ pid: v.number() }), readFileSync(file, "utf8"), file);
     const mark = markOf(pid);
     if (mark && /pulumi/.test(readFileSync(`/proc/${pid}/comm`, "utf8"))) {
       for (const signal of [undefined, "SIGINT", "SIGKILL"] as const) {

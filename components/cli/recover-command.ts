@@ -4,6 +4,8 @@ import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
+import * as v from "valibot";
+import { decode, object } from "../shared/decode.js";
 import { packageRoot } from "../internal/directories.js";
 import type { Command } from "./commands.js";
 import { pulumiEnvironment } from "./environment.js";
@@ -46,7 +48,7 @@ async function loggedInto(): Promise<string> {
       throw new Error(`PULUMI_BACKEND_URL is not set, and pulumi names no backend: ${error.stderr ?? error.message}`);
     },
   );
-  return (JSON.parse(stdout) as { url: string }).url;
+  return decode(object({ url: v.string() }), stdout, "pulumi whoami").url;
 }
 
 /** Of the nearest Pulumi.yaml. */

@@ -7,6 +7,7 @@ import type { Operation, RegistryAccess, SealObserved, SigningKey } from "../pro
 import { defaultStateDirectory } from "../provider/directories.js";
 import { LocalRegistries } from "../provider/registry/local-registries.js";
 import { parsePkcs11Uri } from "../provider/sealing/pkcs11-uri.js";
+import { parseImageReference, referenceProblem, type ImageReference } from "../shared/image-reference.js";
 import { LocalSealer } from "../provider/sealing/local-sealer.js";
 import type { Command } from "./commands.js";
 
@@ -55,11 +56,12 @@ export const sealCommand: Command = {
 };
 
 /** @throws when it is no reference by digest. */
-export function imageReference(text: string): { server: string; repository: string; digest: string } {
-  const match = /^([^/@]+)\/([a-z0-9]+(?:[._/-]+[a-z0-9]+)*)@(sha256:[0-9a-f]{64})$/.exec(text);
-  if (match) return { server: match[1]!, repository: match[2]!, digest: match[3]! };
+function imageReference(text: string): ImageReference {
+  const problem = referenceProblem(text);
+  if (problem === undefined) return parseImageReference(text);
   throw new Error(
-    `'${text}': an image is named by its digest, SERVER/REPOSITORY@sha256:<64 hexadecimal digits>; a tag may point elsewhere tomorrow`,
+    `'${text}': an image is named by its digest, SERVER/REPOSITORY@sha256:<64 hexadecimal digits>; a tag may point elsewhere tomorrow: ` +
+      problem,
   );
 }
 

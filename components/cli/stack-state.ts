@@ -1,6 +1,8 @@
 /** Hosts and groups of a stack, as Pulumi's state has them. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
+import * as v from "valibot";
+import { decode, object } from "../shared/decode.js";
 import { pulumiEnvironment } from "./environment.js";
 
 /** How a host's agent is reached; as the schema's HostConnection. */
@@ -77,11 +79,16 @@ export async function readStack(stack?: string): Promise<StackState> {
   }
 }
 
+const exportSchema = object({
+  deployment: v.nullish(object({ resources: v.nullish(v.array(object({ urn: v.string(), type: v.string() }))) })),
+});
+
 /** Reads the JSON of `pulumi stack export`. */
 export function parseExport(text: string): StackState {
-  const { deployment } = JSON.parse(text) as { deployment?: { resources?: ExportedResource[] } };
+  const { deployment } = decode(exportSchema, text, "pulumi stack export");
   const state: StackState = { hosts: [], groups: [] };
-  for (const { urn, type, parent, outputs = {}, delete: pendingDelete } of deployment?.resources ?? []) {
+  for (const { urn, type, parent, outputs = {}, delete: pendingDelete } of (deployment?.resources ??
+    []) as ExportedResource[]) {
     if (pendingDelete) continue;
     if (type === "palisade:index:VirtualMachine") {
       const connection = outputs["connection"] as Connection | undefined;

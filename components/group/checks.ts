@@ -297,11 +297,7 @@ function checkCredential(
 ): void {
   check.keys(at, credential, fields.allowed, fields.refused);
   check.require(`${at}.server`, credential.server);
-  check.field(`${at}.server`, credential.server, (server) =>
-    /^(\[[0-9a-fA-F:]+\]|[^\s/:]+)(:\d+)?$/.test(server)
-      ? undefined
-      : "must be host[:port] as in image references, without a scheme",
-  );
+  check.field(`${at}.server`, credential.server, rules.imageServer);
   if (credential.password !== undefined && credential.username === undefined) {
     check.require(`${at}.username`, undefined);
   }

@@ -1,6 +1,7 @@
 /** Checking of components' arguments: all problems of a call at once, each with the path of the wrong field. */
 import { inspect } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
+import { nameProblem, referenceProblem, serverProblem } from "../shared/image-reference.js";
 
 /** What is wrong with one field. */
 export interface Problem {
@@ -174,13 +175,19 @@ export const rules = {
       ? undefined
       : "must be a digest: sha256: and 64 hexadecimal digits, e.g. the imageDigest of a HostImage") as Rule<string>,
 
-  imageRepository: ((value) =>
-    typeof value === "string" && /^[^\s/@]+\/[a-z0-9]+([._/-]+[a-z0-9]+)*$/.test(value)
-      ? undefined
-      : "must be server/repository, without tag and digest") as Rule<string>,
+  /** host[:port] of a registry. */
+  imageServer: ((value) => {
+    const problem = typeof value === "string" ? serverProblem(value) : "is no text";
+    return problem && `must be host[:port] as in image references, without a scheme: ${problem}`;
+  }) as Rule<string>,
 
-  imageReference: ((value) =>
-    typeof value === "string" && /^[^\s/@]+\/[^\s@]+@sha256:[0-9a-f]{64}$/.test(value)
-      ? undefined
-      : "must name the image by digest: server/repository@sha256:…; a tag can move under a running group") as Rule<string>,
+  imageRepository: ((value) => {
+    const problem = typeof value === "string" ? nameProblem(value) : "is no text";
+    return problem && `must be server/repository, without tag and digest: ${problem}`;
+  }) as Rule<string>,
+
+  imageReference: ((value) => {
+    const problem = typeof value === "string" ? referenceProblem(value) : "is no text";
+    return problem && `must name the image by digest: server/repository@sha256:…: ${problem}`;
+  }) as Rule<string>,
 };

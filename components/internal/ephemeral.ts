@@ -2,6 +2,8 @@
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { LocalWorkspace, type PulumiFn, type Stack } from "@pulumi/pulumi/automation/index.js";
+import * as v from "valibot";
+import { decode, object } from "../shared/decode.js";
 import { packageRoot, stateDirectory } from "./directories.js";
 
 const schemaVersion = 1;
@@ -56,11 +58,13 @@ export function writeEphemeralMarker(marker: EphemeralMarker): void {
 export function readEphemeralMarker(id: string): EphemeralMarker | undefined {
   const file = path.join(ephemeralFolder(id), "marker.json");
   if (!existsSync(file)) return undefined;
-  const marker = JSON.parse(readFileSync(file, "utf8")) as EphemeralMarker;
-  if (marker.schemaVersion !== schemaVersion) {
-    throw new Error(`${file}: schema version ${marker.schemaVersion} is not known, only ${schemaVersion}`);
+  const content = readFileSync(file, "utf8");
+  const version = decode(object({ schemaVersion: v.number() }), content, file).schemaVersion;
+  if (version !== schemaVersion) {
+    throw new Error(`${file}: schema version ${version} is not known, only ${schemaVersion}`);
   }
-  return marker;
+  const fields = object({ id: v.string(), project: v.string(), stack: v.string(), runner: object({}) });
+  return decode(fields, content, file) as unknown as EphemeralMarker;
 }
 
 /** Of all ephemeral stacks of this machine. */

@@ -2,12 +2,13 @@ import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { local, remote, types } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
+import { decode, object } from "../shared/decode.js";
 import { type ArgumentCheck, known, rules } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles, packageRoot } from "../internal/directories.js";
 import { rememberHostResource } from "../internal/host-resource.js";
 import type * as outputs from "../sdk/types/output.js";
-import { selectDisk, type DiskRule, type Inventory } from "./disks.js";
+import { selectDisk, type DiskRule, type Inventory, inventorySchema } from "./disks.js";
 import { imageArchive } from "./image-archive.js";
 import { enrollScript, firmwareScript, inventoryScript, requestScript, workFolder, writeScript } from "./scripts.js";
 
@@ -109,7 +110,12 @@ export class BareMetalHost extends Component {
 
     const inventory = onMachine("inventory", { create: inventoryScript, logging: "stderr" });
     const disk = inventory.stdout.apply((text) =>
-      selectDisk(`BareMetalHost "${name}"`, JSON.parse(text) as Inventory, args.disk, args.allowOverwrite),
+      selectDisk(
+        `BareMetalHost "${name}"`,
+        decode(inventorySchema, text, "what the rescue system prints of its disks") as unknown as Inventory,
+        args.disk,
+        args.allowOverwrite,
+      ),
     );
     this.device = disk.apply(({ path: device }) => device);
 
@@ -169,7 +175,9 @@ export class BareMetalHost extends Component {
           ),
       ),
     });
-    this.integrity = start.stdout.apply((text) => JSON.parse(text) as outputs.IntegrityFacts);
+    this.integrity = start.stdout.apply(
+      (text) => decode(object({}), text, "integrity facts of the host") as unknown as outputs.IntegrityFacts,
+    );
     // Whoever uses the connection waits for the host.
     this.connection = pulumi.all([connection, start.stdout]).apply(([value]) => value as outputs.HostConnection);
     rememberHostResource(this.connection, start);

@@ -1,5 +1,7 @@
 /** Which disk of a machine becomes the host's: by what the rescue system sees, before anything is written. */
 import { ArgumentError, type Problem } from "../internal/arguments.js";
+import * as v from "valibot";
+import { object } from "../shared/decode.js";
 
 /** GUID of a disk's partition table that says: this disk is Palisade's, an installer may write it again. */
 export const diskId = "9A1D5E0C-50A1-4D15-ADE0-70616C697361";
@@ -48,6 +50,22 @@ export interface Inventory {
   contents: DiskContent[];
   disks: { blockdevices: BlockDevice[] };
 }
+
+const deviceSchema: v.GenericSchema = object({
+  path: v.string(),
+  type: v.string(),
+  size: v.number(),
+  ro: v.boolean(),
+  children: v.optional(v.array(v.lazy(() => deviceSchema))),
+});
+export const inventorySchema = object({
+  setupMode: v.boolean(),
+  secureBoot: v.boolean(),
+  tpm: v.boolean(),
+  network: v.array(object({ name: v.string(), address: v.string() })),
+  contents: v.array(object({ path: v.string(), serial: v.string(), wwn: v.string(), model: v.string() })),
+  disks: object({ blockdevices: v.array(deviceSchema) }),
+});
 
 const gibibyte = 1024 ** 3;
 

@@ -1,6 +1,8 @@
 /** Removes from this machine what belongs to a state backend that is given up, as the ownership markers tell. */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import * as v from "valibot";
+import { decode, object } from "../shared/decode.js";
 import { createLocalBackends } from "./backends-local.js";
 import type { Operation, Owner } from "./backends.js";
 import { isAbsent } from "./ownership/atomic-file.js";
@@ -39,6 +41,13 @@ export async function removeOwnedBy(
   return removed;
 }
 
+const ownerSchema = object({
+  backend: v.string(),
+  project: v.string(),
+  stack: v.string(),
+  urn: v.string(),
+}) satisfies v.GenericSchema<unknown, Owner>;
+
 async function claimsOf(backend: string, store: string): Promise<{ owner: Owner; digest: string }[]> {
   const names = await readdir(store, { recursive: true }).catch((error: unknown) => {
     if (isAbsent(error)) return [];
@@ -48,7 +57,7 @@ async function claimsOf(backend: string, store: string): Promise<{ owner: Owner;
   for (const name of names) {
     const hex = /^([0-9a-f]{64})\.claims\/claim-/.exec(name)?.[1];
     if (hex === undefined) continue;
-    const owner = JSON.parse(await readFile(join(store, name), "utf8")) as Owner;
+    const owner = decode(ownerSchema, await readFile(join(store, name), "utf8"), join(store, name));
     if (owner.backend === backend) claims.push({ owner, digest: `sha256:${hex}` });
   }
   return claims;

@@ -6,7 +6,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -22,16 +21,17 @@ const maximumEnvelope = 1 << 20
 // ErrUnknownKey is the error of an envelope that nobody trusted has signed.
 var ErrUnknownKey = errors.New("no signature of the envelope is by a trusted key")
 
-// envelope is DSSE's (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md).
+// envelope is DSSE's (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md). The TypeScript twin is
+// components/provider/sealing/dsse.ts; the tests of both read hosts/api/testdata/seal-envelopes.json.
 type envelope struct {
-	PayloadType string              `json:"payloadType"`
-	Payload     string              `json:"payload"`
-	Signatures  []envelopeSignature `json:"signatures"`
+	PayloadType *string           `json:"payloadType"`
+	Payload     *string           `json:"payload"`
+	Signatures  []json.RawMessage `json:"signatures"`
 }
 
 type envelopeSignature struct {
-	KeyID     string `json:"keyid"`
-	Signature string `json:"sig"`
+	KeyID     string
+	Signature *string
 }
 
 // Keys are public keys by their id: SHA-256 of the SubjectPublicKeyInfo, hex.
@@ -115,27 +115,52 @@ func (k Keys) open(content []byte, payloadType string) (payload []byte, keyID st
 		return nil, "", fmt.Errorf("the envelope has %d bytes, more than %d", len(content), maximumEnvelope)
 	}
 	var e envelope
-	if err := json.Unmarshal(content, &e); err != nil {
+	if err := Decode(content, &e); err != nil {
 		return nil, "", fmt.Errorf("no DSSE envelope: %w", err)
 	}
-	if e.PayloadType != payloadType {
-		return nil, "", fmt.Errorf("the envelope carries %q, expected %q", e.PayloadType, payloadType)
+	signatures := e.readable()
+	if e.PayloadType == nil || e.Payload == nil || e.Signatures == nil || len(e.Signatures) > 0 && len(signatures) == 0 {
+		return nil, "", errors.New("no DSSE envelope: it has no payloadType, payload or signatures")
 	}
-	if payload, err = base64.StdEncoding.DecodeString(e.Payload); err != nil {
+	if *e.PayloadType != payloadType {
+		return nil, "", fmt.Errorf("the envelope carries %q, expected %q", *e.PayloadType, payloadType)
+	}
+	if payload, err = DecodeBase64(*e.Payload); err != nil {
 		return nil, "", fmt.Errorf("the envelope's payload: %w", err)
 	}
-	digest := sha256.Sum256(preAuthenticationEncoding(payloadType, payload))
-	for _, signature := range e.Signatures {
-		key, known := k[signature.KeyID]
-		if !known {
+	digest := sha256.Sum256(PreAuthenticationEncoding(payloadType, payload))
+	for _, signature := range signatures {
+		raw, err := DecodeBase64(*signature.Signature)
+		if err != nil {
 			continue
 		}
-		raw, err := base64.StdEncoding.DecodeString(signature.Signature)
-		if err == nil && Verify(key, digest, raw) {
+		// The id is a hint that nobody has signed; the signature decides.
+		if key, known := k[signature.KeyID]; known && Verify(key, digest, raw) {
 			return payload, signature.KeyID, nil
+		}
+		for id, key := range k {
+			if Verify(key, digest, raw) {
+				return payload, id, nil
+			}
 		}
 	}
 	return nil, "", ErrUnknownKey
+}
+
+// readable are those signatures that are some: one that is none hides no other.
+func (e envelope) readable() []envelopeSignature {
+	var result []envelopeSignature
+	for _, raw := range e.Signatures {
+		var signature struct {
+			KeyID     any     `json:"keyid"`
+			Signature *string `json:"sig"`
+		}
+		if Decode(raw, &signature) == nil && signature.Signature != nil {
+			id, _ := signature.KeyID.(string)
+			result = append(result, envelopeSignature{KeyID: id, Signature: signature.Signature})
+		}
+	}
+	return result
 }
 
 // Verify tells whether the signature over a SHA-256 digest is the key's: ECDSA (ASN.1) or RSA (PKCS #1 v1.5).
@@ -149,7 +174,7 @@ func Verify(key crypto.PublicKey, digest [sha256.Size]byte, signature []byte) bo
 	return false
 }
 
-// preAuthenticationEncoding is what a DSSE signature is made over (protocol.md of DSSE).
-func preAuthenticationEncoding(payloadType string, payload []byte) []byte {
+// PreAuthenticationEncoding is what a DSSE signature is made over (protocol.md of DSSE).
+func PreAuthenticationEncoding(payloadType string, payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 }

@@ -87,7 +87,7 @@ func Open(content []byte, keys Keys) (*Manifest, error) {
 		return nil, err
 	}
 	manifest := &Manifest{KeyID: keyID}
-	if err := json.Unmarshal(payload, manifest); err != nil {
+	if err := Decode(payload, manifest); err != nil {
 		return nil, fmt.Errorf("the seal manifest: %w", err)
 	}
 	if err := manifest.check(); err != nil {
@@ -104,6 +104,9 @@ func (m *Manifest) check() error {
 		if !digestPattern.MatchString(digest.value) {
 			return fmt.Errorf("%s: %q is no digest", digest.field, digest.value)
 		}
+	}
+	if m.Image.MediaType == "" {
+		return errors.New("image.mediaType: is missing")
 	}
 	if !rootHashPattern.MatchString(m.LayerKey) {
 		return fmt.Errorf("layerKey: %q is no SHA-256 value", m.LayerKey)

@@ -296,3 +296,30 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// TestEnvelopes reads the table that the TypeScript twin is tested with as well.
+func TestEnvelopes(t *testing.T) {
+	content, err := os.ReadFile("../api/testdata/seal-envelopes.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table struct {
+		PublicKey string
+		Cases     []struct {
+			Name, Envelope string
+			Accepted       bool
+		}
+	}
+	if err := json.Unmarshal(content, &table); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := seal.ParseKeys([]byte(table.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range table.Cases {
+		if _, err := seal.Open([]byte(row.Envelope), keys); (err == nil) != row.Accepted {
+			t.Errorf("%s: %v", row.Name, err)
+		}
+	}
+}

@@ -3,12 +3,14 @@
  * image says since when it is the channel's. What a manifest names is there before it, and the tag comes last.
  */
 import type { KeyObject } from "node:crypto";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import { channelTagPrefix } from "../backends.js";
 import { digestOf } from "../registry/digest.js";
 import { imageManifestType } from "../registry/media-types.js";
 import { addTaggedReferrers, referrer, referrers } from "../registry/referrers.js";
 import type { ManifestContent, Repository } from "../registry/repository.js";
-import { artifact, blobDescriptor, envelopeType } from "../sealing/artifact.js";
+import { artifact, blobDescriptor, envelopeIn, envelopeType } from "../sealing/artifact.js";
 import { openEnvelope, signEnvelope } from "../sealing/dsse.js";
 import type { Signer } from "../sealing/signer.js";
 
@@ -26,6 +28,13 @@ export interface ChannelRecord {
   /** Milliseconds since the epoch; each publication of a channel is later than the one before. */
   publishedAt: number;
 }
+
+const recordSchema: v.GenericSchema<unknown, ChannelRecord> = object({
+  repository: v.string(),
+  channel: v.string(),
+  digest: v.string(),
+  publishedAt: v.pipe(v.number(), v.safeInteger()),
+});
 
 /** The manifest to which a channel leads; undefined when the repository has no such channel. */
 export function channelTarget(repository: Repository, channel: string): Promise<ManifestContent | undefined> {
@@ -95,14 +104,10 @@ async function readRecord(
   digest: string,
   publicKey: KeyObject,
 ): Promise<ChannelRecord | undefined> {
-  const content = await repository.manifest(digest);
-  if (content === undefined) return undefined;
-  const { layers } = JSON.parse(content.bytes.toString()) as { layers?: { mediaType: string; digest: string }[] };
-  const layer = layers?.find(({ mediaType }) => mediaType === envelopeType);
-  if (layer === undefined || !(await repository.hasBlob(layer.digest))) return undefined;
-  const envelope = await repository.blob(layer.digest);
+  const envelope = await envelopeIn(repository, digest);
+  if (envelope === undefined) return undefined;
   try {
-    return JSON.parse(openEnvelope(envelope, recordPayloadType, publicKey).toString()) as ChannelRecord;
+    return decode(recordSchema, openEnvelope(envelope, recordPayloadType, publicKey), digest);
   } catch {
     return undefined;
   }

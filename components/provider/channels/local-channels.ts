@@ -2,6 +2,8 @@
 import { createPublicKey } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import type {
   ChannelPublication,
   Channels,
@@ -107,7 +109,7 @@ export class LocalChannels implements Channels {
       return await withLock(`${file}.lock`, signal, async () => {
         const place = `channel ${channel} of ${registry.server}/${name}`;
         const kept = await readFileIfPresent(file);
-        const newest = kept === undefined ? 0 : (JSON.parse(kept) as { publishedAt: number }).publishedAt;
+        const newest = kept === undefined ? 0 : decode(memorySchema, kept, file).publishedAt;
         const remember = (publishedAt: number) =>
           writeFileAtomic(file, `${JSON.stringify({ place, publishedAt }, undefined, 1)}\n`);
         return work(repository, { place, newest, remember });
@@ -117,6 +119,8 @@ export class LocalChannels implements Channels {
     }
   }
 }
+
+const memorySchema = object({ publishedAt: v.pipe(v.number(), v.safeInteger()) });
 
 interface Memory {
   /** For messages. */

@@ -4,6 +4,8 @@ import { createReadStream } from "node:fs";
 import { chmod, copyFile, link, mkdir, mkdtemp, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import type { HostImageObserved, Owner } from "../backends.js";
 import { isAbsent, readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 import { idFor } from "../ownership/marker.js";
@@ -20,6 +22,15 @@ export interface Description {
   mode: string;
   trustedCertificates: string[];
 }
+
+const descriptionSchema = object({
+  digest: v.string(),
+  rootHash: v.string(),
+  ipePolicy: object({ name: v.string(), version: v.string() }),
+  mode: v.string(),
+  trustedCertificates: v.array(v.string()),
+});
+const builtFromSchema = object({ build: object({}), inputsHash: v.string() });
 
 /** Folder of an image; it need not exist. */
 export function imageDirectory(stateDirectory: string, digest: string): string {
@@ -38,8 +49,9 @@ export async function digestOfFile(path: string, signal?: AbortSignal): Promise<
 
 /** Reads an image folder's description. */
 export async function describe(directory: string): Promise<Description | undefined> {
-  const content = await readFileIfPresent(join(directory, "image.json"));
-  return content === undefined ? undefined : (JSON.parse(content) as Description);
+  const file = join(directory, "image.json");
+  const content = await readFileIfPresent(file);
+  return content === undefined ? undefined : decode(descriptionSchema, content, file);
 }
 
 /** An image of the store; undefined when it is not there. */
@@ -50,7 +62,15 @@ export async function readImage(stateDirectory: string, digest: string): Promise
   const origin = await readFileIfPresent(join(directory, originFile));
   return {
     ...observed(directory, description),
-    ...(origin === undefined ? {} : { builtFrom: JSON.parse(origin) as HostImageObserved["builtFrom"] }),
+    ...(origin === undefined
+      ? {}
+      : {
+          builtFrom: decode(
+            builtFromSchema,
+            origin,
+            join(directory, originFile),
+          ) as unknown as HostImageObserved["builtFrom"],
+        }),
   };
 }
 

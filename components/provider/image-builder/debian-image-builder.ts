@@ -2,6 +2,8 @@
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import type {
   DebianImageObserved,
   DebianImageSpec,
@@ -95,7 +97,9 @@ export class DebianImageBuilder implements ImageBuilder {
   async readMadeFrom(registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined> {
     const labels = await imageLabels(await withLocalCredentials(registry, this.findRegistry), repository, digest);
     const recorded = labels[madeFromLabel];
-    return recorded === undefined ? undefined : (JSON.parse(recorded) as MadeFrom);
+    if (recorded === undefined) return undefined;
+    const place = `${registry.server}/${repository}@${digest}: label ${madeFromLabel}`;
+    return decode(object({ inputsHash: v.string() }), recorded, place) as unknown as MadeFrom;
   }
 
   private async madeFrom(spec: DebianImageSpec): Promise<string> {

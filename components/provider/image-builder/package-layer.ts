@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
+import * as v from "valibot";
+import { decode, object, unlessBroken } from "../../shared/decode.js";
 import { readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 import { CommandError, run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
@@ -58,6 +60,8 @@ export async function packageLayerHash(set: PackageSet): Promise<string> {
   return createHash("sha256").update(JSON.stringify(inputs)).digest("hex");
 }
 
+const layerSchema = object({ diffId: v.string(), digest: v.string(), size: v.number() });
+
 /**
  * The layer of a package set; built at most once per hash, also by concurrent runs.
  *
@@ -76,8 +80,11 @@ export async function packageLayer(
   status(`packages: ${set.packages.join(", ")} of ${set.suite}`);
   return withLock(join(folder, ".locks", hash), signal, async () => {
     const present = await readFileIfPresent(join(kept, "layer.json"));
-    if (present !== undefined)
-      return { ...(JSON.parse(present) as Omit<Layer, "file">), file: join(kept, "layer.tar.gz") };
+    const layer =
+      present === undefined
+        ? undefined
+        : await unlessBroken(async () => decode(layerSchema, present, join(kept, "layer.json")));
+    if (layer !== undefined) return { ...layer, file: join(kept, "layer.tar.gz") };
     // What killed calls left behind; the lock says that nobody works there.
     for (const name of await readdir(folder)) {
       if (name.startsWith(`.building-${hash}-`)) await rm(join(folder, name), { recursive: true, force: true });

@@ -2,6 +2,8 @@
 import { createHash } from "node:crypto";
 import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import type { Owner } from "../backends.js";
 import { isAbsent, readFileIfPresent, syncDirectory, writeFileAtomic } from "./atomic-file.js";
 import { acquireLock } from "./lock.js";
@@ -24,6 +26,13 @@ export interface Marker<Spec, Details> {
   processes: ProcessIdentity[];
   details: Details;
 }
+
+const markerSchema = object({
+  id: v.string(),
+  owner: object({ backend: v.string(), project: v.string(), stack: v.string(), urn: v.string() }),
+  machineId: v.string(),
+  processes: v.array(object({ name: v.string(), pid: v.number(), startTime: v.string(), bootId: v.string() })),
+});
 
 /** Id of the one thing that an owner can have of a kind: the same owner always comes to the same thing. */
 export function idFor(prefix: string, owner: Owner): string {
@@ -56,12 +65,13 @@ export class MarkerStore<Spec, Details> {
     const path = join(this.folder(id), "marker.json");
     const content = await readFileIfPresent(path);
     if (content === undefined) return undefined;
-    const marker = JSON.parse(content) as Marker<Spec, Details>;
-    if (marker.schemaVersion !== schemaVersion) {
+    const version = decode(object({ schemaVersion: v.number() }), content, path).schemaVersion;
+    if (version !== schemaVersion) {
       throw new Error(
-        `${path}: schema version ${marker.schemaVersion} is not known, only ${schemaVersion}; use the version of Palisade that wrote it`,
+        `${path}: schema version ${version} is not known, only ${schemaVersion}; use the version of Palisade that wrote it`,
       );
     }
+    const marker = decode(markerSchema, content, path) as unknown as Marker<Spec, Details>;
     if (marker.machineId !== (await machineId())) {
       throw new Error(`${path}: belongs to the machine ${marker.machineId}, not to this one; run Palisade there`);
     }

@@ -3,6 +3,8 @@ import { createSocket } from "node:dgram";
 import { mkdir, open, readdir, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import { isAbsent, readFileIfPresent } from "./atomic-file.js";
 import { withLock } from "./lock.js";
 
@@ -15,6 +17,8 @@ interface Reservation {
   /** Folder of the thing that holds it; without a marker in there, the reservation is stale. */
   holder: string;
 }
+
+const reservationSchema = object({ address: v.string(), holder: v.string() });
 
 /** A port is in use or reserved by something else. */
 export class PortTakenError extends Error {
@@ -107,7 +111,7 @@ export class PortReservations {
     const content = await readFileIfPresent(this.path(protocol, port));
     if (content === undefined) return undefined;
     try {
-      return JSON.parse(content) as Reservation;
+      return { port, protocol, ...decode(reservationSchema, content, this.path(protocol, port)) };
     } catch {
       // Half written by a process that was killed: holds nothing.
       return { port, protocol, address: "", holder: "" };

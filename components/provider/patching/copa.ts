@@ -1,5 +1,7 @@
 /** One run of Copa: https://project-copacetic.github.io/copacetic/website/ */
 import { readFile } from "node:fs/promises";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import { CommandError, run } from "../ownership/command.js";
 import { digestPattern } from "../registry/digest.js";
 import type { ToolAccess } from "./tool-access.js";
@@ -100,10 +102,17 @@ export function refusal(lines: string[]): PatchRefusedError | undefined {
   return undefined;
 }
 
+const vexSchema = object({
+  statements: v.nullish(
+    v.array(object({ products: v.nullish(v.array(object({ "@id": v.nullish(v.string(), "") })), []) })),
+    [],
+  ),
+});
+
 /** The digest that Copa's OpenVEX document names. */
 export function pushedDigest(vex: string): string {
-  const document = JSON.parse(vex) as { statements?: { products?: { "@id"?: string }[] }[] };
-  const digest = document.statements?.[0]?.products?.[0]?.["@id"]?.split("@").at(-1);
+  const { statements } = decode(vexSchema, vex, "copa's OpenVEX document");
+  const digest = statements[0]?.products[0]?.["@id"].split("@").at(-1);
   if (digest === undefined || !digestPattern.test(digest)) throw new Error("copa told no digest of what it pushed");
   return digest;
 }

@@ -1,6 +1,8 @@
 /** Vulnerability databases: folders as Trivy reads them, `db/trivy.db` and `db/metadata.json`. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import { readFileIfPresent } from "../ownership/atomic-file.js";
 import { PropertyError } from "../resource.js";
 
@@ -36,6 +38,16 @@ export function defaultDatabaseDirectory(cacheDirectory: string): string {
 
 export const descriptionFile = "palisade.json";
 
+const descriptionSchema = object({
+  digest: v.string(),
+  suite: v.string(),
+  release: v.string(),
+  packages: v.array(v.string()),
+  covers: v.array(v.string()),
+  advisories: v.number(),
+  builtAt: v.string(),
+}) satisfies v.GenericSchema<unknown, DatabaseDescription>;
+
 /** Finds a database; reads small files only. Throws a PropertyError when there is none. */
 export async function findDatabase(directory: string): Promise<Database> {
   const metadata = await readFileIfPresent(join(directory, "db", "metadata.json"));
@@ -45,7 +57,7 @@ export async function findDatabase(directory: string): Promise<Database> {
   }
   const own = await readFileIfPresent(join(directory, descriptionFile));
   if (own !== undefined) {
-    const description = JSON.parse(own) as DatabaseDescription;
+    const description = decode(descriptionSchema, own, join(directory, descriptionFile));
     return { directory, digest: description.digest, description };
   }
   return { directory, digest: `sha256:${createHash("sha256").update(metadata).digest("hex")}` };

@@ -1,6 +1,8 @@
 /** Scans of images by Trivy, offline. https://trivy.dev/docs/latest/configuration/reporting/#json */
 import { mkdir, readFile, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import { run } from "../ownership/command.js";
 import type { Database } from "./database.js";
 import type { ToolAccess } from "./tool-access.js";
@@ -20,23 +22,44 @@ export interface Scan {
   family: string;
   /** E.g. `13.8`. */
   version: string;
+  /** Versions as dpkg has them: [epoch:]upstream[-revision]. */
   packages: { name: string; source: string; version: string }[];
   vulnerabilities: Vulnerability[];
 }
 
-interface Report {
-  Metadata?: { OS?: { Family?: string; Name?: string } };
-  Results?: {
-    Class?: string;
-    Packages?: { Name?: string; Version?: string; SrcName?: string }[];
-    Vulnerabilities?: {
-      VulnerabilityID: string;
-      PkgName: string;
-      InstalledVersion: string;
-      FixedVersion?: string;
-    }[];
-  }[];
-}
+const packageSchema = object({
+  Name: v.string(),
+  SrcName: v.nullish(v.string()),
+  // Of 1:2.3-4 Trivy's epoch is 1, its version 2.3, its release 4.
+  Epoch: v.nullish(v.number(), 0),
+  Version: v.nullish(v.string(), ""),
+  Release: v.nullish(v.string(), ""),
+});
+const reportSchema = object({
+  Metadata: v.nullish(
+    object({ OS: v.nullish(object({ Family: v.nullish(v.string()), Name: v.nullish(v.string()) })) }),
+  ),
+  Results: v.nullish(
+    v.array(
+      object({
+        Class: v.nullish(v.string()),
+        Packages: v.nullish(v.array(packageSchema), []),
+        Vulnerabilities: v.nullish(
+          v.array(
+            object({
+              VulnerabilityID: v.string(),
+              PkgName: v.string(),
+              InstalledVersion: v.nullish(v.string(), ""),
+              FixedVersion: v.nullish(v.string(), ""),
+            }),
+          ),
+          [],
+        ),
+      }),
+    ),
+    [],
+  ),
+});
 
 /**
  * Reads a report of Trivy.
@@ -44,23 +67,23 @@ interface Report {
  * @throws when it holds no list of the operating system's packages: nothing found would say nothing.
  */
 export function parseReport(text: string, image: string): Scan {
-  const { Metadata, Results } = JSON.parse(text) as Report;
-  const results = (Results ?? []).filter((one) => one.Class === "os-pkgs");
-  const packages = results.flatMap((one) => one.Packages ?? []);
+  const { Metadata, Results } = decode(reportSchema, text, `digest: the scan of ${image}`);
+  const results = Results.filter((one) => one.Class === "os-pkgs");
+  const packages = results.flatMap((one) => one.Packages);
   const { Family: family, Name: version } = Metadata?.OS ?? {};
-  if (packages.length === 0 || family === undefined || version === undefined) {
+  if (packages.length === 0 || family == null || version == null) {
     throw new Error(`digest: the scan of ${image} found no packages of an operating system, so it says nothing`);
   }
   return {
     family,
     version,
-    packages: packages.map(({ Name, Version, SrcName }) => ({
-      name: Name ?? "",
-      source: SrcName ?? Name ?? "",
-      version: Version ?? "",
+    packages: packages.map(({ Name, SrcName, Epoch, Version, Release }) => ({
+      name: Name,
+      source: SrcName ?? Name,
+      version: `${Epoch === 0 ? "" : `${Epoch}:`}${Version}${Release === "" ? "" : `-${Release}`}`,
     })),
     vulnerabilities: results
-      .flatMap((one) => one.Vulnerabilities ?? [])
+      .flatMap((one) => one.Vulnerabilities)
       .map(({ VulnerabilityID: id, PkgName, InstalledVersion: installedVersion, FixedVersion: fixedVersion }) => ({
         ...{ id, package: PkgName, installedVersion },
         ...(fixedVersion ? { fixedVersion } : {}),

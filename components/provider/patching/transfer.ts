@@ -4,7 +4,9 @@ import { createReadStream, createWriteStream } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { parseJson } from "../../shared/decode.js";
 import { hexOf } from "../registry/digest.js";
+import { readDocument } from "../registry/documents.js";
 import type { Descriptor, Repository } from "../registry/repository.js";
 
 export interface ImageManifest {
@@ -21,7 +23,11 @@ export async function readManifest(
 ): Promise<{ bytes: Buffer; mediaType: string; digest: string; manifest: ImageManifest }> {
   const content = await repository.manifest(reference);
   if (content === undefined) throw new Error(`digest: ${reference} is not in ${repository.server}/${repository.name}`);
-  return { ...content, manifest: JSON.parse(content.bytes.toString()) as ImageManifest };
+  const place = `digest: ${reference} in ${repository.server}/${repository.name}`;
+  const document = readDocument(content.bytes, place);
+  if (document.kind !== "image") throw new Error(`${place}: is no single image`);
+  // All fields, as they are put again.
+  return { ...content, manifest: parseJson(content.bytes, place) as ImageManifest };
 }
 
 /**

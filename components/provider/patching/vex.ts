@@ -33,9 +33,7 @@ export function openVex(before: Scan, after: Scan, place: string, digest: string
   const versions = new Map(after.packages.map(({ name, version }) => [name, version]));
   const product = { "@id": packageUrl(place, digest), hashes: { "sha-256": hexOf(digest) } };
   const components = (packages: Set<string>) =>
-    [...packages]
-      .sort()
-      .map((name) => ({ "@id": `pkg:deb/debian/${name}@${encodeURIComponent(versions.get(name) ?? "")}` }));
+    [...packages].sort().map((name) => ({ "@id": debianPackageUrl(name, versions.get(name)) }));
   const statementsOf = (found: Vulnerability[]) =>
     [...packagesById(found)].sort().map(([name, packages]) => ({
       vulnerability: { name },
@@ -60,6 +58,13 @@ export function openVex(before: Scan, after: Scan, place: string, digest: string
   };
 }
 
+/** https://github.com/package-url/purl-spec/blob/main/types-doc/deb-definition.md, without a version that is not known. */
+function debianPackageUrl(name: string, version: string | undefined): string {
+  return `pkg:deb/debian/${encodeURIComponent(name)}${version ? `@${encodeURIComponent(version)}` : ""}`;
+}
+
+const packageName = (url: string) => decodeURIComponent(/^pkg:deb\/debian\/([^@?#]+)/.exec(url)?.[1] ?? "");
+
 /** https://github.com/package-url/purl-spec/blob/main/types-doc/oci-definition.md */
 export function packageUrl(place: string, digest: string): string {
   const name = place.split("/").at(-1)!;
@@ -73,7 +78,7 @@ export function summaryOf({ statements }: VexDocument): { fixed: number; affecte
       .filter((one) => one.status === status)
       .flatMap(({ vulnerability, products }) =>
         products.flatMap(({ subcomponents }) =>
-          subcomponents.map((one) => `${vulnerability.name} ${/^pkg:deb\/debian\/(.+)@/.exec(one["@id"])?.[1]}`),
+          subcomponents.map((one) => `${vulnerability.name} ${packageName(one["@id"])}`),
         ),
       );
   return { fixed: pairs("fixed").length, affected: pairs("affected").sort() };

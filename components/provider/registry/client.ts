@@ -1,6 +1,10 @@
 /** Questions about images in a registry, one connection each. */
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
+import { apiLocation } from "../../shared/image-reference.js";
 import type { RegistryAccess } from "../backends.js";
 import { RegistryConnection, type RegistryRequest } from "./connection.js";
+import { configurationSchema, descriptorSchema } from "./documents.js";
 import { manifestTypes } from "./media-types.js";
 
 async function ask(access: RegistryAccess, request: RegistryRequest) {
@@ -12,18 +16,22 @@ async function ask(access: RegistryAccess, request: RegistryRequest) {
   }
 }
 
-async function content(
+async function content<S extends v.GenericSchema>(
+  schema: S,
   access: RegistryAccess,
   path: string,
   headers: Record<string, string>,
   signal?: AbortSignal,
-): Promise<unknown> {
+): Promise<v.InferOutput<S>> {
   const answer = await ask(access, { method: "GET", path, headers, signal });
   if (answer.status !== 200) {
     throw new Error(`registry: ${access.server} answered HTTP ${answer.status} for ${path}`);
   }
-  return JSON.parse(answer.body.toString());
+  return decode(schema, answer.body, `registry: ${answer.url.href}`);
 }
+
+const pathOf = ({ server }: RegistryAccess, repository: string, below: string): string =>
+  `/v2/${apiLocation(server, repository).repository}/${below}`;
 
 /** Labels in the configuration of an image; empty when it has none. Throws when it is not there or is an index. */
 export async function imageLabels(
@@ -32,13 +40,18 @@ export async function imageLabels(
   digest: string,
   signal?: AbortSignal,
 ): Promise<Record<string, string>> {
-  const at = `/v2/${repository}/manifests/${digest}`;
-  const manifest = (await content(access, at, { accept: manifestTypes.join(", ") }, signal)) as {
-    config?: { digest: string };
-  };
-  if (!manifest.config) throw new Error(`registry: ${access.server}/${repository}@${digest} is not a single image`);
-  const blob = await content(access, `/v2/${repository}/blobs/${manifest.config.digest}`, {}, signal);
-  return (blob as { config?: { Labels?: Record<string, string> } }).config?.Labels ?? {};
+  const at = pathOf(access, repository, `manifests/${digest}`);
+  const accept = { accept: manifestTypes.join(", ") };
+  const { config } = await content(object({ config: v.nullish(descriptorSchema) }), access, at, accept, signal);
+  if (!config) throw new Error(`registry: ${access.server}/${repository}@${digest} is not a single image`);
+  const blob = await content(
+    configurationSchema,
+    access,
+    pathOf(access, repository, `blobs/${config.digest}`),
+    {},
+    signal,
+  );
+  return blob.config?.Labels ?? {};
 }
 
 /** Whether a registry answers and takes the credentials. Throws when nothing answers. */
@@ -57,7 +70,7 @@ export async function manifestDigest(
   reference: string,
   signal?: AbortSignal,
 ): Promise<string | undefined> {
-  const path = `/v2/${repository}/manifests/${reference}`;
+  const path = pathOf(access, repository, `manifests/${reference}`);
   const answer = await ask(access, { method: "HEAD", path, headers: { accept: manifestTypes.join(", ") }, signal });
   if (answer.status === 404) return undefined;
   if (answer.status === 401 || answer.status === 403) {

@@ -3,6 +3,8 @@ import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { hash } from "bcryptjs";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import { makeRegistryCertificates } from "../certificates/registry-certificate.js";
 import { readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 
@@ -17,8 +19,9 @@ export interface RegistryCredentials {
 
 /** Credentials that were made before; undefined when making them was not finished. */
 export async function readCredentials(folder: string): Promise<RegistryCredentials | undefined> {
-  const content = await readFileIfPresent(join(folder, "credentials.json"));
-  return content === undefined ? undefined : (JSON.parse(content) as RegistryCredentials);
+  const file = join(folder, "credentials.json");
+  const content = await readFileIfPresent(file);
+  return content === undefined ? undefined : decode(object({ password: v.string(), ca: v.string() }), content, file);
 }
 
 /** Takes the credentials that are there or makes them; `credentials.json` is written last. */

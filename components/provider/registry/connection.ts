@@ -8,7 +8,11 @@ import { Agent, request } from "node:https";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { rootCertificates } from "node:tls";
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
+import { apiLocation } from "../../shared/image-reference.js";
 import type { RegistryAccess } from "../backends.js";
+import { challenges } from "./headers.js";
 
 export interface RegistryRequest {
   method: string;
@@ -21,6 +25,8 @@ export interface RegistryRequest {
 }
 
 export interface RegistryAnswer {
+  /** Where the answer is from, after redirects. */
+  url: URL;
   status: number;
   headers: IncomingHttpHeaders;
   body: Buffer;
@@ -35,12 +41,17 @@ const maximumRedirects = 3;
 /** Manifests and the like; a registry may refuse larger ones than this, so none is read. */
 const maximumDocument = 8 * 1024 * 1024;
 
+/** https://distribution.github.io/distribution/spec/auth/token/#token-response-fields */
+const tokenSchema = object({ token: v.nullish(v.string()), access_token: v.nullish(v.string()) });
+
 export class RegistryConnection {
   private readonly agent: Agent;
+  private readonly origin: string;
   private authorization: string | undefined;
 
   constructor(readonly access: RegistryAccess) {
     const { ca, username, password } = access;
+    this.origin = `https://${apiLocation(access.server, "").host}`;
     this.agent = new Agent({ keepAlive: true, ...(ca === undefined ? {} : { ca: [...rootCertificates, ca] }) });
     if (username !== undefined) {
       this.authorization = `Basic ${Buffer.from(`${username}:${password ?? ""}`).toString("base64")}`;
@@ -54,9 +65,9 @@ export class RegistryConnection {
 
   /** Sends a request and reads its answer as a whole. */
   async ask(options: RegistryRequest): Promise<RegistryAnswer> {
-    const response = await this.open(options);
+    const { response, url } = await this.opened(options);
     try {
-      return { status: response.statusCode ?? 0, headers: response.headers, body: await this.read(response) };
+      return { url, status: response.statusCode ?? 0, headers: response.headers, body: await this.read(response) };
     } catch (error) {
       options.signal?.throwIfAborted();
       throw new Error(`the registry ${this.access.server} broke off: ${(error as Error).message}`);
@@ -70,12 +81,18 @@ export class RegistryConnection {
    * @throws when the registry does not answer.
    */
   async open(options: RegistryRequest): Promise<IncomingMessage> {
-    let url = new URL(options.path, `https://${this.access.server}`);
+    return (await this.opened(options)).response;
+  }
+
+  private async opened(options: RegistryRequest): Promise<{ response: IncomingMessage; url: URL }> {
+    let url = new URL(options.path, this.origin);
     let response = await this.authorized(url, options);
     for (let redirects = 0; [301, 302, 303, 307, 308].includes(response.statusCode ?? 0); redirects++) {
-      if (options.method !== "GET" && options.method !== "HEAD") return response;
+      if (options.method !== "GET" && options.method !== "HEAD") return { response, url };
       response.resume();
-      url = new URL(response.headers.location ?? "", url);
+      const { location } = response.headers;
+      if (location === undefined) throw new Error(`registry: ${url.href} redirects without saying where to`);
+      url = new URL(location, url);
       if (redirects === maximumRedirects || url.protocol !== "https:") {
         throw new Error(
           `registry: ${this.access.server} redirects ${options.path} to ${url.origin}, which is not followed`,
@@ -83,13 +100,13 @@ export class RegistryConnection {
       }
       response = await this.send(url, options, undefined);
     }
-    return response;
+    return { response, url };
   }
 
   private async authorized(url: URL, options: RegistryRequest): Promise<IncomingMessage> {
     if (url.protocol !== "https:") throw new Error(`registry: ${url.origin} is not asked, as it is not https`);
     // A registry may send uploads to another server; the credentials stay with this one.
-    if (url.host !== new URL(`https://${this.access.server}`).host) return this.send(url, options, undefined);
+    if (url.host !== new URL(this.origin).host) return this.send(url, options, undefined);
     const response = await this.send(url, options, this.authorization);
     if (response.statusCode !== 401) return response;
     const bearer = await this.token(response.headers["www-authenticate"] ?? "", options.signal);
@@ -99,17 +116,15 @@ export class RegistryConnection {
     return this.send(url, options, this.authorization);
   }
 
-  /** Fetches the token a challenge asks for; undefined when the challenge is of another kind. */
-  private async token(challenge: string, signal: AbortSignal | undefined): Promise<string | undefined> {
-    if (!/^bearer /i.test(challenge)) return undefined;
-    const field = (name: string) => new RegExp(`${name}="([^"]*)"`).exec(challenge)?.[1];
-    const realm = field("realm");
-    if (realm === undefined) return undefined;
-    const url = new URL(realm);
+  /** Fetches the token that one of the challenges asks for; undefined when none does. */
+  private async token(header: string, signal: AbortSignal | undefined): Promise<string | undefined> {
+    const bearer = challenges(header).find(({ scheme, parameters }) => scheme === "bearer" && parameters["realm"]);
+    if (bearer === undefined || !URL.canParse(bearer.parameters["realm"]!)) return undefined;
+    const url = new URL(bearer.parameters["realm"]!);
     // Over anything but TLS the credentials would be in clear.
     if (url.protocol !== "https:") return undefined;
     for (const name of ["service", "scope"]) {
-      const value = field(name);
+      const value = bearer.parameters[name];
       if (value !== undefined) url.searchParams.set(name, value);
     }
     const { username, password } = this.access;
@@ -118,8 +133,8 @@ export class RegistryConnection {
     const response = await this.send(url, { method: "GET", path: url.pathname, signal }, basic);
     const body = await this.read(response);
     if (response.statusCode !== 200) return undefined;
-    const answer = JSON.parse(body.toString()) as { token?: string; access_token?: string };
-    return answer.token ?? answer.access_token;
+    const answer = decode(tokenSchema, body, `registry: ${url.origin}${url.pathname}`);
+    return answer.token || answer.access_token || undefined;
   }
 
   private send(url: URL, options: RegistryRequest, authorization: string | undefined): Promise<IncomingMessage> {

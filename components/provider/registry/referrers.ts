@@ -3,20 +3,27 @@
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#unavailable-referrers-api
  */
 import { hexOf } from "./digest.js";
+import { fitting } from "../../shared/decode.js";
+import { descriptorSchema, indexEntries, type DecodedDescriptor } from "./documents.js";
 import { imageIndexType, imageManifestType } from "./media-types.js";
 import type { Descriptor, Repository } from "./repository.js";
 
 /** Manifests that refer to a subject, both as the registry lists them and as the tag does. */
-export async function referrers(repository: Repository, subject: string): Promise<Descriptor[]> {
+export async function referrers(repository: Repository, subject: string): Promise<DecodedDescriptor[]> {
   const listed = await repository.listedReferrers(subject);
   const tagged = await taggedReferrers(repository, subject);
   return [...(listed ?? []), ...tagged.filter((one) => !listed?.some(({ digest }) => digest === one.digest))];
 }
 
-async function taggedReferrers(repository: Repository, subject: string): Promise<Descriptor[]> {
+async function taggedReferrers(repository: Repository, subject: string): Promise<DecodedDescriptor[]> {
+  return fitting(descriptorSchema, await taggedEntries(repository, subject));
+}
+
+/** As they are: what is no descriptor is kept for others. */
+async function taggedEntries(repository: Repository, subject: string): Promise<unknown[]> {
   const index = await repository.manifest(fallbackTag(subject));
   if (index === undefined) return [];
-  return (JSON.parse(index.bytes.toString()) as { manifests?: Descriptor[] }).manifests ?? [];
+  return indexEntries(index.bytes, `registry: ${repository.server}/${repository.name}:${fallbackTag(subject)}`);
 }
 
 /** Tag of the index in which a registry without the API keeps what refers to a manifest. */
@@ -39,8 +46,9 @@ export async function addTaggedReferrers(repository: Repository, subject: string
   const queue = `${repository.server}/${repository.name}:${tag}`;
   const turn = (writers.get(queue) ?? Promise.resolve()).then(async () => {
     for (let attempt = 0; ; attempt++) {
-      const present = await taggedReferrers(repository, subject);
-      const lacking = added.filter(({ digest }) => !present.some((one) => one.digest === digest));
+      const present = await taggedEntries(repository, subject);
+      const known = fitting(descriptorSchema, present);
+      const lacking = added.filter(({ digest }) => !known.some((one) => one.digest === digest));
       if (lacking.length === 0) return;
       if (attempt === attempts) throw new Error(`registry: others keep replacing ${queue}; try again`);
       const index = { schemaVersion: 2, mediaType: imageIndexType, manifests: [...present, ...lacking] };

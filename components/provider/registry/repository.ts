@@ -1,9 +1,13 @@
 /** Contents of one repository: manifests and blobs, got and put. What is got by its digest has that digest. */
 import type { Readable } from "node:stream";
+import { fitting, ForeignDataError } from "../../shared/decode.js";
+import { apiLocation } from "../../shared/image-reference.js";
 import { shorten } from "../text.js";
 import type { RegistryAnswer } from "./connection.js";
 import { RegistryConnection } from "./connection.js";
 import { digestOf } from "./digest.js";
+import { descriptorSchema, indexEntries, type DecodedDescriptor } from "./documents.js";
+import { mediaTypeOf, nextLink } from "./headers.js";
 import { manifestTypes } from "./media-types.js";
 import type { RegistryAccess } from "../backends.js";
 
@@ -14,7 +18,7 @@ export interface Descriptor {
   size: number;
   artifactType?: string;
   annotations?: Record<string, string>;
-  platform?: { os: string; architecture: string; variant?: string };
+  platform?: { os: string; architecture: string; variant?: string } | null | undefined;
 }
 
 export interface ManifestContent {
@@ -22,6 +26,9 @@ export interface ManifestContent {
   mediaType: string;
   digest: string;
 }
+
+/** Pages of a list of referrers that are read; the specification's example has 50 entries a page. */
+const maximumPages = 100;
 
 export class Repository {
   private readonly connection: RegistryConnection;
@@ -55,9 +62,11 @@ export class Repository {
     this.demand(answer, 200, `manifest ${reference}`);
     const digest = digestOf(answer.body);
     if (reference.includes(":") && digest !== reference) {
-      throw new Error(`registry: ${this.server}/${this.name} gives ${digest} where ${reference} was asked for`);
+      throw new ForeignDataError(
+        `registry: ${this.server}/${this.name} gives ${digest} where ${reference} was asked for`,
+      );
     }
-    return { bytes: answer.body, mediaType: answer.headers["content-type"] ?? "", digest };
+    return { bytes: answer.body, mediaType: mediaTypeOf(answer.headers["content-type"]), digest };
   }
 
   /** @returns whether the registry lists the manifest among the referrers of its subject by itself. */
@@ -81,7 +90,9 @@ export class Repository {
     const answer = await this.ask("GET", `blobs/${digest}`);
     this.demand(answer, 200, `blob ${digest}`);
     if (digestOf(answer.body) !== digest) {
-      throw new Error(`registry: ${this.server}/${this.name} gives another content than that of blob ${digest}`);
+      throw new ForeignDataError(
+        `registry: ${this.server}/${this.name} gives another content than that of blob ${digest}`,
+      );
     }
     this.seen.add(digest);
     return answer.body;
@@ -105,8 +116,12 @@ export class Repository {
     if (await this.hasBlob(blob.digest)) return false;
     const begun = await this.ask("POST", "blobs/uploads/", { "content-length": "0" });
     this.demand(begun, 202, "upload");
-    const location = new URL(begun.headers.location ?? "", `https://${this.server}`);
-    location.searchParams.set("digest", blob.digest);
+    if (begun.headers.location === undefined) {
+      throw new Error(`registry: ${begun.url.href} begins an upload without saying where to`);
+    }
+    const location = new URL(begun.headers.location, begun.url);
+    // What the registry put there stays as it is, byte for byte: it may be signed.
+    location.search += `${location.search ? "&" : "?"}digest=${encodeURIComponent(blob.digest)}`;
     const answer = await this.connection.ask({
       method: "PUT",
       path: location.href,
@@ -120,15 +135,23 @@ export class Repository {
   }
 
   /** The registry's own list of what refers to a manifest; undefined when it keeps none. */
-  async listedReferrers(digest: string): Promise<Descriptor[] | undefined> {
-    const answer = await this.ask("GET", `referrers/${digest}`);
-    if (answer.status === 404) return undefined;
-    this.demand(answer, 200, `referrers of ${digest}`);
-    return (JSON.parse(answer.body.toString()) as { manifests?: Descriptor[] }).manifests ?? [];
+  async listedReferrers(digest: string): Promise<DecodedDescriptor[] | undefined> {
+    const found: DecodedDescriptor[] = [];
+    let path = this.path(`referrers/${digest}`);
+    for (let page = 1; ; page++) {
+      const answer = await this.connection.ask({ method: "GET", path, signal: this.signal });
+      if (answer.status === 404 && page === 1) return undefined;
+      this.demand(answer, 200, `referrers of ${digest}`);
+      found.push(...fitting(descriptorSchema, indexEntries(answer.body, `registry: ${answer.url.href}`)));
+      const next = nextLink(answer.headers.link);
+      if (next === undefined) return found;
+      if (page === maximumPages) throw new Error(`registry: ${path} has more than ${maximumPages} pages`);
+      path = new URL(next, answer.url).href;
+    }
   }
 
   private path(below: string): string {
-    return `/v2/${this.name}/${below}`;
+    return `/v2/${apiLocation(this.server, this.name).repository}/${below}`;
   }
 
   private ask(method: string, below: string, headers: Record<string, string> = {}, body?: Buffer) {

@@ -1,4 +1,12 @@
 import * as agentv1 from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import {
+  canonicalServer,
+  formatReference,
+  nameProblem,
+  parseImageReference,
+  referenceForm,
+  referenceProblem,
+} from "../../shared/image-reference.js";
 import type { AgentClient, Operation } from "../backends.js";
 import {
   isUnknown,
@@ -101,6 +109,7 @@ export const groupDeployment: Resource = {
   async check(_context, { inputs }) {
     const checked = validate(type, inputs);
     checkGroup(checked.inputs, new Rules(checked.failures));
+    if (checked.failures.length === 0) dropTags(items(checked.inputs["containers"]));
     return checked;
   },
 
@@ -432,9 +441,10 @@ function checkGroup(inputs: Properties, rules: Rules): void {
       rules.fail(`${at}.ca`, "is not a PEM certificate");
     }
   });
-  rules.unique("imageRegistryCredentials", inputs["imageRegistryCredentials"], "the server", (one) =>
-    text(one["server"]),
-  );
+  rules.unique("imageRegistryCredentials", inputs["imageRegistryCredentials"], "the server", (one) => {
+    const server = text(one["server"]);
+    return server && canonicalServer(server);
+  });
 }
 
 function checkPorts(path: string, list: Value | undefined, rules: Rules): void {
@@ -466,16 +476,22 @@ function checkSharedPorts(containers: Properties[], rules: Rules): void {
 }
 
 function checkChannel(at: string, follows: Properties, rules: Rules): void {
-  rules.matches(
-    `${at}.repository`,
-    follows["repository"],
-    /^[^/@\s]+\/[a-z0-9]+([._/-]+[a-z0-9]+)*$/,
-    "<server>/<repository>, without tag and digest",
-  );
+  rules.grammar(`${at}.repository`, follows["repository"], (name) => {
+    const problem = nameProblem(name);
+    return problem && `is not <server>/<repository>, without tag and digest: ${problem}`;
+  });
   rules.dnsLabel(`${at}.channel`, follows["channel"]);
   const key = text(follows["publicKey"]);
   const trouble = key === undefined ? undefined : publicKeyTrouble(key);
   if (trouble) rules.fail(`${at}.publicKey`, trouble);
+}
+
+/** The digest decides what runs: another tag beside the same digest is no change. */
+function dropTags(containers: Properties[]): void {
+  for (const container of containers) {
+    const image = text(container["image"]);
+    if (image !== undefined) container["image"] = formatReference(parseImageReference(image));
+  }
 }
 
 function checkContainer(at: string, container: Properties, rules: Rules): void {
@@ -485,13 +501,10 @@ function checkContainer(at: string, container: Properties, rules: Rules): void {
     rules.fail(image === undefined ? `${at}.image` : at, "give exactly one of image and imageChannel");
   }
   if (isRecord(imageChannel)) checkChannel(`${at}.imageChannel`, imageChannel, rules);
-  rules.matches(
-    `${at}.image`,
-    container["image"],
-    /^[^/@\s]+\/[a-z0-9]+([._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}$/,
-    "a reference with a digest: <server>/<repository>@sha256:<64 hexadecimal digits>. " +
-      "A tag can change under a running group, so it is not accepted",
-  );
+  rules.grammar(`${at}.image`, container["image"], (image) => {
+    const problem = referenceProblem(image);
+    return problem && `is not a reference with a digest, ${referenceForm}: ${problem}`;
+  });
   checkPorts(`${at}.ports`, container["ports"], rules);
   items(container["environmentVariables"]).forEach((variable, index) => {
     const path = `${at}.environmentVariables[${index}]`;

@@ -1,5 +1,6 @@
 /** Which digest runs in a container that follows a channel: the running one while there is one, else the channel's. */
 import type * as agentv1 from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { canonicalServer, splitName } from "../../shared/image-reference.js";
 import type { RegistryAccess } from "../backends.js";
 import { PropertyError, type Context, type Properties } from "../resource.js";
 import { partsOf } from "./group-spec.js";
@@ -50,8 +51,8 @@ export async function chosenDigests(
   return digests;
 
   async function channelDigest({ at, repository, channel, publicKey }: Follower): Promise<string> {
-    const [server = "", ...path] = repository.split("/");
-    const spec = { registry: accessOf(inputs, server), repository: path.join("/"), channel };
+    const { server, repository: path } = splitName(repository);
+    const spec = { registry: accessOf(inputs, server), repository: path, channel };
     let digest: string | undefined;
     try {
       digest = await backends.channels.resolve(spec, publicKey);
@@ -78,6 +79,8 @@ function runningDigest(follower: Follower, present: agentv1.Group | undefined): 
 }
 
 function accessOf(inputs: Properties, server: string): RegistryAccess {
-  const credentials = items(inputs["imageRegistryCredentials"]).find((one) => one["server"] === server);
+  const credentials = items(inputs["imageRegistryCredentials"]).find(
+    (one) => canonicalServer(text(one["server"])!) === canonicalServer(server),
+  );
   return (credentials as RegistryAccess | undefined) ?? { server };
 }

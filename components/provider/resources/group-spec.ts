@@ -90,7 +90,7 @@ function portProperties(list: agentv1.Port[]): Value[] {
 
 const gigabytes = (value: bigint): number => Math.round((Number(value) / bytesPerGB) * 1e6) / 1e6;
 
-/** Repository, with its server, and digest of a reference. */
+/** Repository, with its server, and digest of a reference as the agent keeps it: without a tag. */
 export function partsOf(image: string): { repository: string; digest: string } {
   const [repository = "", digest = ""] = image.split("@");
   return { repository, digest };

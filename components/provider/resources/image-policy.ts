@@ -1,6 +1,7 @@
 import { createPublicKey } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import { namePatternProblem } from "../../shared/image-reference.js";
 import type { AgentClient, Operation } from "../backends.js";
 import { unknown, type Context, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
@@ -14,10 +15,6 @@ const type = "palisade:index:ImagePolicy";
 /** What the host takes as well: hosts/agent/internal/images/policies.go. */
 const maximumRepositories = 256;
 const maximumKeys = 64;
-const component = String.raw`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`;
-const repositoryPattern = new RegExp(
-  String.raw`^[a-zA-Z0-9][-.a-zA-Z0-9]*(?::[0-9]{1,5})?/(?:${component}(?:/${component})*|(?:${component}/)*\*)$`,
-);
 
 const texts = (list: Value | undefined): string[] => (Array.isArray(list) ? (list as string[]) : []);
 
@@ -161,12 +158,10 @@ function checkPolicy(inputs: Properties, rules: Rules): void {
   if (Array.isArray(repositories)) {
     rules.range("repositories", repositories.length, 1, maximumRepositories, "repositories");
     repositories.forEach((pattern, index) =>
-      rules.matches(
-        `repositories[${index}]`,
-        pattern,
-        repositoryPattern,
-        "server/repository or server/prefix/*, without scheme, tag or digest",
-      ),
+      rules.grammar(`repositories[${index}]`, pattern, (text) => {
+        const problem = namePatternProblem(text);
+        return problem && `is not server/repository or server/prefix/*, without scheme, tag or digest: ${problem}`;
+      }),
     );
   }
   if (Array.isArray(keys)) {

@@ -1,3 +1,5 @@
+import * as v from "valibot";
+import { decode, object } from "../../shared/decode.js";
 import type { AgentClient, Operation } from "../backends.js";
 import type { GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
@@ -99,7 +101,7 @@ export const networkPolicy: Resource = {
 async function refuseAnother(agent: AgentClient, inputs: Properties): Promise<void> {
   const present = await agent.getNetworkPolicy();
   if (present === undefined) return;
-  const hash = (JSON.parse(present) as { hash?: string }).hash;
+  const { hash } = decode(object({ hash: v.optional(v.string()) }), present, "host: its network policy");
   if (hash === hashOf(policyOf(inputs))) return;
   const { hostId } = hostOf(inputs);
   throw new Error(

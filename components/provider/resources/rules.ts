@@ -1,4 +1,11 @@
 /** Rules that several resources share. Each reports the path, the value and what is allowed; unknown values pass. */
+import {
+  parseImageReference,
+  referenceForm,
+  repositoryProblem,
+  serverProblem,
+  type ImageReference,
+} from "../../shared/image-reference.js";
 import { channelTagPrefix } from "../backends.js";
 import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
 import { isRecord, show } from "./schema.js";
@@ -40,12 +47,7 @@ export class Rules {
   }
 
   repository(property: string, value: Value | undefined): void {
-    this.matches(
-      property,
-      value,
-      /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/,
-      "a repository name: lower-case path components",
-    );
+    this.grammar(property, value, repositoryProblem);
   }
 
   tag(property: string, value: Value | undefined): void {
@@ -67,11 +69,13 @@ export class Rules {
   }
 
   server(property: string, value: Value | undefined): void {
-    if (typeof value === "string" && value.includes("://")) {
-      this.fail(property, `${show(value)}: give host[:port] without a scheme, as in image references`);
-      return;
-    }
-    this.matches(property, value, /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$/, "host[:port]");
+    this.grammar(property, value, serverProblem);
+  }
+
+  /** @param problem says what is wrong with a value; undefined when nothing is. */
+  grammar(property: string, value: Value | undefined, problem: (value: string) => string | undefined): void {
+    const reason = typeof value === "string" ? problem(value) : undefined;
+    if (reason) this.fail(property, `${show(value)} ${reason}`);
   }
 
   hypervisor(inputs: Properties): void {
@@ -107,10 +111,12 @@ export function text(value: Value | undefined): string | undefined {
 }
 
 /** `<server>/<repository>@<digest>`: the id of what belongs to an image, and everything that an import needs to know. */
-export function imageId(resource: string, id: string): { server: string; repository: string; digest: string } {
-  const match = /^([^/]+)\/(.+)@(sha256:[0-9a-f]{64})$/.exec(id);
-  if (match) return { server: match[1]!, repository: match[2]!, digest: match[3]! };
-  throw new Error(`${id}: the id of a ${resource} is <server>/<repository>@sha256:<64 hexadecimal digits>`);
+export function imageId(resource: string, id: string): ImageReference {
+  try {
+    return parseImageReference(id);
+  } catch (error) {
+    throw new Error(`${id}: the id of a ${resource} is ${referenceForm}: ${(error as Error).message}`);
+  }
 }
 
 /** `port/protocol` of an entry, undefined while either is unknown. */

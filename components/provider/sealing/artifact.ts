@@ -2,7 +2,9 @@
  * Artifacts in a registry: manifests whose layers are anything, with an empty configuration.
  * https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidelines-for-artifact-usage
  */
+import { unlessBroken } from "../../shared/decode.js";
 import { digestOf } from "../registry/digest.js";
+import { artifactLayers } from "../registry/documents.js";
 import { imageManifestType } from "../registry/media-types.js";
 import type { Descriptor, Repository } from "../registry/repository.js";
 
@@ -41,4 +43,16 @@ export async function artifact(
   };
   const bytes = Buffer.from(JSON.stringify(manifest));
   return { bytes, digest: digestOf(bytes) };
+}
+
+/** The envelope of an artifact; undefined when one of the two is not there or is damaged: what others put there says nothing. */
+export function envelopeIn(repository: Repository, digest: string): Promise<Buffer | undefined> {
+  return unlessBroken(async () => {
+    const content = await repository.manifest(digest);
+    if (content === undefined) return undefined;
+    const layers = artifactLayers(content.bytes, `registry: ${repository.server}/${repository.name}@${digest}`);
+    const envelope = layers.find(({ mediaType }) => mediaType === envelopeType);
+    if (envelope === undefined || !(await repository.hasBlob(envelope.digest))) return undefined;
+    return repository.blob(envelope.digest);
+  });
 }

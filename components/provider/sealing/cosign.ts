@@ -4,11 +4,14 @@
  * https://github.com/sigstore/cosign/blob/main/specs/ATTESTATION_SPEC.md
  */
 import { verify, type KeyObject } from "node:crypto";
+import * as v from "valibot";
+import { decode, fitting, object, unlessBroken } from "../../shared/decode.js";
 import { digestOf, hexOf } from "../registry/digest.js";
+import { descriptorSchema } from "../registry/documents.js";
 import { imageManifestType } from "../registry/media-types.js";
-import type { Descriptor, Repository } from "../registry/repository.js";
+import type { Repository } from "../registry/repository.js";
 import { blobDescriptor, envelopeType } from "./artifact.js";
-import { openEnvelope, signEnvelope } from "./dsse.js";
+import { decodeBase64, openEnvelope, signEnvelope } from "./dsse.js";
 import type { Signer } from "./signer.js";
 
 const payloadType = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -55,11 +58,10 @@ export async function isSigned(repository: Repository, digest: string, publicKey
 async function signatures(repository: Repository, digest: string, publicKey: KeyObject) {
   const payload = simpleSigningPayload(`${repository.server}/${repository.name}`, digest);
   const present = await layersOf(repository, signatureTag(digest));
-  const isThere = present.some(
-    (layer) =>
-      layer.digest === digestOf(payload) &&
-      verify("sha256", payload, publicKey, Buffer.from(layer.annotations?.[signatureAnnotation] ?? "", "base64")),
-  );
+  const isThere = fitting(descriptorSchema, present).some((layer) => {
+    const signature = decodeBase64(layer.annotations?.[signatureAnnotation] ?? "");
+    return signature && layer.digest === digestOf(payload) && verify("sha256", payload, publicKey, signature);
+  });
   return { payload, present, isThere };
 }
 
@@ -93,11 +95,12 @@ export async function attestImage(
   const envelope = await signEnvelope(statementType, Buffer.from(JSON.stringify(statement)), signer);
   const content = Buffer.from(JSON.stringify(envelope));
   const tag = attestationTag(digest);
-  const others: Descriptor[] = [];
+  const others: unknown[] = [];
   for (const layer of await layersOf(repository, tag)) {
+    const [read] = fitting(descriptorSchema, [layer]);
     const isOurs =
-      layer.annotations?.["predicateType"] === predicateType &&
-      isSignedBy(await repository.blob(layer.digest), signer.publicKey);
+      read?.annotations?.["predicateType"] === predicateType &&
+      (await signedStatement(repository, read, signer.publicKey)) !== undefined;
     if (!isOurs) others.push(layer);
   }
   // The first annotation is empty, as the signature is in the envelope.
@@ -117,37 +120,43 @@ export async function attested(
   publicKey: KeyObject,
 ): Promise<{ predicate: unknown; notes: Record<string, string> }[]> {
   const found: { predicate: unknown; notes: Record<string, string> }[] = [];
-  for (const layer of await layersOf(repository, attestationTag(digest))) {
+  for (const layer of fitting(descriptorSchema, await layersOf(repository, attestationTag(digest)))) {
     if (layer.annotations?.["predicateType"] !== predicateType) continue;
-    const envelope = await repository.blob(layer.digest);
-    if (!isSignedBy(envelope, publicKey)) continue;
-    const statement = JSON.parse(openEnvelope(envelope, statementType, publicKey).toString()) as {
-      subject?: { digest?: { sha256?: string } }[];
-      predicate?: unknown;
-    };
-    if (!statement.subject?.some((one) => one.digest?.sha256 === hexOf(digest))) continue;
+    const statement = await signedStatement(repository, layer, publicKey);
+    if (!statement?.subject.some((one) => one.digest.sha256 === hexOf(digest))) continue;
     found.push({ predicate: statement.predicate, notes: layer.annotations });
   }
   return found;
 }
 
-function isSignedBy(envelope: Buffer, publicKey: KeyObject): boolean {
+/** https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md */
+const statementSchema = object({
+  subject: v.array(object({ digest: object({ sha256: v.optional(v.string()) }) })),
+  predicate: v.unknown(),
+});
+
+/** What a key has stated; undefined when the blob is not there or is no statement of the key's: it hides no other. */
+async function signedStatement(repository: Repository, { digest }: { digest: string }, publicKey: KeyObject) {
+  if (!(await repository.hasBlob(digest))) return undefined;
+  const envelope = await unlessBroken(() => repository.blob(digest));
+  if (envelope === undefined) return undefined;
   try {
-    openEnvelope(envelope, statementType, publicKey);
-    return true;
+    return decode(statementSchema, openEnvelope(envelope, statementType, publicKey), digest);
   } catch {
-    return false;
+    return undefined;
   }
 }
 
-async function layersOf(repository: Repository, tag: string): Promise<Descriptor[]> {
+/** As they are: what is no descriptor is kept for others. */
+async function layersOf(repository: Repository, tag: string): Promise<unknown[]> {
   const content = await repository.manifest(tag);
   if (content === undefined) return [];
-  return (JSON.parse(content.bytes.toString()) as { layers?: Descriptor[] }).layers ?? [];
+  const schema = object({ layers: v.nullish(v.array(v.unknown()), []) });
+  return decode(schema, content.bytes, `registry: ${repository.server}/${repository.name}:${tag}`).layers;
 }
 
 /** Puts an image of these layers, of which the repository lacks the one with `added`. */
-async function putLayers(repository: Repository, tag: string, added: Buffer, layers: Descriptor[]): Promise<string> {
+async function putLayers(repository: Repository, tag: string, added: Buffer, layers: unknown[]): Promise<string> {
   const config = Buffer.from(JSON.stringify(configuration(layers)));
   await repository.putBlob({ digest: digestOf(added), size: added.length }, added);
   await repository.putBlob({ digest: digestOf(config), size: config.length }, config);
@@ -163,14 +172,14 @@ async function putLayers(repository: Repository, tag: string, added: Buffer, lay
 }
 
 /** An image's configuration for what is no file system, as cosign writes it. */
-function configuration(layers: Descriptor[]): object {
+function configuration(layers: unknown[]): object {
   const created = "0001-01-01T00:00:00Z";
   return {
     architecture: "",
     created,
     history: layers.map(() => ({ created })),
     os: "",
-    rootfs: { type: "layers", diff_ids: layers.map(({ digest }) => digest) },
+    rootfs: { type: "layers", diff_ids: fitting(descriptorSchema, layers).map(({ digest }) => digest) },
     config: {},
   };
 }

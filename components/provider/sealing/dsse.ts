@@ -1,5 +1,10 @@
-/** Signed envelopes: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md */
+/**
+ * Signed envelopes: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. The agent's twin is hosts/seal/dsse.go; the tests
+ * of both read hosts/api/testdata/seal-envelopes.json.
+ */
 import { createHash, verify, type KeyObject } from "node:crypto";
+import * as v from "valibot";
+import { fitting, object, parseJson } from "../../shared/decode.js";
 import type { Signer } from "./signer.js";
 
 export interface Envelope {
@@ -37,25 +42,41 @@ export function openEnvelope(bytes: Buffer, payloadType: string, publicKey: KeyO
   if (envelope.payloadType !== payloadType) {
     throw new Error(`the envelope holds ${JSON.stringify(envelope.payloadType)}, not ${payloadType}`);
   }
-  const payload = Buffer.from(envelope.payload, "base64");
+  const payload = decodeBase64(envelope.payload);
+  if (payload === undefined) throw new Error("the envelope's payload is no base64");
   const signed = preAuthenticationEncoding(payloadType, payload);
-  if (!envelope.signatures.some(({ sig }) => verify("sha256", signed, publicKey, Buffer.from(sig, "base64")))) {
+  const isTheKeys = ({ sig }: { sig: string }) => {
+    const signature = decodeBase64(sig);
+    return signature !== undefined && verify("sha256", signed, publicKey, signature);
+  };
+  if (!envelope.signatures.some(isTheKeys)) {
     throw new Error(`no signature of the envelope is that of the key ${keyId(publicKey)}`);
   }
   return payload;
 }
 
-/** @throws when the bytes are no envelope. */
-export function parseEnvelope(bytes: Buffer): Envelope {
-  const value = JSON.parse(bytes.toString()) as Partial<Envelope> | null;
-  const isString = (one: unknown) => typeof one === "string";
-  if (
-    !isString(value?.payloadType) ||
-    !isString(value.payload) ||
-    !Array.isArray(value.signatures) ||
-    !value.signatures.every((one: { sig?: unknown } | null) => isString(one?.sig))
-  ) {
+const envelopeSchema = object({ payloadType: v.string(), payload: v.string(), signatures: v.array(v.unknown()) });
+const signatureSchema = object({ sig: v.string() });
+
+/** Those of an envelope's signatures that are some: one that is none hides no other. @throws when the bytes are no envelope. */
+function parseEnvelope(bytes: Buffer): Pick<Envelope, "payloadType" | "payload"> & { signatures: { sig: string }[] } {
+  const value = v.safeParse(envelopeSchema, parseJson(bytes, "the envelope"));
+  const signatures = value.success ? fitting(signatureSchema, value.output.signatures) : [];
+  if (!value.success || (value.output.signatures.length > 0 && signatures.length === 0)) {
     throw new Error("this is no DSSE envelope");
   }
-  return value as Envelope;
+  return { ...value.output, signatures };
+}
+
+/**
+ * Reads the standard or the URL-safe alphabet, as DSSE allows; padded, without line ends or anything else in between (RFC 4648, section 3).
+ *
+ * @returns undefined for what is none; Buffer.from passes over mistakes.
+ */
+export function decodeBase64(text: string): Buffer | undefined {
+  const encoding = /[-_]/.test(text) ? "base64url" : "base64";
+  const content = Buffer.from(text, encoding);
+  const encoded = content.toString(encoding);
+  const padding = encoding === "base64url" ? "=".repeat((4 - (encoded.length % 4)) % 4) : "";
+  return encoded + padding === text ? content : undefined;
 }

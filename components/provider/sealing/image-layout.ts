@@ -7,6 +7,7 @@ import { pipeline } from "node:stream/promises";
 import { extract } from "tar-stream";
 import { isAbsent } from "../ownership/atomic-file.js";
 import { digestOf, hexOf } from "../registry/digest.js";
+import { readDocument } from "../registry/documents.js";
 import type { ManifestContent } from "../registry/repository.js";
 import type { ImageSource } from "./image.js";
 
@@ -38,10 +39,10 @@ export class ImageLayout implements ImageSource {
 
   /** Digests of what the layout's index names. */
   async digests(): Promise<string[]> {
-    const index = JSON.parse(await readFile(join(this.folder, "index.json"), "utf8")) as {
-      manifests?: { digest: string }[];
-    };
-    return (index.manifests ?? []).map(({ digest }) => digest);
+    const place = `${this.name}: index.json`;
+    const index = readDocument(await readFile(join(this.folder, "index.json")), place);
+    if (index.kind !== "index") throw new Error(`${place}: is no index of images`);
+    return index.manifests.map(({ digest }) => digest);
   }
 
   async manifest(digest: string): Promise<ManifestContent | undefined> {

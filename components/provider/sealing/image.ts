@@ -1,7 +1,14 @@
 /** An image as it is sealed: its manifest and configuration, each checked against its digest. */
 import type { Readable } from "node:stream";
-import { digestOf, digestPattern } from "../registry/digest.js";
-import { imageIndexTypes, imageManifestType, imageManifestTypes } from "../registry/media-types.js";
+import { decode } from "../../shared/decode.js";
+import { digestOf } from "../registry/digest.js";
+import {
+  candidates,
+  configurationSchema,
+  platformsOf,
+  readDocument,
+  type ImageDocument,
+} from "../registry/documents.js";
 import type { Descriptor, ManifestContent } from "../registry/repository.js";
 
 /** Where an image is read from: a repository of a registry, or a layout in a folder. */
@@ -34,61 +41,80 @@ export interface SealableImage {
 const architectures: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 export const architecture = architectures[process.arch] ?? process.arch;
 
-interface Manifest {
-  config?: { digest?: string };
-  layers?: { mediaType?: string; digest?: string }[];
-}
-
 /**
  * The image of a digest. Of an index, the one image for Linux on this machine's architecture; what belongs to other platforms and
  * attestations are left out.
  *
- * @throws when it is not there, is no image, or is an index with none or several such images.
+ * @throws when it is not there, is no image, or is an index without such an image.
  */
 export async function readImage(source: ImageSource, digest: string): Promise<SealableImage> {
+  const document = await readDocumentOf(source, digest);
+  if (document.kind === "image") return sealable(source, digest, document);
+  const entries = candidates(document.manifests, architecture);
+  const others: string[] = [];
+  for (const entry of entries) {
+    const image = await readDocumentOf(source, entry.digest);
+    if (image.kind === "index") throw new Error(`digest: the index ${digest} leads to another index, ${entry.digest}`);
+    if (entry.platform != null) return sealable(source, entry.digest, image);
+    // Without a platform in the index, the configuration says whether it is the one.
+    try {
+      return await sealable(source, entry.digest, image);
+    } catch (error) {
+      if (!(error instanceof ForeignPlatformError)) throw error;
+      others.push(error.platform);
+    }
+  }
+  throw new Error(
+    `digest: the index ${digest} has no image for linux/${architecture} that every such CPU runs, only for ` +
+      `${others.join(", ") || platformsOf(document.manifests)}; give the digest of one image`,
+  );
+}
+
+/** The image is for other machines. */
+class ForeignPlatformError extends Error {
+  constructor(
+    message: string,
+    readonly platform: string,
+  ) {
+    super(message);
+  }
+}
+
+type Document = ImageDocument & { size: number };
+
+async function readDocumentOf(source: ImageSource, digest: string): Promise<Document> {
   const content = await source.manifest(digest);
   if (content === undefined) throw new Error(`digest: ${digest} is not in ${source.name}`);
   if (digestOf(content.bytes) !== digest) {
     throw new Error(`digest: what ${source.name} holds for ${digest} has the digest ${digestOf(content.bytes)}`);
   }
-  const value = JSON.parse(content.bytes.toString()) as Manifest & { mediaType?: string; manifests?: Descriptor[] };
-  const mediaType = value.mediaType ?? content.mediaType;
-  if (imageIndexTypes.includes(mediaType) || (value.manifests && !value.layers)) {
-    return readImage(source, chosen(value.manifests ?? [], digest));
+  return { ...readDocument(content.bytes, `digest: ${digest} in ${source.name}`), size: content.bytes.length };
+}
+
+async function sealable(
+  source: ImageSource,
+  digest: string,
+  { mediaType, config, layers, size }: Extract<Document, { kind: "image" }>,
+): Promise<SealableImage> {
+  const place = `digest: configuration ${config.digest} of ${digest} in ${source.name}`;
+  const { os, architecture: found, rootfs } = decode(configurationSchema, await source.blob(config.digest), place);
+  if (os !== "linux" || found !== architecture) {
+    const platform = `${os || "no system"}/${found || "no architecture"}`;
+    throw new ForeignPlatformError(`${place}: the image is for ${platform}, not for linux/${architecture}`, platform);
   }
-  if (!imageManifestTypes.includes(mediaType || imageManifestType) || !value.config || !value.layers) {
-    throw new Error(`digest: ${digest} in ${source.name} is no image: its media type is ${mediaType || "not told"}`);
-  }
-  const config = demandDigest(value.config.digest, `config of ${digest}`);
-  const configuration = JSON.parse((await source.blob(config)).toString()) as { rootfs?: { diff_ids?: string[] } };
-  const diffIds = configuration.rootfs?.diff_ids ?? [];
-  if (diffIds.length !== value.layers.length) {
+  const diffIds = rootfs?.diff_ids ?? [];
+  if (diffIds.length !== layers.length) {
     throw new Error(
-      `digest: ${digest} has ${value.layers.length} layers, and its configuration tells the digests of ${diffIds.length}`,
+      `digest: ${digest} has ${layers.length} layers, and its configuration tells the digests of ${diffIds.length}`,
     );
   }
   return {
-    descriptor: { mediaType: mediaType || imageManifestType, digest, size: content.bytes.length },
-    config,
-    layers: value.layers.map((layer, index) => ({
-      mediaType: layer.mediaType ?? "",
-      digest: demandDigest(layer.digest, `layers[${index}] of ${digest}`),
-      diffId: demandDigest(diffIds[index], `rootfs.diff_ids[${index}] of ${config}`),
+    descriptor: { mediaType, digest, size },
+    config: config.digest,
+    layers: layers.map((layer, index) => ({
+      mediaType: layer.mediaType,
+      digest: layer.digest,
+      diffId: diffIds[index]!,
     })),
   };
-}
-
-function chosen(manifests: Descriptor[], index: string): string {
-  const fitting = manifests.filter(
-    ({ platform }) => platform?.os === "linux" && platform.architecture === architecture,
-  );
-  if (fitting.length === 1) return demandDigest(fitting[0]!.digest, `manifests of ${index}`);
-  const of =
-    fitting.length === 0 ? "no image" : `${fitting.length} images, ${fitting.map((one) => one.digest).join(" and ")},`;
-  throw new Error(`digest: the index ${index} has ${of} for linux/${architecture}; give the digest of one image`);
-}
-
-function demandDigest(value: string | undefined, what: string): string {
-  if (value !== undefined && digestPattern.test(value)) return value;
-  throw new Error(`${what}: ${JSON.stringify(value) ?? "nothing"} is no sha256 digest`);
 }

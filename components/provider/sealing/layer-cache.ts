@@ -5,6 +5,8 @@
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import * as v from "valibot";
+import { decode, object, unlessBroken } from "../../shared/decode.js";
 import { isAbsent, readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 import { withLock } from "../ownership/lock.js";
 import { makeLayer, type SealedLayer } from "./layer.js";
@@ -14,6 +16,14 @@ import type { SealTools } from "./tools.js";
 
 /** After how long without use a layer is removed; longer than any call lasts that may still read it. */
 const unusedMs = 30 * 24 * 60 * 60 * 1000;
+
+const layerSchema = object({
+  diffId: v.string(),
+  rootHash: v.string(),
+  hashOffset: v.number(),
+  size: v.number(),
+  blob: v.string(),
+}) satisfies v.GenericSchema<unknown, SealedLayer>;
 
 /** A sealed layer whose blob is a file of this machine. */
 export interface CachedLayer extends SealedLayer {
@@ -35,8 +45,10 @@ export class LayerCache {
     const folder = this.folderOf(diffId);
     const content = await readFileIfPresent(join(folder, "layer.json"));
     if (content === undefined) return undefined;
-    const layer = { ...(JSON.parse(content) as SealedLayer), file: join(folder, "layer.erofs") };
+    const kept = await unlessBroken(async () => decode(layerSchema, content, join(folder, "layer.json")));
     // What was cut off, e.g. on a full disk, is as good as absent.
+    if (kept === undefined) return undefined;
+    const layer = { ...kept, file: join(folder, "layer.erofs") };
     const size = await stat(layer.file).then(
       (found) => found.size,
       () => undefined,

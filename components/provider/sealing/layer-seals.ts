@@ -3,8 +3,9 @@
  * signature. The registry is only a shelf: what our own seal key has not signed is as good as absent.
  */
 import { digestOf, hexOf } from "../registry/digest.js";
+import { artifactLayers } from "../registry/documents.js";
 import { imageManifestType } from "../registry/media-types.js";
-import type { Descriptor, Repository } from "../registry/repository.js";
+import type { Repository } from "../registry/repository.js";
 import { artifact, blobDescriptor, blobType, envelopeType, signatureType } from "./artifact.js";
 import { signEnvelope } from "./dsse.js";
 import type { SealedLayer } from "./layer.js";
@@ -36,7 +37,7 @@ export async function findLayerSeal(
   const manifest = await repository.manifest(tagOf(diffId));
   if (manifest === undefined) return undefined;
   try {
-    const layers = (JSON.parse(manifest.bytes.toString()) as { layers?: Descriptor[] }).layers ?? [];
+    const layers = artifactLayers(manifest.bytes, `registry: ${repository.server}/${repository.name}:${tagOf(diffId)}`);
     const one = (type: string) => layers.find(({ mediaType }) => mediaType === type)?.digest ?? "";
     const { layer, layerKey, tools } = openLayerSeal(
       await repository.blob(one(envelopeType)),

@@ -11,8 +11,8 @@ import type { KeyObject } from "node:crypto";
 import { digestOf } from "../registry/digest.js";
 import { imageManifestType } from "../registry/media-types.js";
 import { addTaggedReferrers, referrer, referrers } from "../registry/referrers.js";
-import type { Descriptor, Repository } from "../registry/repository.js";
-import { artifact, blobDescriptor, blobType, envelopeType, signatureType } from "./artifact.js";
+import type { Repository } from "../registry/repository.js";
+import { artifact, blobDescriptor, blobType, envelopeIn, envelopeType, signatureType } from "./artifact.js";
 import type { ImageLayer, SealableImage } from "./image.js";
 import type { SignedLayer } from "./layer-seals.js";
 import { openSeal, type SealManifest } from "./seal-manifest.js";
@@ -102,16 +102,12 @@ export async function isSealThere(repository: Repository, image: string, seal: s
   return listed && (await repository.manifest(seal)) !== undefined;
 }
 
-const isSeal = ({ artifactType }: Descriptor) => artifactType === sealArtifactType;
+const isSeal = ({ artifactType }: { artifactType?: string | undefined }) => artifactType === sealArtifactType;
 
 /** The manifest in a seal; undefined when the artifact or its envelope is not there or is not the key's. */
 async function readSeal(repository: Repository, digest: string, sealKey: KeyObject): Promise<SealManifest | undefined> {
-  const content = await repository.manifest(digest);
-  if (content === undefined) return undefined;
-  const { layers } = JSON.parse(content.bytes.toString()) as { layers?: Descriptor[] };
-  const envelope = layers?.find(({ mediaType }) => mediaType === envelopeType);
-  if (envelope === undefined || !(await repository.hasBlob(envelope.digest))) return undefined;
-  const bytes = await repository.blob(envelope.digest);
+  const bytes = await envelopeIn(repository, digest);
+  if (bytes === undefined) return undefined;
   try {
     return openSeal(bytes, sealKey);
   } catch {

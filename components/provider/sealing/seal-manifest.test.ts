@@ -24,10 +24,12 @@ function envelope(payloadType: string, payload: Buffer): Buffer {
 
 const hex = fc.stringMatching(/^[0-9a-f]{64}$/);
 const digest = hex.map((text) => `sha256:${text}`);
-const layer = fc.record({
-  ...{ digest, diffId: digest, rootHash: hex, hashOffset: fc.nat(), size: fc.nat(), blob: digest },
-  signature: digest,
-});
+const layer = fc
+  .record({
+    ...{ digest, diffId: digest, rootHash: hex, hashOffset: fc.integer({ min: 1, max: 2 ** 20 }), blob: digest },
+    ...{ size: fc.integer({ min: 1, max: 2 ** 30 }), signature: digest },
+  })
+  .map((one) => ({ ...one, hashOffset: one.hashOffset * 4096, size: one.hashOffset * 4096 + one.size }));
 const manifest: fc.Arbitrary<Omit<SealManifest, "version">> = fc.record({
   image: fc.record({ digest, mediaType: fc.string({ minLength: 1 }).filter((text) => /./.test(text)), config: digest }),
   layers: fc.array(layer),

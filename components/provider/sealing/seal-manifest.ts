@@ -1,9 +1,15 @@
 /** What a seal says: which layers an image has, each by the root hash that the kernel demands of it. */
 import type { KeyObject } from "node:crypto";
+import { parseJson } from "../../shared/decode.js";
 import { digestPattern } from "../registry/digest.js";
 import { openEnvelope } from "./dsse.js";
 import type { SealedLayer } from "./layer.js";
 import type { ToolVersions } from "./tools.js";
+
+/** What the agent holds to as well: hosts/seal/manifest.go. */
+const blockSize = 4096;
+const maximumBlobSize = 64 * 1024 ** 3;
+const maximumEnvelope = 1024 * 1024;
 
 export const sealPayloadType = "application/vnd.palisade.seal.v1+json";
 export const layerSealPayloadType = "application/vnd.palisade.layer-seal.v1+json";
@@ -67,23 +73,28 @@ function toolFields(tools: ToolVersions): ToolVersions {
 
 /** @throws when the envelope is not the key's, or holds no such manifest. */
 export function openSeal(envelope: Buffer, publicKey: KeyObject): SealManifest {
-  const value: unknown = JSON.parse(openEnvelope(envelope, sealPayloadType, publicKey).toString());
+  if (envelope.length > maximumEnvelope) {
+    throw new Error(`the envelope has ${envelope.length} bytes, more than ${maximumEnvelope}`);
+  }
+  const value = parseJson(openEnvelope(envelope, sealPayloadType, publicKey), "seal");
   const seal = new Shape("seal", value);
   seal.constant("version", 1);
   const image = seal.child("image");
   for (const name of ["digest", "config"]) image.matches(name, digestPattern);
-  image.matches("mediaType", /./);
+  image.matches("mediaType", /[^]/);
   seal.list("layers").forEach((layer) => {
     for (const name of ["digest", "signature"]) layer.matches(name, digestPattern);
     demandLayer(layer);
   });
-  demandMaking(seal);
+  seal.matches("layerKey", /^[0-9a-f]{64}$/);
+  // For information; a seal of another version may name other tools.
+  seal.texts("tools");
   return value as SealManifest;
 }
 
 /** @throws when the envelope is not the key's, or holds no such manifest. */
 export function openLayerSeal(envelope: Buffer, publicKey: KeyObject): LayerSealManifest {
-  const value: unknown = JSON.parse(openEnvelope(envelope, layerSealPayloadType, publicKey).toString());
+  const value = parseJson(openEnvelope(envelope, layerSealPayloadType, publicKey), "layer seal");
   const seal = new Shape("layer seal", value);
   seal.constant("version", 1);
   demandLayer(seal.child("layer"));
@@ -95,8 +106,8 @@ function demandLayer(layer: Shape): void {
   layer.matches("diffId", digestPattern);
   layer.matches("rootHash", /^[0-9a-f]{64}$/);
   layer.matches("blob", digestPattern);
-  layer.size("hashOffset");
-  layer.size("size");
+  const hashOffset = layer.size("hashOffset", (bytes) => bytes >= blockSize && bytes % blockSize === 0);
+  layer.size("size", (bytes) => bytes > hashOffset && bytes <= maximumBlobSize);
 }
 
 function demandMaking(seal: Shape): void {
@@ -131,9 +142,17 @@ class Shape {
     if (typeof value !== "string" || !pattern.test(value)) throw this.misfit(name, value);
   }
 
-  size(name: string): void {
+  size(name: string, fits: (bytes: number) => boolean): number {
     const value = this.field(name);
-    if (!Number.isSafeInteger(value) || (value as number) < 0) throw this.misfit(name, value);
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || !fits(value)) throw this.misfit(name, value);
+    return value;
+  }
+
+  /** An object whose values are texts; it may be missing. */
+  texts(name: string): void {
+    const value = this.field(name) ?? {};
+    if (typeof value !== "object" || Array.isArray(value)) throw this.misfit(name, value);
+    for (const key of Object.keys(value)) this.child(name).matches(key, /^/);
   }
 
   private field(name: string): unknown {

@@ -6,6 +6,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { spawn } from "node:child_process";
+import * as v from "valibot";
+import { decode, object } from "../../../shared/decode.js";
 import { readFileIfPresent, writeFileAtomic } from "../../ownership/atomic-file.js";
 import { withLock } from "../../ownership/lock.js";
 import { bootId } from "../../ownership/machine.js";
@@ -30,6 +32,8 @@ export interface ProbeResult {
   /** Why not; empty when it works. */
   reason: string;
 }
+
+const cacheSchema = object({ bootId: v.string(), works: v.boolean(), reason: v.string() });
 
 /** Boots the probe guest; it has to speak within `milliseconds` (default 5 s). */
 export async function probe(accelerator: Accelerator, signal?: AbortSignal, milliseconds = 5000): Promise<ProbeResult> {
@@ -123,7 +127,7 @@ export class AcceleratorChoice {
       const cached = await readFileIfPresent(this.cacheFile);
       if (cached !== undefined) {
         try {
-          const kept = JSON.parse(cached) as ProbeResult & { bootId: string };
+          const kept = decode(cacheSchema, cached, this.cacheFile);
           if (kept.bootId === boot) return kept;
         } catch {
           // An unreadable answer is asked for again.

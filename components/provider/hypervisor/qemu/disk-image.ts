@@ -1,4 +1,6 @@
 /** qcow2 files, by qemu-img. */
+import * as v from "valibot";
+import { decode, object } from "../../../shared/decode.js";
 import { run } from "../../ownership/command.js";
 
 const gibibyte = 1024 ** 3;
@@ -16,5 +18,6 @@ export async function resizeDisk(path: string, sizeGiB: number, signal?: AbortSi
 /** Size of a disk as its guest sees it, also while a machine uses it. */
 export async function diskSizeGiB(path: string): Promise<number> {
   const information = await run("qemu-img", ["info", "--force-share", "--output=json", "-f", "qcow2", path]);
-  return (JSON.parse(information) as { "virtual-size": number })["virtual-size"] / gibibyte;
+  const schema = object({ "virtual-size": v.number() });
+  return decode(schema, information, `qemu-img info ${path}`)["virtual-size"] / gibibyte;
 }

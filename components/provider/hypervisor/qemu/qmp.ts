@@ -1,6 +1,8 @@
 /** A small client of the QEMU Machine Protocol: https://www.qemu.org/docs/master/interop/qmp-spec.html */
 import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
+import * as v from "valibot";
+import { decode, object } from "../../../shared/decode.js";
 import { connectUnix } from "./unix-socket.js";
 
 /** QEMU does not answer: it hangs, or is going away. */
@@ -8,13 +10,14 @@ export class QmpTimeoutError extends Error {
   override readonly name = "QmpTimeoutError";
 }
 
-interface Message {
-  QMP?: unknown;
-  id?: number;
-  return?: unknown;
-  error?: { class: string; desc: string };
-  event?: string;
-}
+const messageSchema = object({
+  QMP: v.optional(v.unknown()),
+  id: v.optional(v.number()),
+  return: v.optional(v.unknown()),
+  error: v.optional(object({ class: v.string(), desc: v.string() })),
+  event: v.optional(v.string()),
+});
+type Message = v.InferOutput<typeof messageSchema>;
 
 /**
  * One session with a QEMU. Its monitor serves one client at a time, so sessions are short; each answer is waited for at most
@@ -82,7 +85,7 @@ export class Qmp {
   private receive(line: string): void {
     let message: Message;
     try {
-      message = JSON.parse(line) as Message;
+      message = decode(messageSchema, line, "QEMU");
     } catch {
       return;
     }

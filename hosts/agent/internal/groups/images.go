@@ -11,6 +11,7 @@ import (
 
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
 	"github.com/palisade-host/palisade/hosts/agent/internal/registry"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
@@ -178,6 +179,8 @@ func (g *group) checkImage(ctx context.Context, image string) (present bool, err
 
 func (g *group) pull(ctx context.Context, wish *record, image string, access *agentv1.ImageRegistry) error {
 	server, _, _ := strings.Cut(image, "/")
+	// containerd looks for a server under this name.
+	server = reference.CanonicalServer(server)
 	release, err := g.manager.certificates.Use(server, access.GetEndpoint(), access.GetCa())
 	if err != nil {
 		return fmt.Errorf("configuration of registry %s: %w", server, err)
@@ -197,8 +200,9 @@ func (g *group) pull(ctx context.Context, wish *record, image string, access *ag
 // registryOf returns how the spec reaches the image's registry; nil when it does not say.
 func registryOf(spec *agentv1.GroupSpec, image string) *agentv1.ImageRegistry {
 	server, _, _ := strings.Cut(image, "/")
+	server = reference.CanonicalServer(server)
 	for _, candidate := range spec.GetImageRegistries() {
-		if candidate.GetServer() == server {
+		if reference.CanonicalServer(candidate.GetServer()) == server {
 			return candidate
 		}
 	}

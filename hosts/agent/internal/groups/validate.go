@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
@@ -24,10 +25,7 @@ const (
 )
 
 var (
-	labelPattern  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	serverPattern = regexp.MustCompile(`^[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?(:[0-9]{1,5})?$`)
-	// referencePattern has the OCI distribution specification's <name> between server and digest.
-	referencePattern = regexp.MustCompile(`^([^/@]+)/[a-z0-9]+(?:(?:\.|_|__|-+|/)[a-z0-9]+)*@sha256:[0-9a-f]{64}$`)
+	labelPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 )
 
 // violations collects what is wrong with a spec, by path from GroupSpec in JSON names.
@@ -62,6 +60,10 @@ func normalize(spec *agentv1.GroupSpec) {
 	}
 	normalizePorts(spec.GetPorts())
 	for _, container := range spec.GetContainers() {
+		// The digest decides: another tag beside the same digest is no change.
+		if parsed, err := reference.Parse(container.GetImage()); err == nil {
+			container.Image = parsed.String()
+		}
 		normalizePorts(container.GetPorts())
 		if resources := container.GetResources(); resources != nil {
 			if resources.GetCpuLimit() == 0 {
@@ -130,10 +132,11 @@ func validate(spec *agentv1.GroupSpec) error {
 	servers := map[string]bool{}
 	for index, registry := range spec.GetImageRegistries() {
 		at := fmt.Sprintf("imageRegistries[%d]", index)
-		if servers[registry.GetServer()] {
+		server := reference.CanonicalServer(registry.GetServer())
+		if servers[server] {
 			v.add(at+".server", "%q is listed twice", registry.GetServer())
 		}
-		servers[registry.GetServer()] = true
+		servers[server] = true
 		validateRegistry(v, at, registry)
 	}
 	return v.err()
@@ -143,8 +146,8 @@ func validateContainer(v *violations, at string, container *agentv1.Container) {
 	if !labelPattern.MatchString(container.GetName()) {
 		v.add(at+".name", "%q is not a DNS label of 1 to 63 lower-case letters, digits and hyphens", container.GetName())
 	}
-	if match := referencePattern.FindStringSubmatch(container.GetImage()); match == nil || !serverPattern.MatchString(match[1]) {
-		v.add(at+".image", "%q is not of the form server/repository@sha256:<64 hex digits>", container.GetImage())
+	if _, err := reference.Parse(container.GetImage()); err != nil {
+		v.add(at+".image", "%q: %v", container.GetImage(), err)
 	}
 	if channel := container.GetChannel(); channel != "" && !labelPattern.MatchString(channel) {
 		v.add(at+".channel", "%q is not a DNS label of 1 to 63 lower-case letters, digits and hyphens", channel)
@@ -219,12 +222,12 @@ func validatePort(v *violations, at string, port *agentv1.Port) {
 }
 
 func validateRegistry(v *violations, at string, registry *agentv1.ImageRegistry) {
-	if !serverPattern.MatchString(registry.GetServer()) {
-		v.add(at+".server", "%q is not host[:port]", registry.GetServer())
+	if err := reference.ValidateServer(registry.GetServer()); err != nil {
+		v.add(at+".server", "%v", err)
 	}
 	if endpoint := registry.GetEndpoint(); endpoint != "" {
 		parsed, err := url.Parse(endpoint)
-		if err != nil || parsed.Scheme != "https" || !serverPattern.MatchString(parsed.Host) || parsed.Path != "" || parsed.RawQuery != "" || parsed.User != nil {
+		if err != nil || parsed.Scheme != "https" || reference.ValidateServer(parsed.Host) != nil || parsed.Path != "" || parsed.RawQuery != "" || parsed.User != nil {
 			v.add(at+".endpoint", "not of the form https://host[:port]")
 		}
 	}

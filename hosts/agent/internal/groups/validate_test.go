@@ -10,6 +10,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference/referencetest"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
@@ -185,5 +186,42 @@ func TestBackOff(t *testing.T) {
 	}
 	if nextBackOff(math.MaxUint32) != backOffMaximum {
 		t.Error("overflow")
+	}
+}
+
+func TestReferenceTable(t *testing.T) {
+	table := referencetest.Load(t)
+	for _, row := range table.References {
+		spec := testSpec("web")
+		spec.Containers[0].Image = row.Reference
+		normalize(spec)
+		err := validate(spec)
+		if (err == nil) != (row.Refused == "") {
+			t.Errorf("%q: %v", row.Reference, err)
+		}
+		if want := row.Server + "/" + row.Repository + "@" + row.Digest; err == nil && spec.Containers[0].Image != want {
+			t.Errorf("%q is kept as %q", row.Reference, spec.Containers[0].Image)
+		}
+	}
+	for taken, servers := range map[bool][]string{true: table.Servers.Accepted, false: table.Servers.Refused} {
+		for _, server := range servers {
+			spec := testSpec("web")
+			spec.ImageRegistries[0].Server = server
+			normalize(spec)
+			if err := validate(spec); (err == nil) != taken {
+				t.Errorf("server %q: %v", server, err)
+			}
+		}
+	}
+}
+
+func TestRegistryOf(t *testing.T) {
+	spec := &agentv1.GroupSpec{ImageRegistries: []*agentv1.ImageRegistry{{Server: "docker.io"}, {Server: "r.example:5000"}}}
+	for image, want := range map[string]string{
+		"index.docker.io/a/b@sha256:0": "docker.io", "R.Example:5000/a@sha256:0": "r.example:5000", "r.example/a@sha256:0": "",
+	} {
+		if got := registryOf(spec, image).GetServer(); got != want {
+			t.Errorf("%s: %q, expected %q", image, got, want)
+		}
 	}
 }

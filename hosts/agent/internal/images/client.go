@@ -6,18 +6,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/errdef"
 	remoteregistry "oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -30,13 +31,15 @@ import (
 const (
 	// maximumDocument bounds manifests, configurations and lists of referrers, in bytes.
 	maximumDocument = 4 << 20
+	// maximumPages bounds lists of referrers.
+	maximumPages = 100
 	// maximumRedirects is what browsers and Go allow as well.
 	maximumRedirects = 10
 )
 
 // client reads one repository.
 type client struct {
-	reference  reference
+	reference  imageReference
 	repository *remote.Repository
 	user       string
 	stall      time.Duration
@@ -44,12 +47,12 @@ type client struct {
 }
 
 // newClient reaches the reference's repository as access says; nil means https://<server> without credentials.
-func newClient(ref reference, access *agentv1.ImageRegistry, stall time.Duration) (*client, error) {
-	host := ref.server
+func newClient(ref imageReference, access *agentv1.ImageRegistry, stall time.Duration) (*client, error) {
+	host, path := ref.API()
 	if endpoint := access.GetEndpoint(); endpoint != "" {
 		parsed, err := url.Parse(endpoint)
 		if err != nil || parsed.Scheme != "https" || parsed.Host == "" {
-			return nil, fmt.Errorf("imageRegistries: endpoint %q of %s is not of the form https://host[:port]", endpoint, ref.server)
+			return nil, fmt.Errorf("imageRegistries: endpoint %q of %s is not of the form https://host[:port]", endpoint, ref.Server)
 		}
 		host = parsed.Host
 	}
@@ -58,7 +61,7 @@ func newClient(ref reference, access *agentv1.ImageRegistry, stall time.Duration
 		roots = x509.NewCertPool()
 	}
 	if ca := access.GetCa(); ca != "" && !roots.AppendCertsFromPEM([]byte(ca)) {
-		return nil, fmt.Errorf("imageRegistries: ca of %s contains no PEM certificate", ref.server)
+		return nil, fmt.Errorf("imageRegistries: ca of %s contains no PEM certificate", ref.Server)
 	}
 	transport := &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: stall}).DialContext,
@@ -67,12 +70,12 @@ func newClient(ref reference, access *agentv1.ImageRegistry, stall time.Duration
 		ResponseHeaderTimeout: stall,
 		ForceAttemptHTTP2:     true,
 	}
-	location := remoteregistry.Reference{Registry: host, Repository: ref.repository}
+	location := remoteregistry.Reference{Registry: host, Repository: path}
 	repository := &remote.Repository{
 		Reference:        location,
 		MaxMetadataBytes: maximumDocument,
 		Client: &auth.Client{
-			Client: &http.Client{Transport: onlyTLS{transport}, CheckRedirect: checkRedirect},
+			Client: &http.Client{Transport: oneChallenge{onlyTLS{transport}}, CheckRedirect: checkRedirect},
 			Cache:  auth.NewCache(),
 			Credential: auth.StaticCredential(location.Host(), auth.Credential{
 				Username: access.GetUsername(), Password: access.GetPassword(),
@@ -121,27 +124,64 @@ func (c *client) explain(err error) error {
 
 // manifest reads a manifest or index by its digest.
 func (c *client) manifest(ctx context.Context, wanted string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.stall)
-	defer cancel()
-	_, body, err := c.repository.Manifests().FetchReference(ctx, wanted)
+	content, _, err := c.get(ctx, "manifests/"+wanted)
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, err
 	}
-	return c.read(body, wanted, maximumDocument)
+	if digestOf(content) != wanted {
+		return nil, c.reference.refuse(ContentMismatch, "the registry sends other content for %s", wanted)
+	}
+	return content, nil
 }
 
 // tagged reads the manifest that a tag points to; nil when there is no such tag.
 func (c *client) tagged(ctx context.Context, tag string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.stall)
-	defer cancel()
-	descriptor, body, err := c.repository.Manifests().FetchReference(ctx, tag)
-	if isNotFound(err) {
+	content, _, err := c.get(ctx, "manifests/"+tag)
+	var pull *registry.PullError
+	if errors.As(err, &pull) && pull.Reason == registry.NotFound {
 		return nil, nil
 	}
+	return content, err
+}
+
+// get reads a document below the repository's path, or at an address that the registry gave. It returns the answer's header as
+// well. What media type and length the answer claims does not matter: the content is read.
+func (c *client) get(ctx context.Context, below string) ([]byte, *http.Response, error) {
+	ctx, cancel := context.WithTimeout(auth.AppendRepositoryScope(ctx, c.repository.Reference, auth.ActionPull), c.stall)
+	defer cancel()
+	location := &url.URL{Scheme: "https", Host: c.repository.Reference.Host(), Path: "/v2/" + c.repository.Reference.Repository + "/"}
+	location, err := location.Parse(below)
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, nil, c.explain(err)
 	}
-	return c.read(body, descriptor.Digest.String(), maximumDocument)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, location.String(), nil)
+	if err != nil {
+		return nil, nil, c.explain(err)
+	}
+	request.Header["Accept"] = slices.Concat(manifestTypes[1:], indexTypes[1:])
+	response, err := c.repository.Client.Do(request)
+	if err != nil {
+		return nil, nil, c.explain(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(response.Body, maximumDocument+1))
+	if err != nil {
+		return nil, nil, c.explain(err)
+	}
+	if response.StatusCode != http.StatusOK {
+		failure := &errcode.ErrorResponse{Method: request.Method, URL: request.URL, StatusCode: response.StatusCode}
+		var body struct {
+			Errors errcode.Errors `json:"errors"`
+		}
+		if json.Unmarshal(content, &body) == nil {
+			failure.Errors = body.Errors
+		}
+		return nil, nil, c.explain(failure)
+	}
+	if len(content) > maximumDocument {
+		return nil, nil, c.reference.refuse(ContentMismatch, "the registry sends more than %d bytes for %s", maximumDocument, below)
+	}
+	return content, response, nil
 }
 
 // small reads a blob into memory.
@@ -211,25 +251,57 @@ func (b *watchedBody) Close() error {
 	return b.body.Close()
 }
 
-// referrers lists what refers to a manifest, by the registry's referrers API or the fallback tag.
-func (c *client) referrers(ctx context.Context, subject, artifactType string) ([]ocispec.Descriptor, error) {
-	var found []ocispec.Descriptor
-	ctx, cancel := context.WithTimeout(ctx, 2*c.stall)
-	defer cancel()
-	descriptor := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(subject)}
-	err := c.repository.Referrers(ctx, descriptor, artifactType, func(page []ocispec.Descriptor) error {
-		found = append(found, page...)
-		if len(found) > maximumSeals {
-			return fmt.Errorf("more than %d artifacts of type %s refer to it", maximumSeals, artifactType)
+// referrers lists what refers to a manifest, by the registry's referrers API where there is one, and by the fallback tag.
+func (c *client) referrers(ctx context.Context, subject string) ([]ocispec.Descriptor, error) {
+	found, err := c.listed(ctx, "referrers/"+subject)
+	if err != nil {
+		return nil, err
+	}
+	content, err := c.tagged(ctx, strings.Replace(subject, ":", "-", 1))
+	if err != nil {
+		return nil, err
+	}
+	if content != nil {
+		tagged, err := referrerEntries(content)
+		if err != nil {
+			return nil, c.reference.refuse(ContentMismatch, "what refers to %s: %v", subject, err)
 		}
-		return nil
-	})
-	return found, c.explain(err)
+		found = append(found, tagged...)
+	}
+	seen := map[digest.Digest]bool{}
+	return slices.DeleteFunc(found, func(one ocispec.Descriptor) bool {
+		before := seen[one.Digest]
+		seen[one.Digest] = true
+		return before
+	}), nil
 }
 
-func isNotFound(err error) bool {
-	var response *errcode.ErrorResponse
-	return errors.Is(err, errdef.ErrNotFound) || errors.As(err, &response) && response.StatusCode == http.StatusNotFound
+// listed reads all pages of a list; nothing where the registry has no such API.
+func (c *client) listed(ctx context.Context, page string) (found []ocispec.Descriptor, err error) {
+	for count := 1; ; count++ {
+		content, response, err := c.get(ctx, page)
+		var pull *registry.PullError
+		if count == 1 && errors.As(err, &pull) && pull.Reason == registry.NotFound {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		entries, err := referrerEntries(content)
+		if err != nil {
+			return nil, c.reference.refuse(ContentMismatch, "what the registry lists at %s: %v", page, err)
+		}
+		found = append(found, entries...)
+		next := nextLink(response.Header.Values("Link"))
+		if next == "" {
+			return found, nil
+		}
+		location, err := response.Request.URL.Parse(next)
+		if err != nil || location.Host != response.Request.URL.Host || count == maximumPages {
+			return nil, c.reference.refuse(ContentMismatch, "what the registry lists goes on at %q, which is not followed", next)
+		}
+		page = location.String()
+	}
 }
 
 func digestOf(content []byte) string {

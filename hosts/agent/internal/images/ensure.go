@@ -6,6 +6,9 @@ import (
 	"sync"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
@@ -15,9 +18,11 @@ const progressInterval = time.Second
 // fetch is one call of Ensure.
 type fetch struct {
 	role      *Role
-	reference reference
+	reference imageReference
 	access    *agentv1.ImageRegistry
 	report    func(*agentv1.ImageProgress)
+	// listed are referrers by the digest of what they refer to.
+	listed map[string][]ocispec.Descriptor
 
 	mutex    sync.Mutex
 	client   *client
@@ -33,14 +38,14 @@ func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.Im
 	if err != nil {
 		return nil, err
 	}
-	f := &fetch{role: r, reference: ref, report: report}
+	f := &fetch{role: r, reference: ref, report: report, listed: map[string][]ocispec.Descriptor{}}
 	for _, candidate := range registries {
-		if candidate.GetServer() == ref.server {
+		if reference.CanonicalServer(candidate.GetServer()) == reference.CanonicalServer(ref.Server) {
 			f.access = candidate
 		}
 	}
 	defer f.close()
-	unlock, err := r.images.take(ctx, ref.digest)
+	unlock, err := r.images.take(ctx, ref.Digest)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +85,22 @@ func (f *fetch) open() (*client, error) {
 		f.client = made
 	}
 	return f.client, nil
+}
+
+// referrers of a manifest; signatures and seals are both among them, so they are listed once.
+func (f *fetch) referrers(ctx context.Context, subject string) ([]ocispec.Descriptor, error) {
+	if known, found := f.listed[subject]; found {
+		return known, nil
+	}
+	client, err := f.open()
+	if err != nil {
+		return nil, err
+	}
+	found, err := client.referrers(ctx, subject)
+	if err == nil {
+		f.listed[subject] = found
+	}
+	return found, err
 }
 
 func (f *fetch) close() {

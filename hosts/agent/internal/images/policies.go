@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/seal"
@@ -31,11 +32,7 @@ const (
 	maximumKeys         = 64
 )
 
-var (
-	labelPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	// repositoryPattern is server/repository, server/prefix/* or server/*.
-	repositoryPattern = regexp.MustCompile(`^` + serverForm + `/(?:` + repositoryForm + `|(?:` + repositoryForm + `/)?\*)$`)
-)
+var labelPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 // policies are the declared policies, one file each.
 type policies struct {
@@ -170,18 +167,13 @@ func demandOf(declared []*agentv1.ImagePolicy, repository string) demand {
 	return result
 }
 
-// matches compares server/repository with a pattern of a policy. A server's name is the same in either case.
+// matches compares server/repository with a pattern of a policy.
 func matches(pattern, repository string) bool {
-	pattern, repository = withLowerServer(pattern), withLowerServer(repository)
+	pattern, repository = reference.CanonicalName(pattern), reference.CanonicalName(repository)
 	if prefix, found := strings.CutSuffix(pattern, "*"); found {
 		return strings.HasPrefix(repository, prefix)
 	}
 	return pattern == repository
-}
-
-func withLowerServer(name string) string {
-	server, rest, _ := strings.Cut(name, "/")
-	return strings.ToLower(server) + "/" + rest
 }
 
 // normalizePolicy gives equal policies equal forms: what is listed has no order, and text around a key's PEM block no meaning.
@@ -210,8 +202,8 @@ func validatePolicy(policy *agentv1.ImagePolicy) error {
 		add("repositories", "%d repositories, expected 1 to %d", count, maximumRepositories)
 	}
 	for index, pattern := range policy.GetRepositories() {
-		if !repositoryPattern.MatchString(pattern) {
-			add(fmt.Sprintf("repositories[%d]", index), "%q is neither server/repository nor server/prefix/*", pattern)
+		if err := reference.ValidatePattern(pattern); err != nil {
+			add(fmt.Sprintf("repositories[%d]", index), "%q is neither server/repository nor server/prefix/*: %v", pattern, err)
 		}
 	}
 	if count := len(policy.GetKeys()); count > maximumKeys {

@@ -61,7 +61,7 @@ func (r *Role) digestsOf(digest string) []string {
 	var result []string
 	for _, text := range r.records.load(digest).References {
 		if ref, err := parseReference(text); err == nil {
-			result = append(result, ref.digest)
+			result = append(result, ref.Digest)
 		}
 	}
 	return result

@@ -3,10 +3,11 @@ package images
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/mod/semver"
@@ -22,6 +23,8 @@ const (
 	maximumSeals = 2000
 	// sealReaders is how many seals are read at a time.
 	sealReaders = 8
+	// maximumTroubles is how often a registry may fail while seals are looked for.
+	maximumTroubles = 4
 	// maximumEnvelope bounds the envelope of a seal, in bytes.
 	maximumEnvelope = 1 << 20
 	// maximumSignature bounds the signature of a layer, in bytes.
@@ -157,30 +160,45 @@ func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, err
 	if err != nil {
 		return nil, err
 	}
-	referrers, err := client.referrers(ctx, found.digest, seal.ArtifactType)
+	referrers, err := f.referrers(ctx, found.digest)
 	if err != nil {
 		return nil, err
 	}
+	referrers = slices.DeleteFunc(slices.Clone(referrers), func(one ocispec.Descriptor) bool { return one.ArtifactType != seal.ArtifactType })
+	if len(referrers) > maximumSeals {
+		return nil, client.explain(fmt.Errorf("more than %d seals refer to it", maximumSeals))
+	}
 	candidates, problems := make([]*sealed, len(referrers)), make([]error, len(referrers))
+	var troubles atomic.Int32
+	var trouble atomic.Pointer[error]
 	readers, ctx := errgroup.WithContext(ctx)
 	readers.SetLimit(sealReaders)
 	for index, referrer := range referrers {
 		readers.Go(func() error {
 			candidates[index], problems[index] = f.registrySeal(ctx, client, found, referrer)
-			// Trouble with the registry may hide the valid seal, so it is not taken for its absence.
 			var refusal *Refusal
 			var pull *registry.PullError
-			if errors.As(problems[index], &refusal) || errors.As(problems[index], &pull) && pull.Reason == registry.NotFound {
+			if problems[index] == nil || errors.As(problems[index], &refusal) || errors.As(problems[index], &pull) && pull.Reason == registry.NotFound {
 				return nil
 			}
-			return problems[index]
+			// A registry in trouble is not asked on and on.
+			if troubles.Add(1) >= maximumTroubles {
+				return problems[index]
+			}
+			trouble.CompareAndSwap(nil, &problems[index])
+			return nil
 		})
 	}
-	if err := readers.Wait(); err != nil {
-		return nil, err
-	}
+	err = readers.Wait()
 	valid := slices.DeleteFunc(candidates, func(one *sealed) bool { return one == nil })
 	if len(valid) == 0 {
+		// Trouble with the registry may hide the valid seal, so it is not taken for its absence.
+		if first := trouble.Load(); first != nil {
+			err = *first
+		}
+		if err != nil {
+			return nil, err
+		}
 		return nil, f.nearest(problems)
 	}
 	slices.SortStableFunc(valid, newestFirst)
@@ -188,7 +206,7 @@ func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, err
 }
 
 func (f *fetch) nearest(problems []error) error {
-	result := f.reference.refuse(SealMissing, "it has no seal in repository %s: seal it with the operator's keys", f.reference.name())
+	result := f.reference.refuse(SealMissing, "it has no seal in repository %s: seal it with the operator's keys", f.reference.Name())
 	for _, problem := range problems {
 		var refusal *Refusal
 		if errors.As(problem, &refusal) && slices.Index(severity, refusal.Reason) > slices.Index(severity, result.Reason) {
@@ -203,14 +221,14 @@ func (f *fetch) registrySeal(ctx context.Context, client *client, found *image, 
 	if err != nil {
 		return nil, err
 	}
-	var artifact ocispec.Manifest
-	if err := json.Unmarshal(content, &artifact); err != nil {
+	layers, err := artifactLayers(content)
+	if err != nil {
 		return nil, f.reference.refuse(SealInvalid, "seal %s: %v", referrer.Digest, err)
 	}
-	if len(artifact.Layers) == 0 || artifact.Layers[0].MediaType != seal.EnvelopeMediaType {
+	if len(layers) == 0 || layers[0].MediaType != seal.EnvelopeMediaType {
 		return nil, f.reference.refuse(SealInvalid, "seal %s does not begin with an envelope", referrer.Digest)
 	}
-	envelope, err := client.small(ctx, artifact.Layers[0], maximumEnvelope)
+	envelope, err := client.small(ctx, layers[0], maximumEnvelope)
 	if err != nil {
 		return nil, err
 	}
@@ -219,12 +237,12 @@ func (f *fetch) registrySeal(ctx context.Context, client *client, found *image, 
 		return nil, err
 	}
 	count := len(manifest.Layers)
-	if len(artifact.Layers) != 1+2*count {
-		return nil, f.reference.refuse(SealInvalid, "seal %s has %d blobs, expected an envelope and two for each of %d layers", referrer.Digest, len(artifact.Layers), count)
+	if len(layers) != 1+2*count {
+		return nil, f.reference.refuse(SealInvalid, "seal %s has %d blobs, expected an envelope and two for each of %d layers", referrer.Digest, len(layers), count)
 	}
-	signatures := artifact.Layers[1+count:]
+	signatures := layers[1+count:]
 	for index, layer := range manifest.Layers {
-		blob, signature := artifact.Layers[1+index], signatures[index]
+		blob, signature := layers[1+index], signatures[index]
 		if blob.MediaType != seal.BlobMediaType || blob.Digest.String() != layer.Blob || blob.Size != layer.Size ||
 			signature.MediaType != seal.SignatureMediaType || signature.Digest.String() != layer.Signature || signature.Annotations[seal.RootHashAnnotation] != layer.RootHash {
 			refusal := f.reference.refuse(SealInvalid, "seal %s lists other blobs for layer %s than its envelope does", referrer.Digest, layer.Digest)

@@ -4,19 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
+	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// cosign's simple signing format:
-// https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md
+// Forms of signatures that are read: cosign's simple signing, in the image of tag sha256-<hex>.sig
+// (https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md), and the bundles of cosign 3, which refer to the image
+// (https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md), with a DSSE envelope or a signature over the manifest.
 const (
 	simpleSigningMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 	signatureAnnotation    = "dev.cosignproject.cosign/signature"
@@ -26,18 +25,54 @@ const (
 	maximumSignatures = 100
 )
 
-// signature of an image in cosign's format.
+// signature of an image. It is kept in this form, and checked at each use.
 type signature struct {
+	// Form is empty for simple signing, else dsseForm or messageForm.
+	Form string `json:"form,omitempty"`
+	// Payload is what names the image: of dsseForm an in-toto statement, of messageForm the manifest's digest.
 	Payload   []byte `json:"payload"`
 	Signature []byte `json:"signature"`
 }
 
 func (s signature) equal(other signature) bool {
-	return bytes.Equal(s.Payload, other.Payload) && bytes.Equal(s.Signature, other.Signature)
+	return s.Form == other.Form && bytes.Equal(s.Payload, other.Payload) && bytes.Equal(s.Signature, other.Signature)
 }
 
 // signedBy returns the id of the key that made the signature for one of the digests in a repository; empty when none did.
 func (s signature) signedBy(keys seal.Keys, repository string, digests ...string) string {
+	var named claim
+	switch s.Form {
+	case "":
+		named = simpleSigningClaim(s.Payload)
+	case dsseForm:
+		named = statementClaim(s.Payload)
+	case messageForm:
+		named = messageClaim(s.Payload)
+	}
+	if !slices.ContainsFunc(named.digests, func(digest string) bool { return slices.Contains(digests, digest) }) {
+		return ""
+	}
+	if named.repository != "" && reference.CanonicalName(named.repository) != reference.CanonicalName(repository) {
+		return ""
+	}
+	for id, key := range keys {
+		if seal.Verify(key, named.signed, s.Signature) {
+			return id
+		}
+	}
+	return ""
+}
+
+// claim is what a signature is about.
+type claim struct {
+	digests []string
+	// repository with its server; empty when the signature names none.
+	repository string
+	// signed is the SHA-256 of what is signed.
+	signed [sha256.Size]byte
+}
+
+func simpleSigningClaim(content []byte) claim {
 	var payload struct {
 		Critical struct {
 			Identity struct {
@@ -48,28 +83,13 @@ func (s signature) signedBy(keys seal.Keys, repository string, digests ...string
 			} `json:"image"`
 		} `json:"critical"`
 	}
-	if json.Unmarshal(s.Payload, &payload) != nil || !slices.Contains(digests, payload.Critical.Image.Digest) {
-		return ""
+	if seal.Decode(content, &payload) != nil {
+		return claim{}
 	}
-	if named := payload.Critical.Identity.DockerReference; named != "" && canonical(named) != canonical(repository) {
-		return ""
+	return claim{
+		digests: []string{payload.Critical.Image.Digest}, repository: payload.Critical.Identity.DockerReference,
+		signed: sha256.Sum256(content),
 	}
-	sum := sha256.Sum256(s.Payload)
-	for id, key := range keys {
-		if seal.Verify(key, sum, s.Signature) {
-			return id
-		}
-	}
-	return ""
-}
-
-// canonical undoes that cosign writes Docker Hub's name as its server's.
-func canonical(repository string) string {
-	repository = withLowerServer(repository)
-	if rest, found := strings.CutPrefix(repository, "index.docker.io/"); found {
-		return "docker.io/" + rest
-	}
-	return repository
 }
 
 // admit refuses an image that the policies do not allow. Signatures are kept, so that the image starts again without its
@@ -84,34 +104,39 @@ func (f *fetch) admit(ctx context.Context, found *image) error {
 	if refusal != nil && refusal.Reason == ImageNotAllowed {
 		return refusal
 	}
-	fetched, err := f.signatures(ctx, found)
+	fetched, unread, err := f.signatures(ctx, found)
 	if refusal := judge(declared, f.reference, found.digest, fetched); refusal != nil {
 		if err != nil {
 			return err
 		}
+		if len(unread) > 0 {
+			refusal.Message += fmt.Sprintf(". It also has what is not read: %s; sign it with a key, by cosign sign --key", strings.Join(unread, ", "))
+		}
 		return refusal
 	}
 	if err != nil {
-		f.role.options.Logger.Warn("signatures were not read; no policy asks for them", "image", f.reference.String(), "error", err)
-		return nil
+		f.role.options.Logger.Warn("signatures were not all read; those that the policies ask for are there", "image", f.reference.String(), "error", err)
+		if len(fetched) == 0 {
+			return nil
+		}
 	}
 	return f.record(found, fetched)
 }
 
 // judge compares an image and its signatures with the policies.
-func judge(declared []*agentv1.ImagePolicy, ref reference, manifest string, signatures []signature) *Refusal {
-	wanted := demandOf(declared, ref.name())
+func judge(declared []*agentv1.ImagePolicy, ref imageReference, manifest string, signatures []signature) *Refusal {
+	wanted := demandOf(declared, ref.Name())
 	if wanted.free {
 		return nil
 	}
 	if len(wanted.policies) == 0 {
-		return ref.refuse(ImageNotAllowed, "no image policy of this host names repository %s", ref.name())
+		return ref.refuse(ImageNotAllowed, "no image policy of this host names repository %s", ref.Name())
 	}
 	if len(wanted.keys) == 0 {
 		return nil
 	}
 	for _, one := range signatures {
-		if one.signedBy(wanted.keys, ref.name(), manifest, ref.digest) != "" {
+		if one.signedBy(wanted.keys, ref.Name(), manifest, ref.Digest) != "" {
 			return nil
 		}
 	}
@@ -122,37 +147,55 @@ func judge(declared []*agentv1.ImagePolicy, ref reference, manifest string, sign
 	return ref.refuse(SignatureByUnknownKey, "none of its %d signatures is by a key of image policy %s for this image in this repository", len(signatures), names)
 }
 
-// signatures reads the cosign signatures of the manifest and, where the image was named by one, of the index.
-func (f *fetch) signatures(ctx context.Context, found *image) ([]signature, error) {
+// signatures reads the signatures of the manifest and, where the image was named by one, of the index. One that cannot be read hides
+// none that can: the first error is returned beside those. It also names the forms that it does not read.
+func (f *fetch) signatures(ctx context.Context, found *image) (result []signature, unread []string, first error) {
 	client, err := f.open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	result := []signature{}
-	for _, digest := range slices.Compact([]string{found.digest, f.reference.digest}) {
-		content, err := client.tagged(ctx, strings.Replace(digest, ":", "-", 1)+".sig")
-		if err != nil {
-			return nil, err
+	result = []signature{}
+	failed := func(err error) {
+		if first == nil {
+			first = err
 		}
-		if content == nil {
+	}
+	for _, digest := range slices.Compact([]string{found.digest, f.reference.Digest}) {
+		result = append(result, f.simpleSignatures(ctx, client, digest, failed)...)
+		bundles, forms := f.bundles(ctx, client, digest, failed)
+		result, unread = append(result, bundles...), append(unread, forms...)
+	}
+	if len(result) > maximumSignatures {
+		result = result[:maximumSignatures]
+	}
+	slices.Sort(unread)
+	return result, slices.Compact(unread), first
+}
+
+func (f *fetch) simpleSignatures(ctx context.Context, client *client, digest string, failed func(error)) (result []signature) {
+	content, err := client.tagged(ctx, strings.Replace(digest, ":", "-", 1)+".sig")
+	if err != nil {
+		failed(err)
+	}
+	if content == nil {
+		return nil
+	}
+	layers, err := artifactLayers(content)
+	if err != nil {
+		failed(f.reference.refuse(ContentMismatch, "its signatures: %v", err))
+	}
+	for _, layer := range layers {
+		encoded := layer.Annotations[signatureAnnotation]
+		decoded, err := seal.DecodeBase64(encoded)
+		if layer.MediaType != simpleSigningMediaType || encoded == "" || err != nil || len(result) >= maximumSignatures {
 			continue
 		}
-		var manifest ocispec.Manifest
-		if err := json.Unmarshal(content, &manifest); err != nil {
-			return nil, f.reference.refuse(ContentMismatch, "its signatures: %v", err)
+		payload, err := client.small(ctx, layer, maximumPayload)
+		if err != nil {
+			failed(err)
+			continue
 		}
-		for _, layer := range manifest.Layers {
-			encoded := layer.Annotations[signatureAnnotation]
-			decoded, err := base64.StdEncoding.DecodeString(encoded)
-			if layer.MediaType != simpleSigningMediaType || encoded == "" || err != nil || len(result) >= maximumSignatures {
-				continue
-			}
-			payload, err := client.small(ctx, layer, maximumPayload)
-			if err != nil {
-				return nil, err
-			}
-			result = append(result, signature{Payload: payload, Signature: decoded})
-		}
+		result = append(result, signature{Payload: payload, Signature: decoded})
 	}
-	return result, nil
+	return result
 }
