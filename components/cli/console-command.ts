@@ -1,60 +1,79 @@
 /** `palisade console`: the serial console of a host on this machine. */
 import { open } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
-import type { Command } from "./commands.js";
-import { lineCount } from "./logs-command.js";
-import { type HostRecord, readStack } from "./stack-state.js";
+import { type OutputOptions, writeDocument, writeLine } from "./output.js";
+import { findHosts, type HostRecord, readStack } from "./stack-state.js";
 import { printable } from "./table.js";
+
+/** Options of `palisade console`. */
+export interface ConsoleOptions extends OutputOptions {
+  follow?: boolean;
+  tail?: number;
+  path?: boolean;
+  stack?: string;
+}
 
 const defaultLines = 100;
 
-export const consoleCommand: Command = {
-  usage: "console [HOST] [--follow] [--tail LINES] [--path] [--stack STACK]",
-  help: "serial console of a host, or the path of its file",
-  async run(args) {
-    const { values, positionals } = parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        follow: { type: "boolean", short: "f", default: false },
-        tail: { type: "string" },
-        path: { type: "boolean", default: false },
-        stack: { type: "string" },
-      },
-    });
-    if (positionals.length > 1) {
-      process.stderr.write("palisade console: expected the name of one host at most\n");
-      return 2;
-    }
-    const lines = lineCount(values.tail) || defaultLines;
-    const file = serialLogOf((await readStack(values.stack)).hosts, positionals[0]);
-    if (values.path) process.stdout.write(`${file}\n`);
-    else await show(file, lines, values.follow);
+/** JSON: a line each, `{ host, line }`; with `path`, `{ host, path }`. */
+export async function showConsole(name: string | undefined, options: ConsoleOptions): Promise<number> {
+  const { host, path } = consoleOf((await readStack(options.stack)).hosts, name);
+  const isJson = options.output === "json";
+  if (options.path) {
+    if (isJson) writeDocument({ host, path });
+    else process.stdout.write(`${path}\n`);
     return 0;
-  },
-};
-
-function serialLogOf(hosts: HostRecord[], name: string | undefined): string {
-  const names = hosts.map((host) => host.name).join(", ") || "none";
-  if (name === undefined && hosts.length !== 1) throw new Error(`HOST: name one of the stack's hosts: ${names}`);
-  const host = name === undefined ? hosts[0] : hosts.find((one) => one.name === name);
-  if (!host) throw new Error(`HOST: '${name}' is no host of the stack; its hosts: ${names}`);
-  if (!host.serialLog) throw new Error(`host ${host.name} has no serial console on this machine`);
-  return host.serialLog;
+  }
+  await show(path, options, isJson ? jsonPrinter(host) : (text) => void process.stdout.write(printable(text)));
+  return 0;
 }
 
-async function show(file: string, lines: number, follow: boolean): Promise<void> {
+function consoleOf(hosts: HostRecord[], name: string | undefined): { host: string; path: string } {
+  const withConsole = hosts.filter(({ serialLog }) => serialLog);
+  const found = name === undefined ? withConsole : findHosts(hosts, name, "HOST");
+  if (found.length > 1 || (found.length === 0 && hosts.length > 1)) {
+    const names = (found.length > 1 ? found : hosts).map(({ name: one, connection }) =>
+      found.filter((other) => other.name === one).length > 1 ? (connection?.hostId ?? one) : one,
+    );
+    throw new Error(`HOST: name one of the stack's hosts: ${names.join(", ")}`);
+  }
+  const host = found[0] ?? hosts[0];
+  if (!host) throw new Error("the stack has no hosts");
+  if (host.serialLog) return { host: host.name, path: host.serialLog };
+  const elsewhere =
+    host.kind === "bare-metal"
+      ? "it is a machine of its own: look at its screen or its management controller"
+      : undefined;
+  throw new Error(`host ${host.name} has no serial console on this machine${elsewhere ? `; ${elsewhere}` : ""}`);
+}
+
+type Printer = (text: string, isLast?: boolean) => void;
+
+function jsonPrinter(host: string): Printer {
+  let rest = "";
+  return (text, isLast = false) => {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop() ?? "";
+    if (isLast && rest !== "") lines.push(rest);
+    for (const line of lines) writeLine({ host, line: line.replace(/\r$/, "") });
+  };
+}
+
+async function show(
+  file: string,
+  { tail = defaultLines, follow = false }: ConsoleOptions,
+  print: Printer,
+): Promise<void> {
   const handle = await open(file, "r");
   try {
     const decoder = new TextDecoder();
     const text = decoder.decode(await handle.readFile(), { stream: true });
-    process.stdout.write(printable(lastLines(text, lines)));
+    print(lastLines(text, tail), !follow);
     // The file only ever grows; where the reading stopped, the next one goes on.
     while (follow) {
       await sleep(300);
       const more = await handle.readFile();
-      if (more.length > 0) process.stdout.write(printable(decoder.decode(more, { stream: true })));
+      if (more.length > 0) print(decoder.decode(more, { stream: true }));
     }
   } finally {
     await handle.close();

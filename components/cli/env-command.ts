@@ -1,14 +1,17 @@
 /** `palisade env`: for `eval "$(palisade env)"`. */
-import { parseArgs } from "node:util";
-import type { Command } from "./commands.js";
+import { stackOfEnvironment } from "./arguments.js";
 import { pulumiEnvironment, shellLines } from "./environment.js";
+import { type OutputOptions, writeDocument } from "./output.js";
 
-export const envCommand: Command = {
-  usage: "env",
-  help: 'the environment for plain pulumi on this project: eval "$(palisade env)"',
-  async run(args) {
-    parseArgs({ args, options: {} });
-    process.stdout.write(shellLines(pulumiEnvironment()));
-    return 0;
-  },
-};
+/** JSON: each variable and its value; null is one to unset. */
+export function env({ output }: OutputOptions): number {
+  // A name that is none would otherwise stand in every command that follows.
+  stackOfEnvironment();
+  const variables = pulumiEnvironment();
+  if (output === "text") process.stdout.write(shellLines(variables));
+  else {
+    const values = Object.entries(variables).map(([name, value]): [string, string | null] => [name, value ?? null]);
+    writeDocument({ variables: Object.fromEntries(values) });
+  }
+  return 0;
+}

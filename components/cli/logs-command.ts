@@ -1,64 +1,63 @@
 /** `palisade logs`: what a group's containers print. */
-import { parseArgs } from "node:util";
 import { type Agent, withAgent } from "./agent.js";
-import type { Command } from "./commands.js";
-import { readStack, type StackState } from "./stack-state.js";
+import { type OutputOptions, writeLine } from "./output.js";
+import { findHosts, type GroupRecord, readStack, type StackState } from "./stack-state.js";
 import { printable } from "./table.js";
 
-export const logsCommand: Command = {
-  usage: "logs GROUP [CONTAINER] [--follow] [--tail LINES] [--stack STACK]",
-  help: "output of a group's containers",
-  async run(args) {
-    const { values, positionals } = parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        follow: { type: "boolean", short: "f", default: false },
-        tail: { type: "string" },
-        stack: { type: "string" },
-      },
-    });
-    const [name, container] = positionals;
-    if (name === undefined || positionals.length > 2) {
-      process.stderr.write("palisade logs: expected the name of a group, e.g. palisade logs web\n");
-      return 2;
-    }
-    const tailLines = lineCount(values.tail);
-    const group = findGroup(await readStack(values.stack), name);
-    await withAgent(group.connection, async (agent) => {
-      const containers = container === undefined ? await containersOf(agent, name) : [container];
-      const print = async (one: string) => {
-        const prefix = containers.length > 1 ? `[${one}] ` : "";
-        const request = { group: name, container: one, follow: values.follow, tailLines };
-        // A followed log lasts as long as the reader wants: no time-out.
-        const stream = agent.groups.getLogs(request, { timeoutMs: values.follow ? 0 : 60_000 });
-        const writers = { stdout: lineWriter(process.stdout, prefix), stderr: lineWriter(process.stderr, prefix) };
-        for await (const { data, stream: source } of stream)
-          writers[source === "stderr" ? "stderr" : "stdout"].add(data);
-        writers.stdout.end();
-        writers.stderr.end();
-      };
-      if (values.follow) await Promise.all(containers.map(print));
-      else for (const one of containers) await print(one);
-    });
-    return 0;
-  },
-};
-
-/** `--tail` as a number; 0 means everything. */
-export function lineCount(text: string | undefined): number {
-  if (text === undefined) return 0;
-  const count = Number(text);
-  if (!/^\d+$/.test(text) || count < 1 || count > 1_000_000) {
-    throw new Error(`--tail: '${text}' must be a whole number from 1 to 1000000`);
-  }
-  return count;
+/** Options of `palisade logs`. */
+export interface LogsOptions extends OutputOptions {
+  follow?: boolean;
+  tail?: number;
+  host?: string;
+  stack?: string;
 }
 
-function findGroup(state: StackState, name: string) {
-  const group = state.groups.find((one) => one.name === name);
-  if (group) return group;
-  const names = state.groups.map((one) => one.name).join(", ") || "none";
+/** JSON: a line each, `{ group, container, stream, line }`. */
+export async function logs(name: string, container: string | undefined, options: LogsOptions): Promise<number> {
+  const { follow = false, tail: tailLines = 0, output } = options;
+  const group = findGroup(await readStack(options.stack), name, options.host);
+  await withAgent(group.connection, async (agent) => {
+    const present = await containersOf(agent, name);
+    if (container !== undefined && !present.includes(container)) {
+      const names = present.join(", ") || "none";
+      throw new Error(`CONTAINER: '${container}' is no container of the group ${name}; its containers: ${names}`);
+    }
+    const containers = container === undefined ? present : [container];
+    const print = async (one: string) => {
+      const prefix = containers.length > 1 ? `[${one}] ` : "";
+      const writer = (stream: "stdout" | "stderr") =>
+        lineWriter(
+          output === "json"
+            ? (line) => writeLine({ group: name, container: one, stream, line })
+            : (line) => void process[stream].write(`${prefix}${printable(line)}\n`),
+        );
+      const writers = { stdout: writer("stdout"), stderr: writer("stderr") };
+      const request = { group: name, container: one, follow, tailLines };
+      // A followed log lasts as long as the reader wants: no time-out.
+      const stream = agent.groups.getLogs(request, { timeoutMs: follow ? 0 : 60_000 });
+      for await (const { data, stream: source } of stream) writers[source === "stderr" ? "stderr" : "stdout"].add(data);
+      writers.stdout.end();
+      writers.stderr.end();
+    };
+    if (follow) await Promise.all(containers.map(print));
+    else for (const one of containers) await print(one);
+  });
+  return 0;
+}
+
+function findGroup({ groups, hosts }: StackState, name: string, host: string | undefined): GroupRecord {
+  const hostNames = (group: GroupRecord) =>
+    hosts.filter(({ connection }) => connection?.hostId === group.hostId).map((one) => one.name);
+  const hostIds =
+    host === undefined ? undefined : findHosts(hosts, host, "--host").map(({ connection }) => connection?.hostId);
+  const candidates = groups.filter(({ hostId }) => hostIds === undefined || hostIds.includes(hostId));
+  const found = candidates.filter((one) => one.name === name);
+  if (found.length === 1) return found[0]!;
+  if (found.length > 1) {
+    const places = found.flatMap(hostNames).join(", ");
+    throw new Error(`GROUP: '${name}' is on several hosts: ${places}; name one with --host`);
+  }
+  const names = candidates.map((one) => one.name).join(", ") || "none";
   throw new Error(`GROUP: '${name}' is no group of the stack; its groups: ${names}`);
 }
 
@@ -67,11 +66,10 @@ async function containersOf(agent: Agent, group: string): Promise<string[]> {
   return answer.group?.spec?.containers.map(({ name }) => name) ?? [];
 }
 
-/** Writes whole lines, safe for a terminal. */
-function lineWriter(output: NodeJS.WritableStream, prefix: string) {
+/** Gathers whole lines. */
+function lineWriter(write: (line: string) => void) {
   const decoder = new TextDecoder();
   let rest = "";
-  const write = (line: string) => output.write(`${prefix}${printable(line)}\n`);
   return {
     add(data: Uint8Array) {
       const lines = (rest + decoder.decode(data, { stream: true })).split("\n");
@@ -79,6 +77,7 @@ function lineWriter(output: NodeJS.WritableStream, prefix: string) {
       lines.forEach(write);
     },
     end() {
+      rest += decoder.decode();
       if (rest !== "") write(rest);
     },
   };

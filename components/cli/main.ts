@@ -1,12 +1,12 @@
 /** The command `palisade`. */
-import { run } from "./commands.js";
+import { runToEnd } from "./commands.js";
 
-void run(process.argv.slice(2)).then(
-  (exitCode) => {
-    process.exitCode = exitCode;
-  },
-  (error: unknown) => {
-    process.stderr.write(`palisade: ${error instanceof Error ? error.message : String(error)}\n`);
-    process.exitCode = 1;
-  },
-);
+// Whoever reads our output may stop, as `head` does.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(0);
+});
+
+void runToEnd(process.argv.slice(2)).then((exitCode) => {
+  process.exitCode = exitCode;
+});

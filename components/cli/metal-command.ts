@@ -1,7 +1,6 @@
 /** `palisade metal`: the steps of an installation on bare metal that need the operator's keys. `BareMetalHost` runs them. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { text } from "node:stream/consumers";
-import { parseArgs } from "node:util";
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import {
@@ -18,56 +17,90 @@ import type { Connection as SshConnection } from "../provider/command/ssh.js";
 import { authenticatedVariables } from "../provider/firmware/authenticated-variables.js";
 import { factsOf } from "../provider/hypervisor/observation.js";
 import { withAgent } from "./agent.js";
-import type { Command } from "./commands.js";
+import { type OutputOptions, writeDocument } from "./output.js";
 import type { Connection } from "./stack-state.js";
 
-export const metalCommand: Command = {
-  usage: "metal firmware-keys|sign|start [--keys DIR]",
-  help: "steps of a bare-metal installation; BareMetalHost runs them",
-  async run(args) {
-    const { values, positionals } = parseArgs({
-      args,
-      allowPositionals: true,
-      options: { keys: { type: "string" } },
-    });
-    const keys = path.resolve(values.keys ?? defaultKeysDirectory());
-    const step = positionals.length === 1 ? steps[positionals[0] as keyof typeof steps] : undefined;
-    if (!step) {
-      process.stderr.write(`palisade metal: expected one of ${Object.keys(steps).join(", ")}\n`);
-      return 2;
-    }
-    process.stdout.write(await step(keys));
-    return 0;
-  },
-};
+/** Options of every step. */
+export interface MetalOptions {
+  /** Default: that of the operator's home. */
+  keys?: string;
+}
 
-const steps = {
-  /** Lines of name, GUID, where the content begins, and base64. */
-  "firmware-keys": async (keys: string): Promise<string> =>
-    (await authenticatedVariables(keys))
-      .map(({ name, guid, contentOffset, data }) => `${name} ${guid} ${contentOffset} ${data.toString("base64")}\n`)
-      .join(""),
+/** Lines of name, GUID, where the content begins, and base64. JSON: `{ variables }` with the same. */
+export async function firmwareKeys({ keys, output }: MetalOptions & OutputOptions): Promise<number> {
+  const variables = await authenticatedVariables(keys ?? defaultKeysDirectory());
+  const shown = variables.map(({ data, ...variable }) => ({ ...variable, data: data.toString("base64") }));
+  if (output === "json") writeDocument({ variables: shown });
+  else
+    for (const { name, guid, contentOffset, data } of shown)
+      process.stdout.write(`${name} ${guid} ${contentOffset} ${data}\n`);
+  return 0;
+}
 
-  /** An EnrollmentRequest on standard input; prints the EnrollmentResponse. */
-  sign: async (keys: string): Promise<string> => {
-    const request = fromJsonString(EnrollmentRequestSchema, await text(process.stdin), { ignoreUnknownFields: true });
-    const files = hostKeyFiles.certificateAuthority;
-    const authority = await readAuthority({
-      certificateFile: path.join(keys, files.certificateFile),
-      keyFile: path.join(keys, files.keyFile),
-    });
-    const response = create(EnrollmentResponseSchema, {
-      certificateChain: await signHostCertificate(authority, request.hostId, request.certificateRequest),
-      certificateAuthority: authority.certificate,
-      signerTime: timestampNow(),
-    });
-    return toJsonString(EnrollmentResponseSchema, response);
-  },
+/** An EnrollmentRequest on standard input; prints the EnrollmentResponse. */
+export async function sign({ keys = defaultKeysDirectory() }: MetalOptions): Promise<number> {
+  const request = await fromInput("EnrollmentRequest", (input) =>
+    fromJsonString(EnrollmentRequestSchema, input, { ignoreUnknownFields: true }),
+  );
+  for (const field of ["hostId", "certificateRequest"] as const) {
+    if (request[field] === "") throw new Error(`standard input: ${field}: is missing from the EnrollmentRequest`);
+  }
+  const files = hostKeyFiles.certificateAuthority;
+  const authority = await readAuthority({
+    certificateFile: path.join(keys, files.certificateFile),
+    keyFile: path.join(keys, files.keyFile),
+  });
+  const response = create(EnrollmentResponseSchema, {
+    certificateChain: await signHostCertificate(authority, request.hostId, request.certificateRequest),
+    certificateAuthority: authority.certificate,
+    signerTime: timestampNow(),
+  });
+  process.stdout.write(toJsonString(EnrollmentResponseSchema, response));
+  return 0;
+}
 
-  /** A StartRequest on standard input; prints the integrity facts of the host that then runs. */
-  start: async (): Promise<string> =>
-    JSON.stringify(await start(JSON.parse(await text(process.stdin)) as StartRequest)),
-};
+/** A StartRequest on standard input; prints the integrity facts of the host that then runs. */
+export async function start(): Promise<number> {
+  const request = await fromInput("StartRequest", readStartRequest);
+  process.stdout.write(JSON.stringify(await startHost(request)));
+  return 0;
+}
+
+async function fromInput<T>(name: string, read: (input: string) => T): Promise<T> {
+  const input = await text(process.stdin);
+  try {
+    return read(input);
+  } catch (error) {
+    throw new Error(`standard input: expected the JSON of a ${name}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function readStartRequest(input: string): StartRequest {
+  const request = JSON.parse(input) as Partial<StartRequest> | null;
+  const isRecord = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value);
+  const requireText = (path: string, value: unknown) => {
+    if (typeof value !== "string" || value === "") throw new Error(`${path}: a text is expected`);
+  };
+  if (!isRecord(request)) throw new Error("an object is expected");
+  const { ssh, connection, seconds } = request!;
+  if (!isRecord(ssh)) throw new Error("ssh: an object is expected");
+  requireText("ssh.host", ssh!.host);
+  if (!isRecord(connection)) throw new Error("connection: an object is expected");
+  for (const field of [
+    "hostId",
+    "endpoint",
+    "certificateAuthority",
+    "clientCertificateFile",
+    "clientKeyFile",
+  ] as const) {
+    requireText(`connection.${field}`, connection![field]);
+  }
+  // The id becomes a word of a script.
+  if (!/^[A-Za-z0-9-]+$/.test(connection!.hostId))
+    throw new Error("connection.hostId: letters, digits and '-' are expected");
+  if (typeof seconds !== "number" || !(seconds > 0)) throw new Error("seconds: a number above 0 is expected");
+  return request as StartRequest;
+}
 
 export interface StartRequest {
   /** The rescue system. */
@@ -89,7 +122,7 @@ sync
  * Starts the installed host: reboots the rescue system unless the host is there already, and waits until its agent answers with the
  * identity that was enrolled. Repeated after whatever interruption, it does what is left.
  */
-async function start({ ssh, connection, seconds }: StartRequest) {
+async function startHost({ ssh, connection, seconds }: StartRequest) {
   const deadline = Date.now() + seconds * 1000;
   const quiet = operation(deadline);
   let isRebooting = false;

@@ -3,29 +3,26 @@ import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdir, rename, rm, symlink } from "node:fs/promises";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { cacheDirectory, packageRoot } from "../internal/directories.js";
-import type { Command } from "./commands.js";
+import { type OutputOptions, writeDocument } from "./output.js";
 
-export const patchToolsCommand: Command = {
-  usage: "patch-tools [--directory DIR]",
-  help: "builds what PatchedImage runs (Trivy, Copa, BuildKit) and links it into a folder for PATH; needs Go",
-  async run(args) {
-    const { values } = parseArgs({ args, options: { directory: { type: "string" } } });
-    const directory = path.resolve(values.directory ?? path.join(cacheDirectory(), "patch-tools"));
-    const tools = listTools(path.join(packageRoot(), "tools"));
-    await demandGo();
-    await mkdir(directory, { recursive: true });
-    for (const { module, program, command, title } of tools) {
-      process.stderr.write(`building ${title}\n`);
-      const folder = (await output("bash", [path.join(packageRoot(), "tools/go-tool.sh"), module])).trim();
-      await link(path.join(folder, program), path.join(directory, command));
-    }
-    process.stderr.write(`linked into ${directory}: ${tools.map(({ command }) => command).join(", ")}\n`);
-    process.stdout.write(`export PATH="${directory}:$PATH"\n`);
-    return 0;
-  },
-};
+/** JSON: the folder for PATH, and the commands in it. */
+export async function patchTools(options: OutputOptions & { directory?: string }): Promise<number> {
+  const directory = options.directory ?? path.join(cacheDirectory(), "patch-tools");
+  const tools = listTools(path.join(packageRoot(), "tools"));
+  await requireGo();
+  await mkdir(directory, { recursive: true });
+  for (const { module, program, command, title } of tools) {
+    process.stderr.write(`building ${title}\n`);
+    const folder = (await output("bash", [path.join(packageRoot(), "tools/go-tool.sh"), module])).trim();
+    await link(path.join(folder, program), path.join(directory, command));
+  }
+  const commands = tools.map(({ command }) => command);
+  process.stderr.write(`linked into ${directory}: ${commands.join(", ")}\n`);
+  if (options.output === "json") writeDocument({ directory, commands });
+  else process.stdout.write(`export PATH="${directory.replaceAll(/["$`\\]/g, "\\$&")}:$PATH"\n`);
+  return 0;
+}
 
 /** Folder of the pin, program that is built there, command that it becomes, what it is. */
 export interface PatchTool {
@@ -46,10 +43,10 @@ export function listTools(folder: string): PatchTool[] {
     });
 }
 
-async function demandGo(): Promise<void> {
+async function requireGo(): Promise<void> {
   await output("go", ["version"]).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT") throw error;
-    throw new Error("palisade patch-tools: needs Go on PATH, version 1.26 or newer: https://go.dev/doc/install");
+    throw new Error("needs Go on PATH, version 1.26 or newer: https://go.dev/doc/install");
   });
 }
 

@@ -1,43 +1,48 @@
 /** `palisade reap`: the end of what tests left behind. */
-import { parseArgs } from "node:util";
 import { isRunning, listEphemeralMarkers, readEphemeralMarker } from "../internal/ephemeral.js";
-import type { Command } from "./commands.js";
+import { type OutputOptions, writeDocument } from "./output.js";
 import { reapStack } from "./reap.js";
 
-export const reapCommand: Command = {
-  usage: "reap [--kept] [--id ID] [--when-runner-ends ID]",
-  help: "destroys the ephemeral stacks whose test runner has ended; --kept: also those kept after a failure",
-  async run(args) {
-    const { values } = parseArgs({
-      args,
-      options: {
-        kept: { type: "boolean", default: false },
-        id: { type: "string" },
-        "when-runner-ends": { type: "string" },
-      },
-    });
-    const waitsFor = values["when-runner-ends"];
-    if (waitsFor !== undefined) {
-      await endOfInput();
-      if (!readEphemeralMarker(waitsFor) || readEphemeralMarker(waitsFor)?.kept) return 0;
+/** Options of `palisade reap`. */
+export interface ReapOptions extends OutputOptions {
+  kept?: boolean;
+  id?: string;
+  whenRunnerEnds?: string;
+}
+
+/** JSON: the ids of the stacks that were removed, and those that were not, with the reason. */
+export async function reap({
+  kept = false,
+  id: named,
+  whenRunnerEnds: waitsFor,
+  output,
+}: ReapOptions): Promise<number> {
+  if (waitsFor !== undefined) {
+    await endOfInput();
+    if (!readEphemeralMarker(waitsFor) || readEphemeralMarker(waitsFor)?.kept) return 0;
+  }
+  const one = named ?? waitsFor;
+  const ids =
+    one === undefined
+      ? listEphemeralMarkers()
+          .filter((marker) => !isRunning(marker.runner) && (kept || !marker.kept))
+          .map(({ id }) => id)
+      : [one];
+  const destroyed: string[] = [];
+  const failed: { id: string; error: string }[] = [];
+  const say = (line: string) => void (output === "json" ? process.stderr : process.stdout).write(`${line}\n`);
+  for (const id of ids) {
+    try {
+      await reapStack(id, say);
+      destroyed.push(id);
+    } catch (error) {
+      failed.push({ id, error: (error as Error).message });
+      process.stderr.write(`palisade reap: ${id}: ${(error as Error).message}\nRun \`palisade reap\` again.\n`);
     }
-    const named = values.id ?? waitsFor;
-    const ids =
-      named === undefined
-        ? listEphemeralMarkers()
-            .filter(({ runner, kept }) => !isRunning(runner) && (values.kept || !kept))
-            .map(({ id }) => id)
-        : [named];
-    let failed = 0;
-    for (const id of ids) {
-      await reapStack(id, (line) => process.stdout.write(`${line}\n`)).catch((error: Error) => {
-        failed++;
-        process.stderr.write(`palisade reap: ${id}: ${error.message}\nRun \`palisade reap\` again.\n`);
-      });
-    }
-    return failed === 0 ? 0 : 1;
-  },
-};
+  }
+  if (output === "json") writeDocument({ destroyed, failed });
+  return failed.length === 0 ? 0 : 1;
+}
 
 /** Whoever holds the other end of standard input has ended, however it did. */
 async function endOfInput(): Promise<void> {

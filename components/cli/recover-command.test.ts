@@ -57,3 +57,14 @@ it("needs a project", async () => {
   vi.spyOn(process, "cwd").mockReturnValue("/proc");
   await expect(run(["recover"])).rejects.toThrow(/there is no Pulumi\.yaml in \/proc or above/);
 });
+
+it("says as JSON what it did", async () => {
+  let stdout = "";
+  vi.spyOn(process.stdout, "write").mockImplementation((text) => ((stdout += String(text)), true));
+  vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  writeLock(2 ** 22 + 1);
+  expect(await run(["recover", "--stack", "dev", "-o", "json"])).toBe(0);
+  const report = JSON.parse(stdout);
+  expect(report).toMatchObject({ backend: path.join(folder, "back end"), project: "shop", stack: "dev" });
+  expect(report.messages).toEqual([expect.stringContaining("lock"), expect.stringContaining("cut off")]);
+});

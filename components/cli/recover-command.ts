@@ -3,28 +3,30 @@ import { execFile, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs, promisify } from "node:util";
+import { promisify } from "node:util";
 import * as v from "valibot";
 import { decode, object } from "../shared/decode.js";
 import { packageRoot } from "../internal/directories.js";
-import type { Command } from "./commands.js";
-import { pulumiEnvironment } from "./environment.js";
+import { stackOfEnvironment } from "./arguments.js";
+import { type OutputOptions, writeDocument } from "./output.js";
 
-export const recoverCommand: Command = {
-  usage: "recover [--stack NAME]",
-  help: "after a killed pulumi, on a file backend: clears its stale lock, repairs a state file that was cut off",
-  async run(args) {
-    const { values } = parseArgs({ args, options: { stack: { type: "string" } } });
-    const stack = values.stack ?? pulumiEnvironment()["PULUMI_STACK"]!;
-    const target = [await backendFolder(), projectName(), stack];
-    // What a living Pulumi is at work on is not touched.
-    for (const tool of ["stack-lock", "stack-checkpoint"]) {
-      const exitCode = await runTool(tool, target);
-      if (exitCode !== 0) return exitCode;
-    }
-    return 0;
-  },
-};
+/** JSON: backend, project and stack, and what was done, in words; nothing when there was nothing to do. */
+export async function recover(options: OutputOptions & { stack?: string }): Promise<number> {
+  const stack = options.stack ?? stackOfEnvironment();
+  const project = projectName();
+  const backend = await backendFolder();
+  const messages: string[] = [];
+  let exitCode = 0;
+  // What a living Pulumi is at work on is not touched.
+  for (const tool of ["stack-lock", "stack-checkpoint"]) {
+    const ended = await runTool(tool, [backend, project, stack], options.output);
+    messages.push(...ended.messages);
+    exitCode = ended.exitCode;
+    if (exitCode !== 0) break;
+  }
+  if (options.output === "json") writeDocument({ backend, project, stack, messages });
+  return exitCode;
+}
 
 /** The folder of the backend on which plain `pulumi` works here. */
 async function backendFolder(): Promise<string> {
@@ -66,12 +68,27 @@ function projectName(): string {
   }
 }
 
-/** @returns its exit code. */
-function runTool(tool: string, args: string[]): Promise<number> {
+/** Runs one of the tools. What it says is shown as it comes, and returned. */
+function runTool(
+  tool: string,
+  args: string[],
+  output: OutputOptions["output"],
+): Promise<{ exitCode: number; messages: string[] }> {
   return new Promise((resolve, reject) => {
     const script = path.join(packageRoot(), "tools", `${tool}.mjs`);
-    const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "inherit", "inherit"] });
+    const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+    let words = "";
+    for (const stream of ["stdout", "stderr"] as const) {
+      child[stream].setEncoding("utf8").on("data", (chunk: string) => {
+        words += chunk;
+        // Standard output is for the JSON alone.
+        process[output === "json" ? "stderr" : stream].write(chunk);
+      });
+    }
     child.once("error", reject);
-    child.once("close", (code) => resolve(code ?? 1));
+    child.once("close", (code) => {
+      const lines = words.split("\n").filter((line) => line !== "");
+      resolve({ exitCode: code ?? 1, messages: lines.map((line) => line.replace(/^palisade: /, "")) });
+    });
   });
 }

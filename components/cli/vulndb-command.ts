@@ -1,44 +1,39 @@
 /** `palisade vulndb`: the vulnerability database that images are scanned with, made from Debian's own changelogs. */
-import path from "node:path";
-import { parseArgs } from "node:util";
 import { cacheDirectory } from "../internal/directories.js";
 import { buildDatabase } from "../provider/patching/database-builder.js";
 import { defaultDatabaseDirectory, findDatabase, type Database } from "../provider/patching/database.js";
 import { PropertyError } from "../provider/resource.js";
-import type { Command } from "./commands.js";
+import { type OutputOptions, writeDocument } from "./output.js";
 
-export const vulndbCommand: Command = {
-  usage:
-    "vulndb build [--suite NAME] [--directory DIR] [--if-absent] PACKAGE... | vulndb show [--directory DIR] [--json]",
-  help: "the vulnerability database, from the changelogs of a Debian suite's packages",
-  async run(args) {
-    const { values, positionals } = parseArgs({
-      args,
-      allowPositionals: true,
-      options: {
-        suite: { type: "string", default: "trixie" },
-        directory: { type: "string" },
-        "if-absent": { type: "boolean", default: false },
-        json: { type: "boolean", default: false },
-      },
-    });
-    const [action, ...packages] = positionals;
-    const directory = path.resolve(values.directory ?? defaultDatabaseDirectory(cacheDirectory()));
-    if (action === "show" && packages.length === 0) {
-      process.stdout.write(summary(await findDatabase(directory), values.json));
-      return 0;
-    }
-    if (action !== "build" || packages.length === 0) {
-      process.stderr.write("palisade vulndb: expected build PACKAGE... or show, e.g. palisade vulndb build nginx\n");
-      return 2;
-    }
-    if (values["if-absent"] && (await isThere(directory))) return 0;
+/** Options of both. */
+export interface VulndbOptions extends OutputOptions {
+  /** Default: in the cache. */
+  directory?: string;
+}
+
+export interface VulndbBuildOptions extends VulndbOptions {
+  suite: string;
+  ifAbsent?: boolean;
+}
+
+const directoryOf = ({ directory }: VulndbOptions) => directory ?? defaultDatabaseDirectory(cacheDirectory());
+
+/** JSON: folder, digest, and what the database covers. */
+export async function showDatabase(options: VulndbOptions): Promise<number> {
+  show(await findDatabase(directoryOf(options)), options);
+  return 0;
+}
+
+/** Prints what {@link showDatabase} prints. */
+export async function buildVulnerabilityDatabase(packages: string[], options: VulndbBuildOptions): Promise<number> {
+  const directory = directoryOf(options);
+  if (!options.ifAbsent || !(await isThere(directory))) {
     const status = (message: string) => void process.stderr.write(`${message}\n`);
-    await buildDatabase({ suite: values.suite, packages }, directory, cacheDirectory(), status);
-    process.stdout.write(summary(await findDatabase(directory), values.json));
-    return 0;
-  },
-};
+    await buildDatabase({ suite: options.suite, packages }, directory, cacheDirectory(), status);
+  } else if (options.output === "text") return 0;
+  show(await findDatabase(directory), options);
+  return 0;
+}
 
 async function isThere(directory: string): Promise<boolean> {
   try {
@@ -50,13 +45,13 @@ async function isThere(directory: string): Promise<boolean> {
   }
 }
 
-function summary({ directory, digest, description }: Database, asJson: boolean): string {
-  if (asJson) return `${JSON.stringify({ directory, digest, ...description }, undefined, 2)}\n`;
+function show({ directory, digest, description }: Database, { output }: OutputOptions): void {
+  if (output === "json") return writeDocument({ directory, digest, ...description });
   const lines = [`database   ${directory}`, `digest     ${digest}`];
   if (description) {
     const { suite, packages, covers, advisories, builtAt } = description;
     lines.push(`suite      ${suite}, for ${packages.join(", ")}: ${covers.length} source packages`);
     lines.push(`fixes      ${advisories} vulnerabilities that some version fixes`, `made       ${builtAt}`);
   }
-  return `${lines.join("\n")}\n`;
+  process.stdout.write(`${lines.join("\n")}\n`);
 }

@@ -302,10 +302,25 @@ export interface Agents {
    */
   isStopped(hostId: string): Promise<boolean>;
   /**
+   * What a host of this machine that boots just now is at; undefined for one that does not boot, or has not shown a sign of life for so
+   * long that it will not come, and for every host elsewhere.
+   */
+  boot(hostId: string): Promise<BootProgress | undefined>;
+  /**
    * Notes what a host that is proved to be stopped has to lose: its disk keeps it, so it is removed at the next start, whichever machine
    * that is. False, and nothing is noted, for every other host.
    */
   removeAtStart(hostId: string, thing: HostedThing): Promise<boolean>;
+}
+
+/** A boot that goes on. */
+export interface BootProgress {
+  /** What the console shows, e.g. `kernel`. */
+  phase: string;
+  /** Since the machine was started. */
+  seconds: number;
+  /** How long it may be waited for, in milliseconds from when it was first seen. */
+  patience: number;
 }
 
 /** What was declared to a host and lies on its state disk. A host has one network policy, without a name. */

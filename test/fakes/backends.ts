@@ -12,6 +12,7 @@ import {
   type AgentClient,
   type Agents,
   type Backends,
+  type BootProgress,
   type ChannelPublication,
   type Channels,
   type ChannelSpec,
@@ -222,7 +223,7 @@ class FakeHypervisor implements Hypervisor {
       serialLog: `/fake/${thing.id}/serial.log`,
       bootSeconds: 1,
       connection,
-      ...(stopped ? {} : { integrity: facts }),
+      ...(stopped ? {} : { integrity: { ...facts, ...(thing.observed["facts"] as Partial<IntegrityFacts>) } }),
     };
   }
 }
@@ -517,7 +518,12 @@ class FakeAgent implements AgentClient {
     for (const machine of this.world.list<VirtualMachineSpec>("virtual-machines")) {
       if (!this.connection.endpoint.endsWith(machine.id)) continue;
       if (machine.observed["foreign"]) throw new ForeignHostError(`${this.connection.hostId}: another host answers`);
-      if (machine.observed["unreachable"] || machine.observed["powerState"] === "stopped") break;
+      if (
+        machine.observed["bootPolls"] ||
+        machine.observed["unreachable"] ||
+        machine.observed["powerState"] === "stopped"
+      )
+        break;
       return;
     }
     throw new UnreachableHostError(
@@ -615,7 +621,7 @@ class FakeAgent implements AgentClient {
           imageDigest: container.image,
           reason: refused ? "ImageRefused" : crashing ? "CrashLoopBackOff" : "",
           exitCode: crashing ? 1 : 0,
-          restartCount: crashing ? restarts : 0,
+          restartCount: crashing ? restarts : Number(thing.observed["restarts"] ?? 0),
         })),
       },
     });
@@ -770,6 +776,18 @@ class FakeAgents implements Agents {
       if (observed?.connection?.hostId === hostId) return observed.connection;
     }
     return undefined;
+  }
+
+  /** A machine with `bootPolls` boots until it was asked that often. */
+  async boot(hostId: string): Promise<BootProgress | undefined> {
+    const disk = this.world.list<StateDiskSpec>("state-disks").find(({ observed }) => observed["hostId"] === hostId);
+    const machine = this.world
+      .list<VirtualMachineSpec>("virtual-machines")
+      .find(({ spec }) => spec.stateDiskId === disk?.id);
+    const polls = Number(machine?.observed["bootPolls"] ?? 0);
+    if (!machine || polls === 0) return undefined;
+    this.world.put("virtual-machines", { ...machine, observed: { ...machine.observed, bootPolls: polls - 1 } });
+    return { phase: "kernel", seconds: 10 - polls, patience: 60_000 };
   }
 
   async isStopped(hostId: string): Promise<boolean> {

@@ -1,5 +1,5 @@
 /** Agents of hosts, with care for the certificates of those that run on this machine, and of others whose authority is here. */
-import type { AgentClient, Agents, HostConnection, HostedThing } from "../backends.js";
+import type { AgentClient, Agents, BootProgress, HostConnection, HostedThing } from "../backends.js";
 import { HostAgentClient } from "./client.js";
 import { authorityBeside, renewIfDue } from "./renewal.js";
 
@@ -15,6 +15,8 @@ export interface KnownHost extends StoppedHost {
   certificateAuthority: { certificateFile: string; keyFile: string };
   /** Whether its machine runs, as its hypervisor says. */
   powerState(): Promise<"running" | "stopped">;
+  /** What its boot is at; undefined when it does not boot. */
+  boot(): Promise<BootProgress | undefined>;
   /** Answers the host's request for a certificate; false when it makes none soon. */
   reenroll(): Promise<boolean>;
 }
@@ -45,6 +47,10 @@ export class LocalAgents implements Agents {
 
   async find(hostId: string): Promise<HostConnection | undefined> {
     return (await this.directory.findHost(hostId))?.connection;
+  }
+
+  async boot(hostId: string): Promise<BootProgress | undefined> {
+    return (await this.directory.findHost(hostId))?.boot();
   }
 
   async isStopped(hostId: string): Promise<boolean> {

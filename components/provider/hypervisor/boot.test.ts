@@ -7,7 +7,7 @@ import { GetHostResponseSchema } from "../../../hosts/api/gen/palisade/agent/v1/
 import { ForeignHostError, UnreachableHostError } from "../backends.js";
 import { testOperation, withFolder } from "../ownership/testing.js";
 import { bounded } from "../ownership/time.js";
-import { StalledBootError, untilReady, type BootingMachine } from "./boot.js";
+import { bootPatience, StalledBootError, untilReady, type BootingMachine } from "./boot.js";
 
 const lines = (count: number) => Array.from({ length: count }, (_, index) => `console line ${index + 1}.`).join("\n");
 
@@ -102,5 +102,20 @@ describe("a boot", () => {
       const shown = seen.status.map((line) => line.replace(/ \(\d+ s\)$/, ""));
       expect(shown).toEqual(["booting: starting", "booting: firmware", "agent: starting containerd"]);
     });
+  });
+});
+
+describe("a machine that runs and does not answer", () => {
+  const minute = 60_000;
+  it.each<[string, Partial<Parameters<typeof bootPatience>[0]>, number]>([
+    ["was just started, before the console says anything", { age: 1000, silence: 9 * minute }, 15 * minute],
+    ["boots, with a console that is quiet for a while", { age: 6 * minute, silence: 3 * minute }, 15 * minute],
+    ["boots under KVM, which is never quiet for that long", { age: 6 * minute, silence: 3 * minute, stall: minute }, 0],
+    ["hangs in its boot", { age: 6 * minute, silence: 5 * minute }, 0],
+    ["has booted for longer than any host", { age: 20 * minute, silence: minute }, 0],
+    ["was ready, and is silent", { age: 2 * minute, silence: minute, hasBooted: true }, 0],
+    ["was ready, and starts again from inside", { age: 60 * minute, silence: 1000, hasBooted: true }, 2 * minute],
+  ])("%s", (_name, signs, expected) => {
+    expect(bootPatience({ age: 0, silence: 0, hasBooted: false, stall: 4 * minute, ...signs })).toBe(expected);
   });
 });

@@ -29,6 +29,35 @@ export interface BootingMachine {
   askAgent(): Promise<GetHostResponse | undefined>;
 }
 
+/** A boot takes at most this long, milliseconds: as the creation of a machine. */
+const longestBoot = 900_000;
+/** A start from inside, of which only the console tells; a console may also be busy for other reasons. */
+const longestRestart = 120_000;
+/** A host that has been ready and starts again from inside writes to its console at least this often, milliseconds. */
+const consoleInterval = 30_000;
+
+/** What is known of a machine that runs and whose agent does not answer; all in milliseconds. */
+export interface SignsOfBoot {
+  /** Since QEMU was started. */
+  age: number;
+  /** Since the console was written to. */
+  silence: number;
+  /** Whether the host has been ready since that start. */
+  hasBooted: boolean;
+  /** Silence after which a boot counts as stalled. */
+  stall: number;
+}
+
+/**
+ * How long a host that does not answer may be waited for because it boots, in milliseconds from when that was first seen; 0 when it
+ * does not boot.
+ */
+export function bootPatience({ age, silence, hasBooted, stall }: SignsOfBoot): number {
+  // The start itself is a sign of life.
+  if (!hasBooted && age < longestBoot && Math.min(age, silence) < stall) return longestBoot;
+  return silence < consoleInterval ? longestRestart : 0;
+}
+
 /** Lines of the console that an error carries. */
 const errorLines = 15;
 

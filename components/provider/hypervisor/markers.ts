@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { HostedThing, PublishedPort, StateDiskSpec, VirtualMachineSpec } from "../backends.js";
 import { MarkerStore, type Marker } from "../ownership/marker.js";
+import type { ProcessIdentity } from "../ownership/process.js";
 import type { Accelerator } from "./qemu/accelerator.js";
 
 export interface StateDiskDetails {
@@ -35,6 +36,8 @@ export interface VirtualMachineDetails {
   hostId?: string;
   /** Of the last start, until the agent was ready. */
   bootSeconds?: number;
+  /** The QEMU whose host was ready; another one has not booted to its end yet. */
+  booted?: ProcessIdentity;
 }
 
 export type StateDiskMarker = Marker<StateDiskSpec, StateDiskDetails>;

@@ -8,6 +8,7 @@ import { discoverHostId } from "../agent-client/transport.js";
 import {
   removeHosted,
   UnreachableHostError,
+  type BootProgress,
   type HostedThing,
   type IntegrityFacts,
   type Operation,
@@ -16,11 +17,13 @@ import {
 } from "../backends.js";
 import { readAuthority, type Authority } from "../certificates/authority.js";
 import { describe, imageDirectory } from "../host-images/store.js";
-import { idFor } from "../ownership/marker.js";
+import { idFor, processOf } from "../ownership/marker.js";
 import { PortReservations } from "../ownership/ports.js";
+import { ageSeconds, isAlive } from "../ownership/process.js";
 import { textFrom } from "../ownership/tail.js";
 import { sleep, within } from "../ownership/time.js";
-import { StalledBootError, untilReady } from "./boot.js";
+import { phaseOf } from "./boot-phases.js";
+import { bootPatience, StalledBootError, untilReady } from "./boot.js";
 import { EnrollmentServer, type EnrollmentOptions } from "./enrollment.js";
 import type { HypervisorMarkers, VirtualMachineMarker } from "./markers.js";
 import { connectionOf, factsOf, observedMachine } from "./observation.js";
@@ -38,10 +41,11 @@ const stallMilliseconds: Record<Accelerator, number> = { kvm: 60_000, tcg: 240_0
 /** Statuses of QEMU with a guest that runs or soon will. */
 const liveStatuses = new Set(["running", "paused", "prelaunch", "inmigrate", "suspended", "debug", "save-vm"]);
 
+/** Of the end of the console, for the phase that a boot has reached. */
+const consoleBytes = 4096;
+
 /** While a host boots, an answer comes soon or not on this connection. */
 const askMilliseconds = 3000;
-
-const timeLeft = (milliseconds: number) => Date.now() + milliseconds;
 
 export class VirtualMachines implements HostDirectory {
   private readonly power: Power;
@@ -129,6 +133,7 @@ export class VirtualMachines implements HostDirectory {
       connection,
       certificateAuthority,
       powerState: () => this.powerState(marker),
+      boot: () => this.bootProgress(marker),
       removeAtStart: (thing) => this.changeRemovals(marker.spec.stateDiskId, (due) => [...due, thing]),
       reenroll: () => this.reenroll(marker),
     };
@@ -281,6 +286,8 @@ export class VirtualMachines implements HostDirectory {
         continue;
       }
       if (starts) marker.details.bootSeconds = Math.round((Date.now() - begin) / 100) / 10;
+      const qemu = processOf(marker, "qemu");
+      if (qemu) marker.details.booted = qemu;
       await this.markers.machines.write(marker);
       await this.removeWhatIsDue(op, marker);
       return;
@@ -478,24 +485,41 @@ export class VirtualMachines implements HostDirectory {
       });
     }
     if (!size) return observedMachine(marker, serialLog, undefined);
-    const integrity = await this.integrity(marker, serialLog);
+    const integrity = await this.integrity(marker);
     return observedMachine(marker, serialLog, { ...size, ...(integrity ? { integrity } : {}) });
   }
 
-  /** Facts from the agent. A host that is just booting, as its console shows, is waited for. */
-  private async integrity(marker: VirtualMachineMarker, serialLog: string): Promise<IntegrityFacts | undefined> {
+  /** What a machine that boots just now is at: after its start, or after one from inside, of which only the console tells. */
+  private async bootProgress(marker: VirtualMachineMarker): Promise<BootProgress | undefined> {
+    const qemu = processOf(marker, "qemu");
+    if (!qemu || !(await isAlive(qemu))) return undefined;
+    const serialLog = this.power.file(marker, "serialLog");
+    const written = (await stat(serialLog).catch(() => undefined))?.mtimeMs ?? 0;
+    const { booted, started } = marker.details;
+    const patience = bootPatience({
+      age: ageSeconds(qemu) * 1000,
+      silence: Math.max(0, Date.now() - written),
+      hasBooted: booted?.pid === qemu.pid && booted.startTime === qemu.startTime,
+      stall: stallMilliseconds[started?.accelerator ?? "tcg"],
+    });
+    if (patience === 0) return undefined;
+    const { text } = await textFrom(serialLog, 0, consoleBytes);
+    return { phase: phaseOf(text) ?? "starting", seconds: Math.round(ageSeconds(qemu)), patience };
+  }
+
+  /** Facts from the agent. A host that is just booting is waited for. */
+  private async integrity(marker: VirtualMachineMarker): Promise<IntegrityFacts | undefined> {
     const client = await this.client(marker);
     if (!client) return undefined;
-    const end = timeLeft(120_000);
+    const began = Date.now();
     try {
       for (;;) {
         try {
           const host = await client.getHost();
           return factsOf(await client.getIntegrity(), host.kernelVersion);
         } catch (error) {
-          const written = (await stat(serialLog).catch(() => undefined))?.mtimeMs ?? 0;
-          const booting = Date.now() - written < 30_000;
-          if (!(error instanceof UnreachableHostError) || !booting || Date.now() > end) throw error;
+          const boot = error instanceof UnreachableHostError ? await this.bootProgress(marker) : undefined;
+          if (!boot || Date.now() - began >= boot.patience) throw error;
           await sleep(1000);
         }
       }

@@ -1,6 +1,7 @@
 /** Long-lived processes: started in sessions of their own, known by more than their pid, ended with care. */
 import { spawn } from "node:child_process";
 import { open, readFile, readdir, readlink, realpath } from "node:fs/promises";
+import { uptime } from "node:os";
 import { basename } from "node:path";
 import { isAbsent } from "./atomic-file.js";
 import { bootId } from "./machine.js";
@@ -40,6 +41,14 @@ export async function isAlive(identity: ProcessIdentity | undefined): Promise<bo
   if (!identity || identity.bootId !== (await bootId())) return false;
   const found = await status(identity.pid);
   return found !== undefined && found.startTime === identity.startTime && !"ZX".includes(found.state);
+}
+
+/** Of the times in /proc, by its manual page; on every architecture that we run on. */
+const ticksPerSecond = 100;
+
+/** For how long a process runs that is alive. */
+export function ageSeconds({ startTime }: ProcessIdentity): number {
+  return Math.max(0, uptime() - Number(startTime) / ticksPerSecond);
 }
 
 /** Waits until the process is gone; false when `milliseconds` are over before. */

@@ -22,7 +22,7 @@ import {
 import { differences, drift, inputDifferences } from "./difference.js";
 import { chosenDigests, followers } from "./group-images.js";
 import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
-import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost } from "./on-host.js";
+import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
 import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
@@ -95,6 +95,22 @@ function outputs(inputs: Properties, group: agentv1.Group): Properties {
   };
 }
 
+/**
+ * A restart happens by itself: while a group is as it was declared, the number stays as it was first observed. `palisade status` shows
+ * the present one.
+ */
+function steady(seen: Properties, old: Properties | undefined): Properties {
+  if (!old || old["generation"] !== seen["generation"]) return seen;
+  const before = new Map(items(old["observedContainers"]).map((one) => [one["name"], one["restartCount"]]));
+  return {
+    ...seen,
+    observedContainers: items(seen["observedContainers"]).map((container) => ({
+      ...container,
+      restartCount: before.get(container["name"]) ?? container["restartCount"] ?? 0,
+    })),
+  };
+}
+
 /** True when a container is as its restart policy wants it to be. */
 function settled(state: Value | undefined, exitCode: Value | undefined, policy: Value | undefined): boolean {
   if (state === "Running") return true;
@@ -164,23 +180,22 @@ export const groupDeployment: Resource = {
     return { id, outputs: await deploy(context, id, inputs, op) };
   },
 
-  async read({ backends }, { id, inputs, outputs: old }) {
+  async read(context, { id, inputs, outputs: old, op }) {
     const [hostId = "", name = ""] = id.split("/");
     if (!hostId || !name) throw new Error(`${id}: the id of a GroupDeployment is <host id>/<group name>`);
-    const connection = await connectionOf(backends, hostId, inputs, id);
-    const agent = backends.agents.connect(connection);
+    const connection = await connectionOf(context.backends, hostId, inputs, id);
     try {
-      const group = await agent.getGroup(name);
-      if (!group) return undefined;
-      const host = JSON.parse(JSON.stringify(connection)) as Value;
-      const known = inputs ?? { ...(group.spec ? withBlankSecrets(toProperties(group.spec)) : {}), host };
-      return { id, inputs: known, outputs: outputs({ ...known, host }, group) };
+      return await withHost(context, connection, op, async (agent) => {
+        const group = await agent.getGroup(name);
+        if (!group) return undefined;
+        const host = JSON.parse(JSON.stringify(connection)) as Value;
+        const known = inputs ?? { ...(group.spec ? withBlankSecrets(toProperties(group.spec)) : {}), host };
+        return { id, inputs: known, outputs: steady(outputs({ ...known, host }, group), old) };
+      });
     } catch (error) {
       // A machine that is proved to be stopped runs nothing: that is an observation, and `up` can repair it.
-      if (!inputs || !old || !isUnreachable(error) || !(await backends.agents.isStopped(hostId))) throw error;
+      if (!inputs || !old || !isUnreachable(error) || !(await context.backends.agents.isStopped(hostId))) throw error;
       return { id, inputs, outputs: { ...old, ...nothingRuns(old) } };
-    } finally {
-      agent.close();
     }
   },
 
@@ -281,9 +296,8 @@ async function declare(context: Context, agent: AgentClient, inputs: Properties)
   }
 }
 
-async function deploy(context: Context, id: string, inputs: Properties, op: Operation): Promise<Properties> {
-  const agent = context.backends.agents.connect(hostOf(inputs));
-  try {
+function deploy(context: Context, id: string, inputs: Properties, op: Operation): Promise<Properties> {
+  return withAgent(context, inputs, op, async (agent) => {
     op.status("declaring the group");
     const declared = await declare(context, agent, inputs);
     await op.checkpoint("group-applied");
@@ -297,9 +311,7 @@ async function deploy(context: Context, id: string, inputs: Properties, op: Oper
     if (reasons.length > 0) throw new PartialFailure(id, outputs(inputs, group), reasons);
     await op.checkpoint("group-ready");
     return outputs(inputs, group);
-  } finally {
-    agent.close();
-  }
+  });
 }
 
 /**

@@ -5,7 +5,7 @@ import { namePatternProblem } from "../../shared/image-reference.js";
 import type { AgentClient, Operation } from "../backends.js";
 import { unknown, type Context, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
-import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent } from "./on-host.js";
+import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
 import { anyUnknown, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
@@ -76,30 +76,29 @@ export const imagePolicy: Resource = {
     const id = `${hostOf(inputs).hostId}/${text(inputs["name"])!}`;
     return {
       id,
-      outputs: await withAgent(context, inputs, async (agent) => {
+      outputs: await withAgent(context, inputs, op, async (agent) => {
         await refuseAnother(agent, id, toPolicy(inputs));
         return declare(agent, inputs, op);
       }),
     };
   },
 
-  async read({ backends }, { id, inputs, outputs: old }) {
+  async read(context, { id, inputs, outputs: old, op }) {
     const [hostId = "", name = ""] = id.split("/");
     if (!hostId || !name) throw new Error(`${id}: the id of an ImagePolicy is <host id>/<policy name>`);
-    const connection = await connectionOf(backends, hostId, inputs, id);
-    const agent = backends.agents.connect(connection);
+    const connection = await connectionOf(context.backends, hostId, inputs, id);
     try {
-      const policy = await agent.getImagePolicy(name);
-      if (!policy) return undefined;
-      const observed = outputs(JSON.parse(JSON.stringify(connection)) as Value, policy);
-      const { generation: _observed, ...declared } = observed;
-      return { id, inputs: inputs ?? declared, outputs: observed };
+      return await withHost(context, connection, op, async (agent) => {
+        const policy = await agent.getImagePolicy(name);
+        if (!policy) return undefined;
+        const observed = outputs(JSON.parse(JSON.stringify(connection)) as Value, policy);
+        const { generation: _observed, ...declared } = observed;
+        return { id, inputs: inputs ?? declared, outputs: observed };
+      });
     } catch (error) {
       // A machine that is proved to be stopped keeps its policies on its disk.
-      if (!inputs || !old || !isUnreachable(error) || !(await backends.agents.isStopped(hostId))) throw error;
+      if (!inputs || !old || !isUnreachable(error) || !(await context.backends.agents.isStopped(hostId))) throw error;
       return { id, inputs, outputs: old };
-    } finally {
-      agent.close();
     }
   },
 
@@ -108,7 +107,7 @@ export const imagePolicy: Resource = {
       await tryOut(context, inputs, op);
       return { ...oldOutputs, ...inputs, generation: unknown };
     }
-    return withAgent(context, inputs, (agent) => declare(agent, inputs, op));
+    return withAgent(context, inputs, op, (agent) => declare(agent, inputs, op));
   },
 
   async delete(context, { inputs, outputs: old, op }) {

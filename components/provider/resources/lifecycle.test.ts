@@ -317,6 +317,68 @@ describe("each resource over gRPC", () => {
     await fixture.client.create(one.type, one.state.inputs);
   });
 
+  it("shows no change of what changes by itself, also against a state of before", async () => {
+    const machine = of("VirtualMachine");
+    const group = of("GroupDeployment");
+    const before = (one: Made) => fixture.client.read(one.type, one.state.id, one.state);
+    const [machineBefore, groupBefore] = [await before(machine), await before(group)];
+    fixture.world.disturb("virtual-machines", { facts: { sealedLayers: 7 } });
+    fixture.world.disturb("groups", { restarts: 3 });
+    try {
+      expect((await before(machine)).outputs).toEqual(machineBefore.outputs);
+      expect((await before(group)).outputs).toEqual(groupBefore.outputs);
+      const updated = await fixture.client.update(machine.type, machine.state.id, machine.state, machine.state.inputs);
+      expect(updated.properties["integrity"]).toEqual(machineBefore.outputs.properties["integrity"]);
+      // An import has nothing to keep.
+      fixture.world.disturb("virtual-machines", { facts: { sealedLayers: 7 } });
+      const imported = await fixture.client.read(machine.type, machine.state.id);
+      expect(imported.outputs.properties["integrity"]).toMatchObject({ sealedLayers: 7 });
+      // What is a change is shown.
+      fixture.world.disturb("virtual-machines", { facts: { sealedLayers: 7, ipeEnforcing: true } });
+      expect((await before(machine)).outputs.properties["integrity"]).toMatchObject({ ipeEnforcing: true });
+    } finally {
+      fixture.world.disturb("virtual-machines", { facts: {} });
+      fixture.world.disturb("groups", { restarts: 0 });
+    }
+  });
+
+  describe("a host that is booting", () => {
+    const booting = (more: Record<string, unknown> = {}) =>
+      fixture.world.disturb("virtual-machines", { bootPolls: 2, ...more });
+    const left = () => fixture.world.list("virtual-machines").map(({ observed }) => observed["bootPolls"]);
+
+    it.each(["GroupDeployment", "ImagePolicy", "NetworkPolicy"])("is waited for by each call of %s", async (name) => {
+      const { type, state } = of(name);
+      const calls: [string, () => Promise<unknown>][] = [
+        ["read", async () => expect((await fixture.client.read(type, state.id, state)).id).toBe(state.id)],
+        ["preview", () => fixture.client.update(type, state.id, state, state.inputs, true)],
+        ["update", () => fixture.client.update(type, state.id, state, state.inputs)],
+        ["delete", () => fixture.client.delete(type, state.id, state)],
+        ["create", () => fixture.client.create(type, state.inputs)],
+      ];
+      for (const [call, work] of calls) {
+        booting();
+        await work();
+        expect(left(), call).toEqual([0]);
+      }
+    });
+
+    it("is given up when it does not come, and one that does not boot at once", async () => {
+      const { type, state } = of("GroupDeployment");
+      try {
+        for (const bootPolls of [2, 0]) {
+          booting({ bootPolls, unreachable: true });
+          const began = Date.now();
+          await expect(fixture.client.read(type, state.id, state)).rejects.toThrow(/does not answer/);
+          if (bootPolls === 0) expect(Date.now() - began).toBeLessThan(450);
+          expect(left()).toEqual([0]);
+        }
+      } finally {
+        fixture.world.disturb("virtual-machines", { unreachable: false, bootPolls: 0 });
+      }
+    });
+  });
+
   it("ends each in turn", async () => {
     fixture.world.remove("groups", `${String(of("VirtualMachine").state.outputs["hostId"])}/crash`);
     for (const { type, state } of [...made].reverse()) await fixture.client.delete(type, state.id, state);

@@ -4,7 +4,7 @@ import type { AgentClient, Operation } from "../backends.js";
 import type { GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
-import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent } from "./on-host.js";
+import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
 import { anyUnknown, items, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 
@@ -57,28 +57,27 @@ export const networkPolicy: Resource = {
     }
     return {
       id: hostOf(inputs).hostId,
-      outputs: await withAgent(context, inputs, async (agent) => {
+      outputs: await withAgent(context, inputs, op, async (agent) => {
         await refuseAnother(agent, inputs);
         return declare(agent, inputs, op);
       }),
     };
   },
 
-  async read({ backends }, { id, inputs, outputs: old }) {
-    const connection = await connectionOf(backends, id, inputs, id);
-    const agent = backends.agents.connect(connection);
+  async read(context, { id, inputs, outputs: old, op }) {
+    const connection = await connectionOf(context.backends, id, inputs, id);
     try {
-      const policy = await agent.getNetworkPolicy();
-      if (policy === undefined) return undefined;
-      const host = JSON.parse(JSON.stringify(connection)) as Value;
-      const observed = outputs(host, JSON.parse(policy) as Value, await agent.getNetwork());
-      return { id, inputs: inputs ?? { host, policy: observed["policy"]! }, outputs: observed };
+      return await withHost(context, connection, op, async (agent) => {
+        const policy = await agent.getNetworkPolicy();
+        if (policy === undefined) return undefined;
+        const host = JSON.parse(JSON.stringify(connection)) as Value;
+        const observed = outputs(host, JSON.parse(policy) as Value, await agent.getNetwork());
+        return { id, inputs: inputs ?? { host, policy: observed["policy"]! }, outputs: observed };
+      });
     } catch (error) {
       // A machine that is proved to be stopped keeps its policy on its disk.
-      if (!inputs || !old || !isUnreachable(error) || !(await backends.agents.isStopped(id))) throw error;
+      if (!inputs || !old || !isUnreachable(error) || !(await context.backends.agents.isStopped(id))) throw error;
       return { id, inputs, outputs: old };
-    } finally {
-      agent.close();
     }
   },
 
@@ -87,7 +86,7 @@ export const networkPolicy: Resource = {
       await tryOnHost(context, inputs, op, (agent) => apply(agent, inputs, op, true));
       return { ...oldOutputs, ...inputs, ...unknownOutputs };
     }
-    return withAgent(context, inputs, (agent) => declare(agent, inputs, op));
+    return withAgent(context, inputs, op, (agent) => declare(agent, inputs, op));
   },
 
   async delete(context, { inputs, outputs: old, op }) {

@@ -1,12 +1,14 @@
 /** What resources that live on a host have in common. */
 import {
   removeHosted,
+  UnreachableHostError,
   type AgentClient,
   type Backends,
   type HostConnection,
   type HostedThing,
   type Operation,
 } from "../backends.js";
+import { sleep } from "../ownership/time.js";
 import type { Context, Properties } from "../resource.js";
 import { anyUnknown } from "./rules.js";
 import { isRecord } from "./schema.js";
@@ -32,16 +34,53 @@ export async function connectionOf(
   return connection;
 }
 
-export async function withAgent<T>(
+/** How often a host that boots is asked, in milliseconds. */
+const bootPollInterval = 500;
+
+/** Works with the agent of a host; one that boots just now is waited for. */
+export async function withHost<T>(
   { backends }: Context,
-  inputs: Properties,
+  connection: HostConnection,
+  op: Operation,
   work: (agent: AgentClient) => Promise<T>,
 ): Promise<T> {
-  const agent = backends.agents.connect(hostOf(inputs));
+  const agent = backends.agents.connect(connection);
   try {
+    await untilBooted(backends, agent, connection.hostId, op);
     return await work(agent);
   } finally {
     agent.close();
+  }
+}
+
+/** The same with the host that the inputs name. */
+export const withAgent = <T>(
+  context: Context,
+  inputs: Properties,
+  op: Operation,
+  work: (agent: AgentClient) => Promise<T>,
+): Promise<T> => withHost(context, hostOf(inputs), op, work);
+
+/**
+ * Returns when the host is ready, or does not boot: what is wrong then is for the call that follows to find out.
+ *
+ * @throws UnreachableHostError when the operation's time is over while it still boots.
+ */
+async function untilBooted(backends: Backends, agent: AgentClient, hostId: string, op: Operation): Promise<void> {
+  for (const began = Date.now(); ;) {
+    try {
+      if ((await agent.getHost()).ready) return;
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
+    }
+    const boot = await backends.agents.boot(hostId);
+    if (!boot || Date.now() - began >= boot.patience) return;
+    const progress = `${boot.phase} (${boot.seconds} s)`;
+    if (Date.now() >= op.deadline) {
+      throw new UnreachableHostError(`host ${hostId}: still booting when the time was over: ${progress}`);
+    }
+    op.status(`waiting for the host, which is booting: ${progress}`);
+    await sleep(bootPollInterval, op.signal);
   }
 }
 
@@ -53,7 +92,7 @@ export async function removeFromHost(
   op: Operation,
 ): Promise<void> {
   try {
-    await withAgent({ backends }, inputs, (agent) => removeHosted(agent, thing));
+    await withAgent({ backends }, inputs, op, (agent) => removeHosted(agent, thing));
   } catch (error) {
     if (!isUnreachable(error) || !(await backends.agents.removeAtStart(hostOf(inputs).hostId, thing))) throw error;
     op.log("info", `the host is stopped; it loses the ${`${thing.kind} ${thing.name}`.trim()} when it starts again`);
@@ -69,7 +108,7 @@ export async function tryOnHost(
 ): Promise<void> {
   if (anyUnknown(inputs)) return;
   try {
-    await withAgent(context, inputs, work);
+    await withAgent(context, inputs, op, work);
   } catch (error) {
     if (!isUnreachable(error)) throw error;
     op.log(

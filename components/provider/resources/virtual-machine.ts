@@ -37,6 +37,14 @@ function outputs(inputs: Properties, observed: VirtualMachineObserved): Properti
   };
 }
 
+/** What changes by itself keeps the value it was first observed with: `palisade status` shows the present one. */
+function steady(seen: Properties, old: Properties | undefined): Properties {
+  const { integrity } = seen;
+  const before = old?.["integrity"];
+  if (!isRecord(integrity) || !isRecord(before) || before["sealedLayers"] === undefined) return seen;
+  return { ...seen, integrity: { ...integrity, sealedLayers: before["sealedLayers"] } };
+}
+
 /** Inputs as a program would have to write them to mean what is observed. */
 function inputsOf(observed: VirtualMachineObserved): Properties {
   const { imageDigest, stateDiskId, cpus, memoryMiB, certificateAuthority, clientIdentity, acceleration } = observed;
@@ -155,7 +163,7 @@ export const virtualMachine: Resource = {
       seen["connection"] = old["connection"];
       seen["hostId"] = old["hostId"] ?? "";
     }
-    return { id, inputs: known, outputs: seen };
+    return { id, inputs: known, outputs: steady(seen, old) };
   },
 
   async update({ backends }, { id, oldInputs, oldOutputs, inputs, preview, op }) {
@@ -184,7 +192,8 @@ export const virtualMachine: Resource = {
         port.hostPort ||
         (before.find((other) => other.port === port.port && other.protocol === port.protocol)?.hostPort ?? 0),
     }));
-    return outputs(inputs, await backends.hypervisor(hypervisorUri(inputs)).updateVirtualMachine(op, id, wanted));
+    const observed = await backends.hypervisor(hypervisorUri(inputs)).updateVirtualMachine(op, id, wanted);
+    return steady(outputs(inputs, observed), oldOutputs);
   },
 
   async delete({ backends }, { id, inputs, op }) {

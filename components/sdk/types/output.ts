@@ -195,7 +195,7 @@ export interface ContainerState {
      */
     reason?: string;
     /**
-     * Restarts since the group's generation began.
+     * Restarts since the group's generation began, when it was last declared or first observed; `palisade status` shows how many there are now.
      */
     restartCount: number;
     /**
@@ -371,7 +371,7 @@ export interface IntegrityFacts {
      */
     rootHashSignatureVerified: boolean;
     /**
-     * Layers of sealed container images that are open as verity devices.
+     * Layers of sealed container images that were open as verity devices when the machine was first observed; it stays, so that previews show no change that nobody made. `palisade status` shows how many are open now.
      */
     sealedLayers: number;
     /**

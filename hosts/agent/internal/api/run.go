@@ -80,7 +80,7 @@ func Serve(ctx context.Context, listener net.Listener, options Options) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(options.Logger.Handler(), slog.LevelWarn),
+		ErrorLog:          service.ErrorLog(options.Logger),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	protocols := new(http.Protocols)

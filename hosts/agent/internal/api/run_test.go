@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -378,5 +379,52 @@ func TestStopsInOrder(t *testing.T) {
 	}
 	if took := time.Since(started); took > service.ShutdownTimeout+time.Second {
 		t.Errorf("took %s", took)
+	}
+}
+
+// TestClientsLeave covers clients that end their connections, as Node's do with GOAWAY and CANCEL: nothing for the operator to read.
+func TestClientsLeave(t *testing.T) {
+	f := start(t, 0)
+	roots := x509.NewCertPool()
+	roots.AddCert(f.authority.Certificate)
+	dial := func(certificates ...tls.Certificate) *tls.Conn {
+		connection, err := tls.Dial("tcp", f.address, &tls.Config{
+			RootCAs: roots, ServerName: f.host.DNSName(), Certificates: certificates, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return connection
+	}
+	for _, code := range []byte{0, 8} { // NO_ERROR, CANCEL
+		connection := dial(f.operator())
+		if _, err := io.WriteString(connection, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		for _, frame := range [][]byte{
+			{0, 0, 0, 4, 0, 0, 0, 0, 0},                            // SETTINGS
+			{0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, code}, // GOAWAY
+		} {
+			if _, err := connection.Write(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The server ends the connection when it has taken the frame in.
+		_, _ = io.Copy(io.Discard, connection)
+		_ = connection.Close()
+	}
+	if logs := f.logs.String(); strings.Contains(logs, "level=WARN") {
+		t.Errorf("a client that leaves is a warning: %s", logs)
+	}
+	// The control: one without a certificate is one.
+	connection := dial()
+	_, _ = io.Copy(io.Discard, connection)
+	_ = connection.Close()
+	deadline := time.Now().Add(10 * time.Second)
+	for !strings.Contains(f.logs.String(), "level=WARN") {
+		if time.Now().After(deadline) {
+			t.Fatalf("a client without a certificate is no warning: %s", f.logs)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

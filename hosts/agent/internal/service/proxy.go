@@ -18,7 +18,7 @@ func Proxy(role, socket string, logger *slog.Logger) http.Handler {
 		},
 		Transport:     UnixTransport(socket),
 		FlushInterval: -1,
-		ErrorLog:      slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorLog:      ErrorLog(logger),
 		ErrorHandler: func(writer http.ResponseWriter, request *http.Request, err error) {
 			if request.Context().Err() != nil {
 				return
