@@ -5,7 +5,7 @@ import { chmod, copyFile, link, mkdir, mkdtemp, readdir, rename, rm, stat, write
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import * as v from "valibot";
-import { decode, object } from "../../shared/decode.js";
+import { decode, object, unlessBroken } from "../../shared/decode.js";
 import type { HostImageObserved, Owner } from "../backends.js";
 import { isAbsent, readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 import { idFor } from "../ownership/marker.js";
@@ -161,8 +161,9 @@ export async function removeUnusedBuilds(stateDirectory: string, builds: string)
     const path = join(builds, name);
     const used = await stat(path).catch(() => undefined);
     if (!used || Date.now() - used.mtimeMs <= unusedMs) continue;
-    const digest = name.length === 64 ? (await describe(path))?.digest : undefined;
-    if (digest !== undefined && (await describe(imageDirectory(stateDirectory, digest)))) continue;
+    // A build whose description is damaged is of no use any more.
+    const digest = name.length === 64 ? (await unlessBroken(() => describe(path)))?.digest : undefined;
+    if (digest !== undefined && (await unlessBroken(() => describe(imageDirectory(stateDirectory, digest))))) continue;
     await rm(path, { recursive: true, force: true });
   }
 }

@@ -65,21 +65,25 @@ export function readDocument(content: Uint8Array, place: string): ImageDocument 
 const baseline: Record<string, string[]> = { amd64: ["", "v1"], arm64: ["", "v8"] };
 
 /**
- * The entries of an index that may be the image for Linux on an architecture: the first one whose platform says so, else all that name
- * no platform, of which the configuration tells.
+ * The entries of an index that may be the image for Linux on an architecture: those whose platform says so, else those that name no
+ * platform, of which the configuration tells. Several that name the platform are one too many for whoever needs one.
  */
 export function candidates(manifests: DecodedDescriptor[], architecture: string): DecodedDescriptor[] {
   const images = manifests.filter(
     ({ mediaType, artifactType }) =>
       (mediaType === "" || imageManifestTypes.includes(mediaType)) && (artifactType ?? "") === "",
   );
-  const named = images.find(
+  const named = images.filter(
     ({ platform }) =>
       platform?.os === "linux" &&
       platform.architecture === architecture &&
       (baseline[architecture] ?? [""]).includes(platform.variant),
   );
-  return named ? [named] : images.filter(({ platform }) => platform == null);
+  return named.length > 0 ? distinct(named) : images.filter(({ platform }) => platform == null);
+}
+
+function distinct(entries: DecodedDescriptor[]): DecodedDescriptor[] {
+  return entries.filter(({ digest: one }, index) => entries.findIndex((other) => other.digest === one) === index);
 }
 
 /** Platforms of an index's entries, for messages. */

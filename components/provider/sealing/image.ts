@@ -51,6 +51,12 @@ export async function readImage(source: ImageSource, digest: string): Promise<Se
   const document = await readDocumentOf(source, digest);
   if (document.kind === "image") return sealable(source, digest, document);
   const entries = candidates(document.manifests, architecture);
+  if (entries.length > 1 && entries[0]!.platform != null) {
+    throw new Error(
+      `digest: the index ${digest} has ${entries.length} images, ${entries.map((one) => one.digest).join(" and ")}, for ` +
+        `linux/${architecture}; give the digest of one image`,
+    );
+  }
   const others: string[] = [];
   for (const entry of entries) {
     const image = await readDocumentOf(source, entry.digest);

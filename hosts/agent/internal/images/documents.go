@@ -122,14 +122,14 @@ func listIn(content []byte, name string) ([]ocispec.Descriptor, error) {
 // baseline are the variants that every CPU of an architecture runs. The provider, which seals the image, knows no more of the host.
 var baseline = map[string][]string{"amd64": {"", "v1"}, "arm64": {"", "v8"}}
 
-// candidates are the entries of an index that may be the image for Linux on an architecture: the first one whose platform says so,
-// else all that name no platform, of which the configuration tells.
+// candidates are the entries of an index that may be the image for Linux on an architecture: those whose platform says so, else those
+// that name no platform, of which the configuration tells. Several that name the platform are one too many for whoever needs one.
 func candidates(manifests []ocispec.Descriptor, architecture string) []ocispec.Descriptor {
 	variants := baseline[architecture]
 	if variants == nil {
 		variants = []string{""}
 	}
-	var unnamed []ocispec.Descriptor
+	var named, unnamed []ocispec.Descriptor
 	for _, entry := range manifests {
 		if !slices.Contains(manifestTypes, entry.MediaType) || entry.ArtifactType != "" {
 			continue
@@ -138,8 +138,13 @@ func candidates(manifests []ocispec.Descriptor, architecture string) []ocispec.D
 		if platform == nil {
 			unnamed = append(unnamed, entry)
 		} else if platform.OS == "linux" && platform.Architecture == architecture && slices.Contains(variants, platform.Variant) {
-			return []ocispec.Descriptor{entry}
+			if !slices.ContainsFunc(named, func(other ocispec.Descriptor) bool { return other.Digest == entry.Digest }) {
+				named = append(named, entry)
+			}
 		}
+	}
+	if named != nil {
+		return named
 	}
 	return unnamed
 }

@@ -34,6 +34,10 @@ func (f *fetch) resolve(ctx context.Context) (*image, error) {
 	}
 	var foreign error
 	entries := candidates(read.manifests, runtime.GOARCH)
+	if len(entries) > 1 && entries[0].Platform != nil {
+		return nil, f.reference.refuse(ContentMismatch, "the index has %d images for %s/%s, such as %s and %s; give the digest of one image",
+			len(entries), runtime.GOOS, runtime.GOARCH, entries[0].Digest, entries[1].Digest)
+	}
 	for _, entry := range entries {
 		// The index was read for whichever image it is.
 		one := &image{digest: entry.Digest.String(), documents: found.documents}
