@@ -175,11 +175,13 @@ export class BareMetalHost extends Component {
           ),
       ),
     });
-    this.integrity = start.stdout.apply(
+    // The command's output is secret, as its input is; what it says are the host's facts, and no credentials.
+    const facts = pulumi.unsecret(start.stdout);
+    this.integrity = facts.apply(
       (text) => decode(object({}), text, "integrity facts of the host") as unknown as outputs.IntegrityFacts,
     );
     // Whoever uses the connection waits for the host.
-    this.connection = pulumi.all([connection, start.stdout]).apply(([value]) => value as outputs.HostConnection);
+    this.connection = pulumi.all([connection, facts]).apply(([value]) => value as outputs.HostConnection);
     rememberHostResource(this.connection, start);
     this.registerOutputs({
       hostId: this.hostId,
