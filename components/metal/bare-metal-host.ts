@@ -169,9 +169,11 @@ export class BareMetalHost extends Component {
           ),
       ),
     });
-    this.integrity = start.stdout.apply((text) => JSON.parse(text) as outputs.IntegrityFacts);
+    // Facts are no secret, though the request that they answer is one.
+    const facts = pulumi.unsecret(start.stdout);
+    this.integrity = facts.apply((text) => JSON.parse(text) as outputs.IntegrityFacts);
     // Whoever uses the connection waits for the host.
-    this.connection = pulumi.all([connection, start.stdout]).apply(([value]) => value as outputs.HostConnection);
+    this.connection = pulumi.all([connection, facts]).apply(([value]) => value as outputs.HostConnection);
     rememberHostResource(this.connection, start);
     this.registerOutputs({
       hostId: this.hostId,

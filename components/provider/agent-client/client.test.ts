@@ -246,6 +246,7 @@ describe("LocalAgents", () => {
     connection: await connection(agent.port),
     certificateAuthority: authority,
     powerState: async () => "running",
+    boot: none,
     removeAtStart: async () => undefined,
     reenroll,
   });

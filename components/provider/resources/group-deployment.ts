@@ -92,7 +92,7 @@ function outputs(inputs: Properties, group: agentv1.Group): Properties {
  * the present one.
  */
 function steady(seen: Properties, old: Properties | undefined): Properties {
-  if (old?.["generation"] !== seen["generation"]) return seen;
+  if (!old || old["generation"] !== seen["generation"]) return seen;
   const before = new Map(items(old["observedContainers"]).map((one) => [one["name"], one["restartCount"]]));
   return {
     ...seen,
