@@ -13,6 +13,7 @@ import {
   openEphemeralStack,
   readEphemeralMarker,
   removeEphemeralFolder,
+  requirePulumi,
   type EphemeralMarker,
 } from "../internal/ephemeral.js";
 import { withLock } from "../provider/ownership/lock.js";
@@ -32,6 +33,7 @@ export async function reapStack(id: string, say: (line: string) => void): Promis
   await withLock(path.join(path.dirname(ephemeralFolder(id)), ".locks", id), undefined, async () => {
     const marker = readEphemeralMarker(id);
     if (!marker) return;
+    requirePulumi();
     await endPulumi(marker);
     const trouble = await destroy(marker).catch((error: Error) => error);
     // What no stack knows, and what could not be destroyed in order.

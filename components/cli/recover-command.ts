@@ -46,7 +46,9 @@ async function backendFolder(): Promise<string> {
 
 async function loggedInto(): Promise<string> {
   const { stdout } = await promisify(execFile)("pulumi", ["whoami", "--json", "--non-interactive"]).catch(
-    (error: Error & { stderr?: string }) => {
+    (error: Error & { stderr?: string; code?: unknown }) => {
+      if (error.code === "ENOENT")
+        throw new Error("PULUMI_BACKEND_URL is not set, and pulumi is not on PATH to name its backend");
       throw new Error(`PULUMI_BACKEND_URL is not set, and pulumi names no backend: ${error.stderr ?? error.message}`);
     },
   );

@@ -1,5 +1,14 @@
 /** Ephemeral stacks on this machine: a folder each in the state directory, made before anything else of the stack. */
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { LocalWorkspace, type PulumiFn, type Stack } from "@pulumi/pulumi/automation/index.js";
 import * as v from "valibot";
@@ -109,6 +118,23 @@ export function isRunning(mark: ProcessMark): boolean {
 
 /** As in Pulumi.yaml; the type of the Automation API lacks it. */
 const plugins: object = { plugins: { providers: [{ name: "palisade", path: path.join(packageRoot(), "bin") }] } };
+
+/** @throws Error when the program that makes and destroys stacks is not on PATH; nothing was made then. */
+export function requirePulumi(): void {
+  const folders = (process.env["PATH"] ?? "").split(path.delimiter).filter((folder) => folder !== "");
+  for (const folder of folders) {
+    try {
+      accessSync(path.join(folder, "pulumi"), constants.X_OK);
+      return;
+    } catch {
+      // The next folder may have it.
+    }
+  }
+  throw new Error(
+    "pulumi is not on PATH, and ephemeral stacks are made and destroyed by it: install it (https://www.pulumi.com/docs/install/), " +
+      'or in a clone of Palisade run `make setup` and `eval "$(bin/palisade env)"`. Nothing was made',
+  );
+}
 
 /** The stack in its backend, made where it is absent; without a program it can be destroyed only. */
 export function openEphemeralStack(marker: EphemeralMarker, program: PulumiFn = async () => {}): Promise<Stack> {

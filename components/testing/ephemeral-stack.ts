@@ -8,6 +8,7 @@ import {
   ephemeralFolder,
   newEphemeralMarker,
   openEphemeralStack,
+  requirePulumi,
   writeEphemeralMarker,
   type EphemeralMarker,
 } from "../internal/ephemeral.js";
@@ -56,6 +57,7 @@ export async function ephemeralStack(program: PulumiFn, options: EphemeralStackO
     throw new Error(`project: ${JSON.stringify(project)} is no project name; use letters, digits, "-", "_" and "."`);
   }
   if (!(timeoutSeconds > 0)) throw new Error(`timeoutSeconds: ${timeoutSeconds} is not more than 0`);
+  requirePulumi();
   // What killed runners left, before it takes room from this one. Its trouble is not this stack's.
   await reap([], options.onOutput).catch((error: Error) => options.onOutput?.(`${error.message}\n`));
 

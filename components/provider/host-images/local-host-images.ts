@@ -8,6 +8,7 @@ import type { HostImageBuildSpec, HostImageObserved, HostImageStore, Operation }
 import { keyPair } from "../directories.js";
 import { withLock } from "../ownership/lock.js";
 import { within } from "../ownership/time.js";
+import { requirePrograms } from "../ownership/programs.js";
 import { sealArchiveIntoStore } from "../sealing/host-store.js";
 import { runBuildScript } from "./build-script.js";
 import { buildPaths, hostImageInputsHash } from "./inputs.js";
@@ -41,6 +42,8 @@ export class LocalHostImages implements HostImageStore {
     const hash = await this.inputsHash(spec);
     return within(op, "host image", async (signal) => {
       const builds = join(this.cacheDirectory, "host-images");
+      // One that was built before needs nothing.
+      if (!(await describe(join(builds, hash)))) await requirePrograms("a host image", ["mmdebstrap", "openssl"]);
       await mkdir(builds, { recursive: true, mode: 0o700 });
       op.status("waiting for the build of the same image");
       const digest = await withLock(join(builds, ".locks", hash), signal, async () => {

@@ -6,6 +6,7 @@ import { isAbsent, syncDirectory } from "../ownership/atomic-file.js";
 import { idFor, processOf } from "../ownership/marker.js";
 import { isAlive } from "../ownership/process.js";
 import { within } from "../ownership/time.js";
+import { requirePrograms } from "../ownership/programs.js";
 import type { HypervisorMarkers, StateDiskMarker } from "./markers.js";
 import { machineFiles, stateDiskNode } from "./qemu/command-line.js";
 import { createDisk, diskSizeGiB, resizeDisk } from "./qemu/disk-image.js";
@@ -25,6 +26,7 @@ export class StateDisks {
   constructor(private readonly markers: HypervisorMarkers) {}
 
   async create(op: Operation, spec: StateDiskSpec): Promise<StateDiskObserved> {
+    await requirePrograms("a state disk", ["qemu-img"]);
     const { disks } = this.markers;
     const id = idFor(disks.prefix, op.owner);
     return within(op, id, (signal) =>

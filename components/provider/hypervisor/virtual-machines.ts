@@ -22,13 +22,14 @@ import { PortReservations } from "../ownership/ports.js";
 import { ageSeconds, isAlive } from "../ownership/process.js";
 import { textFrom } from "../ownership/tail.js";
 import { sleep, within } from "../ownership/time.js";
+import { requirePrograms } from "../ownership/programs.js";
 import { phaseOf } from "./boot-phases.js";
 import { bootPatience, StalledBootError, untilReady } from "./boot.js";
 import { EnrollmentServer, type EnrollmentOptions } from "./enrollment.js";
 import type { HypervisorMarkers, VirtualMachineMarker } from "./markers.js";
 import { connectionOf, factsOf, observedMachine } from "./observation.js";
 import { agentForward, reservePorts } from "./ports.js";
-import { Power } from "./power.js";
+import { firmware, Power } from "./power.js";
 import { Templates, type Template } from "./templates.js";
 import { AcceleratorChoice, type Accelerator } from "./qemu/accelerator.js";
 import { changeForwards } from "./qemu/forwards.js";
@@ -64,6 +65,7 @@ export class VirtualMachines implements HostDirectory {
   }
 
   async create(op: Operation, spec: VirtualMachineSpec): Promise<VirtualMachineObserved> {
+    await requirePrograms("a virtual machine", ["qemu-system-x86_64", "swtpm", firmware]);
     const { machines, disks } = this.markers;
     const id = idFor(machines.prefix, op.owner);
     return within(op, id, (signal) =>

@@ -11,6 +11,7 @@ import { decode, object, unlessBroken } from "../../shared/decode.js";
 import { readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 import { CommandError, run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
+import { requirePrograms } from "../ownership/programs.js";
 import { aptSourcesFor } from "./apt-sources.js";
 import { epoch, type Layer } from "./oci-layout.js";
 
@@ -75,6 +76,10 @@ export async function packageLayer(
 ): Promise<Layer> {
   const hash = await packageLayerHash(set);
   const folder = join(cacheDirectory, "debian-layers");
+  // One that was built before needs nothing.
+  if ((await readFileIfPresent(join(folder, hash, "layer.json"))) === undefined) {
+    await requirePrograms("an image of Debian packages", ["mmdebstrap"]);
+  }
   const kept = join(folder, hash);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   status(`packages: ${set.packages.join(", ")} of ${set.suite}`);

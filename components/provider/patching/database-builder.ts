@@ -10,6 +10,7 @@ import { gunzip } from "node:zlib";
 import { isAbsent } from "../ownership/atomic-file.js";
 import { run } from "../ownership/command.js";
 import { withLock } from "../ownership/lock.js";
+import { requirePrograms } from "../ownership/programs.js";
 import { advisoriesOf, type Advisory } from "./changelog.js";
 import { descriptionFile, type DatabaseDescription } from "./database.js";
 import { debianReleases } from "./debian-releases.js";
@@ -35,6 +36,7 @@ export async function buildDatabase(
   signal?: AbortSignal,
 ): Promise<DatabaseDescription> {
   const { suite } = request;
+  await requirePrograms("a vulnerability database", ["apt-get", "dpkg-deb", "vulndb"]);
   const release = (await debianReleases()).find(({ series }) => series === suite)?.version;
   if (release === undefined)
     throw new Error(`suite: ${JSON.stringify(suite)} is no release of Debian that is known here`);

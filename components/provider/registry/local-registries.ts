@@ -7,6 +7,7 @@ import { PortReservations } from "../ownership/ports.js";
 import { isAlive, spawnDetached, terminate } from "../ownership/process.js";
 import { sleep, within } from "../ownership/time.js";
 import { lastLines } from "../ownership/tail.js";
+import { requirePrograms } from "../ownership/programs.js";
 import { ping } from "./client.js";
 import { ensureCredentials, readCredentials, registryUser, writeConfiguration } from "./configuration.js";
 
@@ -29,6 +30,7 @@ export class LocalRegistries implements RegistryService {
   }
 
   async createRegistry(op: Operation, spec: RegistrySpec): Promise<RegistryObserved> {
+    await requirePrograms("a registry", [processName]);
     const id = idFor(this.markers.prefix, op.owner);
     return within(op, id, (signal) =>
       this.markers.locked(id, signal, async () => {

@@ -4,9 +4,11 @@
  * programs are run in place by its own dynamic loader.
  */
 import { readFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { packageRoot } from "../host-images/inputs.js";
 import { run, type CommandOptions } from "../ownership/command.js";
+import { requirePrograms } from "../ownership/programs.js";
 
 /** Debian suite of the root; its versions are the pinned ones. */
 const suite = "trixie";
@@ -60,6 +62,9 @@ async function findTools(
   const machine = await versionsOf(onPath).catch(() => undefined);
   if (machine?.["mkfs.erofs"] === pinned["mkfs.erofs"] && machine.veritysetup === pinned.veritysetup) {
     return { versions: { ...machine, palisade: palisadeVersion() }, run: onPath };
+  }
+  if ((await readdir(join(cacheDirectory, "image")).catch(() => [])).length === 0) {
+    await requirePrograms("sealing", ["mmdebstrap"]);
   }
   status(`tools: Debian ${suite} root`);
   const script = join(packageRoot(), "hosts/image/scripts/tools-root.sh");
