@@ -65,10 +65,8 @@ export class BareMetalHost extends Component {
   /** Path, in the rescue system, of the disk that was written. */
   public readonly device: pulumi.Output<string>;
 
-  constructor(name: string, args: BareMetalHostArgs, opts?: pulumi.ComponentResourceOptions) {
-    const check = Component.checkFor("BareMetalHost", name);
-    checkArguments(check, args);
-    check.refuse();
+  constructor(name: string, given: BareMetalHostArgs, opts?: pulumi.ComponentResourceOptions) {
+    const args = Component.checked("BareMetalHost", name, given, checkArguments);
     super("BareMetalHost", name, {}, opts);
 
     const ssh = { dialErrorLimit: 20, perDialTimeout: 15, port: 22, user: "root", ...args.connection };
