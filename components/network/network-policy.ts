@@ -1,7 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
-import { ArgumentError, type Problem } from "../internal/arguments.js";
+import { ArgumentError, isGiven, isLate, type Problem } from "../internal/arguments.js";
 import { hostResourceOf } from "../internal/host-resource.js";
 import type { ClusterNetworkPolicyArgs, NetworkPolicyArgs, PolicyEndpoint, PolicySet } from "../policy/arguments.js";
+import { lateNothing } from "../policy/check.js";
 import { compileNetworkPolicies } from "../policy/compile.js";
 import type { CompiledPolicy } from "../policy/compiled.js";
 import { defaultNamespace } from "../policy/identities.js";
@@ -47,7 +48,7 @@ export class NetworkPolicy extends Resource {
     const set = { endpoints: groups, networkPolicies, clusterNetworkPolicies };
     const compile = (known: unknown) => compileFor(`NetworkPolicy "${name}"`, known as PolicySet);
     // What holds no outputs is compiled here, so that mistakes are told where they were made.
-    const policy = holdsOutputs(set) ? pulumi.output(set).apply(compile) : compile(set);
+    const policy = holdsOutputs(set) ? (pulumi.output(whenKnown(set)) as pulumi.Output<unknown>).apply(compile) : compile(set);
     const machine = hostResourceOf(host);
     // A policy is gone with its host's disk.
     super(name, { host, policy }, machine ? { deletedWith: machine, ...opts } : opts);
@@ -57,10 +58,10 @@ export class NetworkPolicy extends Resource {
 /** Compiles, and says what is wrong in the words of the arguments. */
 function compileFor(subject: string, set: PolicySet): CompiledPolicy {
   const elsewhere = (list: { namespace?: string }[] | undefined, path: string): Problem[] =>
-    (Array.isArray(list) ? list : []).flatMap(({ namespace }, index) =>
-      namespace === undefined || namespace === defaultNamespace
+    (Array.isArray(list) ? list : []).flatMap((item: { namespace?: string } | null, index) =>
+      typeof item?.namespace !== "string" || item.namespace === defaultNamespace
         ? []
-        : [{ path: `${path}[${index}].namespace`, value: JSON.stringify(namespace), reason: onlyNamespace }],
+        : [{ path: `${path}[${index}].namespace`, value: JSON.stringify(item.namespace), reason: onlyNamespace }],
     );
   const problems = [...elsewhere(set.endpoints, "groups"), ...elsewhere(set.networkPolicies, "networkPolicies")];
   try {
@@ -77,7 +78,26 @@ function compileFor(subject: string, set: PolicySet): CompiledPolicy {
 
 const onlyNamespace = `all groups of a host are in the namespace ${defaultNamespace}: leave it out`;
 
+/** Marks outputs that turn out to be nothing: where the default lets everything pass, they are refused. */
+function whenKnown(value: unknown): unknown {
+  if (isLate(value)) {
+    const output = pulumi.output(value) as pulumi.Output<unknown>;
+    return output.apply((known) => (isGiven(known) ? withNull(known) : lateNothing));
+  }
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(whenKnown);
+  return Object.fromEntries(Object.entries(value).map(([name, content]) => [name, whenKnown(content)]));
+}
+
+/** Inside of an output it cannot be told any more whether what is undefined was an output itself. */
+function withNull(value: unknown): unknown {
+  if (value === undefined) return null;
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(withNull);
+  return Object.fromEntries(Object.entries(value).map(([name, content]) => [name, withNull(content)]));
+}
+
 function holdsOutputs(value: unknown): boolean {
-  if (pulumi.Output.isInstance(value) || value instanceof Promise) return true;
+  if (isLate(value)) return true;
   return typeof value === "object" && value !== null && Object.values(value).some(holdsOutputs);
 }
