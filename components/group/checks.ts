@@ -66,9 +66,12 @@ export function checkGroup(check: ArgumentCheck, name: string, args: model.Group
   }
   checkDistinct(check, args, backend);
   if (backend.volume) checkVolumes(check, args, backend, backend.volume);
-  check.items("imageRegistryCredentials", args.imageRegistryCredentials, (credential, at) =>
-    checkCredential(check, at, credential, backend),
-  );
+  const servers = new Distinct(check, "is the server of");
+  check.items("imageRegistryCredentials", args.imageRegistryCredentials, (credential, at) => {
+    if (!check.object(at, credential)) return;
+    checkCredential(check, at, credential, backend);
+    servers.add(`${at}.server`, known(credential.server), at);
+  });
   checkIpAddress(check, known(args.ipAddress), countReason ? undefined : containers, backend);
 }
 
@@ -406,7 +409,6 @@ function checkCredential(
   credential: model.ImageRegistryCredentialArgs,
   backend: GroupRules,
 ): void {
-  if (!check.object(at, credential)) return;
   check.keys(at, credential, backend.credential.allowed, backend.credential.refused);
   check.require(`${at}.server`, credential.server);
   checkNow(check, `${at}.server`, credential.server, (server) =>
