@@ -31,7 +31,9 @@ export const metalCommand: Command = {
       options: { keys: { type: "string" } },
     });
     const keys = path.resolve(values.keys ?? defaultKeysDirectory());
-    const step = positionals.length === 1 ? steps[positionals[0] as keyof typeof steps] : undefined;
+    const [name = ""] = positionals;
+    const isStep = positionals.length === 1 && Object.hasOwn(steps, name);
+    const step = isStep ? steps[name as keyof typeof steps] : undefined;
     if (!step) {
       process.stderr.write(`palisade metal: expected one of ${Object.keys(steps).join(", ")}\n`);
       return 2;

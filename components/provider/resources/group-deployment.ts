@@ -15,7 +15,7 @@ import { differences, drift, inputDifferences } from "./difference.js";
 import { chosenDigests, followers } from "./group-images.js";
 import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
 import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost } from "./on-host.js";
-import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
+import { anyUnknown, hostedId, items, portKey, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
 
@@ -156,8 +156,7 @@ export const groupDeployment: Resource = {
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
-    const [hostId = "", name = ""] = id.split("/");
-    if (!hostId || !name) throw new Error(`${id}: the id of a GroupDeployment is <host id>/<group name>`);
+    const { hostId, name } = hostedId("a GroupDeployment", "group", id);
     const connection = await connectionOf(backends, hostId, inputs, id);
     const agent = backends.agents.connect(connection);
     try {
@@ -493,9 +492,17 @@ function checkContainer(at: string, container: Properties, rules: Rules): void {
       "A tag can change under a running group, so it is not accepted",
   );
   checkPorts(`${at}.ports`, container["ports"], rules);
+  if (Array.isArray(container["command"])) {
+    container["command"].forEach((word, index) => {
+      if (text(word)?.includes("\0")) rules.fail(`${at}.command[${index}]`, "holds a zero byte, where a word ends");
+    });
+  }
   items(container["environmentVariables"]).forEach((variable, index) => {
     const path = `${at}.environmentVariables[${index}]`;
-    rules.matches(`${path}.name`, variable["name"], /^[^=\0]+$/, "a name without '='");
+    rules.matches(`${path}.name`, variable["name"], /^[^=\0]+$/, "a name without '=' and without a zero byte");
+    for (const field of ["value", "secureValue"]) {
+      if (text(variable[field])?.includes("\0")) rules.fail(`${path}.${field}`, "holds a zero byte, where a value ends");
+    }
     if ((variable["value"] === undefined) === (variable["secureValue"] === undefined)) {
       rules.fail(path, "give exactly one of value and secureValue");
     }

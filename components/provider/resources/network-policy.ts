@@ -3,7 +3,7 @@ import type { GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
 import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent } from "./on-host.js";
-import { anyUnknown, items, Rules, text } from "./rules.js";
+import { anyUnknown, hostId, items, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 
 const type = "palisade:index:NetworkPolicy";
@@ -63,7 +63,7 @@ export const networkPolicy: Resource = {
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
-    const connection = await connectionOf(backends, id, inputs, id);
+    const connection = await connectionOf(backends, hostId("a NetworkPolicy", id), inputs, id);
     const agent = backends.agents.connect(connection);
     try {
       const policy = await agent.getNetworkPolicy();

@@ -3,6 +3,26 @@ import { channelTagPrefix } from "../backends.js";
 import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
 import { isRecord, show } from "./schema.js";
 
+const dnsLabelPattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+const repositoryPattern = /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/;
+const serverPattern = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$/;
+
+/** What is wrong with the path of a file in a layer; undefined when nothing is. */
+export function layerPathTrouble(path: string): string | undefined {
+  const parts = path.split("/").slice(1);
+  if (!path.startsWith("/") || parts.some((part) => part === "" || part === "." || part === "..")) {
+    return "is not an absolute path without '..', '.', '//' and '/' at its end";
+  }
+  if (path.includes("\0")) return "holds a zero byte, where a path ends";
+  if (parts.some((part) => part.startsWith(".wh."))) {
+    return "has a part that begins with .wh.: in a layer such a name removes a file of the layers below";
+  }
+  if (parts.some((part) => Buffer.byteLength(part) > 255) || Buffer.byteLength(path) > 4095) {
+    return "is too long: a name has at most 255 bytes, a path 4095";
+  }
+  return undefined;
+}
+
 export class Rules {
   constructor(readonly failures: CheckFailure[]) {}
 
@@ -30,7 +50,7 @@ export class Rules {
     this.matches(
       property,
       value,
-      /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/,
+      dnsLabelPattern,
       "a DNS label: 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit",
     );
   }
@@ -43,7 +63,7 @@ export class Rules {
     this.matches(
       property,
       value,
-      /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/,
+      repositoryPattern,
       "a repository name: lower-case path components",
     );
   }
@@ -71,7 +91,7 @@ export class Rules {
       this.fail(property, `${show(value)}: give host[:port] without a scheme, as in image references`);
       return;
     }
-    this.matches(property, value, /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$/, "host[:port]");
+    this.matches(property, value, serverPattern, "host[:port]");
   }
 
   hypervisor(inputs: Properties): void {
@@ -106,10 +126,26 @@ export function text(value: Value | undefined): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
+/** `<host id>/<name>`: the id of what has a name on a host. A text with more parts is no id. */
+export function hostedId(resource: string, what: string, id: string): { hostId: string; name: string } {
+  const [hostId = "", name = "", ...others] = id.split("/");
+  if (hostIdPattern.test(hostId) && dnsLabelPattern.test(name) && others.length === 0) return { hostId, name };
+  throw new Error(`${id}: the id of ${resource} is <host id>/<${what} name>`);
+}
+
+/** The id of what a host has one of: the host's own. */
+export function hostId(resource: string, id: string): string {
+  if (hostIdPattern.test(id)) return id;
+  throw new Error(`${id}: the id of ${resource} is <host id>`);
+}
+
+const hostIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
 /** `<server>/<repository>@<digest>`: the id of what belongs to an image, and everything that an import needs to know. */
 export function imageId(resource: string, id: string): { server: string; repository: string; digest: string } {
-  const match = /^([^/]+)\/(.+)@(sha256:[0-9a-f]{64})$/.exec(id);
-  if (match) return { server: match[1]!, repository: match[2]!, digest: match[3]! };
+  const match = /^([^/]+)\/([^@]+)@(sha256:[0-9a-f]{64})$/.exec(id);
+  if (match && serverPattern.test(match[1]!) && repositoryPattern.test(match[2]!))
+    return { server: match[1]!, repository: match[2]!, digest: match[3]! };
   throw new Error(`${id}: the id of a ${resource} is <server>/<repository>@sha256:<64 hexadecimal digits>`);
 }
 

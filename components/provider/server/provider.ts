@@ -5,6 +5,7 @@ import * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
 import { Empty } from "google-protobuf/google/protobuf/empty_pb.js";
 import type { Struct } from "google-protobuf/google/protobuf/struct_pb.js";
 import type { Backends, Operation } from "../backends.js";
+import { own } from "../own-properties.js";
 import {
   PartialFailure,
   PropertyError,
@@ -278,7 +279,7 @@ export class Provider<B = Backends> {
 
   private async invoke(request: rpc.InvokeRequest): Promise<rpc.InvokeResponse> {
     const token = request.getTok();
-    const call = this.options.functions?.[token];
+    const call = own(this.options.functions, token);
     if (!call) {
       // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
       throw rpcError(status.UNIMPLEMENTED, `${token}: there is no such function`);
