@@ -8,16 +8,17 @@ const repository = path.dirname(import.meta.dirname);
 function roomOf(file) {
   const [first, second] = path.relative(repository, file).split(path.sep);
   if (first !== "components") return first;
-  if (second === "provider" || second === "cli" || second === "sdk") return second;
+  if (["provider", "cli", "sdk", "shared"].includes(second)) return second;
   return "components";
 }
 
 /** Which rooms a room may import; a room that is not listed may import all. */
 export const mayImport = {
-  stacks: ["stacks", "components", "sdk"],
-  components: ["components", "sdk"],
-  provider: ["provider", "hosts"],
-  cli: ["cli", "components", "provider", "hosts"],
+  stacks: ["stacks", "components", "sdk", "shared"],
+  components: ["components", "sdk", "shared"],
+  provider: ["provider", "hosts", "shared"],
+  cli: ["cli", "components", "provider", "hosts", "shared"],
+  shared: ["shared"],
 };
 
 /** The ESLint rule. */

@@ -9,6 +9,7 @@ import { lift, mapItems, secret, verified, withDefault } from "../group/inputs.j
 import type { PinnedImageArgs } from "../group/model.js";
 import { type ArgumentCheck, isGiven, isLate } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
+import { hostPort } from "../shared/host-port.js";
 import { azureRules, checkLimits } from "./limits.js";
 
 /**
@@ -101,7 +102,7 @@ export class ContainerGroup extends Component {
         ipAddress?.ports.map(({ port, protocol }) => ({
           port,
           protocol: protocol ?? "TCP",
-          address: `${ipAddress.ip}:${port}`,
+          address: ipAddress.ip === undefined ? "" : hostPort(ipAddress.ip, port),
         })) ?? [],
     );
     this.state = this.group.instanceView.apply((view) => view.state);
@@ -137,7 +138,10 @@ export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerG
       lift(
         args.ipAddress,
         (ipAddress) =>
-          ipAddress && { ...ipAddress, type: withDefault(ipAddress.type, isGiven(args.subnetIds) ? "Private" : "Public") },
+          ipAddress && {
+            ...ipAddress,
+            type: withDefault(ipAddress.type, isGiven(args.subnetIds) ? "Private" : "Public"),
+          },
       ),
     containers: mapItems(args.containers, (container) =>
       withSecureValues({ ...container, image: imageReference(container.image) }),
@@ -164,15 +168,19 @@ export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerG
     })),
     diagnostics:
       args.diagnostics &&
-      lift(args.diagnostics, (diagnostics) => diagnostics && ({
-        ...diagnostics,
-        logAnalytics:
-          diagnostics?.logAnalytics &&
-          lift(
-            diagnostics.logAnalytics,
-            (analytics) => analytics && { ...analytics, workspaceKey: secret(analytics.workspaceKey)! },
-          ),
-      })),
+      lift(
+        args.diagnostics,
+        (diagnostics) =>
+          diagnostics && {
+            ...diagnostics,
+            logAnalytics:
+              diagnostics?.logAnalytics &&
+              lift(
+                diagnostics.logAnalytics,
+                (analytics) => analytics && { ...analytics, workspaceKey: secret(analytics.workspaceKey)! },
+              ),
+          },
+      ),
     extensions: mapItems(args.extensions, (extension) => ({
       ...extension,
       protectedSettings: secret(extension.protectedSettings),

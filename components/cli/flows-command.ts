@@ -11,6 +11,7 @@ import {
   type LostFlows,
 } from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import { withAgent } from "./agent.js";
+import { hostPort } from "../shared/host-port.js";
 import type { Command } from "./commands.js";
 import { type HostRecord, readStack } from "./stack-state.js";
 import { printable } from "./table.js";
@@ -126,7 +127,7 @@ interface Printer {
 const printText: Printer = {
   flow(flow, host) {
     const peer = ({ endpoint, address, port }: FlowPeer) => {
-      const where = port === 0 ? address : address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+      const where = port === 0 ? address : hostPort(address, port);
       return endpoint === "" ? where : `${endpoint} (${where})`;
     };
     const { time, source, destination, protocol, reason, hook, length } = flow;

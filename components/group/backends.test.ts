@@ -27,7 +27,10 @@ const container = {
 };
 const shared = { containers: [container], ipAddress: { ports: [{ port: 80 }] } };
 
-const groups: Record<Backend, (name: string, change: object, opts?: pulumi.ComponentResourceOptions) => pulumi.Resource> = {
+const groups: Record<
+  Backend,
+  (name: string, change: object, opts?: pulumi.ComponentResourceOptions) => pulumi.Resource
+> = {
   host: (name, change, opts) => new OnHost(name, { host: connection, ...shared, ...change } as never, opts),
   kubernetes: (name, change, opts) => new OnKubernetes(name, { ...shared, ...change } as never, opts),
   azure: (name, change, opts) => new OnAzure(name, { resourceGroupName: "shops", ...shared, ...change } as never, opts),
@@ -65,7 +68,13 @@ interface Case {
 }
 
 const cases: Case[] = [
-  { what: "a component's name that no Service can have", name: "1web", change: {}, refused: ["kubernetes"], path: "name" },
+  {
+    what: "a component's name that no Service can have",
+    name: "1web",
+    change: {},
+    refused: ["kubernetes"],
+    path: "name",
+  },
   {
     what: "no such name, as the group has another one",
     name: "1web",
@@ -80,7 +89,12 @@ const cases: Case[] = [
     path: "containerGroupName",
   },
   { what: "two hyphens in a row", name: "a--b", change: {}, refused: ["azure"], path: "name" },
-  { what: "an unknown restart policy", change: { restartPolicy: "Sometimes" }, refused: everywhere, path: "restartPolicy" },
+  {
+    what: "an unknown restart policy",
+    change: { restartPolicy: "Sometimes" },
+    refused: everywhere,
+    path: "restartPolicy",
+  },
   { what: "an unknown operating system", change: { osType: "Plan9" }, refused: everywhere, path: "osType" },
   {
     what: "one variable twice",
@@ -131,8 +145,18 @@ const cases: Case[] = [
     path: "containers[0].environmentVariables[0].name",
   },
   { what: "no ports", change: { ipAddress: { ports: [] } }, refused: everywhere, path: "ipAddress.ports" },
-  { what: "ports that are no list", change: { ipAddress: { ports: { port: 80 } } }, refused: everywhere, path: "ipAddress.ports" },
-  { what: "a port that is null", change: { ipAddress: { ports: [null] } }, refused: everywhere, path: "ipAddress.ports[0]" },
+  {
+    what: "ports that are no list",
+    change: { ipAddress: { ports: { port: 80 } } },
+    refused: everywhere,
+    path: "ipAddress.ports",
+  },
+  {
+    what: "a port that is null",
+    change: { ipAddress: { ports: [null] } },
+    refused: everywhere,
+    path: "ipAddress.ports[0]",
+  },
   { what: "a container that is null", change: { containers: [null] }, refused: everywhere, path: "containers[0]" },
   { what: "containers that are no list", change: { containers: container }, refused: everywhere, path: "containers" },
   {
@@ -297,7 +321,12 @@ describe.each(backends)("on %s null is as not given", (backend) => {
           : typeof value === "object"
             ? Object.fromEntries(Object.entries(value as object).map(([key, content]) => [key, late(content)]))
             : value;
-    const names = ["containerGroupName", "imageRegistryCredentials", "osType", ...(backend === "host" ? [] : ["volumes"])];
+    const names = [
+      "containerGroupName",
+      "imageRegistryCredentials",
+      "osType",
+      ...(backend === "host" ? [] : ["volumes"]),
+    ];
     const rest = Object.fromEntries(names.map((name) => [name, null]));
     const { livenessProbe, securityContext, volumeMounts, ...shared } = parts.containers[0]!;
     const onClouds = backend === "host" ? {} : { livenessProbe, securityContext, volumeMounts };

@@ -52,7 +52,8 @@ export function checkGroup(check: ArgumentCheck, name: string, args: model.Group
   checkNow(check, "restartPolicy", args.restartPolicy, ruleOf(backend, "restartPolicy"));
   check.require("containers", args.containers);
   const containers = known(args.containers);
-  const countReason = containers && ruleOf(backend, "containerCount")(Array.isArray(containers) ? containers.length : 0);
+  const countReason =
+    containers && ruleOf(backend, "containerCount")(Array.isArray(containers) ? containers.length : 0);
   if (countReason) check.add("containers", undefined, countReason);
   else {
     check.items(`containers`, containers, (container: model.ContainerArgs, at) =>
@@ -360,9 +361,7 @@ function checkVolumes(check: ArgumentCheck, args: model.GroupArgs, backend: Grou
     if (!check.object(at, volume)) return;
     check.keys(at, volume, fields.allowed, fields.refused);
     check.require(`${at}.name`, volume.name);
-    checkNow(check, `${at}.name`, volume.name, (name) =>
-      rules.dnsLabel(name) ?? ruleOf(backend, "volumeName")(name),
-    );
+    checkNow(check, `${at}.name`, volume.name, (name) => rules.dnsLabel(name) ?? ruleOf(backend, "volumeName")(name));
     const all = volume as unknown as Record<string, unknown>;
     const given = kinds.map((kind) => all[kind]).filter(isGiven);
     if (given.filter((value) => !isLate(value)).length > 1 || given.length < 1) {

@@ -29,7 +29,9 @@ export function mapItems<T, R>(
   if (!isGiven(list)) return undefined;
   // Items that are not given are refused by the checks.
   return lift(list as OptionalList<T>, (items) =>
-    items?.map((input, index) => lift(input, (item: T | undefined) => (isGiven(item) ? change(item, index) : undefined))),
+    items?.map((input, index) =>
+      lift(input, (item: T | undefined) => (isGiven(item) ? change(item, index) : undefined)),
+    ),
   ) as List<R>;
 }
 

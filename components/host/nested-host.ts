@@ -153,11 +153,7 @@ function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
       check.field(`${pair}.${field}`, files[field], rules.text);
     }
   }
-  if (
-    isGiven(args.keysDirectory) &&
-    isGiven(args.certificateAuthority) &&
-    isGiven(args.clientIdentity)
-  ) {
+  if (isGiven(args.keysDirectory) && isGiven(args.certificateAuthority) && isGiven(args.clientIdentity)) {
     check.add(
       "keysDirectory",
       known(args.keysDirectory),

@@ -178,6 +178,18 @@ describe("ContainerGroup on Kubernetes", () => {
     expect(await valueOf(group.state)).toBe("Running");
   });
 
+  it("has brackets around an IPv6 address", async () => {
+    await record({
+      answer: (registration) =>
+        registration.type === "kubernetes:core/v1:Service"
+          ? { status: { loadBalancer: { ingress: [{ ip: "2001:db8::7" }] } } }
+          : { status: {}, ...secretNames(registration) },
+    });
+    const group = new ContainerGroup("shop", minimal);
+    await settled();
+    expect(await valueOf(group.endpoints)).toMatchObject([{ address: "[2001:db8::7]:80" }]);
+  });
+
   const withContainer = (change: object) => ({ containers: [{ ...container, ...change }] });
   const withSecurity = (securityContext: object) => withContainer({ securityContext });
 

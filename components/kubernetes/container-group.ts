@@ -11,6 +11,7 @@ import type * as model from "../group/model.js";
 import { type ArgumentCheck, isGiven, isLate, known } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { mayHoldSecrets, podSpec, registryConfiguration, secretData } from "./pod.js";
+import { hostPort } from "../shared/host-port.js";
 import { checkKubernetes, kubernetesRules } from "./rules.js";
 
 /** Arguments of a group on Kubernetes: those that all backends share, and where in the cluster it runs. */
@@ -212,7 +213,7 @@ function endpointsOf(service: Service | undefined): pulumi.Output<Endpoint[]> {
     return (spec.ports ?? []).map(({ port, protocol }) => ({
       port,
       protocol: protocol ?? "TCP",
-      address: `${host}:${port}`,
+      address: hostPort(host, port),
     }));
   });
 }

@@ -46,7 +46,10 @@ function toContainer(container: model.ContainerArgs, secrets: SecretNames): core
   return {
     ...toProgram(container, secrets),
     livenessProbe: container.livenessProbe && lift(container.livenessProbe, toProbe),
-    ports: mapItems(container.ports, ({ port, protocol }) => ({ containerPort: port, protocol: withDefault(protocol, "TCP") })),
+    ports: mapItems(container.ports, ({ port, protocol }) => ({
+      containerPort: port,
+      protocol: withDefault(protocol, "TCP"),
+    })),
     readinessProbe: container.readinessProbe && lift(container.readinessProbe, toProbe),
     resources: lift(container.resources, ({ requests, limits }) => ({
       requests: lift(requests, quantities),

@@ -15,11 +15,7 @@ import type {
 } from "../policy/arguments.js";
 import { reportPolicySet, withoutNothing } from "../policy/check.js";
 import { defaultNamespace } from "../policy/identities.js";
-import {
-  type KubernetesNetworkPolicy,
-  type KubernetesNetworkPolicyPeer,
-  policyTypesOf,
-} from "../policy/kubernetes.js";
+import { type KubernetesNetworkPolicy, type KubernetesNetworkPolicyPeer, policyTypesOf } from "../policy/kubernetes.js";
 
 /** Policies for a cluster, whose groups and namespaces it knows itself. */
 export interface ClusterPolicies {

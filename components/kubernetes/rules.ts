@@ -108,7 +108,8 @@ export const kubernetesRules: GroupRules = {
 
 /** RFC 1123: names of most objects. */
 const subdomain: Rule<string> = (name) =>
-  typeof name === "string" && /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(name)
+  typeof name === "string" &&
+  /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(name)
     ? undefined
     : "must be a DNS name: a to z, 0 to 9, '-' and '.', at most 253 characters";
 
@@ -128,7 +129,10 @@ export function checkKubernetes(check: ArgumentCheck, args: ContainerGroupArgs):
   }
   const checkKey = (path: string, key: string) => {
     if (key.length <= maximumKey) return;
-    check.addSecret(path, `is too long: its key in a Secret, ${key.slice(0, 80)}…, has more than ${maximumKey} characters`);
+    check.addSecret(
+      path,
+      `is too long: its key in a Secret, ${key.slice(0, 80)}…, has more than ${maximumKey} characters`,
+    );
   };
   for (const list of ["containers", "initContainers"] as const) {
     each<model.InitContainerArgs>(args[list], (container, index) => {

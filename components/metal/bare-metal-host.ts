@@ -7,6 +7,7 @@ import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles, packageRoot } from "../internal/directories.js";
 import { rememberHostResource } from "../internal/host-resource.js";
 import type * as outputs from "../sdk/types/output.js";
+import { httpsUrl, urlTrouble } from "../shared/host-port.js";
 import { selectDisk, type DiskRule, type Inventory } from "./disks.js";
 import { imageArchive } from "./image-archive.js";
 import { enrollScript, firmwareScript, inventoryScript, requestScript, workFolder, writeScript } from "./scripts.js";
@@ -148,7 +149,7 @@ export class BareMetalHost extends Component {
 
     this.hostId = enrolled.stdout.apply((text) => text.trim().split("\n").at(-1)!);
     const file = (name: string) => path.join(keys, name);
-    const endpoint = args.endpoint ?? pulumi.interpolate`https://${args.connection.host}:8443`;
+    const endpoint = args.endpoint ?? pulumi.output(args.connection.host).apply((host) => httpsUrl(host, 8443));
     const connection = pulumi.all([this.hostId, endpoint]).apply(([hostId, at]) => ({
       hostId,
       endpoint: at,
@@ -187,6 +188,12 @@ function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
   check.require("connection", args.connection);
   if (known(args.connection) !== undefined) {
     check.require("connection.host", args.connection.host);
+    const host = known(args.connection.host);
+    if (host !== undefined && args.endpoint === undefined && urlTrouble(httpsUrl(host, 8443))) {
+      const reason =
+        "cannot be a URL's host: a name or an address, without a port and a zone; else give endpoint as well";
+      check.add("connection.host", host, reason);
+    }
     if (args.connection.proxy !== undefined) {
       check.add(
         "connection.proxy",
@@ -210,9 +217,7 @@ function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
   check.field("allowOverwrite", args.allowOverwrite, rules.text);
   check.field("imageFile", args.imageFile, rules.text);
   check.field("keysDirectory", args.keysDirectory, rules.text);
-  check.field("endpoint", args.endpoint, (value) =>
-    /^https:\/\/[^/\s]+:\d+$/.test(value) ? undefined : "must be https://address:port",
-  );
+  check.field("endpoint", args.endpoint, urlTrouble);
   check.field("startSeconds", args.startSeconds, rules.integer(60, 7200));
   check.field("installation", args.installation, rules.integer(1, 1_000_000));
 }

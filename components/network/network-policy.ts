@@ -46,13 +46,17 @@ export class NetworkPolicy extends Resource {
   constructor(name: string, args: HostNetworkPolicyArgs, opts: pulumi.CustomResourceOptions = {}) {
     const { host, groups, networkPolicies, clusterNetworkPolicies } = args;
     const set = { endpoints: groups, networkPolicies, clusterNetworkPolicies };
-    const compile = (known: unknown) => compileFor(`NetworkPolicy "${name}"`, known as PolicySet);
-    // What holds no outputs is compiled here, so that mistakes are told where they were made.
-    const policy = holdsOutputs(set) ? (pulumi.output(whenKnown(set)) as pulumi.Output<unknown>).apply(compile) : compile(set);
+    const policy = compiledPolicy(`NetworkPolicy "${name}"`, set);
     const machine = hostResourceOf(host);
     // A policy is gone with its host's disk.
     super(name, { host, policy }, machine ? { deletedWith: machine, ...opts } : opts);
   }
+}
+
+/** What holds no outputs is compiled at once, so that mistakes are reported where they were made. */
+export function compiledPolicy(subject: string, set: unknown): pulumi.Input<CompiledPolicy> {
+  const compile = (known: unknown) => compileFor(subject, known as PolicySet);
+  return holdsOutputs(set) ? (pulumi.output(whenKnown(set)) as pulumi.Output<unknown>).apply(compile) : compile(set);
 }
 
 /** Compiles, and says what is wrong in the words of the arguments. */

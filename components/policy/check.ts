@@ -172,19 +172,14 @@ class Checks {
     if (block === undefined || !this.object(`${path}.ipBlock`, block, ["cidr", "except"])) return;
     this.rule(`${path}.ipBlock.cidr`, block.cidr, prefix, true);
     const outer = typeof block.cidr === "string" ? parsePrefix(block.cidr) : undefined;
-    this.list(
-      `${path}.ipBlock.except`,
-      block.except,
-      { narrows: true },
-      (at, text) => {
-        this.rule(at, text, prefix, true);
-        const inner = typeof text === "string" ? parsePrefix(text) : undefined;
-        if (!outer || !inner || inner.hostBits) return;
-        if (!contains(outer.prefix, inner.prefix) || inner.prefix.length === outer.prefix.length) {
-          this.check.add(at, text, `must lie inside of ${block.cidr} and be smaller`);
-        }
-      },
-    );
+    this.list(`${path}.ipBlock.except`, block.except, { narrows: true }, (at, text) => {
+      this.rule(at, text, prefix, true);
+      const inner = typeof text === "string" ? parsePrefix(text) : undefined;
+      if (!outer || !inner || inner.hostBits) return;
+      if (!contains(outer.prefix, inner.prefix) || inner.prefix.length === outer.prefix.length) {
+        this.check.add(at, text, `must lie inside of ${block.cidr} and be smaller`);
+      }
+    });
   }
 
   private port(path: string, port: NetworkPolicyPort): void {
@@ -240,32 +235,21 @@ class Checks {
     this.rule(`${path}.namespace`, endpoint.namespace, rules.dnsLabel);
     this.labels(`${path}.labels`, endpoint.labels);
     const names = new Set<unknown>();
-    this.list(
-      `${path}.ports`,
-      endpoint.ports,
-      {},
-      (at, port: Bag) => {
-        if (!this.object(at, port, ["name", "protocol", "port"])) return;
-        this.rule(`${at}.name`, port.name, portName, true);
-        this.rule(`${at}.protocol`, port.protocol, rules.oneOf(...transportProtocols));
-        this.rule(`${at}.port`, port.port, rules.integer(1, 65535), true);
-        if (names.has(port.name)) this.check.add(`${at}.name`, port.name, "is the name of another port of this group");
-        names.add(port.name);
-      },
-    );
-    this.list(
-      `${path}.addresses`,
-      endpoint.addresses,
-      {},
-      (at, text) => {
-        const address = typeof text === "string" ? parseAddress(text) : undefined;
-        if (address === undefined) return this.check.add(at, text, "must be an IPv4 or IPv6 address");
-        const owner = owners.get(address.text);
-        if (owner !== undefined)
-          this.check.add(at, text, `is the address of ${owner} already; an address has one owner`);
-        owners.set(address.text, path);
-      },
-    );
+    this.list(`${path}.ports`, endpoint.ports, {}, (at, port: Bag) => {
+      if (!this.object(at, port, ["name", "protocol", "port"])) return;
+      this.rule(`${at}.name`, port.name, portName, true);
+      this.rule(`${at}.protocol`, port.protocol, rules.oneOf(...transportProtocols));
+      this.rule(`${at}.port`, port.port, rules.integer(1, 65535), true);
+      if (names.has(port.name)) this.check.add(`${at}.name`, port.name, "is the name of another port of this group");
+      names.add(port.name);
+    });
+    this.list(`${path}.addresses`, endpoint.addresses, {}, (at, text) => {
+      const address = typeof text === "string" ? parseAddress(text) : undefined;
+      if (address === undefined) return this.check.add(at, text, "must be an IPv4 or IPv6 address");
+      const owner = owners.get(address.text);
+      if (owner !== undefined) this.check.add(at, text, `is the address of ${owner} already; an address has one owner`);
+      owners.set(address.text, path);
+    });
   }
 
   private selector(path: string, selector: unknown, required = false): void {
@@ -305,20 +289,14 @@ class Checks {
   /** A list of things that are told apart by their names, or by these and their namespaces. */
   private named(path: string, list: unknown, namespaced: boolean, each: (path: string, item: Bag) => void): void {
     const known = new Map<string, string>();
-    this.list(
-      path,
-      list,
-      {},
-      (at, item: Bag) => {
-        each(at, item);
-        if (typeof item !== "object" || item === null || typeof item.name !== "string") return;
-        const key = namespaced ? `${String(item.namespace ?? defaultNamespace)}/${item.name}` : item.name;
-        const other = known.get(key);
-        if (other !== undefined)
-          this.check.add(`${at}.name`, item.name, `is the name of ${other} too; names are unique`);
-        known.set(key, at);
-      },
-    );
+    this.list(path, list, {}, (at, item: Bag) => {
+      each(at, item);
+      if (typeof item !== "object" || item === null || typeof item.name !== "string") return;
+      const key = namespaced ? `${String(item.namespace ?? defaultNamespace)}/${item.name}` : item.name;
+      const other = known.get(key);
+      if (other !== undefined) this.check.add(`${at}.name`, item.name, `is the name of ${other} too; names are unique`);
+      known.set(key, at);
+    });
   }
 
   /**
@@ -340,7 +318,8 @@ class Checks {
    */
   private absent(path: string, value: unknown, narrows: boolean): boolean {
     if (isGiven(value) && !isNothing(value)) return false;
-    if (isNothing(value)) this.check.add(path, undefined, "is an output without a value; leave it out where the default is meant");
+    if (isNothing(value))
+      this.check.add(path, undefined, "is an output without a value; leave it out where the default is meant");
     else if (value === null && narrows) {
       this.check.add(path, value, "must not be null; leave it out where everything is meant");
     }

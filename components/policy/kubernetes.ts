@@ -108,7 +108,8 @@ function selector({ matchLabels, matchExpressions, ...others }: LabelSelector): 
   };
 }
 
-const cleared = (text: string): string => (typeof text === "string" ? parsePrefix(text)?.prefix.text : undefined) ?? text;
+const cleared = (text: string): string =>
+  (typeof text === "string" ? parsePrefix(text)?.prefix.text : undefined) ?? text;
 
 function block({ cidr, except }: { cidr: string; except?: string[] | null }): IpBlock {
   return { cidr: cleared(cidr), ...listed("except", except?.map(cleared)) };

@@ -34,7 +34,8 @@ interface RegisterRequest {
   getReplaceonchangesList(): string[];
   getAdditionalsecretoutputsList(): string[];
   getCustom(): boolean;
-  getCustomtimeouts(): { toObject(): { create: string; update: string; pb_delete?: string; delete?: string } } | undefined;
+  getCustomtimeouts():
+    { toObject(): { create: string; update: string; pb_delete?: string; delete?: string } } | undefined;
   getAliasesList(): { toObject(): unknown }[];
 }
 

@@ -68,7 +68,7 @@ export const debianImage: Resource = {
     for (const file of files) {
       const trouble = layerPathTrouble(file);
       if (trouble) rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} ${trouble}`);
-      const folder = files.find((other) => file.startsWith(`${other}/`));
+      const folder = files.find((other) => other !== "" && file.startsWith(`${other}/`));
       if (folder !== undefined) {
         rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} lies in ${show(folder)}, which is a file`);
       }

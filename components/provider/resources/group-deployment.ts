@@ -501,7 +501,8 @@ function checkContainer(at: string, container: Properties, rules: Rules): void {
     const path = `${at}.environmentVariables[${index}]`;
     rules.matches(`${path}.name`, variable["name"], /^[^=\0]+$/, "a name without '=' and without a zero byte");
     for (const field of ["value", "secureValue"]) {
-      if (text(variable[field])?.includes("\0")) rules.fail(`${path}.${field}`, "holds a zero byte, where a value ends");
+      if (text(variable[field])?.includes("\0"))
+        rules.fail(`${path}.${field}`, "holds a zero byte, where a value ends");
     }
     if ((variable["value"] === undefined) === (variable["secureValue"] === undefined)) {
       rules.fail(path, "give exactly one of value and secureValue");

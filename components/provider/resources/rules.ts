@@ -60,12 +60,7 @@ export class Rules {
   }
 
   repository(property: string, value: Value | undefined): void {
-    this.matches(
-      property,
-      value,
-      repositoryPattern,
-      "a repository name: lower-case path components",
-    );
+    this.matches(property, value, repositoryPattern, "a repository name: lower-case path components");
   }
 
   tag(property: string, value: Value | undefined): void {
