@@ -2,6 +2,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { ContainerGroup, NetworkPolicy } from "../components/index.js";
 import { BareMetalHost } from "../components/metal/index.js";
+import { hostPort } from "../components/shared/host-port.js";
 import { type Configuration, registryCredentials } from "./configuration.js";
 import { hostImage } from "./host.js";
 import { port, website, websitePolicy } from "./website.js";
@@ -33,7 +34,7 @@ export function metal(configuration: Configuration) {
     { provider, dependsOn: network },
   );
   // Every port of the machine is its group's: nothing in between publishes some.
-  const address = `${configuration.sshHost}:${port}`;
+  const address = hostPort(configuration.sshHost!, port);
   return {
     /** Where the group answers. */
     url: `http://${address}/`,

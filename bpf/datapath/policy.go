@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -94,12 +96,15 @@ func ParsePolicy(data []byte) (*Policy, error) {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("policy: something follows the compiled policy")
 	}
-	hash, err := canonicalHash(data)
+	hash, fields, err := canonicalHash(data)
 	if err != nil {
 		return nil, err
 	}
 	if policy.Hash != hash {
 		return nil, fmt.Errorf("policy.hash: %q is not the hash of this policy (%s); compile it again", policy.Hash, hash)
+	}
+	if err := requireFields(fields); err != nil {
+		return nil, err
 	}
 	if err := policy.validate(); err != nil {
 		return nil, err
@@ -107,36 +112,115 @@ func ParsePolicy(data []byte) (*Policy, error) {
 	return &policy, nil
 }
 
+// fieldsOf are the fields of each object in a compiled policy. All of them have to be there but "code".
+var fieldsOf = struct{ policy, identity, endpoint, direction, rule []string }{
+	policy:    []string{"version", "identities", "endpoints", "hash"},
+	identity:  []string{"id", "cidr"},
+	endpoint:  []string{"name", "identity", "ingress", "egress"},
+	direction: []string{"enforce", "rules"},
+	rule:      []string{"precedence", "action", "identity", "protocol", "portStart", "portEnd"},
+}
+
+// requireFields refuses a policy in which a field is absent or null. Read as its zero value, an absent "enforce" would open a
+// direction and an absent "identity" would mean every peer. Names count as they are written, since encoding/json takes any case.
+func requireFields(policy map[string]any) error {
+	if err := present("policy", policy, fieldsOf.policy); err != nil {
+		return err
+	}
+	if err := presentInEach("policy.identities", policy["identities"], fieldsOf.identity, nil); err != nil {
+		return err
+	}
+	return presentInEach("policy.endpoints", policy["endpoints"], fieldsOf.endpoint, func(path string, endpoint map[string]any) error {
+		for _, name := range []string{"ingress", "egress"} {
+			path := path + "." + name
+			// That it is an object is known from decoding it into a Direction.
+			direction, _ := endpoint[name].(map[string]any)
+			if err := present(path, direction, fieldsOf.direction); err != nil {
+				return err
+			}
+			if err := presentInEach(path+".rules", direction["rules"], fieldsOf.rule, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func presentInEach(path string, list any, names []string, visit func(string, map[string]any) error) error {
+	items, _ := list.([]any)
+	for i, item := range items {
+		path := path + "[" + strconv.Itoa(i) + "]"
+		fields, _ := item.(map[string]any)
+		if err := present(path, fields, names); err != nil {
+			return err
+		}
+		if visit == nil {
+			continue
+		}
+		if err := visit(path, fields); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func present(path string, fields map[string]any, names []string) error {
+	for _, name := range names {
+		if fields[name] == nil {
+			return fmt.Errorf("%s.%s: is not there; compile the policy again", path, name)
+		}
+	}
+	for name, value := range fields {
+		if name == "code" && value == nil {
+			return fmt.Errorf("%s.code: is null; leave it out where every code is meant", path)
+		}
+		if !slices.Contains(names, name) && name != "code" {
+			return fmt.Errorf("%s.%s: is no field of a compiled policy", path, name)
+		}
+	}
+	return nil
+}
+
 // Seal returns the policy as JSON with its hash.
 func (p Policy) Seal() ([]byte, error) {
 	p.Hash = ""
+	// A list that is not there is written as an empty one.
+	p.Identities = append([]PrefixIdentity{}, p.Identities...)
+	p.Endpoints = append([]Subject{}, p.Endpoints...)
+	for i := range p.Endpoints {
+		for _, direction := range []*Direction{&p.Endpoints[i].Ingress, &p.Endpoints[i].Egress} {
+			direction.Rules = append([]Rule{}, direction.Rules...)
+		}
+	}
 	data, err := json.Marshal(p)
 	if err != nil {
 		return nil, err
 	}
-	if p.Hash, err = canonicalHash(data); err != nil {
+	if p.Hash, _, err = canonicalHash(data); err != nil {
 		return nil, err
 	}
 	return json.Marshal(p)
 }
 
-func canonicalHash(data []byte) (string, error) {
+// canonicalHash is the hash of a policy without the one in it; it also returns the policy's fields as they are written.
+func canonicalHash(data []byte) (string, map[string]any, error) {
 	var fields map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.UseNumber()
 	if err := decoder.Decode(&fields); err != nil {
-		return "", fmt.Errorf("policy: not a JSON object: %w", err)
+		return "", nil, fmt.Errorf("policy: not a JSON object: %w", err)
 	}
+	written := maps.Clone(fields)
 	delete(fields, "hash")
 	var canonical bytes.Buffer
 	encoder := json.NewEncoder(&canonical)
 	encoder.SetEscapeHTML(false)
 	// Keys of maps are sorted.
 	if err := encoder.Encode(fields); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	sum := sha256.Sum256(bytes.TrimSuffix(canonical.Bytes(), []byte("\n")))
-	return hex.EncodeToString(sum[:]), nil
+	return hex.EncodeToString(sum[:]), written, nil
 }
 
 func (p *Policy) validate() error {

@@ -5,10 +5,11 @@ import {
 } from "@pulumi/azure-native/containerinstance/containerGroup";
 import { checkGroup } from "../group/checks.js";
 import { imageReference } from "../group/images.js";
-import { lift, mapItems, secret, verified } from "../group/inputs.js";
+import { lift, mapItems, secret, verified, withDefault } from "../group/inputs.js";
 import type { PinnedImageArgs } from "../group/model.js";
-import { ArgumentCheck, rules } from "../internal/arguments.js";
+import { type ArgumentCheck, isGiven, isLate } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
+import { hostPort } from "../shared/host-port.js";
 import { azureRules, checkLimits } from "./limits.js";
 
 /**
@@ -73,19 +74,19 @@ export class ContainerGroup extends Component {
   public readonly group: AzureContainerGroup;
 
   constructor(name: string, args: ContainerGroupArgs, opts?: pulumi.ComponentResourceOptions) {
-    const check = Component.checkFor("ContainerGroup", name);
-    checkArguments(check, args);
-    check.refuse();
+    const checked = Component.checked("ContainerGroup", name, args, (check, all) => checkArguments(check, name, all));
     super("ContainerGroup", name, {}, opts, [], "azure");
 
-    const late = verified(args, (resolved) => {
-      const again = new ArgumentCheck(`ContainerGroup "${name}"`);
-      checkArguments(again, resolved);
-      again.refuse();
+    const late = verified(`ContainerGroup "${name}"`, checked, (check, resolved) => {
+      checkArguments(check, name, resolved);
+      // A group that was to be in a subnet must not become public because nothing came of that.
+      if (isLate(checked.subnetIds) && !isGiven(resolved.subnetIds)) {
+        check.add("subnetIds", undefined, "turned out not to be given; leave it out for a group that is in no subnet");
+      }
     });
     this.group = new AzureContainerGroup(
       this.childName("group"),
-      toAzure(name, args),
+      toAzure(name, checked),
       this.childOptions({
         dependsOn: late,
         replaceOnChanges: replacing,
@@ -101,7 +102,7 @@ export class ContainerGroup extends Component {
         ipAddress?.ports.map(({ port, protocol }) => ({
           port,
           protocol: protocol ?? "TCP",
-          address: `${ipAddress.ip}:${port}`,
+          address: ipAddress.ip === undefined ? "" : hostPort(ipAddress.ip, port),
         })) ?? [],
     );
     this.state = this.group.instanceView.apply((view) => view.state);
@@ -114,11 +115,9 @@ export class ContainerGroup extends Component {
   }
 }
 
-function checkArguments(check: ArgumentCheck, args: ContainerGroupArgs): void {
-  checkGroup(check, args as Parameters<typeof checkGroup>[1], azureRules);
+function checkArguments(check: ArgumentCheck, name: string, args: ContainerGroupArgs): void {
+  checkGroup(check, name, args as Parameters<typeof checkGroup>[2], azureRules);
   checkLimits(check, args);
-  check.field("containerGroupName", args.containerGroupName as string | undefined, rules.dnsLabel);
-  check.field("restartPolicy", args.restartPolicy as string | undefined, rules.oneOf("Always", "OnFailure", "Never"));
 }
 
 /** The arguments as azure-native takes them: the names of the two are the same; defaults and secrets are added. */
@@ -126,20 +125,23 @@ export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerG
   const withSecureValues = <T extends Pick<AzureContainerArgs, "environmentVariables">>(container: T): T => ({
     ...container,
     environmentVariables: mapItems(container.environmentVariables, (variable) =>
-      variable.secureValue === undefined ? variable : { ...variable, secureValue: secret(variable.secureValue) },
+      isGiven(variable.secureValue) ? { ...variable, secureValue: secret(variable.secureValue) } : variable,
     ),
   });
   return {
     ...args,
-    containerGroupName: args.containerGroupName ?? name,
-    osType: args.osType ?? "Linux",
-    restartPolicy: args.restartPolicy ?? "Always",
+    containerGroupName: withDefault(args.containerGroupName, name),
+    osType: withDefault(args.osType, "Linux"),
+    restartPolicy: withDefault(args.restartPolicy, "Always"),
     ipAddress:
       args.ipAddress &&
       lift(
         args.ipAddress,
         (ipAddress) =>
-          ipAddress && { ...ipAddress, type: ipAddress.type ?? (args.subnetIds === undefined ? "Public" : "Private") },
+          ipAddress && {
+            ...ipAddress,
+            type: withDefault(ipAddress.type, isGiven(args.subnetIds) ? "Private" : "Public"),
+          },
       ),
     containers: mapItems(args.containers, (container) =>
       withSecureValues({ ...container, image: imageReference(container.image) }),
@@ -166,15 +168,19 @@ export function toAzure(name: string, args: ContainerGroupArgs): AzureContainerG
     })),
     diagnostics:
       args.diagnostics &&
-      lift(args.diagnostics, (diagnostics) => ({
-        ...diagnostics,
-        logAnalytics:
-          diagnostics?.logAnalytics &&
-          lift(
-            diagnostics.logAnalytics,
-            (analytics) => analytics && { ...analytics, workspaceKey: secret(analytics.workspaceKey)! },
-          ),
-      })),
+      lift(
+        args.diagnostics,
+        (diagnostics) =>
+          diagnostics && {
+            ...diagnostics,
+            logAnalytics:
+              diagnostics?.logAnalytics &&
+              lift(
+                diagnostics.logAnalytics,
+                (analytics) => analytics && { ...analytics, workspaceKey: secret(analytics.workspaceKey)! },
+              ),
+          },
+      ),
     extensions: mapItems(args.extensions, (extension) => ({
       ...extension,
       protectedSettings: secret(extension.protectedSettings),

@@ -7,7 +7,12 @@ import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { isIP, isIPv4 } from "node:net";
 import path from "node:path";
 import { parsePkcs11Uri } from "../provider/sealing/pkcs11-uri.js";
-import { parseImageReference, referenceForm, referenceProblem, type ImageReference } from "../shared/image-reference.js";
+import {
+  parseImageReference,
+  referenceForm,
+  referenceProblem,
+  type ImageReference,
+} from "../shared/image-reference.js";
 
 /** Why a value is refused, as the end of a sentence that begins with the argument and its text. */
 export class ArgumentProblem extends Error {

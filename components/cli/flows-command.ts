@@ -9,6 +9,7 @@ import {
   type LostFlows,
 } from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import { withAgent } from "./agent.js";
+import { hostPort } from "../shared/host-port.js";
 import { type OutputOptions, writeLine } from "./output.js";
 import { findHosts, type ReachableHost, readStack } from "./stack-state.js";
 import { printable } from "./table.js";
@@ -78,7 +79,7 @@ interface Printer {
 const printText: Printer = {
   flow(flow, host) {
     const peer = ({ endpoint, address, port }: FlowPeer) => {
-      const where = port === 0 ? address : address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+      const where = port === 0 ? address : hostPort(address, port);
       return endpoint === "" ? where : `${endpoint} (${where})`;
     };
     const { time, source, destination, protocol, reason, hook, length } = flow;

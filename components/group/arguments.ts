@@ -84,6 +84,7 @@ const refusedContainerFields: Record<string, string> = {
 
 /** What a host takes. */
 export const hostRules: GroupRules = {
+  backend: "host",
   group: { allowed: groupFields, refused: refusedGroupFields },
   container: {
     allowed: ["name", "image", "command", "environmentVariables", "ports", "resources"],
@@ -94,8 +95,6 @@ export const hostRules: GroupRules = {
     allowed: ["name", "value", "secureValue"],
     refused: { secureValueReference: "a host has no Key Vault; use secureValue" },
   },
-  environmentName: (name) =>
-    /^[^=\0]+$/.test(name) ? undefined : "must not be empty and must hold neither '=' nor a zero byte",
   amounts: { allowed: ["cpu", "memoryInGB"], refused: { gpu: "a host has no GPUs to give" } },
   credential: {
     allowed: ["server", "username", "password", "ca"],
@@ -113,22 +112,20 @@ export const hostRules: GroupRules = {
       ip: "a group is reached on its host's address",
     },
   },
-  ipAddressType: (type) =>
-    type === "Public"
-      ? undefined
-      : type === "Private"
-        ? "a host has no virtual network to be private in; leave ipAddress out for a group that only its host reaches"
-        : "must be Public",
-  containerCount: "must be a list of 1 to 60 containers",
 };
 
-/** Checks everything that is known now. What is not is checked by the provider, in preview too as soon as it is known. */
-export function checkGroupArguments(check: ArgumentCheck, args: ContainerGroupArgs): void {
-  // Of the shared arguments, only a host takes channels.
-  checkGroup(check, args as model.GroupArgs, hostRules);
+/** Checks everything that is known now. */
+export function checkGroupArguments(check: ArgumentCheck, name: string, args: ContainerGroupArgs): void {
+  checkGroupOnHost(check, name, args);
   check.require("host", args.host);
   const host = known(args.host);
   if (host !== undefined && (typeof host !== "object" || !("hostId" in host) || host instanceof pulumi.Resource)) {
     check.add("host", undefined, "must be the connection of a host, e.g. host.connection");
   }
+}
+
+/** Checks what does not depend on the host. */
+export function checkGroupOnHost(check: ArgumentCheck, name: string, args: Omit<ContainerGroupArgs, "host">): void {
+  // Of the shared arguments, only a host takes channels.
+  checkGroup(check, name, args as model.GroupArgs, hostRules);
 }

@@ -1,12 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
-import { ArgumentCheck, rules, whenKnown } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { hostResourceOf } from "../internal/host-resource.js";
-import { GroupDeployment } from "../sdk/groupDeployment.js";
+import { GroupDeployment, type GroupDeploymentArgs } from "../sdk/groupDeployment.js";
 import type * as outputs from "../sdk/types/output.js";
-import { checkGroupArguments, type ContainerGroupArgs, hostRules, type IpAddressArgs } from "./arguments.js";
-import { checkIpAddress } from "./checks.js";
+import { checkGroupArguments, checkGroupOnHost, type ContainerGroupArgs, type IpAddressArgs } from "./arguments.js";
 import { withImages } from "./images.js";
+import { verified, withDefault } from "./inputs.js";
 import { withSecretPasswords, withSecureValues } from "./secrets.js";
 
 export type { ContainerArgs, ContainerGroupArgs, IpAddressArgs } from "./arguments.js";
@@ -36,28 +35,29 @@ export class ContainerGroup extends Component {
   public readonly deployment: GroupDeployment;
 
   constructor(name: string, args: ContainerGroupArgs, opts?: pulumi.ComponentResourceOptions) {
-    const check = Component.checkFor("ContainerGroup", name);
-    checkGroupArguments(check, args);
-    const groupName = check.field("containerGroupName", args.containerGroupName, rules.dnsLabel);
-    const restartPolicy = check.field("restartPolicy", args.restartPolicy, rules.oneOf("Always", "OnFailure", "Never"));
-    const osType = check.field("osType", args.osType, (value) =>
-      value === "Linux" ? undefined : "must be Linux: hosts run Linux containers only",
+    const checked = Component.checked("ContainerGroup", name, args, (check, all) =>
+      checkGroupArguments(check, name, all),
     );
-    check.refuse();
     super("ContainerGroup", name, {}, opts);
 
-    const deletedWith = opts?.deletedWith ?? hostResourceOf(args.host);
+    const { host, containers, imageRegistryCredentials, ...rest } = checked;
+    const late = verified(
+      `ContainerGroup "${name}"`,
+      { containers, imageRegistryCredentials, ...rest },
+      (check, resolved) => checkGroupOnHost(check, name, resolved),
+    );
+    const deletedWith = opts?.deletedWith ?? hostResourceOf(host);
     this.deployment = new GroupDeployment(
       this.childName("deployment"),
       {
-        host: args.host,
-        name: afterCheckOf(osType, groupName ?? name),
-        containers: withSecureValues(withImages(args.containers)),
-        restartPolicy,
-        ports: args.ipAddress === undefined ? undefined : publishedPorts(name, args.ipAddress),
-        imageRegistryCredentials: args.imageRegistryCredentials && withSecretPasswords(args.imageRegistryCredentials),
+        host,
+        name: withDefault(rest.containerGroupName, name),
+        containers: withSecureValues(withImages(containers)),
+        restartPolicy: rest.restartPolicy,
+        ports: rest.ipAddress && publishedPorts(rest.ipAddress),
+        imageRegistryCredentials: imageRegistryCredentials && withSecretPasswords(imageRegistryCredentials),
       },
-      this.childOptions(deletedWith ? { deletedWith } : {}),
+      this.childOptions({ dependsOn: late, ...(deletedWith ? { deletedWith } : {}) }),
     );
 
     warnOfUnpublishedPorts(this.deployment);
@@ -76,11 +76,6 @@ export class ContainerGroup extends Component {
   }
 }
 
-/** The operating system enters no resource: its check, when it is late, hangs on the name. */
-function afterCheckOf(osType: pulumi.Input<string> | undefined, name: pulumi.Input<string>): pulumi.Input<string> {
-  return pulumi.Output.isInstance(osType) ? pulumi.all([name, osType]).apply(([value]) => value) : name;
-}
-
 /** Not an error: what publishes a host's ports may be outside this program. */
 function warnOfUnpublishedPorts(deployment: GroupDeployment): void {
   pulumi.all([deployment.host, deployment.ports]).apply(([host, ports]) => {
@@ -97,14 +92,7 @@ function warnOfUnpublishedPorts(deployment: GroupDeployment): void {
   });
 }
 
-function publishedPorts(
-  name: string,
-  ipAddress: pulumi.Input<IpAddressArgs>,
-): pulumi.Output<{ port: number; protocol?: string }[]> {
-  return whenKnown(ipAddress, (resolved) => {
-    const check = new ArgumentCheck(`ContainerGroup "${name}"`);
-    checkIpAddress(check, resolved, undefined, hostRules);
-    check.refuse();
-    return resolved.ports;
-  });
+/** Nothing is published for an address that turns out not to be given. */
+function publishedPorts(ipAddress: pulumi.Input<IpAddressArgs>): GroupDeploymentArgs["ports"] {
+  return pulumi.output(ipAddress).apply((resolved) => resolved?.ports ?? undefined);
 }

@@ -1,6 +1,6 @@
 /** Marks what is secret by its nature, so that a program need not remember `pulumi.secret`. */
 import * as pulumi from "@pulumi/pulumi";
-import { known } from "../internal/arguments.js";
+import { isGiven, known } from "../internal/arguments.js";
 import type * as inputs from "../sdk/types/input.js";
 
 type List<T> = pulumi.Input<pulumi.Input<T>[]>;
@@ -8,14 +8,14 @@ type List<T> = pulumi.Input<pulumi.Input<T>[]>;
 /** Secure values of environment variables. What becomes known later is marked by the provider. */
 export function withSecureValues(containers: List<inputs.ContainerArgs>): List<inputs.ContainerArgs> {
   return mapKnown(containers, (container) =>
-    container.environmentVariables === undefined
+    !isGiven(container.environmentVariables)
       ? container
       : {
           ...container,
           environmentVariables: mapKnown(
             container.environmentVariables as List<inputs.EnvironmentVariableArgs>,
             (variable) =>
-              variable.secureValue === undefined
+              !isGiven(variable.secureValue)
                 ? variable
                 : { ...variable, secureValue: pulumi.secret(variable.secureValue) },
           ),
@@ -28,13 +28,13 @@ export function withSecretPasswords(
   credentials: List<inputs.ImageRegistryCredentialArgs>,
 ): List<inputs.ImageRegistryCredentialArgs> {
   return mapKnown(credentials, (credential) =>
-    credential.password === undefined ? credential : { ...credential, password: pulumi.secret(credential.password) },
+    !isGiven(credential.password) ? credential : { ...credential, password: pulumi.secret(credential.password) },
   );
 }
 
 function mapKnown<T>(list: List<T>, change: (item: T) => T): List<T> {
   const items = known(list);
-  return items === undefined
+  return !Array.isArray(items)
     ? list
     : items.map((input) => {
         const item = known(input);

@@ -1,8 +1,9 @@
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
-import { type ArgumentCheck, known, rules } from "../internal/arguments.js";
+import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles } from "../internal/directories.js";
+import { withDefault } from "../group/inputs.js";
 import { rememberHostResource } from "../internal/host-resource.js";
 import { StateDisk } from "../sdk/stateDisk.js";
 import type * as inputs from "../sdk/types/input.js";
@@ -90,16 +91,15 @@ export class NestedHost extends Component {
   public readonly machine: VirtualMachine;
 
   constructor(name: string, args: NestedHostArgs, opts?: pulumi.ComponentResourceOptions) {
-    const check = Component.checkFor("NestedHost", name);
-    const checked = checkArguments(check, args);
-    check.refuse();
+    let checked!: ReturnType<typeof checkArguments>;
+    const given = Component.checked("NestedHost", name, args, (check, all) => (checked = checkArguments(check, all)));
     super("NestedHost", name, {}, opts);
 
     this.stateDisk = new StateDisk(
       this.childName("state"),
       { hypervisor: checked.hypervisor, sizeGiB: checked.stateDiskGiB },
       // Only `true` is passed on: an explicit `false` would undo a protection that the component itself was given.
-      this.childOptions(args.protectState ? { protect: true } : {}),
+      this.childOptions(given.protectState ? { protect: true } : {}),
     );
     this.machine = new VirtualMachine(
       this.childName("machine"),
@@ -110,8 +110,8 @@ export class NestedHost extends Component {
         cpus: checked.cpus,
         memoryMiB: checked.memoryMiB,
         publishedPorts: checked.publishedPorts,
-        certificateAuthority: args.certificateAuthority ?? keyPair(args.keysDirectory, "certificateAuthority"),
-        clientIdentity: args.clientIdentity ?? keyPair(args.keysDirectory, "clientIdentity"),
+        certificateAuthority: given.certificateAuthority ?? keyPair(given.keysDirectory, "certificateAuthority"),
+        clientIdentity: given.clientIdentity ?? keyPair(given.keysDirectory, "clientIdentity"),
         acceleration: checked.acceleration,
         snapshot: checked.snapshot,
         powerState: checked.powerState,
@@ -142,7 +142,7 @@ export class NestedHost extends Component {
 function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
   check.keys("", args, argumentNames);
   check.require("image", args.image);
-  if (args.protectState !== undefined && typeof args.protectState !== "boolean") {
+  if (isGiven(args.protectState) && typeof args.protectState !== "boolean") {
     check.add("protectState", undefined, "must be true or false, known before the program runs");
   }
   for (const pair of ["certificateAuthority", "clientIdentity"] as const) {
@@ -153,11 +153,7 @@ function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
       check.field(`${pair}.${field}`, files[field], rules.text);
     }
   }
-  if (
-    args.keysDirectory !== undefined &&
-    args.certificateAuthority !== undefined &&
-    args.clientIdentity !== undefined
-  ) {
+  if (isGiven(args.keysDirectory) && isGiven(args.certificateAuthority) && isGiven(args.clientIdentity)) {
     check.add(
       "keysDirectory",
       known(args.keysDirectory),
@@ -168,7 +164,7 @@ function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
   check.field("hypervisor.uri", known(args.hypervisor)?.uri as pulumi.Input<string> | undefined, (uri) =>
     uri === "local" ? undefined : "only 'local' can be used: QEMU on the machine that runs Pulumi",
   );
-  checkPublishedPorts(check, known(args.publishedPorts));
+  checkPublishedPorts(check, args.publishedPorts);
   return {
     image: check.field("image", args.image, rules.digest) as pulumi.Input<string>,
     hypervisor: args.hypervisor,
@@ -183,13 +179,10 @@ function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
   };
 }
 
-function checkPublishedPorts(check: ArgumentCheck, ports: pulumi.Input<inputs.PublishedPortArgs>[] | undefined): void {
-  if (ports === undefined) return;
+function checkPublishedPorts(check: ArgumentCheck, ports: NestedHostArgs["publishedPorts"]): void {
   const seen = new Map<string, number>();
-  ports.forEach((input, index) => {
-    const published = known(input);
-    if (!published) return;
-    const at = `publishedPorts[${index}]`;
+  check.items("publishedPorts", ports, (published, at, index) => {
+    if (!check.object(at, published)) return;
     check.keys(at, published, ["port", "protocol", "hostAddress", "hostPort"]);
     check.require(`${at}.port`, published.port);
     check.field(`${at}.port`, published.port, rules.integer(1, 65535));
@@ -202,7 +195,7 @@ function checkPublishedPorts(check: ArgumentCheck, ports: pulumi.Input<inputs.Pu
     check.field(`${at}.protocol`, published.protocol as pulumi.Input<string> | undefined, rules.oneOf("TCP", "UDP"));
     const port = known(published.port);
     const protocol = known(published.protocol) ?? "TCP";
-    if (port === undefined || pulumi.Output.isInstance(published.protocol)) return;
+    if (port === undefined || isLate(published.protocol)) return;
     const other = seen.get(`${port}/${protocol}`);
     if (other !== undefined) check.add(`${at}.port`, port, `is published already by publishedPorts[${other}]`);
     seen.set(`${port}/${protocol}`, index);
@@ -214,7 +207,7 @@ function keyPair(
   keysDirectory: pulumi.Input<string> | undefined,
   role: keyof typeof hostKeyFiles,
 ): pulumi.Input<inputs.KeyPairFilesArgs> {
-  return pulumi.output(keysDirectory ?? defaultKeysDirectory()).apply((directory) => ({
+  return pulumi.output(withDefault(keysDirectory, defaultKeysDirectory())).apply((directory) => ({
     certificateFile: path.resolve(directory, hostKeyFiles[role].certificateFile),
     keyFile: path.resolve(directory, hostKeyFiles[role].keyFile),
   }));

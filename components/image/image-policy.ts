@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import { isGiven, isLate } from "../internal/arguments.js";
 import { hostResourceOf } from "../internal/host-resource.js";
 import { ImagePolicy as Resource, type ImagePolicyArgs } from "../sdk/imagePolicy.js";
 
@@ -18,6 +19,17 @@ export class ImagePolicy extends Resource {
   constructor(name: string, args: ImagePolicyArgs, opts: pulumi.CustomResourceOptions = {}) {
     // A policy is gone with its host's disk.
     const host = hostResourceOf(args.host);
-    super(name, args, host ? { deletedWith: host, ...opts } : opts);
+    super(name, { ...args, keys: lateKeys(args.keys) }, host ? { deletedWith: host, ...opts } : opts);
   }
+}
+
+/** Without keys a policy asks for no signature: an output of keys that turns out to be nothing must not mean that. */
+function lateKeys(keys: ImagePolicyArgs["keys"]): ImagePolicyArgs["keys"] {
+  if (!isLate(keys)) return keys;
+  return pulumi.output(keys).apply((known) => {
+    if (isGiven(known)) return known;
+    throw new pulumi.RunError(
+      "keys: is an output without a value; leave it out for a policy that asks for no signature",
+    );
+  });
 }

@@ -75,10 +75,37 @@ export function whenKnown<T, R>(
   }) as pulumi.Output<pulumi.Unwrap<R>>;
 }
 
+/** Whether a value was given: `null`, which JSON and YAML have for it, is as absent as `undefined`. */
+export function isGiven<T>(value: T): value is NonNullable<T> {
+  return value !== undefined && value !== null;
+}
+
+/** Whether a value becomes known later, and then perhaps as nothing at all. */
+export function isLate(value: unknown): boolean {
+  return pulumi.Output.isInstance(value) || value instanceof Promise;
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+/**
+ * Arguments without what is not given: properties that are `null` are left out, at every depth that is known now. Every component
+ * reads its arguments through this, so that nothing below has to tell `null` from `undefined`. Items of lists stay, as their places
+ * count, and so do outputs, resources and assets.
+ */
+export function given<T>(value: T): T {
+  if (Array.isArray(value)) return value.map(given) as T;
+  if (!isPlain(value)) return value;
+  const entries = Object.entries(value).filter(([, content]) => isGiven(content));
+  return Object.fromEntries(entries.map(([key, content]) => [key, given(content)])) as T;
+}
+
 /** What is known now: outputs and promises are not, they are left to the provider's Check. */
 export function known<T>(input: pulumi.Input<T> | undefined): T | undefined {
-  if (input === null || input === undefined) return undefined;
-  return pulumi.Output.isInstance(input) || input instanceof Promise ? undefined : input;
+  return !isGiven(input) || isLate(input) ? undefined : (input as T);
 }
 
 /** A rule says what is wrong with a value, or nothing. */
@@ -88,8 +115,14 @@ export type Rule<T> = (value: T) => string | undefined;
 export class ArgumentCheck {
   private readonly problems: Problem[] = [];
 
-  /** @param subject who is refused, e.g. `NestedHost "web"` */
-  constructor(private readonly subject: string) {}
+  /**
+   * @param subject who is refused, e.g. `NestedHost "web"`
+   * @param showsValues whether messages may show the values of wrong fields. Default: true. False where some are secret.
+   */
+  constructor(
+    private readonly subject: string,
+    private readonly showsValues = true,
+  ) {}
 
   /** Problems until now. */
   get count(): number {
@@ -97,7 +130,7 @@ export class ArgumentCheck {
   }
 
   add(path: string, value: unknown, reason: string): void {
-    const shown = value === undefined ? undefined : (JSON.stringify(value) ?? typeof value);
+    const shown = value === undefined || !this.showsValues ? undefined : (JSON.stringify(value) ?? typeof value);
     this.problems.push({ path, reason, ...(shown === undefined ? {} : { value: shown }) });
   }
 
@@ -107,12 +140,51 @@ export class ArgumentCheck {
   }
 
   require(path: string, value: unknown): void {
-    if (value === undefined || value === null) this.add(path, undefined, "is required");
+    if (!isGiven(value)) this.add(path, undefined, "is required");
+  }
+
+  /** The items of a list that are known now. What is no list, and an item that is not given, is refused. */
+  items<T>(
+    path: string,
+    list: pulumi.Input<pulumi.Input<T>[] | undefined> | undefined,
+    visit: (item: T, path: string, index: number) => void,
+  ): void {
+    const items = known(list);
+    if (items === undefined) return;
+    if (!Array.isArray(items)) return this.add(path, undefined, "must be a list");
+    items.forEach((input, index) => {
+      const at = `${path}[${index}]`;
+      this.require(at, input);
+      const item = known(input);
+      if (item !== undefined) visit(item, at, index);
+    });
+  }
+
+  /** Whether a value that is known now is an object; another one is refused. */
+  object<T>(path: string, value: T | undefined): value is T & object {
+    if (value === undefined) return false;
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return true;
+    this.add(path, undefined, "must be an object");
+    return false;
+  }
+
+  /**
+   * Refuses a name that no program in JavaScript can pass on: Pulumi's SDK copies properties by assignment, and an assignment to
+   * `__proto__` is lost without an error.
+   */
+  names(path: string, value: unknown): void {
+    if (Array.isArray(value)) return value.forEach((item, index) => this.names(`${path}[${index}]`, item));
+    if (!isPlain(value)) return;
+    for (const [key, content] of Object.entries(value)) {
+      const at = path === "" ? key : `${path}.${key}`;
+      if (key === "__proto__") this.addSecret(at, "no property can have this name: Pulumi would lose it");
+      else this.names(at, content);
+    }
   }
 
   /** Applies a rule now when the value is known; later, when it is an output, without changing the value. */
   field<T>(path: string, input: pulumi.Input<T> | undefined, rule: Rule<T>): pulumi.Input<T> | undefined {
-    if (input === undefined || input === null) return undefined;
+    if (!isGiven(input)) return undefined;
     const value = known(input);
     if (value !== undefined) {
       const reason = rule(value);
@@ -121,16 +193,16 @@ export class ArgumentCheck {
     }
     return whenKnown(input, (resolved) => {
       const later = new ArgumentCheck(this.subject);
-      if (resolved !== undefined && resolved !== null) later.field<T>(path, resolved as T, rule);
+      if (isGiven(resolved)) later.field<T>(path, resolved as T, rule);
       later.refuse();
-      return resolved;
+      return (resolved ?? undefined) as T;
     }) as pulumi.Output<T>;
   }
 
   /** Refuses keys that are not among the arguments: a misspelt one would silently have no effect. */
   keys(path: string, value: object, allowed: readonly string[], reasons: Record<string, string> = {}): void {
     for (const [key, content] of Object.entries(value)) {
-      if (content === undefined || allowed.includes(key)) continue;
+      if (!isGiven(content) || allowed.includes(key)) continue;
       const reason = Object.hasOwn(reasons, key) ? reasons[key] : undefined;
       this.addSecret(
         path === "" ? key : `${path}.${key}`,

@@ -1,6 +1,6 @@
 /** What Palisade's components have in common: type tokens, children's names, aliases, refused names. */
 import * as pulumi from "@pulumi/pulumi";
-import { ArgumentCheck, rules } from "./arguments.js";
+import { ArgumentCheck, given, rules } from "./arguments.js";
 
 /** Options that a component passes to one of its children. */
 export interface ChildOptions extends pulumi.CustomResourceOptions {
@@ -10,6 +10,9 @@ export interface ChildOptions extends pulumi.CustomResourceOptions {
 
 /** Base of every component. Type tokens and children's names are permanent: they are part of URNs. */
 export abstract class Component extends pulumi.ComponentResource {
+  /** The engine does not hand them down to children, and a component by itself takes no time. */
+  private readonly customTimeouts: pulumi.CustomTimeouts | undefined;
+
   /**
    * @param kind last part of the type token: `palisade:<module>:<kind>`
    * @param name the user's name of the component, a DNS label; children's names derive from it
@@ -29,6 +32,7 @@ export abstract class Component extends pulumi.ComponentResource {
     Component.checkFor(kind, componentName).refuse();
     const aliases = formerKinds.map((former) => ({ type: `palisade:${module}:${former}` }));
     super(`palisade:${module}:${kind}`, componentName, args, pulumi.mergeOptions(opts, { aliases }));
+    this.customTimeouts = opts?.customTimeouts;
   }
 
   /** A check that already holds what is wrong with the name. */
@@ -38,6 +42,25 @@ export abstract class Component extends pulumi.ComponentResource {
     return check;
   }
 
+  /**
+   * The arguments as every component reads them: without what is `null`, and refused when something in them is wrong.
+   *
+   * @throws ArgumentError with the path of each wrong field
+   */
+  protected static checked<A extends object>(
+    kind: string,
+    name: string,
+    args: A,
+    report: (check: ArgumentCheck, args: A) => void,
+  ): A {
+    const check = Component.checkFor(kind, name);
+    const read = given<A | undefined>(args) ?? ({} as A);
+    check.names("", read);
+    report(check, read);
+    check.refuse();
+    return read;
+  }
+
   /** `<component>-<role>`. */
   protected childName(role: string): string {
     return `${this.componentName}-${role}`;
@@ -45,6 +68,7 @@ export abstract class Component extends pulumi.ComponentResource {
 
   protected childOptions({ formerRoles = [], ...opts }: ChildOptions = {}): pulumi.CustomResourceOptions {
     const aliases = formerRoles.map((role) => ({ name: this.childName(role) }));
-    return pulumi.mergeOptions({ parent: this, aliases }, opts);
+    const { customTimeouts } = this;
+    return pulumi.mergeOptions({ parent: this, aliases, ...(customTimeouts ? { customTimeouts } : {}) }, opts);
   }
 }

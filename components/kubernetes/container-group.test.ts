@@ -58,6 +58,40 @@ describe("ContainerGroup on Kubernetes", () => {
     expect(kindOf(closed, "Service")).toBeUndefined();
   });
 
+  describe("opens nothing where nothing is given", () => {
+    const unknown = () => pulumi.output(pulumi.unknown as unknown as string);
+    it.each<[string, unknown]>([
+      ["null", null],
+      ["undefined", undefined],
+      ["an output of null", pulumi.output(null)],
+      ["an output of undefined", pulumi.output(undefined)],
+      ["a promise of nothing", Promise.resolve(undefined)],
+      ["a secret of nothing", pulumi.secret(undefined)],
+    ])("ipAddress = %s", async (_what, ipAddress) => {
+      const list = await objects({ ...minimal, ipAddress } as ContainerGroupArgs);
+      expect(kindOf(list, "NetworkPolicy").spec.ingress).toEqual([]);
+      expect(kindOf(list, "Service")).toBeUndefined();
+    });
+
+    it("and opens what an output names", async () => {
+      const list = await objects({ ...minimal, ipAddress: pulumi.output({ ports: [{ port: 80 }] }) });
+      expect(kindOf(list, "NetworkPolicy").spec.ingress).toEqual([{ ports: [{ port: 80, protocol: "TCP" }] }]);
+      expect(kindOf(list, "Service").spec.ports).toMatchObject([{ port: 80 }]);
+    });
+
+    it("and keeps the Service in a preview that does not know the address", async () => {
+      const list = objectsOf(await registered({ ...minimal, ipAddress: unknown() as never }, true));
+      expect(kindOf(list, "NetworkPolicy").spec.ingress).toBe("[unknown]");
+      expect(kindOf(list, "Service").spec.ports).toBe("[unknown]");
+    });
+
+    it("mounts no Secret for a volume whose files turn out not to be given", async () => {
+      const late = { name: "letter", emptyDir: {}, secret: pulumi.output(undefined) };
+      const list = await objects({ ...minimal, volumes: [late as never] });
+      expect(kindOf(list, "Deployment").spec.template.spec.volumes).toEqual([{ name: "letter", emptyDir: {} }]);
+    });
+  });
+
   it("is reached inside the cluster when its address is private", async () => {
     const list = await objects({ ...minimal, ipAddress: { type: "Private", ports: [{ port: 80 }] } });
     expect(kindOf(list, "Service").spec.type).toBe("ClusterIP");
@@ -142,6 +176,18 @@ describe("ContainerGroup on Kubernetes", () => {
     await settled();
     expect(await valueOf(group.endpoints)).toEqual([{ port: 80, protocol: "TCP", address: "192.0.2.7:80" }]);
     expect(await valueOf(group.state)).toBe("Running");
+  });
+
+  it("has brackets around an IPv6 address", async () => {
+    await record({
+      answer: (registration) =>
+        registration.type === "kubernetes:core/v1:Service"
+          ? { status: { loadBalancer: { ingress: [{ ip: "2001:db8::7" }] } } }
+          : { status: {}, ...secretNames(registration) },
+    });
+    const group = new ContainerGroup("shop", minimal);
+    await settled();
+    expect(await valueOf(group.endpoints)).toMatchObject([{ address: "[2001:db8::7]:80" }]);
   });
 
   const withContainer = (change: object) => ({ containers: [{ ...container, ...change }] });

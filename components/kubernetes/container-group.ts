@@ -4,12 +4,14 @@ import { Pod } from "@pulumi/kubernetes/core/v1/pod";
 import { Secret } from "@pulumi/kubernetes/core/v1/secret";
 import { Service } from "@pulumi/kubernetes/core/v1/service";
 import { NetworkPolicy } from "@pulumi/kubernetes/networking/v1/networkPolicy";
+import type { networking } from "@pulumi/kubernetes/types/input";
 import { checkGroup } from "../group/checks.js";
-import { lift, mapItems, verified } from "../group/inputs.js";
+import { lift, mapItems, verified, withDefault } from "../group/inputs.js";
 import type * as model from "../group/model.js";
-import { ArgumentCheck, known } from "../internal/arguments.js";
+import { type ArgumentCheck, isGiven, isLate, known } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { mayHoldSecrets, podSpec, registryConfiguration, secretData } from "./pod.js";
+import { hostPort } from "../shared/host-port.js";
 import { checkKubernetes, kubernetesRules } from "./rules.js";
 
 /** Arguments of a group on Kubernetes: those that all backends share, and where in the cluster it runs. */
@@ -49,48 +51,47 @@ export class ContainerGroup extends Component {
   public readonly state: pulumi.Output<string>;
   /** What runs the containers. */
   public readonly workload: Deployment | Pod;
-  /** Absent without `ipAddress`. */
-  public readonly service?: Service;
+  private publishing?: Service;
+
+  /** Absent without `ipAddress`, and until an `ipAddress` that is an output is known. */
+  public get service(): Service | undefined {
+    return this.publishing;
+  }
 
   constructor(name: string, args: ContainerGroupArgs, opts?: pulumi.ComponentResourceOptions) {
-    const check = Component.checkFor("ContainerGroup", name);
-    checkArguments(check, args);
-    check.refuse();
+    const checked = Component.checked("ContainerGroup", name, args, (check, all) => checkArguments(check, name, all));
     super("ContainerGroup", name, {}, opts, [], "kubernetes");
 
-    const late = verified(args, (resolved) => {
-      const again = new ArgumentCheck(`ContainerGroup "${name}"`);
-      checkArguments(again, resolved);
-      again.refuse();
-    });
+    const { ipAddress } = checked;
+    const late = verified(`ContainerGroup "${name}"`, checked, (check, all) => checkArguments(check, name, all));
     const options = this.childOptions({ dependsOn: late });
-    const groupName = lift(args.containerGroupName ?? name, (value) => value ?? name);
+    const groupName = withDefault(checked.containerGroupName, name);
     const labels = { "app.kubernetes.io/name": groupName, "app.kubernetes.io/managed-by": "palisade" };
     const selector = { "app.kubernetes.io/name": groupName };
-    const metadata = { name: groupName, namespace: args.namespace as pulumi.Input<string>, labels };
+    const metadata = { name: groupName, namespace: checked.namespace as pulumi.Input<string>, labels };
 
     // Without a name of our own, and immutable: other contents are another Secret, and so another pod.
     const secretMetadata = { namespace: metadata.namespace, labels };
-    const values = mayHoldSecrets(args)
+    const values = mayHoldSecrets(checked)
       ? new Secret(
           this.childName("values"),
-          { metadata: secretMetadata, immutable: true, data: secretData(args) },
+          { metadata: secretMetadata, immutable: true, data: secretData(checked) },
           options,
         )
       : undefined;
     const registries =
-      args.imageRegistryCredentials &&
+      checked.imageRegistryCredentials &&
       new Secret(
         this.childName("registries"),
         {
           metadata: secretMetadata,
           immutable: true,
           type: "kubernetes.io/dockerconfigjson",
-          stringData: { ".dockerconfigjson": registryConfiguration(args.imageRegistryCredentials) },
+          stringData: { ".dockerconfigjson": registryConfiguration(checked.imageRegistryCredentials) },
         },
         options,
       );
-    const spec = podSpec(args, { values: values?.metadata.name, registries: registries?.metadata.name });
+    const spec = podSpec(checked, { values: values?.metadata.name, registries: registries?.metadata.name });
 
     new NetworkPolicy(
       this.childName("policy"),
@@ -99,13 +100,13 @@ export class ContainerGroup extends Component {
         spec: {
           podSelector: { matchLabels: selector },
           policyTypes: ["Ingress"],
-          ingress: args.ipAddress === undefined ? [] : [{ ports: mapItems(portsOf(args.ipAddress), policyPort) }],
+          ingress: ingressOf(ipAddress),
         },
       },
       options,
     );
     this.workload =
-      known(args.restartPolicy) === undefined || known(args.restartPolicy) === "Always"
+      (known(checked.restartPolicy) ?? "Always") === "Always"
         ? new Deployment(
             this.childName("deployment"),
             {
@@ -121,25 +122,26 @@ export class ContainerGroup extends Component {
             options,
           )
         : new Pod(this.childName("pod"), { metadata, spec }, options);
-    if (args.ipAddress !== undefined) {
-      this.service = new Service(
+    const service = lateResource(ipAddress, (address) => {
+      this.publishing = new Service(
         this.childName("service"),
         {
           metadata,
           spec: {
             selector,
-            type: lift(args.ipAddress, (ipAddress) =>
-              lift(ipAddress?.type ?? "Public", (type) => (type === "Public" ? "LoadBalancer" : "ClusterIP")),
+            type: lift(address, (known) =>
+              lift(withDefault(known?.type, "Public"), (type) => (type === "Public" ? "LoadBalancer" : "ClusterIP")),
             ) as pulumi.Input<string>,
-            ports: mapItems(portsOf(args.ipAddress), servicePort),
+            ports: mapItems(portsOf(address), servicePort),
           },
         },
         options,
       );
-    }
+      return endpointsOf(this.publishing);
+    });
 
     this.containerGroupName = this.workload.metadata.name;
-    this.endpoints = endpointsOf(this.service);
+    this.endpoints = service;
     this.state = stateOf(this.workload);
     this.registerOutputs({
       containerGroupName: this.containerGroupName,
@@ -149,24 +151,56 @@ export class ContainerGroup extends Component {
   }
 }
 
-function checkArguments(check: ArgumentCheck, args: ContainerGroupArgs): void {
-  checkGroup(check, args, kubernetesRules);
+function checkArguments(check: ArgumentCheck, name: string, args: ContainerGroupArgs): void {
+  checkGroup(check, name, args, kubernetesRules);
   checkKubernetes(check, args);
 }
 
-function portsOf(ipAddress: NonNullable<model.GroupArgs["ipAddress"]>): model.List<model.PortArgs> {
-  return lift(ipAddress, (known) => known?.ports ?? []) as model.List<model.PortArgs>;
+type IpAddress = model.GroupArgs["ipAddress"];
+
+function portsOf(ipAddress: NonNullable<IpAddress>): model.List<model.PortArgs> {
+  return lift(ipAddress, (address) => address?.ports ?? []) as model.List<model.PortArgs>;
+}
+
+/** Without ports there is no rule: one with an empty list of them would open every port. */
+function ingressOf(ipAddress: IpAddress): pulumi.Input<networking.v1.NetworkPolicyIngressRule[]> {
+  return lift(ipAddress, (address) => {
+    if (!isGiven(address?.ports)) return [];
+    return lift(address.ports, (ports) => (ports?.length ? [{ ports: mapItems(ports, policyPort) }] : []));
+  }) as pulumi.Input<networking.v1.NetworkPolicyIngressRule[]>;
+}
+
+/**
+ * What `make` makes of an address, once it is known that there is one; nothing without. An address that a preview does not know
+ * counts as given, so that what was made of it before is not shown as deleted.
+ */
+function lateResource(
+  ipAddress: IpAddress,
+  make: (address: NonNullable<IpAddress>) => pulumi.Output<Endpoint[]>,
+): pulumi.Output<Endpoint[]> {
+  if (!isGiven(ipAddress)) return pulumi.output([]);
+  if (!isLate(ipAddress)) return make(ipAddress);
+  const output = pulumi.output(ipAddress) as unknown as LateOutput<model.IpAddressArgs | undefined>;
+  return output.apply((address) => {
+    if (pulumi.isUnknown(address)) return make(ipAddress);
+    return isGiven(address) ? make(ipAddress) : [];
+  }, true);
+}
+
+/** Pulumi's `apply` with the second parameter that its own code uses: called with what is not known, too. */
+interface LateOutput<T> {
+  apply<R>(change: (value: T) => pulumi.Input<R>, runWithUnknowns: boolean): pulumi.Output<R>;
 }
 
 const policyPort = ({ port, protocol }: model.PortArgs) => ({
   port,
-  protocol: (protocol ?? "TCP") as pulumi.Input<string>,
+  protocol: withDefault(protocol, "TCP"),
 });
 
 const servicePort = ({ port, protocol }: model.PortArgs) => ({
   name: pulumi.all([port, protocol]).apply(([number, kind]) => `${(kind ?? "TCP").toLowerCase()}-${number}`),
   port,
-  protocol: (protocol ?? "TCP") as pulumi.Input<string>,
+  protocol: withDefault(protocol, "TCP"),
   targetPort: port,
 });
 
@@ -179,7 +213,7 @@ function endpointsOf(service: Service | undefined): pulumi.Output<Endpoint[]> {
     return (spec.ports ?? []).map(({ port, protocol }) => ({
       port,
       protocol: protocol ?? "TCP",
-      address: `${host}:${port}`,
+      address: hostPort(host, port),
     }));
   });
 }

@@ -19,9 +19,7 @@ export type NetworkPoliciesArgs = ClusterPolicies;
  */
 export class NetworkPolicies extends Component {
   constructor(name: string, args: NetworkPoliciesArgs, opts?: pulumi.ComponentResourceOptions) {
-    const check = Component.checkFor("NetworkPolicies", name);
-    checkClusterPolicies(check, args);
-    check.refuse();
+    Component.checked("NetworkPolicies", name, {}, (check) => checkClusterPolicies(check, args));
     super("NetworkPolicies", name, {}, opts, [], "kubernetes");
 
     for (const { apiVersion, kind, metadata, spec } of policyObjects(args)) {

@@ -1,9 +1,9 @@
 /** A group's pod as Kubernetes wants it: pure, from arguments whose parts may become known later. */
 import * as pulumi from "@pulumi/pulumi";
 import type { core } from "@pulumi/kubernetes/types/input";
-import { known } from "../internal/arguments.js";
+import { given, isGiven, known } from "../internal/arguments.js";
 import { imageReference } from "../group/images.js";
-import { lift, mapItems } from "../group/inputs.js";
+import { lift, mapItems, withDefault } from "../group/inputs.js";
 import type * as model from "../group/model.js";
 import type { ContainerGroupArgs } from "./container-group.js";
 
@@ -15,8 +15,10 @@ export interface SecretNames {
   registries: pulumi.Input<string> | undefined;
 }
 
-const valueKey = (container: string, variable: string) => `environment.${container}.${variable}`;
-const fileKey = (volume: string, file: string) => `volume.${volume}.${file}`;
+/** Key of a secure value in the Secret with all of them. */
+export const valueKey = (container: string, variable: string) => `environment.${container}.${variable}`;
+/** Key of a secret volume's file. */
+export const fileKey = (volume: string, file: string) => `volume.${volume}.${file}`;
 
 /** The pod; its settings satisfy the Pod Security Standard `restricted`. */
 export function podSpec(args: ContainerGroupArgs, secrets: SecretNames): core.v1.PodSpec {
@@ -28,7 +30,7 @@ export function podSpec(args: ContainerGroupArgs, secrets: SecretNames): core.v1
     imagePullSecrets: secrets.registries === undefined ? undefined : [{ name: secrets.registries }],
     initContainers: mapItems(args.initContainers, (container) => toProgram(container, secrets)),
     nodeSelector: { "kubernetes.io/os": "linux" },
-    restartPolicy: args.restartPolicy ?? "Always",
+    restartPolicy: withDefault(args.restartPolicy, "Always"),
     runtimeClassName: args.runtimeClassName,
     securityContext: {
       runAsNonRoot: true,
@@ -44,11 +46,17 @@ function toContainer(container: model.ContainerArgs, secrets: SecretNames): core
   return {
     ...toProgram(container, secrets),
     livenessProbe: container.livenessProbe && lift(container.livenessProbe, toProbe),
-    ports: mapItems(container.ports, ({ port, protocol }) => ({ containerPort: port, protocol: protocol ?? "TCP" })),
+    ports: mapItems(container.ports, ({ port, protocol }) => ({
+      containerPort: port,
+      protocol: withDefault(protocol, "TCP"),
+    })),
     readinessProbe: container.readinessProbe && lift(container.readinessProbe, toProbe),
     resources: lift(container.resources, ({ requests, limits }) => ({
       requests: lift(requests, quantities),
-      limits: pulumi.output({ requests, limits }).apply((known) => quantities({ ...known.requests, ...known.limits })),
+      // A limit that turns out not to be given is the request: without one a container may take the whole node.
+      limits: pulumi
+        .output({ requests, limits })
+        .apply((known) => quantities({ ...known.requests, ...given(known.limits) })),
     })),
   };
 }
@@ -56,25 +64,13 @@ function toContainer(container: model.ContainerArgs, secrets: SecretNames): core
 function toProgram(container: model.InitContainerArgs, secrets: SecretNames): core.v1.Container {
   return {
     command: mapItems(container.command, literal),
-    env: mapItems(container.environmentVariables, ({ name, value, secureValue }) =>
-      secureValue === undefined
-        ? { name, value: lift(value as pulumi.Input<string>, literal) }
-        : {
-            name,
-            valueFrom: {
-              secretKeyRef: {
-                key: pulumi.all([container.name, name]).apply(([owner, variable]) => valueKey(owner, variable)),
-                name: secrets.values!,
-              },
-            },
-          },
-    ),
+    env: mapItems(container.environmentVariables, (variable) => toVariable(container, variable, secrets)),
     image: imageReference(container.image),
     name: container.name,
     securityContext: lift(container.securityContext ?? {}, (context) => ({
       allowPrivilegeEscalation: false,
       capabilities: {
-        add: context?.capabilities && lift(context.capabilities, (capabilities) => capabilities?.add ?? []),
+        add: context?.capabilities && lift(context.capabilities, (capabilities) => withDefault(capabilities?.add, [])),
         drop: ["ALL"],
       },
       runAsGroup: context?.runAsGroup,
@@ -83,9 +79,22 @@ function toProgram(container: model.InitContainerArgs, secrets: SecretNames): co
     volumeMounts: mapItems(container.volumeMounts, ({ mountPath, name, readOnly }) => ({
       mountPath,
       name,
-      readOnly: readOnly ?? false,
+      readOnly: withDefault(readOnly, false),
     })),
   };
+}
+
+/** Whether a value is one of the Secret is decided when it is known, where both are given and one of them may come to nothing. */
+function toVariable(
+  container: model.InitContainerArgs,
+  { name, value, secureValue }: model.EnvironmentVariableArgs,
+  secrets: SecretNames,
+): pulumi.Input<core.v1.EnvVar> {
+  const plain = { name, value: lift(value as pulumi.Input<string>, literal) };
+  const key = pulumi.all([container.name, name]).apply(([owner, variable]) => valueKey(owner, variable));
+  const secret = { name, valueFrom: { secretKeyRef: { key, name: secrets.values! } } };
+  if (!isGiven(secureValue)) return plain;
+  return isGiven(value) ? lift(secureValue, (found): core.v1.EnvVar => (isGiven(found) ? secret : plain)) : secret;
 }
 
 function toProbe(probe: model.ContainerProbeArgs | undefined): core.v1.Probe {
@@ -100,16 +109,16 @@ function toProbe(probe: model.ContainerProbeArgs | undefined): core.v1.Probe {
         (get) =>
           get && {
             httpHeaders: get.httpHeaders,
-            path: get.path ?? "/",
+            path: withDefault(get.path, "/"),
             port: get.port,
-            scheme: lift(get.scheme ?? "http", (scheme) => scheme!.toUpperCase()),
+            scheme: lift(withDefault(get.scheme, "http"), (scheme) => scheme.toUpperCase()),
           },
       ),
   } as core.v1.Probe;
 }
 
 /** Kubernetes puts variables in for $(NAME); no other backend does, so it is told not to. */
-const literal = (text: string): string => text.replaceAll("$", "$$$$");
+const literal = (text: string | undefined): string => (text ?? "").replaceAll("$", "$$$$");
 
 /** ACI's GB are GiB, and its steps of 0.01 are tens of millicores. */
 function quantities(amounts: {
@@ -125,37 +134,34 @@ function quantities(amounts: {
   };
 }
 
-function toVolume(volume: model.VolumeArgs, secrets: SecretNames): core.v1.Volume {
-  return volume.secret === undefined
-    ? { name: volume.name, emptyDir: {} }
-    : {
-        name: volume.name,
-        secret: {
-          items: pulumi
-            .all([volume.name, volume.secret])
-            .apply(([name, files]) =>
-              Object.keys(files ?? {}).map((file) => ({ key: fileKey(name, file), path: file })),
-            ),
-          secretName: secrets.values,
-        },
-      };
+function toVolume(volume: model.VolumeArgs, secrets: SecretNames): pulumi.Input<core.v1.Volume> {
+  const emptyDir = { name: volume.name, emptyDir: {} };
+  if (!isGiven(volume.secret)) return emptyDir;
+  // Not without files: Kubernetes takes an empty list for every key, and they hold the values of others.
+  const items = pulumi
+    .all([volume.name, volume.secret])
+    .apply(([name, files]) => Object.keys(files ?? {}).map((file) => ({ key: fileKey(name, file), path: file })));
+  const secret = { name: volume.name, secret: { items, secretName: secrets.values } };
+  return isGiven(volume.emptyDir)
+    ? lift(volume.secret, (files): core.v1.Volume => (isGiven(files) ? secret : emptyDir))
+    : secret;
 }
 
 /** False only when it is known that there is nothing to keep in a Secret. */
 export function mayHoldSecrets(args: ContainerGroupArgs): boolean {
   const some = <T>(list: model.OptionalList<T> | undefined, test: (item: T) => boolean): boolean =>
-    list !== undefined &&
+    isGiven(list) &&
     (known(list)?.some((input) => {
       const item = known(input);
       return item === undefined || test(item);
     }) ??
       true);
   const secure = (container: model.InitContainerArgs) =>
-    some(container.environmentVariables, ({ secureValue }) => secureValue !== undefined);
+    some(container.environmentVariables, ({ secureValue }) => isGiven(secureValue));
   return (
     some(args.containers, secure) ||
     some(args.initContainers, secure) ||
-    some(args.volumes, ({ secret }) => secret !== undefined)
+    some(args.volumes, ({ secret }) => isGiven(secret))
   );
 }
 
@@ -172,7 +178,7 @@ export function secretData(args: ContainerGroupArgs): pulumi.Output<Record<strin
       const data: Record<string, string> = {};
       for (const { name, environmentVariables } of [...containers, ...(initContainers ?? [])]) {
         for (const variable of environmentVariables ?? []) {
-          if (variable.secureValue === undefined) continue;
+          if (!isGiven(variable.secureValue)) continue;
           data[valueKey(name, variable.name)] = Buffer.from(variable.secureValue).toString("base64");
         }
       }

@@ -13,9 +13,9 @@ import type {
   NetworkPolicyPort,
   PolicyType,
 } from "../policy/arguments.js";
-import { reportPolicySet } from "../policy/check.js";
+import { reportPolicySet, withoutNothing } from "../policy/check.js";
 import { defaultNamespace } from "../policy/identities.js";
-import type { KubernetesNetworkPolicy, KubernetesNetworkPolicyPeer } from "../policy/kubernetes.js";
+import { type KubernetesNetworkPolicy, type KubernetesNetworkPolicyPeer, policyTypesOf } from "../policy/kubernetes.js";
 
 /** Policies for a cluster, whose groups and namespaces it knows itself. */
 export interface ClusterPolicies {
@@ -63,12 +63,21 @@ const rulesOf = (policy: NetworkPolicyArgs | ClusterNetworkPolicyArgs, { field }
 /** Refuses policies that the cluster cannot be told, with each field's path; see {@link policyObjects}. */
 export function checkClusterPolicies(check: ArgumentCheck, policies: ClusterPolicies): void {
   check.keys("", policies, ["networkPolicies", "clusterNetworkPolicies", "cilium"]);
-  const { networkPolicies, clusterNetworkPolicies, cilium = false } = policies;
+  const { networkPolicies, clusterNetworkPolicies } = policies;
+  const cilium = policies.cilium ?? false;
   check.field("cilium", cilium, (value) => (typeof value === "boolean" ? undefined : "must be true or false"));
   const before = check.count;
   reportPolicySet(check, { networkPolicies, clusterNetworkPolicies, endpoints: [] });
   // What is no policy at all cannot be looked at more closely.
   if (check.count > before) return;
+  checkForCluster(check, withoutNothing({ networkPolicies, clusterNetworkPolicies }), cilium);
+}
+
+function checkForCluster(
+  check: ArgumentCheck,
+  { networkPolicies, clusterNetworkPolicies }: ClusterPolicies,
+  cilium: boolean,
+): void {
   networkPolicies?.forEach((policy, index) => {
     const reasons = beyondKubernetes(policy);
     for (const [field, reason] of reasons) {
@@ -187,10 +196,11 @@ function checkTier(check: ArgumentCheck, path: string, policy: ClusterNetworkPol
  *
  * @throws ArgumentError with what the cluster cannot be told
  */
-export function policyObjects(policies: ClusterPolicies): PolicyObject[] {
+export function policyObjects(given: ClusterPolicies): PolicyObject[] {
   const check = new ArgumentCheck("network policies");
-  checkClusterPolicies(check, policies);
+  checkClusterPolicies(check, given);
   check.refuse();
+  const policies = withoutNothing(given);
   return [
     ...(policies.networkPolicies ?? [])
       // A denial without rules denies nothing and isolates nobody; Cilium refuses it.
@@ -201,9 +211,6 @@ export function policyObjects(policies: ClusterPolicies): PolicyObject[] {
     ...(policies.clusterNetworkPolicies ?? []).map(toTier),
   ];
 }
-
-const typesOf = ({ policyTypes, egress }: NetworkPolicyArgs): PolicyType[] =>
-  policyTypes ?? (egress === undefined ? ["Ingress"] : ["Ingress", "Egress"]);
 
 function toKubernetes(policy: NetworkPolicyArgs): PolicyObject & KubernetesNetworkPolicy {
   const peers = (list: NetworkPolicyPeer[]): KubernetesNetworkPolicyPeer[] =>
@@ -220,7 +227,7 @@ function toKubernetes(policy: NetworkPolicyArgs): PolicyObject & KubernetesNetwo
     metadata: metadataOf(policy),
     spec: {
       podSelector: policy.groupSelector,
-      policyTypes: typesOf(policy),
+      policyTypes: policyTypesOf(policy),
       ...(ingress
         ? { ingress: ingress.map(({ from, ports }) => ({ ...(from && { from: peers(from) }), ports })) }
         : {}),
@@ -238,7 +245,7 @@ const inNamespace = podLabel("io.kubernetes.pod.namespace");
 
 function toCilium(policy: NetworkPolicyArgs): PolicyObject {
   const { action = "Allow", namespace = defaultNamespace } = policy;
-  const types = typesOf(policy);
+  const types = policyTypesOf(policy);
   const isolates = (type: PolicyType): boolean => action === "Allow" && types.includes(type);
   const sections = directions.flatMap((direction) => {
     const rules = rulesOf(policy, direction).flatMap((rule) => ciliumRules(rule, direction, namespace));

@@ -1,7 +1,9 @@
 /** What a Kubernetes cluster takes of a container group's arguments, under the Pod Security Standard `restricted`. */
-import { type ArgumentCheck, known, rules } from "../internal/arguments.js";
+import { type ArgumentCheck, isGiven, isLate, known, type Rule, rules } from "../internal/arguments.js";
 import { each, type GroupRules } from "../group/checks.js";
+import type * as model from "../group/model.js";
 import type { ContainerGroupArgs } from "./container-group.js";
+import { fileKey, valueKey } from "./pod.js";
 
 const onAzureOnly = "belongs to Azure and means nothing on Kubernetes; leave it out";
 const noIdentity = "Kubernetes has no managed identities of Azure; use username and password";
@@ -10,6 +12,7 @@ const noChannels =
   "a cluster pulls by itself and follows no channel of Palisade, and its nodes check no publication; name the digest";
 
 export const kubernetesRules: GroupRules = {
+  backend: "kubernetes",
   group: {
     allowed: [
       "containerGroupName",
@@ -68,11 +71,6 @@ export const kubernetesRules: GroupRules = {
     allowed: ["name", "value", "secureValue"],
     refused: { secureValueReference: "Kubernetes has no Key Vault; use secureValue" },
   },
-  // Names that every version of Kubernetes takes; they are also keys of the Secret with the secure values.
-  environmentName: (name) =>
-    /^[-._a-zA-Z][-._a-zA-Z0-9]*$/.test(name)
-      ? undefined
-      : "Kubernetes takes letters, digits, '-', '_' and '.', no digit first",
   amounts: {
     allowed: ["cpu", "memoryInGB"],
     refused: { gpu: "what a GPU is called depends on the cluster's device plugin" },
@@ -94,7 +92,6 @@ export const kubernetesRules: GroupRules = {
       ip: "the cluster's load balancer chooses the address",
     },
   },
-  ipAddressType: rules.oneOf("Public", "Private"),
   volume: {
     allowed: ["name", "emptyDir", "secret"],
     refused: {
@@ -107,57 +104,55 @@ export const kubernetesRules: GroupRules = {
     allowed: ["allowPrivilegeEscalation", "capabilities", "privileged", "runAsGroup", "runAsUser"],
     refused: { seccompProfile: "every container runs with its runtime's own profile, RuntimeDefault" },
   },
-  containerCount: "must be a list of 1 to 60 containers",
 };
 
-/** @see https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted */
-const restricted = "the Pod Security Standard restricted forbids it";
+/** RFC 1123: names of most objects. */
+const subdomain: Rule<string> = (name) =>
+  typeof name === "string" &&
+  /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(name)
+    ? undefined
+    : "must be a DNS name: a to z, 0 to 9, '-' and '.', at most 253 characters";
+
+/** Keys of a Secret at most, in characters. */
+const maximumKey = 253;
 
 /** Checks what only Kubernetes knows of. */
 export function checkKubernetes(check: ArgumentCheck, args: ContainerGroupArgs): void {
-  check.field("containerGroupName", args.containerGroupName as string | undefined, serviceName);
-  check.field("namespace", args.namespace as string | undefined, rules.dnsLabel);
-  check.field("runtimeClassName", args.runtimeClassName as string | undefined, rules.text);
-  if (args.restartPolicy !== undefined && known(args.restartPolicy) === undefined) {
+  now(check, "namespace", args.namespace, rules.dnsLabel);
+  now(check, "runtimeClassName", args.runtimeClassName, subdomain);
+  if (isLate(args.restartPolicy)) {
     check.add(
       "restartPolicy",
       undefined,
       "must be known before the group is made: it decides between Deployment and Pod",
     );
   }
-  check.field("restartPolicy", args.restartPolicy as string | undefined, rules.oneOf("Always", "OnFailure", "Never"));
-  check.field("osType", args.osType as string | undefined, (value) =>
-    value === "Linux" ? undefined : "must be Linux: groups on Kubernetes run Linux containers only",
-  );
+  const checkKey = (path: string, key: string) => {
+    if (key.length <= maximumKey) return;
+    check.addSecret(
+      path,
+      `is too long: its key in a Secret, ${key.slice(0, 80)}…, has more than ${maximumKey} characters`,
+    );
+  };
   for (const list of ["containers", "initContainers"] as const) {
-    each(args[list], ({ securityContext }, index) => {
-      const at = `${list}[${index}].securityContext`;
-      const context = known(securityContext);
-      for (const field of ["allowPrivilegeEscalation", "privileged"] as const) {
-        check.field(`${at}.${field}`, context?.[field] as boolean | undefined, (value) =>
-          value ? restricted : undefined,
-        );
-      }
-      check.field(`${at}.runAsUser`, context?.runAsUser as number | undefined, (user) =>
-        user === 0 ? restricted : undefined,
-      );
-      known(known(context?.capabilities)?.add)?.forEach((capability, position) => {
-        check.field(`${at}.capabilities.add[${position}]`, capability, (value) =>
-          value === "NET_BIND_SERVICE" ? undefined : restricted,
-        );
+    each<model.InitContainerArgs>(args[list], (container, index) => {
+      const owner = known(container.name);
+      each(container.environmentVariables, (variable, position) => {
+        const name = known(variable.name);
+        if (owner === undefined || name === undefined || !isGiven(variable.secureValue)) return;
+        checkKey(`${list}[${index}].environmentVariables[${position}].name`, valueKey(owner, name));
       });
     });
   }
-  each(args.containers, ({ livenessProbe }, index) => {
-    check.field(
-      `containers[${index}].livenessProbe.successThreshold`,
-      known(livenessProbe)?.successThreshold as number | undefined,
-      (value) => (value === 1 ? undefined : "must be 1: Kubernetes takes one success as life"),
-    );
+  each(args.volumes, (volume, index) => {
+    const name = known(volume.name);
+    if (name === undefined) return;
+    for (const file of Object.keys(known(volume.secret) ?? {})) {
+      checkKey(`volumes[${index}].secret[${JSON.stringify(file.slice(0, 80))}]`, fileKey(name, file));
+    }
   });
 }
 
-/** Names of Services begin with a letter; a group's name is that of its Service. */
-function serviceName(name: string): string | undefined {
-  return rules.dnsLabel(name) ?? (/^[a-z]/.test(name) ? undefined : "must begin with a letter on Kubernetes");
+function now(check: ArgumentCheck, path: string, input: unknown, rule: Rule<string>): void {
+  if (!isLate(input)) check.field(path, input as string | undefined, rule);
 }

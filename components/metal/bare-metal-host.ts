@@ -8,6 +8,7 @@ import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles, packageRoot } from "../internal/directories.js";
 import { rememberHostResource } from "../internal/host-resource.js";
 import type * as outputs from "../sdk/types/output.js";
+import { httpsUrl, urlTrouble } from "../shared/host-port.js";
 import { selectDisk, type DiskRule, type Inventory, inventorySchema } from "./disks.js";
 import { imageArchive } from "./image-archive.js";
 import { enrollScript, firmwareScript, inventoryScript, requestScript, workFolder, writeScript } from "./scripts.js";
@@ -66,10 +67,8 @@ export class BareMetalHost extends Component {
   /** Path, in the rescue system, of the disk that was written. */
   public readonly device: pulumi.Output<string>;
 
-  constructor(name: string, args: BareMetalHostArgs, opts?: pulumi.ComponentResourceOptions) {
-    const check = Component.checkFor("BareMetalHost", name);
-    checkArguments(check, args);
-    check.refuse();
+  constructor(name: string, given: BareMetalHostArgs, opts?: pulumi.ComponentResourceOptions) {
+    const args = Component.checked("BareMetalHost", name, given, checkArguments);
     super("BareMetalHost", name, {}, opts);
 
     const ssh = { dialErrorLimit: 20, perDialTimeout: 15, port: 22, user: "root", ...args.connection };
@@ -156,7 +155,7 @@ export class BareMetalHost extends Component {
 
     this.hostId = enrolled.stdout.apply((text) => text.trim().split("\n").at(-1)!);
     const file = (name: string) => path.join(keys, name);
-    const endpoint = args.endpoint ?? pulumi.interpolate`https://${args.connection.host}:8443`;
+    const endpoint = args.endpoint ?? pulumi.output(args.connection.host).apply((host) => httpsUrl(host, 8443));
     const connection = pulumi.all([this.hostId, endpoint]).apply(([hostId, at]) => ({
       hostId,
       endpoint: at,
@@ -199,6 +198,12 @@ function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
   check.require("connection", args.connection);
   if (known(args.connection) !== undefined) {
     check.require("connection.host", args.connection.host);
+    const host = known(args.connection.host);
+    if (host !== undefined && args.endpoint === undefined && urlTrouble(httpsUrl(host, 8443))) {
+      const reason =
+        "cannot be a URL's host: a name or an address, without a port and a zone; else give endpoint as well";
+      check.add("connection.host", host, reason);
+    }
     if (args.connection.proxy !== undefined) {
       check.add(
         "connection.proxy",
@@ -222,9 +227,7 @@ function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
   check.field("allowOverwrite", args.allowOverwrite, rules.text);
   check.field("imageFile", args.imageFile, rules.text);
   check.field("keysDirectory", args.keysDirectory, rules.text);
-  check.field("endpoint", args.endpoint, (value) =>
-    /^https:\/\/[^/\s]+:\d+$/.test(value) ? undefined : "must be https://address:port",
-  );
+  check.field("endpoint", args.endpoint, urlTrouble);
   check.field("startSeconds", args.startSeconds, rules.integer(60, 7200));
   check.field("installation", args.installation, rules.integer(1, 1_000_000));
 }

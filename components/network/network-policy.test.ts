@@ -3,9 +3,9 @@ import { expect, it } from "vitest";
 import { NestedHost } from "../host/nested-host.js";
 import { ArgumentError } from "../internal/arguments.js";
 import { answer, connection, digest } from "../internal/testing/answers.js";
-import { record, settled } from "../internal/testing/recorder.js";
+import { quiet, record, settled, valueOf } from "../internal/testing/recorder.js";
 import { compileNetworkPolicies } from "../policy/compile.js";
-import { type HostNetworkPolicyArgs, NetworkPolicy } from "./network-policy.js";
+import { compiledPolicy, type HostNetworkPolicyArgs, NetworkPolicy } from "./network-policy.js";
 
 const groups = [
   { name: "web", labels: { app: "web" } },
@@ -48,6 +48,42 @@ it("goes with its host's machine, where that is known", async () => {
     known: "palisade:index:NestedHost$palisade:index:VirtualMachine::edge-machine",
     unknown: undefined,
   });
+});
+
+const closed = { name: "web", groupSelector: { matchLabels: { app: "web" } } };
+const withRule = (rule: object) => ({ networkPolicies: [{ ...closed, ingress: [rule] }] });
+const nothing = (): unknown => pulumi.output(undefined);
+
+it.each<[string, () => object]>([
+  ["peers", () => withRule({ from: nothing() })],
+  ["ports", () => withRule({ from: [{ entities: ["host"] }], ports: nothing() })],
+  ["a port", () => withRule({ from: [{ entities: ["host"] }], ports: [{ protocol: "TCP", port: nothing() }] })],
+  ["a selector's labels", () => withRule({ from: [{ groupSelector: { matchLabels: nothing() } }] })],
+  ["all policies", () => ({ networkPolicies: nothing() })],
+  ["rules of a denial", () => ({ networkPolicies: [{ ...closed, action: "Deny", ingress: nothing() }] })],
+  ["the directions", () => ({ networkPolicies: [{ ...closed, policyTypes: nothing() }] })],
+  ["the labels of a group", () => ({ endpoints: [{ name: "web", labels: nothing() }] })],
+  [
+    "peers within an output",
+    () => ({ networkPolicies: pulumi.output([{ ...closed, ingress: [{ from: undefined }] }]) }),
+  ],
+])("opens nothing when %s turn out not to be given", async (_what, make) => {
+  const set = { endpoints: groups, networkPolicies: [closed], ...make() };
+  const compiled = compiledPolicy("guard", set) as pulumi.Output<unknown>;
+  await expect(valueOf(quiet(compiled))).rejects.toThrow(/is an output without a value|must not be null/);
+});
+
+it("takes null for what is not given, where nothing is opened by it", async () => {
+  const [registered] = await policies(() => {
+    new NetworkPolicy("plain", {
+      host: connection,
+      groups: [{ name: "web", labels: { app: "web" }, ports: null, addresses: null }],
+      networkPolicies: [{ ...closed, namespace: null, action: null, policyTypes: null, ingress: null, egress: null }],
+      clusterNetworkPolicies: null,
+    } as never);
+  });
+  const expected = compileNetworkPolicies({ endpoints: [groups[0]!], networkPolicies: [closed] });
+  expect(registered?.inputs["policy"]).toEqual(expected);
 });
 
 it.each<[string, Partial<Record<keyof HostNetworkPolicyArgs, unknown>>, RegExp]>([

@@ -1,7 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
-import { ArgumentError, type Problem, whenKnown } from "../internal/arguments.js";
+import { ArgumentError, isGiven, isLate, type Problem, whenKnown } from "../internal/arguments.js";
 import { hostResourceOf } from "../internal/host-resource.js";
 import type { ClusterNetworkPolicyArgs, NetworkPolicyArgs, PolicyEndpoint, PolicySet } from "../policy/arguments.js";
+import { lateNothing } from "../policy/check.js";
 import { compileNetworkPolicies } from "../policy/compile.js";
 import type { CompiledPolicy } from "../policy/compiled.js";
 import { defaultNamespace } from "../policy/identities.js";
@@ -45,22 +46,26 @@ export class NetworkPolicy extends Resource {
   constructor(name: string, args: HostNetworkPolicyArgs, opts: pulumi.CustomResourceOptions = {}) {
     const { host, groups, networkPolicies, clusterNetworkPolicies } = args;
     const set = { endpoints: groups, networkPolicies, clusterNetworkPolicies };
-    const compile = (known: unknown) => compileFor(`NetworkPolicy "${name}"`, known as PolicySet);
-    // What holds no outputs is compiled here, so that mistakes are told where they were made.
-    const policy = holdsOutputs(set) ? whenKnown(set, compile) : compile(set);
+    const policy = compiledPolicy(`NetworkPolicy "${name}"`, set);
     const machine = hostResourceOf(host);
     // A policy is gone with its host's disk.
     super(name, { host, policy }, machine ? { deletedWith: machine, ...opts } : opts);
   }
 }
 
+/** What holds no outputs is compiled at once, so that mistakes are reported where they were made. */
+export function compiledPolicy(subject: string, set: unknown): pulumi.Input<CompiledPolicy> {
+  const compile = (known: unknown) => compileFor(subject, known as PolicySet);
+  return holdsOutputs(set) ? whenKnown(markLate(set), compile) : compile(set);
+}
+
 /** Compiles, and says what is wrong in the words of the arguments. */
 function compileFor(subject: string, set: PolicySet): CompiledPolicy {
   const elsewhere = (list: { namespace?: string }[] | undefined, path: string): Problem[] =>
-    (Array.isArray(list) ? list : []).flatMap(({ namespace }, index) =>
-      namespace === undefined || namespace === defaultNamespace
+    (Array.isArray(list) ? list : []).flatMap((item: { namespace?: string } | null, index) =>
+      typeof item?.namespace !== "string" || item.namespace === defaultNamespace
         ? []
-        : [{ path: `${path}[${index}].namespace`, value: JSON.stringify(namespace), reason: onlyNamespace }],
+        : [{ path: `${path}[${index}].namespace`, value: JSON.stringify(item.namespace), reason: onlyNamespace }],
     );
   const problems = [...elsewhere(set.endpoints, "groups"), ...elsewhere(set.networkPolicies, "networkPolicies")];
   try {
@@ -77,7 +82,26 @@ function compileFor(subject: string, set: PolicySet): CompiledPolicy {
 
 const onlyNamespace = `all groups of a host are in the namespace ${defaultNamespace}: leave it out`;
 
+/** Marks outputs that turn out to be nothing: where the default lets everything pass, they are refused. */
+function markLate(value: unknown): unknown {
+  if (isLate(value)) {
+    const output = pulumi.output(value) as pulumi.Output<unknown>;
+    return output.apply((known) => (isGiven(known) ? withNull(known) : lateNothing));
+  }
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(markLate);
+  return Object.fromEntries(Object.entries(value).map(([name, content]) => [name, markLate(content)]));
+}
+
+/** Inside of an output it cannot be told any more whether what is undefined was an output itself. */
+function withNull(value: unknown): unknown {
+  if (value === undefined) return null;
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(withNull);
+  return Object.fromEntries(Object.entries(value).map(([name, content]) => [name, withNull(content)]));
+}
+
 function holdsOutputs(value: unknown): boolean {
-  if (pulumi.Output.isInstance(value) || value instanceof Promise) return true;
+  if (isLate(value)) return true;
   return typeof value === "object" && value !== null && Object.values(value).some(holdsOutputs);
 }

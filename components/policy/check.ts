@@ -1,5 +1,5 @@
 /** What is refused of policies, groups and namespaces. Complete: what passes here compiles. */
-import { ArgumentCheck, type Rule, rules } from "../internal/arguments.js";
+import { ArgumentCheck, isGiven, type Rule, rules } from "../internal/arguments.js";
 import type {
   LabelSelector,
   LabelSelectorRequirement,
@@ -15,6 +15,20 @@ export function checkPolicySet(set: PolicySet): void {
   const check = new ArgumentCheck("network policies");
   reportPolicySet(check, set);
   check.refuse();
+}
+
+/**
+ * Stands for an output that turned out to be nothing. It is refused wherever the default lets more pass than a value would: who
+ * writes an output means a value.
+ */
+export const lateNothing = Symbol("an output without a value");
+
+/** A set without what is not given, after it was checked. */
+export function withoutNothing<T>(value: T): T {
+  if (Array.isArray(value)) return value.map(withoutNothing) as T;
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).filter(([, content]) => isGiven(content) && content !== lateNothing);
+  return Object.fromEntries(entries.map(([key, content]) => [key, withoutNothing(content)])) as T;
 }
 
 /** Adds everything that is wrong to a check. */
@@ -60,6 +74,17 @@ const icmpProtocols = ["ICMP", "ICMPv6"];
 
 type Bag = Record<string, unknown>;
 
+interface ListKind {
+  /** Default: true. False where an empty list would mean everything. */
+  mayBeEmpty?: boolean;
+  /** Whether the list narrows what a policy lets pass. Default: false. */
+  narrows?: boolean;
+}
+const refusesEmpty: ListKind = { mayBeEmpty: false };
+const narrows: ListKind = { mayBeEmpty: false, narrows: true };
+
+const isNothing = (value: unknown): boolean => value === lateNothing;
+
 class Checks {
   constructor(private readonly check: ArgumentCheck) {}
 
@@ -82,7 +107,7 @@ class Checks {
     this.rule(`${path}.namespace`, policy.namespace, rules.dnsLabel);
     this.rule(`${path}.action`, policy.action, rules.oneOf("Allow", "Deny"));
     this.selector(`${path}.groupSelector`, policy.groupSelector, true);
-    this.list(`${path}.policyTypes`, policy.policyTypes, (at, type) =>
+    this.list(`${path}.policyTypes`, policy.policyTypes, refusesEmpty, (at, type) =>
       this.rule(at, type, rules.oneOf("Ingress", "Egress"), true),
     );
     const types = Array.isArray(policy.policyTypes) ? (policy.policyTypes as unknown[]) : undefined;
@@ -90,7 +115,7 @@ class Checks {
       this.check.add(`${path}.policyTypes`, types, "names a direction twice");
     }
     for (const [field, type, peers] of directions) {
-      this.list(`${path}.${field}`, policy[field], (at, rule: Bag) => this.policyRule(at, rule, peers), true);
+      this.list(`${path}.${field}`, policy[field], {}, (at, rule: Bag) => this.policyRule(at, rule, peers));
       if (types !== undefined && !types.includes(type) && Array.isArray(policy[field]) && policy[field].length > 0) {
         this.check.add(`${path}.${field}`, undefined, `would have no effect: policyTypes lacks ${type}`);
       }
@@ -105,13 +130,12 @@ class Checks {
     const subject = `${path}.subject`;
     this.check.require(subject, policy.subject);
     const selectors = policy.subject as Bag | undefined;
-    if (selectors !== undefined && this.object(subject, selectors, ["namespaceSelector", "groupSelector"])) {
+    if (isGiven(selectors) && this.object(subject, selectors, ["namespaceSelector", "groupSelector"])) {
       this.selector(`${subject}.namespaceSelector`, selectors.namespaceSelector);
       this.selector(`${subject}.groupSelector`, selectors.groupSelector);
     }
     for (const [field, , peers] of directions) {
-      const each = (at: string, rule: Bag): void => this.tierRule(at, rule, peers);
-      this.list(`${path}.${field}`, policy[field], each, true);
+      this.list(`${path}.${field}`, policy[field], {}, (at, rule: Bag) => this.tierRule(at, rule, peers));
     }
   }
 
@@ -128,48 +152,48 @@ class Checks {
   }
 
   private match(path: string, rule: Bag, peers: "from" | "to"): void {
-    this.list(`${path}.${peers}`, rule[peers], (at, peer: NetworkPolicyPeer) => this.peer(at, peer));
-    this.list(`${path}.ports`, rule.ports, (at, port: NetworkPolicyPort) => this.port(at, port));
+    this.list(`${path}.${peers}`, rule[peers], narrows, (at, peer: NetworkPolicyPeer) => this.peer(at, peer));
+    this.list(`${path}.ports`, rule.ports, narrows, (at, port: NetworkPolicyPort) => this.port(at, port));
   }
 
   private peer(path: string, peer: NetworkPolicyPeer): void {
     if (!this.object(path, peer, ["groupSelector", "namespaceSelector", "ipBlock", "entities"])) return;
     const kinds = [peer.groupSelector ?? peer.namespaceSelector, peer.ipBlock, peer.entities];
-    if (kinds.filter((kind) => kind !== undefined).length !== 1) {
+    if (kinds.filter(isGiven).length !== 1) {
       this.check.add(path, undefined, "must have selectors of groups, or an ipBlock, or entities: exactly one of them");
     }
     this.selector(`${path}.groupSelector`, peer.groupSelector);
     this.selector(`${path}.namespaceSelector`, peer.namespaceSelector);
-    this.list(`${path}.entities`, peer.entities, (at, entity) =>
+    this.list(`${path}.entities`, peer.entities, narrows, (at, entity) =>
       this.rule(at, entity, rules.oneOf("host", "world", "all"), true),
     );
     const block = peer.ipBlock;
+    if (this.absent(`${path}.ipBlock`, block, true)) return;
     if (block === undefined || !this.object(`${path}.ipBlock`, block, ["cidr", "except"])) return;
     this.rule(`${path}.ipBlock.cidr`, block.cidr, prefix, true);
     const outer = typeof block.cidr === "string" ? parsePrefix(block.cidr) : undefined;
-    this.list(
-      `${path}.ipBlock.except`,
-      block.except,
-      (at, text) => {
-        this.rule(at, text, prefix, true);
-        const inner = typeof text === "string" ? parsePrefix(text) : undefined;
-        if (!outer || !inner || inner.hostBits) return;
-        if (!contains(outer.prefix, inner.prefix) || inner.prefix.length === outer.prefix.length) {
-          this.check.add(at, text, `must lie inside of ${block.cidr} and be smaller`);
-        }
-      },
-      true,
-    );
+    this.list(`${path}.ipBlock.except`, block.except, { narrows: true }, (at, text) => {
+      this.rule(at, text, prefix, true);
+      const inner = typeof text === "string" ? parsePrefix(text) : undefined;
+      if (!outer || !inner || inner.hostBits) return;
+      if (!contains(outer.prefix, inner.prefix) || inner.prefix.length === outer.prefix.length) {
+        this.check.add(at, text, `must lie inside of ${block.cidr} and be smaller`);
+      }
+    });
   }
 
   private port(path: string, port: NetworkPolicyPort): void {
     if (!this.object(path, port, ["protocol", "port", "endPort", "icmpType", "icmpCode"])) return;
-    const { protocol = "TCP" } = port;
+    const protocol = isGiven(port.protocol) && !isNothing(port.protocol) ? port.protocol : "TCP";
+    this.absent(`${path}.protocol`, port.protocol, false);
+    for (const field of ["port", "icmpType", "icmpCode"] as const) {
+      if (this.absent(`${path}.${field}`, port[field], true) && port[field] !== undefined) return;
+    }
     this.rule(`${path}.protocol`, protocol, rules.oneOf(...transportProtocols, ...icmpProtocols));
     const icmp = icmpProtocols.includes(protocol);
     const foreign = icmp ? (["port", "endPort"] as const) : (["icmpType", "icmpCode"] as const);
     for (const field of foreign) {
-      if (port[field] !== undefined) {
+      if (isGiven(port[field])) {
         const reason = icmp
           ? `${protocol} has no ports; use icmpType and icmpCode`
           : `${protocol} has no types; use port`;
@@ -179,14 +203,14 @@ class Checks {
     if (icmp) {
       this.rule(`${path}.icmpType`, port.icmpType, rules.integer(0, 255));
       this.rule(`${path}.icmpCode`, port.icmpCode, rules.integer(0, 255));
-      if (port.icmpCode !== undefined && port.icmpType === undefined) {
+      if (isGiven(port.icmpCode) && !isGiven(port.icmpType)) {
         this.check.add(`${path}.icmpCode`, port.icmpCode, "needs icmpType: a code means something with its type only");
       }
       return;
     }
     if (typeof port.port === "string") this.rule(`${path}.port`, port.port, portName);
     else this.rule(`${path}.port`, port.port, rules.integer(1, 65535));
-    if (port.endPort === undefined) return;
+    if (this.absent(`${path}.endPort`, port.endPort, false) || port.endPort === undefined) return;
     this.rule(`${path}.endPort`, port.endPort, rules.integer(1, 65535));
     if (typeof port.port !== "number") {
       this.check.add(`${path}.endPort`, port.endPort, "needs a number in port, where the range starts");
@@ -211,61 +235,51 @@ class Checks {
     this.rule(`${path}.namespace`, endpoint.namespace, rules.dnsLabel);
     this.labels(`${path}.labels`, endpoint.labels);
     const names = new Set<unknown>();
-    this.list(
-      `${path}.ports`,
-      endpoint.ports,
-      (at, port: Bag) => {
-        if (!this.object(at, port, ["name", "protocol", "port"])) return;
-        this.rule(`${at}.name`, port.name, portName, true);
-        this.rule(`${at}.protocol`, port.protocol, rules.oneOf(...transportProtocols));
-        this.rule(`${at}.port`, port.port, rules.integer(1, 65535), true);
-        if (names.has(port.name)) this.check.add(`${at}.name`, port.name, "is the name of another port of this group");
-        names.add(port.name);
-      },
-      true,
-    );
-    this.list(
-      `${path}.addresses`,
-      endpoint.addresses,
-      (at, text) => {
-        const address = typeof text === "string" ? parseAddress(text) : undefined;
-        if (address === undefined) return this.check.add(at, text, "must be an IPv4 or IPv6 address");
-        const owner = owners.get(address.text);
-        if (owner !== undefined)
-          this.check.add(at, text, `is the address of ${owner} already; an address has one owner`);
-        owners.set(address.text, path);
-      },
-      true,
-    );
+    this.list(`${path}.ports`, endpoint.ports, {}, (at, port: Bag) => {
+      if (!this.object(at, port, ["name", "protocol", "port"])) return;
+      this.rule(`${at}.name`, port.name, portName, true);
+      this.rule(`${at}.protocol`, port.protocol, rules.oneOf(...transportProtocols));
+      this.rule(`${at}.port`, port.port, rules.integer(1, 65535), true);
+      if (names.has(port.name)) this.check.add(`${at}.name`, port.name, "is the name of another port of this group");
+      names.add(port.name);
+    });
+    this.list(`${path}.addresses`, endpoint.addresses, {}, (at, text) => {
+      const address = typeof text === "string" ? parseAddress(text) : undefined;
+      if (address === undefined) return this.check.add(at, text, "must be an IPv4 or IPv6 address");
+      const owner = owners.get(address.text);
+      if (owner !== undefined) this.check.add(at, text, `is the address of ${owner} already; an address has one owner`);
+      owners.set(address.text, path);
+    });
   }
 
   private selector(path: string, selector: unknown, required = false): void {
-    if (required) this.check.require(path, selector);
-    if (selector === undefined || !this.object(path, selector, ["matchLabels", "matchExpressions"])) return;
+    if (required && !isGiven(selector)) return this.check.require(path, selector);
+    if (this.absent(path, selector, true)) return;
+    if (!this.object(path, selector, ["matchLabels", "matchExpressions"])) return;
     const { matchLabels, matchExpressions } = selector as LabelSelector;
-    this.labels(`${path}.matchLabels`, matchLabels);
+    this.labels(`${path}.matchLabels`, matchLabels, true);
     this.list(
       `${path}.matchExpressions`,
       matchExpressions,
+      { narrows: true },
       (at, requirement: LabelSelectorRequirement) => {
         if (!this.object(at, requirement, ["key", "operator", "values"])) return;
         const { key, operator, values } = requirement;
         this.rule(`${at}.key`, key, (value) => (isLabelKey(value) ? undefined : keyReason), true);
         this.rule(`${at}.operator`, operator, rules.oneOf("In", "NotIn", "Exists", "DoesNotExist"), true);
-        this.list(`${at}.values`, values, (place, value) => this.rule(place, value, labelValue, true), true);
-        const empty = values === undefined || values.length === 0;
+        this.list(`${at}.values`, values, {}, (place, value) => this.rule(place, value, labelValue, true));
+        const empty = !Array.isArray(values) || values.length === 0;
         if ((operator === "In" || operator === "NotIn") && empty) {
           this.check.add(`${at}.values`, values, `must not be empty with ${operator}`);
         } else if ((operator === "Exists" || operator === "DoesNotExist") && !empty) {
           this.check.add(`${at}.values`, values, `means nothing with ${operator}; leave it out`);
         }
       },
-      true,
     );
   }
 
-  private labels(path: string, labels: unknown): void {
-    if (labels === undefined || !this.object(path, labels)) return;
+  private labels(path: string, labels: unknown, narrows = false): void {
+    if (this.absent(path, labels, narrows) || !this.object(path, labels)) return;
     for (const [key, value] of Object.entries(labels as Bag)) {
       if (!isLabelKey(key)) this.check.add(`${path}["${key}"]`, key, keyReason);
       this.rule(`${path}["${key}"]`, value, labelValue, true);
@@ -275,33 +289,41 @@ class Checks {
   /** A list of things that are told apart by their names, or by these and their namespaces. */
   private named(path: string, list: unknown, namespaced: boolean, each: (path: string, item: Bag) => void): void {
     const known = new Map<string, string>();
-    this.list(
-      path,
-      list,
-      (at, item: Bag) => {
-        each(at, item);
-        if (typeof item !== "object" || item === null || typeof item.name !== "string") return;
-        const key = namespaced ? `${String(item.namespace ?? defaultNamespace)}/${item.name}` : item.name;
-        const other = known.get(key);
-        if (other !== undefined)
-          this.check.add(`${at}.name`, item.name, `is the name of ${other} too; names are unique`);
-        known.set(key, at);
-      },
-      true,
-    );
+    this.list(path, list, {}, (at, item: Bag) => {
+      each(at, item);
+      if (typeof item !== "object" || item === null || typeof item.name !== "string") return;
+      const key = namespaced ? `${String(item.namespace ?? defaultNamespace)}/${item.name}` : item.name;
+      const other = known.get(key);
+      if (other !== undefined) this.check.add(`${at}.name`, item.name, `is the name of ${other} too; names are unique`);
+      known.set(key, at);
+    });
   }
 
   /**
    * Each item of a list. An empty one is refused where it would mean everything: lists are computed, and one that became empty by
    * mistake would open what it should close.
    */
-  private list<T>(path: string, list: unknown, each: (path: string, item: T) => void, mayBeEmpty = false): void {
-    if (list === undefined) return;
+  private list<T>(path: string, list: unknown, kind: ListKind, each: (path: string, item: T) => void): void {
+    if (this.absent(path, list, kind.narrows === true)) return;
     if (!Array.isArray(list)) return this.check.add(path, list, "must be a list");
-    if (list.length === 0 && !mayBeEmpty) {
+    if (list.length === 0 && kind.mayBeEmpty === false) {
       this.check.add(path, list, "must not be empty; leave it out where everything is meant");
     }
     list.forEach((item, index) => each(`${path}[${index}]`, item as T));
+  }
+
+  /**
+   * Whether nothing was given.
+   * @param narrows whether the value would narrow what a policy lets pass: then `null` is refused too, as it opens what it should close
+   */
+  private absent(path: string, value: unknown, narrows: boolean): boolean {
+    if (isGiven(value) && !isNothing(value)) return false;
+    if (isNothing(value))
+      this.check.add(path, undefined, "is an output without a value; leave it out where the default is meant");
+    else if (value === null && narrows) {
+      this.check.add(path, value, "must not be null; leave it out where everything is meant");
+    }
+    return true;
   }
 
   /** Whether a value is an object; with `fields` no others may be in it. */
@@ -315,10 +337,8 @@ class Checks {
   }
 
   private rule<T>(path: string, value: unknown, rule: Rule<T>, required = false): void {
-    if (value === undefined) {
-      if (required) this.check.require(path, value);
-      return;
-    }
+    if (required && !isGiven(value)) return this.check.require(path, value);
+    if (this.absent(path, value, false)) return;
     const reason = rule(value as T);
     if (reason) this.check.add(path, value, reason);
   }

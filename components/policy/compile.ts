@@ -6,7 +6,7 @@ import type {
   NetworkPolicyPort,
   PolicySet,
 } from "./arguments.js";
-import { checkPolicySet } from "./check.js";
+import { checkPolicySet, withoutNothing } from "./check.js";
 import {
   canonicalJson,
   type CompiledDirection,
@@ -15,6 +15,7 @@ import {
   firstPrefixIdentity,
   sealed,
 } from "./compiled.js";
+import { policyTypesOf } from "./kubernetes.js";
 import { append, defaultNamespace, Identities, parsedPrefix } from "./identities.js";
 import { type DirectedRule, directedRules, type DirectedRules } from "./rule-walk.js";
 import { commonRules, compareRules, peerRules } from "./rules.js";
@@ -30,7 +31,7 @@ import { type Decision, decide, everyPlace, type Range, type Verdicts } from "./
  */
 export function compileNetworkPolicies(set: PolicySet): CompiledPolicy {
   checkPolicySet(set);
-  return new Compiler(set).compile();
+  return new Compiler(withoutNothing(set)).compile();
 }
 
 type Direction = "ingress" | "egress";
@@ -111,14 +112,14 @@ class Compiler {
   }
 
   private addNetworkPolicy(policy: NetworkPolicyArgs): void {
-    const { namespace = defaultNamespace, action = "Allow", groupSelector, egress } = policy;
+    const { namespace = defaultNamespace, action = "Allow", groupSelector } = policy;
     const resolve = ({ peers, ports }: DirectedRule): ResolvedRule => ({
       tier: action === "Allow" ? "allow" : "deny",
       action,
       peers: this.peers(peers, namespace),
       ports,
     });
-    const types = policy.policyTypes ?? (egress === undefined ? ["Ingress"] : ["Ingress", "Egress"]);
+    const types = policyTypesOf(policy);
     this.add(directedRules(policy), resolve, this.identities.groups(namespace, undefined, groupSelector), {
       ingress: action === "Allow" && types.includes("Ingress"),
       egress: action === "Allow" && types.includes("Egress"),

@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { create, equals, fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
+import { hostPort as joined } from "../../components/shared/host-port.js";
 import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
@@ -212,7 +213,7 @@ class FakeHypervisor implements Hypervisor {
       publishedPorts: thing.spec.publishedPorts.map(({ port, protocol, hostAddress, hostPort }) => ({
         port,
         protocol,
-        address: `${hostAddress}:${hostPort}`,
+        address: joined(hostAddress, hostPort),
       })),
     };
     return {

@@ -34,6 +34,8 @@ interface RegisterRequest {
   getReplaceonchangesList(): string[];
   getAdditionalsecretoutputsList(): string[];
   getCustom(): boolean;
+  getCustomtimeouts():
+    { toObject(): { create: string; update: string; pb_delete?: string; delete?: string } } | undefined;
   getAliasesList(): { toObject(): unknown }[];
 }
 
@@ -85,6 +87,7 @@ function registration(request: RegisterRequest, monitor: Monitor): Registration 
     deletedWith: lastPart(request.getDeletedwith()),
     provider: request.getProvider() ? lastPart(request.getProvider().replace(/::[^:]*$/, "")) : undefined,
     aliases: given(aliases),
+    customTimeouts: timeouts(request),
     replaceOnChanges: given(request.getReplaceonchangesList()),
     additionalSecretOutputs: given(request.getAdditionalsecretoutputsList()),
   };
@@ -96,6 +99,14 @@ function registration(request: RegisterRequest, monitor: Monitor): Registration 
     inputs: readable(request.getObject().toJavaScript()) as Record<string, unknown>,
     options: Object.fromEntries(Object.entries(options).filter(([, value]) => Boolean(value))),
   };
+}
+
+/** Absent when none is set. */
+function timeouts(request: RegisterRequest): object | undefined {
+  const found = request.getCustomtimeouts()?.toObject();
+  if (!found) return undefined;
+  const { create, update, delete: removal = found.pb_delete ?? "" } = found;
+  return create || update || removal ? { create, update, delete: removal } : undefined;
 }
 
 function given<T>(list: T[]): T[] | undefined {
@@ -122,6 +133,14 @@ function readable(value: unknown): unknown {
 /** The value of an output, once it is known. */
 export function valueOf<T>(output: pulumi.Output<T>): Promise<T | undefined> {
   return (output as unknown as { promise(): Promise<T | undefined> }).promise();
+}
+
+/** An output that fails does so in each of its promises; all but the awaited one are of no interest. */
+export function quiet<T>(output: pulumi.Output<T>): pulumi.Output<T> {
+  const all = output as unknown as Record<"isKnown" | "isSecret" | "allResources" | "promise", unknown>;
+  const promises = [all.isKnown, all.isSecret, (all.allResources as () => unknown)(), (all.promise as () => unknown)()];
+  for (const part of promises) if (part instanceof Promise) part.catch(() => undefined);
+  return output;
 }
 
 /** Waits until everything that the program has asked for has been registered. */

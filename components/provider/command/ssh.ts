@@ -1,5 +1,6 @@
 /** Connections over SSH, as `remote.*` describe them. */
 import { setTimeout as sleep } from "node:timers/promises";
+import { hostPort, withoutBrackets } from "../../shared/host-port.js";
 import type { Duplex } from "node:stream";
 import { Client, type ConnectConfig, type ServerHostKeyAlgorithm } from "ssh2";
 import type { Operation } from "../backends.js";
@@ -37,7 +38,7 @@ function configuration(endpoint: Endpoint, environment: NodeJS.ProcessEnv): Conn
     throw new Error("connection.hostKey: is no public key; it looks like `ssh-ed25519 AAAA…`");
   }
   return {
-    host: endpoint.host,
+    host: withoutBrackets(endpoint.host),
     port: endpoint.port,
     username: endpoint.user,
     password: endpoint.password,
@@ -91,7 +92,7 @@ function dialOnce(config: ConnectConfig, signal: AbortSignal): Promise<Client> {
 /** Dials until it works, at most `dialErrorLimit` times more. */
 async function dial(op: Operation, endpoint: Endpoint, name: string, through?: () => Promise<Duplex>): Promise<Client> {
   const config = configuration(endpoint, process.env);
-  const place = `${endpoint.user}@${endpoint.host}:${endpoint.port}`;
+  const place = `${endpoint.user}@${hostPort(endpoint.host, endpoint.port)}`;
   for (let failures = 0, pause = firstPauseMilliseconds; ; pause = Math.min(pause * 2, longestPauseMilliseconds)) {
     op.signal.throwIfAborted();
     try {
@@ -130,7 +131,7 @@ export async function withConnection<T>(
       proxy &&
       (() =>
         new Promise<Duplex>((resolve, reject) =>
-          proxy.forwardOut("127.0.0.1", 0, connection.host, connection.port, (error, channel) =>
+          proxy.forwardOut("127.0.0.1", 0, withoutBrackets(connection.host), connection.port, (error, channel) =>
             error ? reject(error) : resolve(channel),
           ),
         ));

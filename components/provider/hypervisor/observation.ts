@@ -1,6 +1,7 @@
 /** A machine as it is: from its processes, QEMU's monitor and the host's agent. */
 import { readFile } from "node:fs/promises";
 import type { GetIntegrityResponse } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { hostPort, httpsUrl } from "../../shared/host-port.js";
 import type { HostConnection, IntegrityFacts, VirtualMachineObserved } from "../backends.js";
 import type { VirtualMachineMarker } from "./markers.js";
 import { agentForward } from "./ports.js";
@@ -16,15 +17,15 @@ export async function connectionOf(marker: VirtualMachineMarker): Promise<HostCo
   const agent = agentForward(marker);
   return {
     hostId,
-    endpoint: `https://${agent.hostAddress}:${agent.hostPort}`,
+    endpoint: httpsUrl(agent.hostAddress, agent.hostPort),
     certificateAuthority: (await readFile(certificateAuthority.certificateFile, "utf8")).trim() + "\n",
     clientCertificateFile: clientIdentity.certificateFile,
     clientKeyFile: clientIdentity.keyFile,
     loopbackAddress,
-    publishedPorts: ports.map(({ port, protocol, hostAddress, hostPort }) => ({
+    publishedPorts: ports.map(({ port, protocol, hostAddress, hostPort: number }) => ({
       port,
       protocol,
-      address: `${hostAddress}:${hostPort}`,
+      address: hostPort(hostAddress, number),
     })),
   };
 }

@@ -1,6 +1,7 @@
 /** Registries on this machine: Debian's docker-registry as a process of its own. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { hostPort } from "../../shared/host-port.js";
 import type { Operation, RegistryObserved, RegistryService, RegistrySpec } from "../backends.js";
 import { MarkerStore, idFor, processOf, type Marker } from "../ownership/marker.js";
 import { PortReservations } from "../ownership/ports.js";
@@ -48,7 +49,7 @@ export class LocalRegistries implements RegistryService {
     return {
       id,
       port: marker.spec.port,
-      server: marker.details.port === undefined ? "" : `${address}:${marker.details.port}`,
+      server: marker.details.port === undefined ? "" : hostPort(address, marker.details.port),
       username: registryUser,
       password: credentials?.password ?? "",
       ca: credentials?.ca ?? "",
@@ -104,7 +105,7 @@ export class LocalRegistries implements RegistryService {
       marker.processes = [];
       await this.markers.write(marker);
       if (old !== undefined && old !== port) await this.ports.release(folder, "TCP", old);
-      op.status(`starting on ${address}:${port}`);
+      op.status(`starting on ${hostPort(address, port)}`);
       const configuration = await writeConfiguration(folder, port);
       const identity = await spawnDetached({
         name: processName,
@@ -120,7 +121,11 @@ export class LocalRegistries implements RegistryService {
       marker.spec = spec;
       await this.markers.write(marker);
     }
-    await this.untilItAnswers(marker, { server: `${address}:${port}`, username: registryUser, ...credentials }, signal);
+    await this.untilItAnswers(
+      marker,
+      { server: hostPort(address, port), username: registryUser, ...credentials },
+      signal,
+    );
     return (await this.readRegistry(marker.id))!;
   }
 

@@ -2,7 +2,7 @@ import type { DebianImageObserved, DebianImageSpec, RegistryAccess } from "../ba
 import type { Properties, Resource, Value } from "../resource.js";
 import { unknown } from "../resource.js";
 import { inputDifferences } from "./difference.js";
-import { anyUnknown, imageId, Rules, text } from "./rules.js";
+import { anyUnknown, imageId, layerPathTrouble, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 
 const type = "palisade:index:DebianImage";
@@ -63,11 +63,25 @@ export const debianImage: Resource = {
         rules.matches(`packages[${index}]`, name, /^[a-z0-9][a-z0-9+.-]+$/, "the name of a Debian package"),
       );
     }
-    rules.matches("workingDirectory", known["workingDirectory"], /^\//, "an absolute path");
-    for (const file of Object.keys(record(known["files"]))) {
-      if (!file.startsWith("/") || file.split("/").includes("..")) {
-        rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} is not an absolute path without '..'`);
+    rules.matches("workingDirectory", known["workingDirectory"], /^\/[^\0]*$/, "an absolute path");
+    const files = Object.keys(record(known["files"]));
+    for (const file of files) {
+      const trouble = layerPathTrouble(file);
+      if (trouble) rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} ${trouble}`);
+      const folder = files.find((other) => other !== "" && file.startsWith(`${other}/`));
+      if (folder !== undefined) {
+        rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} lies in ${show(folder)}, which is a file`);
       }
+    }
+    for (const [name, value] of Object.entries(record(known["environment"]))) {
+      const at = `environment[${JSON.stringify(name)}]`;
+      rules.matches(at, name, /^[^=\0]+$/, "the name of a variable: not empty, without '=' and without a zero byte");
+      if (text(value)?.includes("\0")) rules.fail(at, "holds a zero byte, where a value ends");
+    }
+    for (const field of ["entrypoint", "command"]) {
+      strings(known[field]).forEach((word, index) => {
+        if (text(word)?.includes("\0")) rules.fail(`${field}[${index}]`, "holds a zero byte, where a word ends");
+      });
     }
     if (checked.failures.length === 0) {
       // What decides the content beside the program's own words: a change of it builds again.

@@ -1,4 +1,5 @@
 /** Differences between property trees, as paths that the engine shows. */
+import { own } from "../own-properties.js";
 import { isUnknown, type Properties, type PropertyDiff, type Value } from "../resource.js";
 import { isRecord } from "./schema.js";
 
@@ -26,7 +27,7 @@ export function* differences(
           ? `${path}.${name}`
           : name
         : `${path}[${JSON.stringify(name)}]`;
-      yield* differences(child, old[name], next[name]);
+      yield* differences(child, own(old, name), own(next, name));
     }
   } else if (old !== next) {
     yield { path, change: "update" };

@@ -23,7 +23,7 @@ import { differences, drift, inputDifferences } from "./difference.js";
 import { chosenDigests, followers } from "./group-images.js";
 import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
 import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
-import { anyUnknown, items, portKey, Rules, text } from "./rules.js";
+import { anyUnknown, hostedId, items, portKey, Rules, text } from "./rules.js";
 import { isRecord, show, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
 
@@ -181,8 +181,7 @@ export const groupDeployment: Resource = {
   },
 
   async read(context, { id, inputs, outputs: old, op }) {
-    const [hostId = "", name = ""] = id.split("/");
-    if (!hostId || !name) throw new Error(`${id}: the id of a GroupDeployment is <host id>/<group name>`);
+    const { hostId, name } = hostedId("a GroupDeployment", "group", id);
     const connection = await connectionOf(context.backends, hostId, inputs, id);
     try {
       return await withHost(context, connection, op, async (agent) => {
@@ -518,9 +517,18 @@ function checkContainer(at: string, container: Properties, rules: Rules): void {
     return problem && `is not a reference with a digest, ${referenceForm}: ${problem}`;
   });
   checkPorts(`${at}.ports`, container["ports"], rules);
+  if (Array.isArray(container["command"])) {
+    container["command"].forEach((word, index) => {
+      if (text(word)?.includes("\0")) rules.fail(`${at}.command[${index}]`, "holds a zero byte, where a word ends");
+    });
+  }
   items(container["environmentVariables"]).forEach((variable, index) => {
     const path = `${at}.environmentVariables[${index}]`;
-    rules.matches(`${path}.name`, variable["name"], /^[^=\0]+$/, "a name without '='");
+    rules.matches(`${path}.name`, variable["name"], /^[^=\0]+$/, "a name without '=' and without a zero byte");
+    for (const field of ["value", "secureValue"]) {
+      if (text(variable[field])?.includes("\0"))
+        rules.fail(`${path}.${field}`, "holds a zero byte, where a value ends");
+    }
     if ((variable["value"] === undefined) === (variable["secureValue"] === undefined)) {
       rules.fail(path, "give exactly one of value and secureValue");
     }

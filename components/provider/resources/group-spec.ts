@@ -5,6 +5,7 @@ import path from "node:path";
 import { create } from "@bufbuild/protobuf";
 import * as agentv1 from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import type { HostConnection } from "../backends.js";
+import { own } from "../own-properties.js";
 import type { Properties, Value } from "../resource.js";
 import { items, text } from "./rules.js";
 
@@ -23,7 +24,7 @@ const nameOf = <T>(table: Record<string, T>, value: T, fallback: string): string
 function ports(list: Value | undefined): { port: number; protocol: agentv1.Protocol }[] {
   return items(list).map((port) => ({
     port: port["port"] as number,
-    protocol: protocols[text(port["protocol"]) ?? "TCP"]!,
+    protocol: own(protocols, text(port["protocol"]) ?? "TCP")!,
   }));
 }
 
@@ -47,7 +48,7 @@ export function toGroupSpec(inputs: Properties, digests: ReadonlyMap<string, str
   const host = inputs["host"] as unknown as HostConnection;
   return create(agentv1.GroupSpecSchema, {
     name: inputs["name"] as string,
-    restartPolicy: restartPolicies[text(inputs["restartPolicy"]) ?? "Always"]!,
+    restartPolicy: own(restartPolicies, text(inputs["restartPolicy"]) ?? "Always")!,
     ports: ports(inputs["ports"]),
     containers: items(inputs["containers"]).map((container) => {
       const resources = container["resources"] as

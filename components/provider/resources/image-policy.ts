@@ -6,7 +6,7 @@ import type { AgentClient, Operation } from "../backends.js";
 import { unknown, type Context, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
 import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
-import { anyUnknown, Rules, text } from "./rules.js";
+import { anyUnknown, hostedId, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 import { publicKeyTrouble } from "./signers.js";
 
@@ -84,8 +84,7 @@ export const imagePolicy: Resource = {
   },
 
   async read(context, { id, inputs, outputs: old, op }) {
-    const [hostId = "", name = ""] = id.split("/");
-    if (!hostId || !name) throw new Error(`${id}: the id of an ImagePolicy is <host id>/<policy name>`);
+    const { hostId, name } = hostedId("an ImagePolicy", "policy", id);
     const connection = await connectionOf(context.backends, hostId, inputs, id);
     try {
       return await withHost(context, connection, op, async (agent) => {

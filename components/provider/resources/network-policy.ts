@@ -5,7 +5,7 @@ import type { GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v
 import { unknown, type Properties, type Resource, type Value } from "../resource.js";
 import { differences, drift, inputDifferences } from "./difference.js";
 import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
-import { anyUnknown, items, Rules, text } from "./rules.js";
+import { anyUnknown, hostId, items, Rules, text } from "./rules.js";
 import { isRecord, validate } from "./schema.js";
 
 const type = "palisade:index:NetworkPolicy";
@@ -65,7 +65,7 @@ export const networkPolicy: Resource = {
   },
 
   async read(context, { id, inputs, outputs: old, op }) {
-    const connection = await connectionOf(context.backends, id, inputs, id);
+    const connection = await connectionOf(context.backends, hostId("a NetworkPolicy", id), inputs, id);
     try {
       return await withHost(context, connection, op, async (agent) => {
         const policy = await agent.getNetworkPolicy();

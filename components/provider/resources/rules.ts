@@ -10,6 +10,26 @@ import { channelTagPrefix } from "../backends.js";
 import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
 import { isRecord, show } from "./schema.js";
 
+const dnsLabelPattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+const repositoryPattern = /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/;
+const serverPattern = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$/;
+
+/** What is wrong with the path of a file in a layer; undefined when nothing is. */
+export function layerPathTrouble(path: string): string | undefined {
+  const parts = path.split("/").slice(1);
+  if (!path.startsWith("/") || parts.some((part) => part === "" || part === "." || part === "..")) {
+    return "is not an absolute path without '..', '.', '//' and '/' at its end";
+  }
+  if (path.includes("\0")) return "holds a zero byte, where a path ends";
+  if (parts.some((part) => part.startsWith(".wh."))) {
+    return "has a part that begins with .wh.: in a layer such a name removes a file of the layers below";
+  }
+  if (parts.some((part) => Buffer.byteLength(part) > 255) || Buffer.byteLength(path) > 4095) {
+    return "is too long: a name has at most 255 bytes, a path 4095";
+  }
+  return undefined;
+}
+
 export class Rules {
   constructor(readonly failures: CheckFailure[]) {}
 
@@ -37,7 +57,7 @@ export class Rules {
     this.matches(
       property,
       value,
-      /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/,
+      dnsLabelPattern,
       "a DNS label: 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit",
     );
   }
@@ -109,6 +129,21 @@ export function items(list: Value | undefined): Properties[] {
 export function text(value: Value | undefined): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
+
+/** `<host id>/<name>`: the id of what has a name on a host. A text with more parts is no id. */
+export function hostedId(resource: string, what: string, id: string): { hostId: string; name: string } {
+  const [hostId = "", name = "", ...others] = id.split("/");
+  if (hostIdPattern.test(hostId) && dnsLabelPattern.test(name) && others.length === 0) return { hostId, name };
+  throw new Error(`${id}: the id of ${resource} is <host id>/<${what} name>`);
+}
+
+/** The id of what a host has one of: the host's own. */
+export function hostId(resource: string, id: string): string {
+  if (hostIdPattern.test(id)) return id;
+  throw new Error(`${id}: the id of ${resource} is <host id>`);
+}
+
+const hostIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
 /** `<server>/<repository>@<digest>`: the id of what belongs to an image, and everything that an import needs to know. */
 export function imageId(resource: string, id: string): ImageReference {

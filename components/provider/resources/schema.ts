@@ -1,6 +1,7 @@
 /** Validation by the provider's schema: types, required and unknown properties, defaults. What a schema cannot say is each resource's own. */
 import { readFileSync } from "node:fs";
 import path from "node:path";
+import { own } from "../own-properties.js";
 import { shorten } from "../text.js";
 import { isUnknown, type CheckFailure, type Properties, type Value } from "../resource.js";
 
@@ -88,10 +89,10 @@ class Validator {
     const result: Properties = {};
     const known = Object.keys(spec.properties);
     for (const [name, child] of Object.entries(value)) {
-      // The engine's own bookkeeping.
-      if (name.startsWith("__")) continue;
+      // The engine's own bookkeeping, such as __internal.
+      if (name.startsWith("__") && name !== "__proto__") continue;
       const at = path ? `${path}.${name}` : name;
-      const childSpec = spec.properties[name];
+      const childSpec = own(spec.properties, name);
       if (!childSpec) {
         this.failures.push({
           property: at,
@@ -102,7 +103,7 @@ class Validator {
       }
     }
     for (const [name, childSpec] of Object.entries(spec.properties)) {
-      if (result[name] !== undefined) continue;
+      if (own(result, name) !== undefined) continue;
       const at = path ? `${path}.${name}` : name;
       if (childSpec.default !== undefined) result[name] = childSpec.default;
       else if (spec.required?.includes(name))
@@ -120,7 +121,7 @@ class Validator {
     };
     if (spec.$ref?.startsWith(pulumiReference)) return value;
     if (spec.$ref) {
-      const type = this.schema.types[spec.$ref.slice(typeReference.length)];
+      const type = own(this.schema.types, spec.$ref.slice(typeReference.length));
       if (!type) throw new Error(`the schema has no type ${spec.$ref}`);
       if (type.enum) {
         const allowed = type.enum.map((one) => one.value);
@@ -167,7 +168,7 @@ export function validate(
   inputs: Properties,
   schema = packageSchema,
 ): { inputs: Properties; failures: CheckFailure[] } {
-  const spec = schema.resources[type];
+  const spec = own(schema.resources, type);
   if (!spec) throw new Error(`${type}: not in the schema`);
   const validator = new Validator(schema);
   const checked = validator.object("", inputs, { properties: spec.inputProperties, required: spec.requiredInputs });
@@ -180,7 +181,7 @@ export function validateFunction(
   token: string,
   inputs: Properties,
 ): { inputs: Properties; failures: CheckFailure[] } {
-  const spec = schema.functions?.[token];
+  const spec = own(schema.functions, token);
   if (!spec) throw new Error(`${token}: not in the schema`);
   const validator = new Validator(schema);
   return { inputs: validator.object("", inputs, spec.inputs), failures: validator.failures };

@@ -1,5 +1,6 @@
 import type { PublishedPort, VirtualMachineObserved, VirtualMachineSpec } from "../backends.js";
 import type { Properties, PropertyDiff, Resource, Value } from "../resource.js";
+import { hostPort } from "../../shared/host-port.js";
 import { unknown } from "../resource.js";
 import { drift, inputDifferences } from "./difference.js";
 import { items, portKey, Rules } from "./rules.js";
@@ -110,7 +111,7 @@ export const virtualMachine: Resource = {
     rules.unique("publishedPorts", known["publishedPorts"], "port", portKey);
     rules.unique("publishedPorts", known["publishedPorts"], "the host's port", (port) =>
       typeof port["hostPort"] === "number" && port["hostPort"] !== 0
-        ? `${String(port["hostAddress"])}:${port["hostPort"]}/${String(port["protocol"])}`
+        ? `${hostPort(String(port["hostAddress"]), port["hostPort"])}/${String(port["protocol"])}`
         : undefined,
     );
     return checked;

@@ -92,6 +92,22 @@ describe("values on the wire", () => {
     expect(encode(tree).toJavaScript()).toEqual({ asset });
   });
 
+  it("keep names that every object has", () => {
+    const names = ["constructor", "toString", "hasOwnProperty", "valueOf", "__defineGetter__"];
+    const properties = { environment: Object.fromEntries(names.map((name) => [name, name])) };
+    expect(decode(encode(properties)).properties).toEqual(properties);
+  });
+
+  // protobuf's map loses it: as nobody can bring it back, it is refused.
+  it.each<Properties>([{ placehold: 1 }, { a: { placehold: 1 } }, { a: [{ b: { placehold: "x" } }] }])(
+    "refuse the name __proto__ in place of another: %j",
+    (properties) => {
+      const bytes = Buffer.from(encode(properties).serializeBinary()).toString("latin1");
+      const wire = Buffer.from(bytes.replace("placehold", "__proto__"), "latin1");
+      expect(() => decode(Struct.deserializeBinary(wire))).toThrow(/__proto__: no property can have this name/);
+    },
+  );
+
   it("of an absent struct are none", () => {
     expect(decode(undefined).properties).toEqual({});
   });

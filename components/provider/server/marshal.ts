@@ -4,8 +4,9 @@
  * secret is remembered as a set of paths and marked again on the way back. Assets and archives have no use in Palisade's schema;
  * they pass as the objects that they are on the wire, and validation refuses them by type.
  */
-import { Struct, type JavaScriptValue } from "google-protobuf/google/protobuf/struct_pb.js";
-import { isUnknown, unknown, type Properties, type Value } from "../resource.js";
+import { Struct, type JavaScriptValue, type Value as WireValue } from "google-protobuf/google/protobuf/struct_pb.js";
+import { setOwn } from "../own-properties.js";
+import { isUnknown, PropertyError, unknown, type Properties, type Value } from "../resource.js";
 
 export const signatureKey = "4dabf18193072939515e22adb298388d";
 const secretSignature = "1b47061264138c4ac30d75fd1eb44270";
@@ -56,13 +57,42 @@ export interface Decoded {
 /** Properties from the wire; an absent struct is an empty one. */
 export function decode(struct: Struct | undefined): Decoded {
   const secrets = new SecretPaths();
+  refuseLostNames(struct, "");
   const wire = struct?.toJavaScript() ?? {};
   return { properties: decodeObject(wire, [], secrets), secrets };
 }
 
+/**
+ * Refuses a property `__proto__`: google-protobuf's map keeps entries by assignment, which loses this one without an error, and
+ * leaves the object that it keeps them in with another prototype.
+ */
+function refuseLostNames(struct: Struct | undefined, path: string): void {
+  const fields = struct?.getFieldsMap();
+  if (!fields) return;
+  const isChanged = (part: unknown): boolean =>
+    typeof part === "object" &&
+    part !== null &&
+    !Array.isArray(part) &&
+    ![Object.prototype, null].includes(Object.getPrototypeOf(part) as object | null);
+  if (Object.values(fields).some(isChanged)) {
+    const reason = "no property can have this name, as it would be lost; choose another one";
+    throw new PropertyError([{ property: path ? `${path}.__proto__` : "__proto__", reason }]);
+  }
+  const within = (value: WireValue, at: string): void => {
+    if (value.hasStructValue()) refuseLostNames(value.getStructValue(), at);
+    else if (value.hasListValue()) {
+      value
+        .getListValue()!
+        .getValuesList()
+        .forEach((item, index) => within(item, `${at}[${index}]`));
+    }
+  };
+  fields.forEach((value, name) => within(value, path ? `${path}.${name}` : name));
+}
+
 function decodeObject(wire: Record<string, unknown>, path: Path, secrets: SecretPaths): Properties {
   const result: Properties = {};
-  for (const [name, value] of Object.entries(wire)) result[name] = decodeValue(value, [...path, name], secrets);
+  for (const [name, value] of Object.entries(wire)) setOwn(result, name, decodeValue(value, [...path, name], secrets));
   return result;
 }
 
@@ -115,7 +145,7 @@ function object(
 ): Record<string, unknown> {
   const result: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(properties)) {
-    if (value !== undefined) result[name] = each(value, [...path, name]);
+    if (value !== undefined) setOwn(result, name, each(value, [...path, name]));
   }
   return result;
 }

@@ -5,7 +5,15 @@ import * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
 import { Empty } from "google-protobuf/google/protobuf/empty_pb.js";
 import type { Struct } from "google-protobuf/google/protobuf/struct_pb.js";
 import type { Backends, Operation } from "../backends.js";
-import { PartialFailure, type CheckFailure, type PluginFunction, type Properties, type Resource } from "../resource.js";
+import { own } from "../own-properties.js";
+import {
+  PartialFailure,
+  PropertyError,
+  type CheckFailure,
+  type PluginFunction,
+  type Properties,
+  type Resource,
+} from "../resource.js";
 import { validateConfiguration, type PackageSchema } from "../resources/schema.js";
 import { toDiffResponse } from "./difference.js";
 import { EngineLog } from "./engine-log.js";
@@ -286,7 +294,7 @@ export class Provider<B = Backends> {
 
   private async invoke(request: rpc.InvokeRequest): Promise<rpc.InvokeResponse> {
     const token = request.getTok();
-    const call = this.options.functions?.[token];
+    const call = own(this.options.functions, token);
     if (!call) {
       // eslint-disable-next-line @typescript-eslint/only-throw-error -- an error of gRPC is a plain object
       throw rpcError(status.UNIMPLEMENTED, `${token}: there is no such function`);

@@ -1,4 +1,5 @@
 /** Which properties the schema calls secret, so that they are marked whatever the program or a backend gave. */
+import { own } from "../own-properties.js";
 import type { Path } from "./marshal.js";
 
 interface PropertySpec {
@@ -17,13 +18,13 @@ export interface SecretSchema {
 
 /** A test whether the property at a path of the resource is secret by the schema. */
 export function secretsOf(schema: SecretSchema, type: string): (path: Path) => boolean {
-  const resource = schema.resources?.[type];
+  const resource = own(schema.resources, type);
   const top: Record<string, PropertySpec> = { ...resource?.inputProperties, ...resource?.properties };
   return (path) => {
-    let spec: PropertySpec | undefined = top[String(path[0])];
+    let spec: PropertySpec | undefined = own(top, String(path[0]));
     for (const step of path.slice(1)) {
       if (!spec) return false;
-      if (spec.$ref) spec = schema.types?.[spec.$ref.replace("#/types/", "")]?.properties?.[String(step)];
+      if (spec.$ref) spec = own(own(schema.types, spec.$ref.replace("#/types/", ""))?.properties, String(step));
       else spec = typeof step === "number" ? spec.items : spec.additionalProperties;
     }
     return spec?.secret === true;
