@@ -34,6 +34,9 @@ export interface SealableImage {
 const architectures: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 export const architecture = architectures[process.arch] ?? process.arch;
 
+/** How many layers an image may have, one at least; hosts hold the same limit (`MaximumLayers` in hosts/seal/manifest.go). */
+const maximumLayers = 127;
+
 interface Manifest {
   config?: { digest?: string };
   layers?: { mediaType?: string; digest?: string }[];
@@ -43,7 +46,7 @@ interface Manifest {
  * The image of a digest. Of an index, the one image for Linux on this machine's architecture; what belongs to other platforms and
  * attestations are left out.
  *
- * @throws when it is not there, is no image, or is an index with none or several such images.
+ * @throws when it is not there, is no image, has no layer or more than hosts take, or is an index with none or several such images.
  */
 export async function readImage(source: ImageSource, digest: string): Promise<SealableImage> {
   const content = await source.manifest(digest);
@@ -58,6 +61,11 @@ export async function readImage(source: ImageSource, digest: string): Promise<Se
   }
   if (!imageManifestTypes.includes(mediaType || imageManifestType) || !value.config || !value.layers) {
     throw new Error(`digest: ${digest} in ${source.name} is no image: its media type is ${mediaType || "not told"}`);
+  }
+  if (value.layers.length === 0 || value.layers.length > maximumLayers) {
+    throw new Error(
+      `digest: ${digest} in ${source.name} has ${value.layers.length} layers, expected 1 to ${maximumLayers}; build the image with as many`,
+    );
   }
   const config = demandDigest(value.config.digest, `config of ${digest}`);
   const configuration = JSON.parse((await source.blob(config)).toString()) as { rootfs?: { diff_ids?: string[] } };

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/registry"
+	"github.com/palisade-host/palisade/hosts/seal"
 )
 
 const (
@@ -58,6 +59,9 @@ func (f *fetch) resolve(ctx context.Context) (*image, error) {
 	found.config = manifest.Config.Digest.String()
 	if !digestPattern.MatchString(found.config) {
 		return nil, f.reference.refuse(ContentMismatch, "manifest %s names the configuration %q, which is no digest", found.digest, found.config)
+	}
+	if err := seal.CheckLayerCount(len(manifest.Layers)); err != nil {
+		return nil, f.reference.refuse(ContentMismatch, "manifest %s: %v; build the image with as many", found.digest, err)
 	}
 	for _, layer := range manifest.Layers {
 		found.layers = append(found.layers, layer.Digest.String())
