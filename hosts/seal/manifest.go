@@ -29,10 +29,21 @@ const (
 	payloadType     = "application/vnd.palisade.seal.v1+json"
 	manifestVersion = 1
 	blockSize       = 4096
-	maximumLayers   = 127
 	// maximumBlobSize bounds a layer, in bytes.
 	maximumBlobSize = 64 << 30
 )
+
+// MaximumLayers is how many layers an image may have; it has one at least. The sealer holds the same limit (maximumLayers in
+// components/provider/sealing/image.ts), and both are tested with testdata/layer-counts.json.
+const MaximumLayers = 127
+
+// CheckLayerCount returns an error unless an image may have that many layers.
+func CheckLayerCount(count int) error {
+	if count == 0 || count > MaximumLayers {
+		return fmt.Errorf("layers: %d layers, expected 1 to %d", count, MaximumLayers)
+	}
+	return nil
+}
 
 var (
 	digestPattern   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
@@ -111,8 +122,8 @@ func (m *Manifest) check() error {
 	if !rootHashPattern.MatchString(m.LayerKey) {
 		return fmt.Errorf("layerKey: %q is no SHA-256 value", m.LayerKey)
 	}
-	if len(m.Layers) == 0 || len(m.Layers) > maximumLayers {
-		return fmt.Errorf("layers: %d layers, expected 1 to %d", len(m.Layers), maximumLayers)
+	if err := CheckLayerCount(len(m.Layers)); err != nil {
+		return err
 	}
 	for index, layer := range m.Layers {
 		at := fmt.Sprintf("layers[%d]", index)

@@ -11,9 +11,10 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import type { SigningKey } from "../backends.js";
 import { hexOf } from "../registry/digest.js";
-import { readImage } from "./image.js";
+import { readImage, type ImageLayer } from "./image.js";
 import { unpackArchive } from "./image-layout.js";
 import { LayerCache } from "./layer-cache.js";
+import { ImageLayers } from "./layers-below.js";
 import type { SealedImageLayer } from "./publish.js";
 import { imagePayload, keptEnvelope } from "./seal-image.js";
 import { openSealing, type Sealing } from "./sealing.js";
@@ -52,12 +53,21 @@ export async function sealArchiveIntoStore(request: {
       const image = await readImage(layout, digest);
       const cache = new LayerCache(cacheDirectory, sealing.tools);
       const layers: SealedImageLayer[] = [];
-      for (const of of image.layers) {
-        const openTar = async () => verifiedTar(of, await layout.openBlob(of.digest));
-        const { file, ...layer } = (await cache.find(of.diffId)) ?? (await cache.make(of.diffId, openTar, signal));
-        const signature = await cache.signature({ file, ...layer }, sealing.layerSigner);
-        await storeLayer(store, file, { of, layer, signature });
-        layers.push({ of, layer, signature });
+      const openTar = async (of: ImageLayer) => verifiedTar(of, await layout.openBlob(of.digest));
+      const all = new ImageLayers(image.layers, (index) => openTar(image.layers[index]!), folder, signal);
+      try {
+        for (const [index, of] of image.layers.entries()) {
+          const below = all.below(index);
+          const cached =
+            (await cache.find(of.diffId, below.chain)) ??
+            (await cache.make(of.diffId, () => openTar(of), signal, below));
+          const { file, ...layer } = cached;
+          const signature = await cache.signature(cached, sealing.layerSigner);
+          await storeLayer(store, file, { of, layer, signature });
+          layers.push({ of, layer, signature });
+        }
+      } finally {
+        await all.close();
       }
       await storeSeal(sealing, store, image.descriptor.digest, imagePayload(sealing, image, layers));
       digests.push(image.descriptor.digest);

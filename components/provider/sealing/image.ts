@@ -41,11 +41,14 @@ export interface SealableImage {
 const architectures: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 export const architecture = architectures[process.arch] ?? process.arch;
 
+/** How many layers an image may have, one at least; hosts hold the same limit (`MaximumLayers` in hosts/seal/manifest.go). */
+const maximumLayers = 127;
+
 /**
  * The image of a digest. Of an index, the one image for Linux on this machine's architecture; what belongs to other platforms and
  * attestations are left out.
  *
- * @throws when it is not there, is no image, or is an index without such an image.
+ * @throws when it is not there, is no image, has no layer or more than hosts take, or is an index with none or several such images.
  */
 export async function readImage(source: ImageSource, digest: string): Promise<SealableImage> {
   const document = await readDocumentOf(source, digest);
@@ -107,6 +110,11 @@ async function sealable(
   if (os !== "linux" || found !== architecture) {
     const platform = `${os || "no system"}/${found || "no architecture"}`;
     throw new ForeignPlatformError(`${place}: the image is for ${platform}, not for linux/${architecture}`, platform);
+  }
+  if (layers.length === 0 || layers.length > maximumLayers) {
+    throw new Error(
+      `digest: ${digest} in ${source.name} has ${layers.length} layers, expected 1 to ${maximumLayers}; build the image with as many`,
+    );
   }
   const diffIds = rootfs?.diff_ids ?? [];
   if (diffIds.length !== layers.length) {

@@ -1,6 +1,6 @@
 /**
  * Sealed layers of this machine: `<cache>/seals/<hash>/` with layer.erofs, layer.json and a signature for each layer key. The hash is
- * over the layer's tar and the versions of the tools. What nobody asked for in 30 days goes when the next layer is made.
+ * over the layer's tar and the versions of the tools; behind it stands what is below the layer when that is part of it. What nobody asked for in 30 days goes when the next layer is made.
  */
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
@@ -9,7 +9,9 @@ import * as v from "valibot";
 import { decode, object, unlessBroken } from "../../shared/decode.js";
 import { isAbsent, readFileIfPresent, writeFileAtomic } from "../ownership/atomic-file.js";
 import { withLock } from "../ownership/lock.js";
+import { hexOf } from "../registry/digest.js";
 import { makeLayer, type SealedLayer } from "./layer.js";
+import { nothingBelow, type LayersBelow } from "./layers-below.js";
 import { signRootHash } from "./root-hash-signature.js";
 import type { Signer } from "./signer.js";
 import type { SealTools } from "./tools.js";
@@ -40,9 +42,22 @@ export class LayerCache {
     this.folder = join(cacheDirectory, "seals");
   }
 
-  /** The layer with that tar; undefined when it was not sealed here with these tools. */
-  async find(diffId: string): Promise<CachedLayer | undefined> {
+  /**
+   * The layer with that tar; undefined when it was not sealed here with these tools.
+   *
+   * @param over chain ID of the layers below; default: whatever it was made over.
+   */
+  async find(diffId: string, over?: string): Promise<CachedLayer | undefined> {
     const folder = this.folderOf(diffId);
+    const folders = over === undefined ? await this.foldersOf(diffId) : [folder, this.folderOf(diffId, over)];
+    for (const each of folders) {
+      const layer = await this.read(each);
+      if (layer && (over === undefined || layer.over === undefined || layer.over === over)) return layer;
+    }
+    return undefined;
+  }
+
+  private async read(folder: string): Promise<CachedLayer | undefined> {
     const content = await readFileIfPresent(join(folder, "layer.json"));
     if (content === undefined) return undefined;
     const kept = await unlessBroken(async () => decode(layerSchema, content, join(folder, "layer.json")));
@@ -59,34 +74,41 @@ export class LayerCache {
     return layer;
   }
 
-  /** Seals a layer, at most once also by concurrent runs. */
+  /**
+   * Seals a layer, at most once also by concurrent runs.
+   *
+   * @param below the image's layers below; default none.
+   */
   async make(
     diffId: string,
     openTar: () => Promise<AsyncIterable<Buffer>>,
     signal?: AbortSignal,
+    below: LayersBelow = nothingBelow,
   ): Promise<CachedLayer> {
-    const folder = this.folderOf(diffId);
+    const name = basename(this.folderOf(diffId));
     await mkdir(this.folder, { recursive: true, mode: 0o700 });
     await this.prune();
-    await withLock(join(this.folder, ".locks", basename(folder)), signal, async () => {
-      if (await this.find(diffId)) return;
+    await withLock(join(this.folder, ".locks", name), signal, async () => {
+      if (await this.find(diffId, below.chain)) return;
       // What killed calls left behind; the lock says that nobody works there.
-      for (const name of await readdir(this.folder)) {
-        if (name.startsWith(`.making-${basename(folder)}-`)) {
-          await rm(join(this.folder, name), { recursive: true, force: true });
+      for (const left of await readdir(this.folder)) {
+        if (left.startsWith(`.making-${name}-`)) {
+          await rm(join(this.folder, left), { recursive: true, force: true });
         }
       }
-      const work = await mkdtemp(join(this.folder, `.making-${basename(folder)}-`));
+      const work = await mkdtemp(join(this.folder, `.making-${name}-`));
       try {
-        const layer = await makeLayer(this.tools, diffId, await openTar(), join(work, "layer.erofs"), work, signal);
+        const tar = await openTar();
+        const layer = await makeLayer(this.tools, diffId, tar, join(work, "layer.erofs"), work, signal, below);
         await writeFileAtomic(join(work, "layer.json"), JSON.stringify(layer));
+        const folder = this.folderOf(diffId, layer.over);
         await rm(folder, { recursive: true, force: true });
         await rename(work, folder);
       } finally {
         await rm(work, { recursive: true, force: true });
       }
     });
-    return (await this.find(diffId))!;
+    return (await this.find(diffId, below.chain))!;
   }
 
   /** The signature over a cached layer's root hash, made at most once per key. */
@@ -103,8 +125,8 @@ export class LayerCache {
   }
 
   /** Removes a layer whose blob turned out to be damaged. */
-  async forget(diffId: string): Promise<void> {
-    await rm(this.folderOf(diffId), { recursive: true, force: true });
+  async forget({ file }: CachedLayer): Promise<void> {
+    await rm(dirname(file), { recursive: true, force: true });
   }
 
   private async prune(): Promise<void> {
@@ -116,8 +138,19 @@ export class LayerCache {
     }
   }
 
-  private folderOf(diffId: string): string {
-    const inputs = JSON.stringify([diffId, this.tools.versions]);
-    return join(this.folder, createHash("sha256").update(inputs).digest("hex"));
+  private folderOf(diffId: string, over?: string): string {
+    const hash = (value: unknown) => createHash("sha256").update(JSON.stringify(value)).digest("hex");
+    const folder = join(this.folder, hash([diffId, this.tools.versions]));
+    return over === undefined ? folder : `${folder}-${hexOf(over).slice(0, 32)}`;
+  }
+
+  /** Those of a layer over whatever layers. */
+  private async foldersOf(diffId: string): Promise<string[]> {
+    const name = basename(this.folderOf(diffId));
+    const all = await readdir(this.folder).catch((error: unknown) => {
+      if (isAbsent(error)) return [];
+      throw error;
+    });
+    return all.filter((each) => each.startsWith(name)).map((each) => join(this.folder, each));
   }
 }

@@ -26,12 +26,14 @@ const tagOf = (diffId: string) => `sha256-${hexOf(diffId)}.seal`;
 /**
  * The layer as the registry has it; undefined when it has none that is ours, of today's key and tools, and complete.
  *
+ * @param over chain ID of the layers below.
  * @param refused is told why something that is there is not used.
  */
 export async function findLayerSeal(
   sealing: Sealing,
   repository: Repository,
   diffId: string,
+  over: string,
   refused: (reason: string) => void,
 ): Promise<SignedLayer | undefined> {
   const manifest = await repository.manifest(tagOf(diffId));
@@ -44,6 +46,7 @@ export async function findLayerSeal(
       sealing.sealSigner.publicKey,
     );
     if (layer.diffId !== diffId) throw new Error(`it is the seal of ${layer.diffId}`);
+    if (layer.over !== undefined && layer.over !== over) throw new Error("it was made over other layers");
     if (layerKey !== sealing.layerSigner.certificateHash) throw new Error("it was signed by another layer key");
     if (JSON.stringify(tools) !== JSON.stringify(sealing.tools.versions)) throw new Error("it was made by other tools");
     if (!(await repository.hasBlob(layer.blob))) throw new Error("its blob is not there");

@@ -1,15 +1,22 @@
 /**
- * A layer as a read-only file system that proves itself: EROFS, and behind it a dm-verity superblock and hash tree. The same tar gives
- * the same bytes on every machine that has the same tools.
+ * A layer as a read-only file system that proves itself: EROFS, and behind it a dm-verity superblock and hash tree. The same tar, over
+ * the same layers where it depends on them, gives the same bytes on every machine that has the same tools.
  * https://erofs.docs.kernel.org/en/latest/mkfs.html, https://gitlab.com/cryptsetup/cryptsetup/-/wikis/DMVerity
  */
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { stat, truncate } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
+import { ArchiveError, readArchive } from "./layer-archive.js";
+import { writeArchive } from "./layer-tar.js";
+import { BelowNeeded, LayerTree, type Change } from "./layer-tree.js";
+import { nothingBelow, spool, type LayersBelow, type SpooledArchive } from "./layers-below.js";
 import type { SealTools } from "./tools.js";
 
 const blockSize = 4096;
+
+/** Of a layer's files together, bytes. Hosts take no larger layer (`maximumBlobSize` in hosts/seal/manifest.go). */
+const maximumContent = 64 * 1024 ** 3;
 
 /** A sealed layer without its signature. */
 export interface SealedLayer {
@@ -23,6 +30,8 @@ export interface SealedLayer {
   size: number;
   /** Digest of the blob. */
   blob: string;
+  /** Chain ID of the layers below, when what they hold is part of what was made; then it is right over them only. */
+  over?: string;
 }
 
 /** A UUID (RFC 9562, version 8: made by a way of one's own) that depends on the name only. */
@@ -34,16 +43,65 @@ function uuid(name: string): string {
 }
 
 /**
- * Writes a layer's blob.
+ * Writes a layer's blob. The archive is read to its end before anything is made of it.
  *
  * @param tar the layer's tar; when it ends in an error, so does the call.
  * @param file gets the blob; must not be there.
- * @param directory for what mkfs.erofs keeps aside while it works.
+ * @param directory for what is kept aside meanwhile: the tar, and what mkfs.erofs needs.
+ * @param below the image's layers below; default none.
+ * @throws when the archive is cut off, or holds what containerd would not unpack either; the error names the layer and the entry.
  */
 export async function makeLayer(
   tools: SealTools,
   diffId: string,
   tar: AsyncIterable<Buffer>,
+  file: string,
+  directory: string,
+  signal?: AbortSignal,
+  below: LayersBelow = nothingBelow,
+): Promise<SealedLayer> {
+  const archive = await spool(tar, directory, signal);
+  try {
+    const { changes, over } = await readChanges(diffId, archive, below);
+    const made = await makeBlob(tools, diffId, changes, file, directory, signal);
+    return { ...made, ...(over === undefined ? {} : { over }) };
+  } finally {
+    await archive.file.close();
+  }
+}
+
+/** What the layer changes; with the chain ID of the layers below when that depends on them. */
+async function readChanges(
+  diffId: string,
+  { file, size }: SpooledArchive,
+  below: LayersBelow,
+): Promise<{ changes: Change[]; over?: string }> {
+  const read = async (tree: LayerTree) => {
+    await tree.apply(file, readArchive(file, size));
+    const changes = tree.changes();
+    const content = changes.reduce((sum, change) => sum + (change.content?.size ?? 0), 0);
+    if (content > maximumContent) {
+      throw new ArchiveError(`its files have ${content} bytes, more than the ${maximumContent} that hosts take`);
+    }
+    return changes;
+  };
+  try {
+    try {
+      return { changes: await read(new LayerTree(false)) };
+    } catch (error) {
+      if (!(error instanceof BelowNeeded)) throw error;
+    }
+    return { changes: await read(await below.tree()), over: below.chain };
+  } catch (error) {
+    if (!(error instanceof ArchiveError)) throw error;
+    throw new Error(`layer ${diffId} cannot be sealed: ${error.message}; build the image anew`, { cause: error });
+  }
+}
+
+async function makeBlob(
+  tools: SealTools,
+  diffId: string,
+  changes: Change[],
   file: string,
   directory: string,
   signal?: AbortSignal,
@@ -61,7 +119,7 @@ export async function makeLayer(
       // The tar's own times stay; the time of making would differ each time.
       ...["-T0", "--mkfs-time", `-U${uuid(`palisade-layer-erofs:${diffId}`)}`, file],
     ],
-    { ...options, input: tar },
+    { ...options, input: writeArchive(changes) },
   );
   const hashOffset = Math.ceil((await stat(file)).size / blockSize) * blockSize;
   await truncate(file, hashOffset);

@@ -16,6 +16,7 @@ import { simpleSigningPayload } from "./cosign.js";
 import { architecture } from "./image.js";
 import { LayerCache } from "./layer-cache.js";
 import { openSeal, type SealManifest } from "./seal-manifest.js";
+import { archiveOf } from "./testing/archives.js";
 import { Bench, layerOf, makeKey, noise, putImage, tarOf, type TestLayer } from "./testing/bench.js";
 import { sealTools } from "./tools.js";
 
@@ -239,6 +240,25 @@ describe("what was sealed before", () => {
       expect(await cache.find(base.diffId)).toBeUndefined();
       expect(await cache.find(more.diffId)).toBeDefined();
       expect((await sealOf(repository, sealed.sealDigest)).layers).toHaveLength(2);
+    });
+  });
+
+  it("is made anew over other layers when it depends on them, and only then", async () => {
+    const plain = await layerOf(await tarOf({ "own/": "", "own/file": "same\n" }));
+    const depends = await layerOf(await tarOf({ "usr/local": "depends\n" }));
+    const closed = await layerOf(archiveOf([{ name: "usr/", mode: 0o700 }]));
+    const seal = (image: string) => bench.machine("over").then((machine) => bench.seal(machine, "over", image));
+    await withImage("over", [base, plain, depends], async (repository, first) => {
+      const second = await putImage(repository, [closed, plain, depends]);
+      const [one, other] = [await seal(first), await seal(second)];
+      expect(other.rootHashes[1]).toBe(one.rootHashes[1]);
+      expect(other.rootHashes[2]).not.toBe(one.rootHashes[2]);
+      expect(other.reusedLayers).toBe(1);
+      expect(bench.lines.join("\n")).toMatch(/layer 3 of 3.*is not used: it was made over other layers/);
+      // From this machine's cache, which has both.
+      expect(await seal(first)).toEqual({ ...one, reusedLayers: 3 });
+      const many = await seal(await putImage(repository, [closed, depends, base, depends, depends]));
+      expect(new Set([one.rootHashes[2], ...many.rootHashes]).size).toBe(4);
     });
   });
 

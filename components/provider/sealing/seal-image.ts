@@ -13,6 +13,7 @@ import { openEnvelope, signEnvelope } from "./dsse.js";
 import { readImage, type ImageLayer, type SealableImage } from "./image.js";
 import { LayerCache } from "./layer-cache.js";
 import { findLayerSeal, putLayerSeal, type SignedLayer } from "./layer-seals.js";
+import { ImageLayers, type LayersBelow } from "./layers-below.js";
 import { findSeals, publishSeal, type SealedImageLayer } from "./publish.js";
 import { sealPayload, sealPayloadType } from "./seal-manifest.js";
 import type { Sealing } from "./sealing.js";
@@ -43,17 +44,31 @@ async function sealInTurn(sealing: Sealing, spec: SealSpec, checkpoint: Checkpoi
     if (image.descriptor.digest !== digest) {
       sealing.log("info", `${digest} is an index; its image for this architecture is ${image.descriptor.digest}`);
     }
+    const openTar = async (of: ImageLayer) => verifiedTar(of, await repository.openBlob(of.digest));
     const layers: SealedImageLayer[] = [];
     let reusedLayers = 0;
-    for (const [index, of] of image.layers.entries()) {
-      const which = `layer ${index + 1} of ${image.layers.length}`;
-      const same = layers.find(({ layer }) => layer.diffId === of.diffId);
-      const { made, ...sealed } = same
-        ? { ...same, made: false }
-        : await sealLayer(sealing, registry, repository, of, which);
-      if (!made) reusedLayers++;
-      layers.push({ layer: sealed.layer, signature: sealed.signature, of });
-      await checkpoint("layer-sealed");
+    const all = new ImageLayers(
+      image.layers,
+      (index) => openTar(image.layers[index]!),
+      join(sealing.cacheDirectory, "seals"),
+      sealing.signal,
+    );
+    try {
+      for (const [index, of] of image.layers.entries()) {
+        const which = `layer ${index + 1} of ${image.layers.length}`;
+        const below = all.below(index);
+        const same = layers.find(
+          ({ layer }) => layer.diffId === of.diffId && (layer.over === undefined || layer.over === below.chain),
+        );
+        const { made, ...sealed } = same
+          ? { ...same, made: false }
+          : await sealLayer(sealing, registry, repository, of, which, below, () => openTar(of));
+        if (!made) reusedLayers++;
+        layers.push({ layer: sealed.layer, signature: sealed.signature, of });
+        await checkpoint("layer-sealed");
+      }
+    } finally {
+      await all.close();
     }
     if (spec.imageSigner) {
       const signer = await openSigner("imageSigner", spec.imageSigner, sealing.tools, sealing.signal);
@@ -84,9 +99,11 @@ async function sealLayer(
   repository: Repository,
   of: ImageLayer,
   which: string,
+  below: LayersBelow,
+  openTar: () => Promise<AsyncIterable<Buffer>>,
 ): Promise<SignedLayer & { made: boolean }> {
   const name = `${which}, ${of.diffId.slice(0, 19)}`;
-  const shelved = await findLayerSeal(sealing, repository, of.diffId, (reason) =>
+  const shelved = await findLayerSeal(sealing, repository, of.diffId, below.chain, (reason) =>
     sealing.log("warning", `${name}: its seal in ${registry.server} is not used: ${reason}`),
   );
   if (shelved) {
@@ -94,18 +111,18 @@ async function sealLayer(
     return { ...shelved, made: false };
   }
   const cache = new LayerCache(sealing.cacheDirectory, sealing.tools);
-  const present = await cache.find(of.diffId);
+  const present = await cache.find(of.diffId, below.chain);
   if (!present) sealing.status(`${name}: sealing`);
-  const openTar = async () => verifiedTar(of, await repository.openBlob(of.digest));
-  const { file, ...layer } = present ?? (await cache.make(of.diffId, openTar, sealing.signal));
-  const signature = await cache.signature({ file, ...layer }, sealing.layerSigner);
+  const cached = present ?? (await cache.make(of.diffId, openTar, sealing.signal, below));
+  const signature = await cache.signature(cached, sealing.layerSigner);
+  const { file, ...layer } = cached;
   sealing.status(`${name}: uploading ${Math.ceil(layer.size / 1024 / 1024)} MiB`);
   const signed = { layer, signature };
   try {
     await putLayerSeal(sealing, repository, signed, () => createReadStream(file, { highWaterMark: 1024 * 1024 }));
   } catch (error) {
     // The registry refuses a blob whose digest is wrong: then what lies here is damaged, and is made anew next time.
-    if (/DIGEST_INVALID|SIZE_INVALID/.test((error as Error).message)) await cache.forget(of.diffId);
+    if (/DIGEST_INVALID|SIZE_INVALID/.test((error as Error).message)) await cache.forget(cached);
     throw error;
   }
   sealing.log("info", `${name}: ${present ? "taken from the cache" : "sealed"}, ${layer.rootHash.slice(0, 12)}`);

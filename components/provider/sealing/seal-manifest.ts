@@ -58,11 +58,14 @@ export function sealPayload(manifest: Omit<SealManifest, "version">): Buffer {
 
 export function layerSealPayload(manifest: Omit<LayerSealManifest, "version">): Buffer {
   const { layer, layerKey, tools } = manifest;
-  return bytes({ version: 1, layer: layerFields(layer), layerKey, tools: toolFields(tools) });
+  const { over } = layer;
+  const fields = { ...layerFields(layer), ...(over === undefined ? {} : { over }) };
+  return bytes({ version: 1, layer: fields, layerKey, tools: toolFields(tools) });
 }
 
 const bytes = (value: unknown) => Buffer.from(JSON.stringify(value));
 
+/** What the seal of an image says of a layer, too; that it says which layers are below goes without saying. */
 function layerFields({ diffId, rootHash, hashOffset, size, blob }: SealedLayer): SealedLayer {
   return { diffId, rootHash, hashOffset, size, blob };
 }
@@ -97,7 +100,9 @@ export function openLayerSeal(envelope: Buffer, publicKey: KeyObject): LayerSeal
   const value = parseJson(openEnvelope(envelope, layerSealPayloadType, publicKey), "layer seal");
   const seal = new Shape("layer seal", value);
   seal.constant("version", 1);
-  demandLayer(seal.child("layer"));
+  const layer = seal.child("layer");
+  demandLayer(layer);
+  if (layer.has("over")) layer.matches("over", digestPattern);
   demandMaking(seal);
   return value as LayerSealManifest;
 }
@@ -125,6 +130,10 @@ class Shape {
 
   child(name: string): Shape {
     return new Shape(`${this.path}.${name}`, this.field(name));
+  }
+
+  has(name: string): boolean {
+    return this.field(name) !== undefined;
   }
 
   list(name: string): Shape[] {

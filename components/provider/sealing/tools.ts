@@ -95,7 +95,10 @@ async function versionsOf(runTool: SealTools["run"]): Promise<Omit<ToolVersions,
   return { "mkfs.erofs": await version("mkfs.erofs"), veritysetup: await version("veritysetup") };
 }
 
+/** How layers are read. A change of what is made of the same archive makes it a new one, so that no earlier seal is taken for it. */
+const layerReading = 2;
+
 function palisadeVersion(): string {
   const { version } = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")) as { version: string };
-  return version;
+  return `${version}+layers.${layerReading}`;
 }

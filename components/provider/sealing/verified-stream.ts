@@ -6,11 +6,56 @@ import { createGunzip, createZstdDecompress } from "node:zlib";
 /** Larger pieces than the default of 16 KiB: fewer turns for the same bytes. */
 const chunkSize = 1024 * 1024;
 
-const decompressors: [RegExp, () => Transform | undefined][] = [
+type Step = Transform | ((source: AsyncIterable<Buffer>) => AsyncIterable<Buffer>);
+
+const decompressors: [RegExp, () => Step | undefined][] = [
   [/\.tar$/, () => undefined],
   [/\.tar[+.]gzip$/, () => createGunzip({ chunkSize })],
-  [/\.tar[+.]zstd$/, () => createZstdDecompress({ chunkSize })],
+  [/\.tar[+.]zstd$/, () => decompressZstd],
 ];
+
+/**
+ * Decompresses all frames of a zstd stream, also those that are to be skipped. Node.js stops where one ends within a chunk.
+ * https://www.rfc-editor.org/rfc/rfc8878#section-3.1
+ */
+async function* decompressZstd(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  const chunks = source[Symbol.asyncIterator]();
+  let rest: Buffer | undefined;
+  const next = async (): Promise<Buffer | undefined> => {
+    const given = rest;
+    rest = undefined;
+    if (given !== undefined) return given;
+    const result: IteratorResult<Buffer, unknown> = await chunks.next();
+    return result.done ? undefined : result.value;
+  };
+  try {
+    for (let first = await next(); first !== undefined; first = await next()) {
+      const decompressor = createZstdDecompress({ chunkSize });
+      // The callback of a write need not come when the frame ended within its chunk, or the decompressor failed.
+      const ended = new Promise<void>((resolve) => {
+        for (const event of ["end", "close", "error"]) decompressor.once(event, () => resolve());
+      });
+      const fed = (async () => {
+        let fedBytes = 0;
+        for (let chunk: Buffer | undefined = first; chunk !== undefined; chunk = await next()) {
+          await Promise.race([new Promise((resolve) => decompressor.write(chunk, resolve)), ended]);
+          const taken = decompressor.bytesWritten - fedBytes;
+          if (taken < chunk.length) {
+            rest = chunk.subarray(taken);
+            return;
+          }
+          fedBytes += chunk.length;
+        }
+        decompressor.end();
+      })();
+      fed.catch((error: Error) => decompressor.destroy(error));
+      yield* decompressor as AsyncIterable<Buffer>;
+      await fed;
+    }
+  } finally {
+    await chunks.return?.();
+  }
+}
 
 /** Passes on what it gets; fails at the end when the digest is not the one that was told. A Transform would cost twice the hash. */
 function meter(digest: string, what: string) {

@@ -95,18 +95,6 @@ func TestBindOfASingleLayer(t *testing.T) {
 	}
 }
 
-func TestBindOfTheSameLayerTwice(t *testing.T) {
-	h := newHost(t)
-	image := h.sealed(t, "base", "empty", "app", "empty")
-	bound, err := h.binder(image.Digest).bind(t.Context(), "k8s.io/1/c", lowers(h.fetched, image.Sealed.Layers))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(bound) != 4 || !reflect.DeepEqual(bound[0], bound[2]) || reflect.DeepEqual(bound[1], bound[3]) {
-		t.Errorf("%+v", bound)
-	}
-}
-
 func TestBindLeavesMountsWithoutLayers(t *testing.T) {
 	h := newHost(t)
 	given := []mount.Mount{{Type: "bind", Source: "/var/lib/containerd/snapshots/1/fs", Options: []string{"rw", "rbind"}}}

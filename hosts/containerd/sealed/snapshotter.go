@@ -165,12 +165,16 @@ func (b binder) bind(ctx context.Context, key string, mounts []mount.Mount) ([]m
 	bound := slices.Clone(mounts)
 	mappings := takeMappings(bound)
 	next := len(diffIDs)
+	seen := map[string]bool{}
+	repeated := map[int]bool{}
 	for index, m := range bound {
 		if m.Type != "erofs" {
 			continue
 		}
 		next--
 		layer := manifest.Layers[next]
+		repeated[index] = seen[layer.RootHash]
+		seen[layer.RootHash] = true
 		m.Source = store.Blob(layer.RootHash)
 		m.Options = append([]string{
 			"ro", optionRootHash + layer.RootHash, fmt.Sprintf("%s%d", optionHashOffset, layer.HashOffset),
@@ -178,7 +182,7 @@ func (b binder) bind(ctx context.Context, key string, mounts []mount.Mount) ([]m
 		}, mappings...)
 		bound[index] = m
 	}
-	return bound, nil
+	return withoutRepeated(bound, repeated)
 }
 
 // takeMappings takes the mappings of a user namespace off the overlay, where the shim would apply them to each layer, and

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -445,5 +446,33 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 				t.Errorf("credentials went to another server: %q", seen)
 			}
 		})
+	}
+}
+
+// An image that no seal may be of is refused before seals, or even its configuration, are asked for.
+func TestLayerCounts(t *testing.T) {
+	content, err := os.ReadFile("../../../seal/testdata/layer-counts.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Layers   int
+		Accepted bool
+	}
+	if err := json.Unmarshal(content, &cases); err != nil || len(cases) == 0 {
+		t.Fatal(cases, err)
+	}
+	for _, test := range cases {
+		f := newFixture(t, slices.Repeat([]string{"layer"}, test.Layers)...)
+		if test.Accepted {
+			f.refused(SealMissing)
+			continue
+		}
+		if refusal := f.refused(ContentMismatch); !strings.Contains(refusal.Message, fmt.Sprintf("%d layers, expected 1 to 127", test.Layers)) {
+			t.Error(refusal)
+		}
+		if f.server.Asked("blobs/") != 0 || f.server.Asked("referrers") != 0 {
+			t.Errorf("%d layers: more than the manifest was asked for", test.Layers)
+		}
 	}
 }

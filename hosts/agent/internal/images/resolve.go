@@ -64,6 +64,9 @@ func (f *fetch) resolve(ctx context.Context) (*image, error) {
 
 func (f *fetch) readImage(ctx context.Context, found *image, manifest *document) error {
 	found.config = manifest.config.Digest.String()
+	if err := seal.CheckLayerCount(len(manifest.layers)); err != nil {
+		return f.reference.refuse(ContentMismatch, "manifest %s: %v; build the image with as many", found.digest, err)
+	}
 	for _, layer := range manifest.layers {
 		found.layers = append(found.layers, layer.Digest.String())
 	}
