@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { createFakeBackends } from "../fakes/backends.js";
 import { World, type Kind } from "../fakes/world.js";
+import { agentContract } from "./agent.js";
 import { hypervisorContract } from "./hypervisor.js";
 import { registryContract } from "./registry.js";
-import type { MakeSubject } from "./subject.js";
+import { operation, type MakeSubject } from "./subject.js";
 
 const makeFake: MakeSubject = async () => {
   const folder = await mkdtemp(path.join(tmpdir(), "palisade-contract-"));
@@ -34,5 +35,26 @@ const makeFake: MakeSubject = async () => {
   };
 };
 
+agentContract("fake", async () => {
+  const { subject, dispose } = await makeFake();
+  const { backends, imageDigest, certificateAuthority, clientIdentity } = subject;
+  const hypervisor = backends.hypervisor("local");
+  const { id: stateDiskId } = await hypervisor.createStateDisk(operation("disk"), { sizeGiB: 1 });
+  const { id, connection } = await hypervisor.createVirtualMachine(operation("machine"), {
+    ...{ imageDigest, stateDiskId, certificateAuthority, clientIdentity },
+    ...{ cpus: 1, memoryMiB: 1024, publishedPorts: [], acceleration: "auto", powerState: "running" },
+  });
+  return {
+    subject: {
+      connection: connection!,
+      connect: (to) => backends.agents.connect(to),
+      images: [1, 2].map((digit) => `registry.test/team/app@sha256:${String(digit).repeat(64)}`) as [string, string],
+      registry: { server: "registry.test", username: "palisade", password: "registry-canary" },
+      hasNetwork: true,
+      silence: () => subject.silence(id),
+    },
+    dispose,
+  };
+});
 hypervisorContract("fake", makeFake);
 registryContract("fake", makeFake);

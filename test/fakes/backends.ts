@@ -1,10 +1,6 @@
 /** The provider's backends on a World: same contract as the real ones, no machine, and faults where a test wants them. */
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { create, equals, fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
-import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
-import * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import {
   ForeignHostError,
   removeHosted,
@@ -45,6 +41,7 @@ import {
   type VirtualMachineObserved,
   type VirtualMachineSpec,
 } from "../../components/provider/backends.js";
+import { FakeAgent, hostAuthority, hostIdOf } from "./agent.js";
 import { World, type Kind, type Thing } from "./world.js";
 
 const digestOf = (value: unknown): string =>
@@ -200,11 +197,10 @@ class FakeHypervisor implements Hypervisor {
 
   private machine(thing: Thing<VirtualMachineSpec>): VirtualMachineObserved {
     const stopped = (thing.observed["powerState"] ?? thing.spec.powerState) === "stopped";
-    const disk = this.world.get<StateDiskSpec>("state-disks", thing.spec.stateDiskId);
     const connection: HostConnection = {
-      hostId: String(disk?.observed["hostId"] ?? thing.spec.stateDiskId),
+      hostId: hostIdOf(this.world, thing),
       endpoint: `https://127.0.0.1:8443/${thing.id}`,
-      certificateAuthority: "-----BEGIN CERTIFICATE-----\nfake\n-----END CERTIFICATE-----\n",
+      certificateAuthority: hostAuthority,
       clientCertificateFile: thing.spec.clientIdentity.certificateFile,
       clientKeyFile: thing.spec.clientIdentity.keyFile,
       loopbackAddress: "10.0.2.2",
@@ -422,15 +418,6 @@ export function setChannel(world: World, place: string, digest: string): void {
   world.put("channels", { id: place, owner, finished: true, spec: digest, observed: {} });
 }
 
-/** Changes the digest of a group's images on its host, as a scheduler does that rolls. */
-export function rollGroup(world: World, id: string, digest: string): void {
-  const thing = world.get<StoredGroup>("groups", id)!;
-  const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
-  for (const container of spec.containers) container.image = `${container.image.split("@")[0]}@${digest}`;
-  const rolled = { spec: toJson(agentv1.GroupSpecSchema, spec), generation: thing.spec.generation + 1 };
-  world.put("groups", { ...thing, spec: rolled });
-}
-
 class FakeChannels implements Channels {
   constructor(private readonly world: World) {}
 
@@ -490,268 +477,6 @@ class FakeHostImages implements HostImageStore {
       builtFrom: { build: spec, inputsHash: digest.slice("sha256:".length) },
     };
   }
-}
-
-/** The policy as JSON. */
-type StoredPolicy = Record<string, JsonValue>;
-
-interface StoredNetworkPolicy {
-  hash: string;
-  compiled: string;
-}
-
-interface StoredGroup {
-  spec: JsonValue;
-  generation: number;
-}
-
-class FakeAgent implements AgentClient {
-  constructor(
-    private readonly world: World,
-    private readonly connection: HostConnection,
-  ) {
-    readFileSync(connection.clientKeyFile);
-  }
-
-  private reach(): void {
-    for (const machine of this.world.list<VirtualMachineSpec>("virtual-machines")) {
-      if (!this.connection.endpoint.endsWith(machine.id)) continue;
-      if (machine.observed["foreign"]) throw new ForeignHostError(`${this.connection.hostId}: another host answers`);
-      if (machine.observed["unreachable"] || machine.observed["powerState"] === "stopped") break;
-      return;
-    }
-    throw new UnreachableHostError(
-      `${this.connection.hostId}: the agent at ${this.connection.endpoint} does not answer`,
-    );
-  }
-
-  private id(name: string): string {
-    return `${this.connection.hostId}/${name}`;
-  }
-
-  private stored(name: string): Thing<StoredGroup> | undefined {
-    return this.world.get<StoredGroup>("groups", this.id(name));
-  }
-
-  async getHost(): Promise<agentv1.GetHostResponse> {
-    this.reach();
-    return create(agentv1.GetHostResponseSchema, { hostId: this.connection.hostId, ready: true });
-  }
-
-  async getIntegrity(): Promise<agentv1.GetIntegrityResponse> {
-    this.reach();
-    return create(agentv1.GetIntegrityResponseSchema, { secureBoot: true, lockdown: "integrity" });
-  }
-
-  async applyGroup(spec: agentv1.GroupSpec, dryRun = false, expectedGeneration = 0n): Promise<agentv1.Group> {
-    this.reach();
-    const taken = this.world
-      .list<StoredGroup>("groups")
-      .filter((thing) => thing.id.startsWith(`${this.connection.hostId}/`) && thing.id !== this.id(spec.name))
-      .flatMap((thing) => fromJson(agentv1.GroupSpecSchema, thing.spec.spec).ports.map((port) => port.port));
-    const clash = spec.ports.find((port) => taken.includes(port.port));
-    if (clash) throw new Error(`ports: port ${clash.port} is published by another group of this host`);
-    // Secret values do not reach the disk of the real host's status either.
-    const kept = structuredClone(spec);
-    for (const container of kept.containers) {
-      for (const variable of container.environment) if (variable.secure) variable.secureValue = "";
-    }
-    for (const registry of kept.imageRegistries) registry.password = "";
-    const json = toJson(agentv1.GroupSpecSchema, kept);
-    const roll = dryRun ? undefined : this.world.takeRoll();
-    if (roll !== undefined) rollGroup(this.world, this.id(spec.name), roll);
-    const before = this.stored(spec.name);
-    const present = before?.spec.generation ?? 0;
-    if (expectedGeneration !== 0n && Number(expectedGeneration) !== present) {
-      throw new Error(`expectedGeneration: the group has generation ${present}, not ${expectedGeneration}`);
-    }
-    const generation = present + 1;
-    const unchanged = before && JSON.stringify(before.spec.spec) === JSON.stringify(json);
-    if (!dryRun) {
-      this.world.put<StoredGroup>("groups", {
-        id: this.id(spec.name),
-        owner: { backend: "", project: "", stack: "", urn: "" },
-        finished: true,
-        spec: unchanged ? before.spec : { spec: json, generation },
-        observed: unchanged ? { restarts: before.observed["restarts"] } : {},
-      });
-    }
-    return this.group(spec.name) ?? create(agentv1.GroupSchema, { spec: kept });
-  }
-
-  /** What a crashing container does again and again while somebody looks. */
-  private restart(name: string): void {
-    const thing = this.stored(name);
-    if (!thing) return;
-    const restarts = Number(thing.observed["restarts"] ?? 0) + 1;
-    this.world.put("groups", { ...thing, observed: { ...thing.observed, restarts } });
-  }
-
-  private group(name: string): agentv1.Group | undefined {
-    const thing = this.stored(name);
-    if (!thing) return undefined;
-    const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
-    const crashing = thing.observed["crashing"] === true || spec.containers.some((c) => c.command[0] === "/crash");
-    // As a host does: nothing of the declaration is brought about while its image is refused.
-    const refused = spec.containers.some((c) => c.command[0] === "/refused");
-    const stopped = thing.observed["stopped"] === true || crashing || refused;
-    const restarts = Number(thing.observed["restarts"] ?? 0);
-    return create(agentv1.GroupSchema, {
-      spec,
-      generation: BigInt(thing.spec.generation),
-      status: {
-        observedGeneration: refused ? 0n : BigInt(thing.spec.generation),
-        phase: stopped ? agentv1.GroupPhase.PENDING : agentv1.GroupPhase.RUNNING,
-        address: "10.88.0.2",
-        containers: spec.containers.map((container) => ({
-          name: container.name,
-          phase: refused
-            ? agentv1.ContainerPhase.WAITING
-            : stopped
-              ? agentv1.ContainerPhase.TERMINATED
-              : agentv1.ContainerPhase.RUNNING,
-          containerId: refused ? "" : "fake",
-          message: refused ? `image ${container.image}: layer sha256:00 is revoked` : "",
-          imageDigest: container.image,
-          reason: refused ? "ImageRefused" : crashing ? "CrashLoopBackOff" : "",
-          exitCode: crashing ? 1 : 0,
-          restartCount: crashing ? restarts : 0,
-        })),
-      },
-    });
-  }
-
-  async getGroup(name: string): Promise<agentv1.Group | undefined> {
-    this.reach();
-    return this.group(name);
-  }
-
-  async deleteGroup(name: string): Promise<void> {
-    this.reach();
-    this.world.remove("groups", this.id(name));
-  }
-
-  async *watchGroup(name: string, signal: AbortSignal): AsyncIterable<agentv1.Group> {
-    for (;;) {
-      this.reach();
-      await this.world.reach("group-applied", signal);
-      const group = this.group(name);
-      if (!group) throw new Error(`${name}: there is no such group`);
-      yield group;
-      if (group.status?.containers.some(({ reason }) => reason === "CrashLoopBackOff")) this.restart(name);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-      if (signal.aborted) return;
-    }
-  }
-
-  async getLogs(group: string, container: string): Promise<string> {
-    return `fake log of ${group}/${container}: cannot open configuration\n`;
-  }
-
-  async applyImagePolicy(policy: images.ImagePolicy, dryRun = false): Promise<images.ApplyImagePolicyResponse> {
-    this.reach();
-    const before = await this.getImagePolicy(policy.name);
-    const kept = { ...policy, generation: before?.generation ?? 0n };
-    if (!before || !equals(images.ImagePolicySchema, kept, before)) kept.generation++;
-    if (!dryRun) {
-      this.world.put<StoredPolicy>("image-policies", {
-        id: this.id(policy.name),
-        owner: { backend: "", project: "", stack: "", urn: "" },
-        finished: true,
-        spec: toJson(images.ImagePolicySchema, kept) as StoredPolicy,
-        observed: {},
-      });
-    }
-    const groups = this.world.list<StoredGroup>("groups").filter(({ id }) => id.startsWith(this.id("")));
-    const references = groups.flatMap(({ spec }) =>
-      fromJson(agentv1.GroupSpecSchema, spec.spec).containers.map(({ image }) => image),
-    );
-    const allowed = (reference: string) =>
-      kept.repositories.some((pattern) =>
-        pattern.endsWith("*") ? reference.startsWith(pattern.slice(0, -1)) : reference.startsWith(`${pattern}@`),
-      );
-    return create(images.ApplyImagePolicyResponseSchema, {
-      policy: kept,
-      refusedImages: references
-        .filter((reference) => !allowed(reference))
-        .map((reference) => ({
-          reference,
-          reason: "ImageNotAllowed",
-          message: "no image policy names its repository",
-        })),
-    });
-  }
-
-  async getImagePolicy(name: string): Promise<images.ImagePolicy | undefined> {
-    this.reach();
-    const thing = this.world.get<StoredPolicy>("image-policies", this.id(name));
-    return thing && fromJson(images.ImagePolicySchema, { ...thing.spec, ...(thing.observed as StoredPolicy) });
-  }
-
-  async deleteImagePolicy(name: string): Promise<void> {
-    this.reach();
-    this.world.remove("image-policies", this.id(name));
-  }
-
-  private networkPolicy(): Thing<StoredNetworkPolicy> | undefined {
-    return this.world.get<StoredNetworkPolicy>("network-policies", this.connection.hostId);
-  }
-
-  async applyNetworkPolicy(compiled: string, hash: string, dryRun = false): Promise<network.ApplyPolicyResponse> {
-    this.reach();
-    const { endpoints, ...policy } = JSON.parse(compiled) as { hash: string; endpoints: { name: string }[] };
-    if (policy.hash !== hash) throw new Error(`expected_hash: ${hash} is not the policy's hash, ${policy.hash}`);
-    if (!dryRun) {
-      this.world.put<StoredNetworkPolicy>("network-policies", {
-        id: this.connection.hostId,
-        owner: { backend: "", project: "", stack: "", urn: "" },
-        finished: true,
-        spec: { hash, compiled },
-        // What was damaged beside the policy stays so until it is repaired.
-        observed: { problems: this.networkPolicy()?.observed["problems"] },
-      });
-    }
-    const groups = this.world.list<StoredGroup>("groups").map(({ id }) => id.split("/"));
-    const connected = groups.filter(([host]) => host === this.connection.hostId).map(([, name]) => `default/${name}`);
-    return create(network.ApplyPolicyResponseSchema, {
-      policyHash: hash,
-      unnamedEndpoints: connected.filter((name) => !endpoints.some((endpoint) => endpoint.name === name)),
-    });
-  }
-
-  async getNetworkPolicy(): Promise<string | undefined> {
-    this.reach();
-    return this.networkPolicy()?.spec.compiled;
-  }
-
-  async deleteNetworkPolicy(): Promise<void> {
-    this.reach();
-    this.world.remove("network-policies", this.connection.hostId);
-  }
-
-  async getNetwork(): Promise<network.GetNetworkResponse> {
-    this.reach();
-    const thing = this.networkPolicy();
-    return create(network.GetNetworkResponseSchema, {
-      policyDeclared: thing !== undefined,
-      policyHash: (thing?.observed["policyHash"] as string | undefined) ?? thing?.spec.hash ?? "",
-      problems: (thing?.observed["problems"] as string[] | undefined) ?? [],
-    });
-  }
-
-  async repairNetwork(): Promise<string[]> {
-    const { problems } = await this.getNetwork();
-    const thing = this.networkPolicy();
-    if (thing) this.world.put("network-policies", { ...thing, observed: {} });
-    return problems;
-  }
-
-  // What is disturbed in this world stays so anyway.
-  async suspendReconcile(): Promise<void> {
-    this.reach();
-  }
-
-  close(): void {}
 }
 
 class FakeAgents implements Agents {
