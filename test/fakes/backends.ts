@@ -1,6 +1,5 @@
 /** The provider's backends on a World: same contract as the real ones, no machine, and faults where a test wants them. */
 import { createHash, randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
 import {
   ForeignHostError,
   removeHosted,
@@ -8,72 +7,30 @@ import {
   type AgentClient,
   type Agents,
   type Backends,
-  type ChannelPublication,
-  type Channels,
-  type ChannelSpec,
-  type ChannelTarget,
-  type DebianImageObserved,
-  type DebianImageSpec,
   type HostConnection,
   type HostedThing,
   type HostImageBuildSpec,
   type HostImageObserved,
   type HostImageStore,
   type Hypervisor,
-  type ImageBuilder,
-  type ImagePatcher,
-  type ImageSealer,
   type IntegrityFacts,
-  type MadeFrom,
   type Operation,
-  type PatchedFound,
-  type PatchObserved,
-  type PatchSpec,
-  type RegistryAccess,
   type RegistryObserved,
   type RegistryService,
   type RegistrySpec,
-  type SealObserved,
-  type SealSpec,
-  type SigningKey,
   type StateDiskObserved,
   type StateDiskSpec,
   type VirtualMachineObserved,
   type VirtualMachineSpec,
 } from "../../components/provider/backends.js";
 import { FakeAgent, hostAuthority, hostIdOf } from "./agent.js";
+import { FakeChannels, FakeImages, FakePatcher, FakeSealer } from "./image-services.js";
+import { make } from "./make.js";
+import { registryOf } from "./registry.js";
 import { World, type Kind, type Thing } from "./world.js";
 
 const digestOf = (value: unknown): string =>
   `sha256:${createHash("sha256").update(JSON.stringify(value)).digest("hex")}`;
-
-/** Makes or finishes the owner's thing: marker first, then the checkpoints, then done. */
-async function make<T>(
-  world: World,
-  kind: Kind,
-  prefix: string,
-  op: Operation,
-  spec: T,
-  checkpoints: string[],
-): Promise<Thing<T>> {
-  const thing: Thing<T> = world.ownedBy<T>(kind, op.owner) ?? {
-    id: world.newId(prefix),
-    owner: op.owner,
-    finished: false,
-    spec,
-    observed: {},
-  };
-  thing.spec = spec;
-  world.put(kind, thing);
-  for (const checkpoint of ["marker-written", ...checkpoints]) {
-    op.status(checkpoint);
-    await op.checkpoint(checkpoint);
-    await world.reach(checkpoint, op.signal);
-  }
-  const done = { ...thing, finished: true };
-  world.put(kind, done);
-  return done;
-}
 
 function existing<T>(world: World, kind: Kind, id: string): Thing<T> {
   const thing = world.get<T>(kind, id);
@@ -230,16 +187,16 @@ class FakeRegistries implements RegistryService {
     const thing = await make(this.world, "registries", "registry", op, spec, ["registry-started"]);
     thing.observed["password"] ??= randomBytes(12).toString("hex");
     this.world.put("registries", thing);
-    return this.registry(thing);
+    return registryOf(thing);
   }
 
   async readRegistry(id: string): Promise<RegistryObserved | undefined> {
     const thing = this.world.get<RegistrySpec>("registries", id);
-    return thing && this.registry(thing);
+    return thing && registryOf(thing);
   }
 
   async findRegistry(server: string): Promise<RegistryObserved | undefined> {
-    const all = this.world.list<RegistrySpec>("registries").map((thing) => this.registry(thing));
+    const all = this.world.list<RegistrySpec>("registries").map((thing) => registryOf(thing));
     return all.find((registry) => registry.server === server);
   }
 
@@ -248,195 +205,11 @@ class FakeRegistries implements RegistryService {
     thing.spec = spec;
     delete thing.observed["powerState"];
     this.world.put("registries", thing);
-    return this.registry(thing);
+    return registryOf(thing);
   }
 
   async deleteRegistry(_op: Operation, id: string): Promise<void> {
     this.world.remove("registries", id);
-  }
-
-  private registry(thing: Thing<RegistrySpec>): RegistryObserved {
-    const port = thing.spec.port || 5000;
-    return {
-      id: thing.id,
-      port: thing.spec.port,
-      server: `127.0.0.1:${port}`,
-      username: "palisade",
-      password: String(thing.observed["password"]),
-      ca: "-----BEGIN CERTIFICATE-----\nfake registry\n-----END CERTIFICATE-----\n",
-      powerState: thing.observed["powerState"] === "stopped" ? "stopped" : "running",
-    };
-  }
-}
-
-class FakeImages implements ImageBuilder {
-  constructor(
-    private readonly world: World,
-    private readonly registries: RegistryService,
-  ) {}
-
-  async buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved> {
-    const content = { ...spec, registry: spec.registry.server };
-    await make(this.world, "images", "image", op, content, ["image-built", "image-pushed"]);
-    return this.image(spec.registry, spec.repository, digestOf(content));
-  }
-
-  async readImage(
-    registry: RegistryAccess,
-    repository: string,
-    digest: string,
-  ): Promise<DebianImageObserved | undefined> {
-    if ((await this.registries.findRegistry(registry.server))?.powerState === "stopped") {
-      throw new Error(`the registry ${registry.server} does not answer`);
-    }
-    return this.spec(repository, digest) && this.image(registry, repository, digest);
-  }
-
-  async readMadeFrom(_registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined> {
-    const spec = this.spec(repository, digest);
-    if (!spec) return undefined;
-    const { registry: _server, ...content } = spec;
-    return { ...content, inputsHash: await this.inputsHash() };
-  }
-
-  private spec(repository: string, digest: string) {
-    return this.world
-      .list<Omit<DebianImageSpec, "registry"> & { registry: string }>("images")
-      .find(({ spec }) => digestOf(spec) === digest && spec.repository === repository)?.spec;
-  }
-
-  async inputsHash(): Promise<string> {
-    return "fake-builder-1";
-  }
-
-  private image(registry: RegistryAccess, repository: string, digest: string): DebianImageObserved {
-    return { digest, reference: `${registry.server}/${repository}@${digest}` };
-  }
-}
-
-type Signers = Pick<SealSpec, "layerSigner" | "sealSigner">;
-
-class FakeSealer implements ImageSealer {
-  constructor(private readonly world: World) {}
-
-  async identify({ layerSigner, sealSigner }: Signers) {
-    return { layerKey: this.key(layerSigner), sealKeyId: this.key(sealSigner) };
-  }
-
-  async seal(op: Operation, spec: SealSpec): Promise<SealObserved> {
-    const { registry, imageSigner: _unseen, ...rest } = spec;
-    const kept = { ...rest, server: registry.server, ...(await this.identify(spec)) };
-    await make(this.world, "seals", "seal", op, kept, ["layer-sealed", "seal-published"]);
-    return this.sealed(kept);
-  }
-
-  async readSeal(registry: RegistryAccess, repository: string, digest: string): Promise<SealObserved | undefined> {
-    const seal = this.world
-      .list<Parameters<FakeSealer["sealed"]>[0]>("seals")
-      .find(({ spec }) => spec.digest === digest && spec.repository === repository && spec.server === registry.server);
-    return seal && this.sealed(seal.spec);
-  }
-
-  /** A certificate is told by its content, as on the real machine. */
-  private key({ certificateFile }: SigningKey): string {
-    return createHash("sha256").update(readFileSync(certificateFile)).digest("hex");
-  }
-
-  private sealed(spec: { server: string; repository: string; digest: string; layerKey: string; sealKeyId: string }) {
-    const { server, repository, digest, layerKey, sealKeyId } = spec;
-    const reference = `${server}/${repository}@${digest}`;
-    const sealDigest = digestOf([reference, layerKey, sealKeyId]);
-    return { digest, reference, sealDigest, rootHashes: ["22".repeat(32)], layerKey, sealKeyId, reusedLayers: 0 };
-  }
-}
-
-/** What is in the database of this world, and what a patch makes of it: one fixable vulnerability. */
-const database = digestOf("database");
-
-class FakePatcher implements ImagePatcher {
-  constructor(private readonly world: World) {}
-
-  async databaseDigest(): Promise<string> {
-    return database;
-  }
-
-  async demandTools(): Promise<void> {}
-
-  async patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved> {
-    const { server } = spec.registry;
-    const { repository, digest: original, imageSigner, tag } = spec;
-    const kept = { server, repository, original, imageSigner, ...(tag === undefined ? {} : { tag }) };
-    await make(this.world, "patches", "patch", op, kept, ["image-scanned", "image-patched", "image-pushed"]);
-    const { observed } = this.patched(kept, spec);
-    return { ...observed, digest: previous ?? observed.digest };
-  }
-
-  async readPatched(registry: RegistryAccess, repository: string, digest: string): Promise<PatchedFound | undefined> {
-    return this.world
-      .list<Parameters<FakePatcher["patched"]>[0] & Parameters<FakePatcher["patched"]>[1]>("patches")
-      .filter(({ spec }) => spec.server === registry.server && spec.repository === repository)
-      .map(({ spec }) => this.patched(spec, spec))
-      .map((made) => ({ ...made, ...this.channel(`${registry.server}/${repository}:`, made) }))
-      .map((made) => ({ digest: made.observed.digest, reference: made.observed.reference, made }))
-      .find((found) => found.digest === digest);
-  }
-
-  async endPatch(): Promise<void> {}
-
-  private channel(
-    place: string,
-    { observed, imageSigner }: NonNullable<PatchedFound["made"]>,
-  ): Pick<NonNullable<PatchedFound["made"]>, "channel"> {
-    const found = this.world
-      .list<string>("channels")
-      .find(({ id, spec }) => id.startsWith(place) && spec === observed.digest);
-    if (!found) return {};
-    const signers = { layerSigner: imageSigner, sealSigner: imageSigner };
-    return { channel: { name: found.id.slice(place.length), digest: found.spec, ...signers } };
-  }
-
-  private patched(
-    spec: { server: string; repository: string; original: string },
-    { imageSigner, tag }: Pick<PatchSpec, "imageSigner" | "tag">,
-  ): NonNullable<PatchedFound["made"]> {
-    const digest = digestOf(["patched", spec.original]);
-    const place = `${spec.server}/${spec.repository}`;
-    return {
-      ...{ original: spec.original, imageSigner, ...(tag === undefined ? {} : { tag }) },
-      observed: {
-        ...{ digest, reference: `${place}@${digest}`, vexReference: `${place}@${digestOf(["attested", digest])}` },
-        ...{ fixableBefore: 1, fixableAfter: 0, remaining: [], databaseDigest: database },
-        scannedAt: new Date(0).toISOString(),
-      },
-    };
-  }
-}
-
-/** Moves a channel, `<server>/<repository>:<channel>`, as a pipeline does. */
-export function setChannel(world: World, place: string, digest: string): void {
-  const owner = { backend: "", project: "", stack: "", urn: "" };
-  world.put("channels", { id: place, owner, finished: true, spec: digest, observed: {} });
-}
-
-class FakeChannels implements Channels {
-  constructor(private readonly world: World) {}
-
-  async resolve(spec: ChannelSpec): Promise<string | undefined> {
-    return this.world.get<string>("channels", this.place(spec))?.spec;
-  }
-
-  async publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget> {
-    const present = await this.resolve(spec);
-    const isElsewhere = present !== undefined && present !== from && present !== spec.digest;
-    if (from !== undefined && isElsewhere) return { digest: present };
-    setChannel(this.world, this.place(spec), spec.digest);
-    await op.checkpoint("channel-moved");
-    await this.world.reach("channel-moved", op.signal);
-    return { digest: spec.digest };
-  }
-
-  private place({ registry, repository, channel }: ChannelSpec): string {
-    return `${registry.server}/${repository}:${channel}`;
   }
 }
 
@@ -521,7 +294,7 @@ export function createFakeBackends(world: World): Backends {
   return {
     hypervisor: () => hypervisor,
     registries,
-    images: new FakeImages(world, registries),
+    images: new FakeImages(world),
     sealer: new FakeSealer(world),
     patcher: new FakePatcher(world),
     channels: new FakeChannels(world),

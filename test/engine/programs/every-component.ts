@@ -53,11 +53,7 @@ const host = new NestedHost("edge", {
   keysDirectory,
   publishedPorts: [{ port: 80 }],
 });
-new ImagePolicy("policy", {
-  host: host.connection,
-  name: "policy",
-  repositories: [pulumi.interpolate`${registry.server}/*`, "registry.example/shop/*"],
-});
+new ImagePolicy("policy", { host: host.connection, name: "policy", repositories: ["registry.example/shop/*"] });
 new NetworkPolicy("network", {
   host: host.connection,
   groups: [{ name: "web", labels: { app: "web" } }],
