@@ -87,10 +87,10 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
     const groupOf = (name: string, container: ContainerInit = {}, more: SpecInit = {}): GroupSpec =>
       create(GroupSpecSchema, {
         name,
-        containers: [{ name: "server", image: subject.images[0], ...container } as ContainerInit],
+        containers: [{ name: "server", image: subject.images[0], ...container }],
         imageRegistries: [subject.registry],
         ...more,
-      } as SpecInit);
+      });
 
     beforeAll(async () => {
       folder = await mkdtemp(path.join(tmpdir(), "palisade-agent-contract-"));
@@ -305,11 +305,11 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
       });
 
       const container = (more: ContainerInit): SpecInit => ({
-        containers: [{ name: "server", image: absent, ...more } as ContainerInit],
+        containers: [{ name: "server", image: absent, ...more }],
       });
       const variable = (...environment: NonNullable<ContainerInit["environment"]>) => container({ environment });
       const registry = (more: AgentSubject["registry"]): SpecInit => ({
-        imageRegistries: [{ server: "registry.test", ...more } as AgentSubject["registry"]],
+        imageRegistries: [{ server: "registry.test", ...more }],
       });
       it.each<[string, SpecInit]>([
         ["name", { name: "Web_1" }],
@@ -424,7 +424,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
           name: "signed",
           repositories: ["r.example/b", "r.example/a/*"],
           ...more,
-        } as object);
+        });
       const repository = () => subject.images[0].split("@")[0]!;
 
       it("that is not there is undefined, and deleted without harm", async () => {
