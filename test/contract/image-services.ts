@@ -16,6 +16,7 @@ import type {
   SigningKey,
 } from "../../components/provider/backends.js";
 import { readCertificate } from "../../components/provider/sealing/signer.js";
+import { refusedPassword } from "../fakes/registry.js";
 import { operation } from "./subject.js";
 
 export interface ImageSubject {
@@ -143,7 +144,7 @@ export function imageBuilderContract(implementation: string, make: MakeImageSubj
       const { server, ca } = subject().registry;
       const without = { server, ...(ca === undefined ? {} : { ca }) };
       expect((await builder().readImage(without, "built/web", digest))?.digest).toBe(digest);
-      const registry = { ...subject().registry, password: "canary-password" };
+      const registry = { ...subject().registry, password: refusedPassword };
       await expectNoAccess(builder().readImage(registry, "built/web", digest), registry);
       await expectNoAccess(builder().buildDebianImage(operation("refused"), specOf(subject(), { registry })), registry);
     });
@@ -238,7 +239,7 @@ export function imageSealerContract(implementation: string, make: MakeImageSubje
     });
 
     it("repeats no credentials that are refused", async () => {
-      const registry = { ...subject().registry, password: "canary-password" };
+      const registry = { ...subject().registry, password: refusedPassword };
       await expectNoAccess(sealer().seal(operation("refused"), spec({ registry })), registry);
       const { certificateFile } = subject().keys.sealSigner;
       await expectNoAccess(sealer().readSeal(registry, "sealed/web", digest, undefined, certificateFile), registry);
@@ -350,7 +351,7 @@ export function channelsContract(implementation: string, make: MakeImageSubject)
     });
 
     it("repeat no credentials that are refused", async () => {
-      const registry = { ...subject().registry, password: "canary-password" };
+      const registry = { ...subject().registry, password: refusedPassword };
       await expectNoAccess(channels().resolve({ ...place(), registry }), registry);
       const { sealSigner, imageSigner } = subject().keys;
       const publication = { ...place(), registry, digest: images[0], sealSigner, imageSigner };
@@ -377,7 +378,7 @@ export function imagePatcherContract(implementation: string, make: MakeImageSubj
       const found = { digest, reference: `${registry.server}/patched/web@${digest}` };
       expect(await patcher().readPatched(registry, "patched/web", digest, true)).toEqual(found);
       expect(await patcher().readPatched(registry, "patched/nothing", digest, true)).toBeUndefined();
-      const refused = { ...registry, password: "canary-password" };
+      const refused = { ...registry, password: refusedPassword };
       await expectNoAccess(patcher().readPatched(refused, "patched/web", digest, true), refused);
     });
   });
@@ -408,7 +409,7 @@ export function patchContract(implementation: string, make: () => Promise<PatchS
         expect(op.checkpoints).toEqual([]);
       }
       await expectWrongField(patcher.patch(operation("patch"), { ...spec, database: "/nowhere" }), "database");
-      const registry = { ...spec.registry, password: "canary-password" };
+      const registry = { ...spec.registry, password: refusedPassword };
       await expectNoAccess(patcher.patch(operation("patch"), { ...spec, registry }), registry);
     });
 

@@ -12,6 +12,7 @@ import {
   type Port,
   type Resources,
 } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { registryAuthority } from "./registry.js";
 
 export interface Violation {
   path: string;
@@ -163,7 +164,8 @@ function checkRegistry(at: string, registry: ImageRegistry, add: Add): void {
     add(`${at}.endpoint`, "not of the form https://host[:port]");
   }
   if (registry.password && !registry.username) add(`${at}.username`, "missing, though a password is given");
-  if (registry.ca && !isCertificate(registry.ca)) add(`${at}.ca`, "contains no PEM certificate");
+  if (registry.ca && registry.ca !== registryAuthority && !isCertificate(registry.ca))
+    add(`${at}.ca`, "contains no PEM certificate");
 }
 
 function isCertificate(pem: string): boolean {
