@@ -1,6 +1,7 @@
 /** A group whose image follows a channel, on the real engine: whoever rolls owns the digest, and Pulumi never puts an older one back. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { rollGroup, setChannel } from "../fakes/backends.js";
+import { rollGroup } from "../fakes/agent.js";
+import { setChannel } from "../fakes/image-services.js";
 import { EngineProject } from "./project.js";
 
 const place = "registry.example/web/nginx:stable";

@@ -1,11 +1,6 @@
 /** The provider's backends on a World: same contract as the real ones, no machine, and faults where a test wants them. */
 import { createHash, randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { create, equals, fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
 import { hostPort as joined } from "../../components/shared/host-port.js";
-import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
-import * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import {
   ForeignHostError,
   removeHosted,
@@ -14,71 +9,30 @@ import {
   type Agents,
   type Backends,
   type BootProgress,
-  type ChannelPublication,
-  type Channels,
-  type ChannelSpec,
-  type ChannelTarget,
-  type DebianImageObserved,
-  type DebianImageSpec,
   type HostConnection,
   type HostedThing,
   type HostImageBuildSpec,
   type HostImageObserved,
   type HostImageStore,
   type Hypervisor,
-  type ImageBuilder,
-  type ImagePatcher,
-  type ImageSealer,
   type IntegrityFacts,
-  type MadeFrom,
   type Operation,
-  type PatchedFound,
-  type PatchObserved,
-  type PatchSpec,
-  type RegistryAccess,
   type RegistryObserved,
   type RegistryService,
   type RegistrySpec,
-  type SealObserved,
-  type SealSpec,
-  type SigningKey,
   type StateDiskObserved,
   type StateDiskSpec,
   type VirtualMachineObserved,
   type VirtualMachineSpec,
 } from "../../components/provider/backends.js";
+import { FakeAgent, hostAuthority, hostIdOf } from "./agent.js";
+import { FakeChannels, FakeImages, FakePatcher, FakeSealer } from "./image-services.js";
+import { make } from "./make.js";
+import { registryOf } from "./registry.js";
 import { World, type Kind, type Thing } from "./world.js";
 
 const digestOf = (value: unknown): string =>
   `sha256:${createHash("sha256").update(JSON.stringify(value)).digest("hex")}`;
-
-/** Makes or finishes the owner's thing: marker first, then the checkpoints, then done. */
-async function make<T>(
-  world: World,
-  kind: Kind,
-  prefix: string,
-  op: Operation,
-  spec: T,
-  checkpoints: string[],
-): Promise<Thing<T>> {
-  const thing: Thing<T> = world.ownedBy<T>(kind, op.owner) ?? {
-    id: world.newId(prefix),
-    owner: op.owner,
-    finished: false,
-    spec,
-    observed: {},
-  };
-  thing.spec = spec;
-  world.put(kind, thing);
-  for (const checkpoint of ["marker-written", ...checkpoints]) {
-    op.status(checkpoint);
-    await op.checkpoint(checkpoint);
-    await world.reach(checkpoint, op.signal);
-  }
-  const done = { ...thing, finished: true };
-  world.put(kind, done);
-  return done;
-}
 
 function existing<T>(world: World, kind: Kind, id: string): Thing<T> {
   const thing = world.get<T>(kind, id);
@@ -202,11 +156,10 @@ class FakeHypervisor implements Hypervisor {
 
   private machine(thing: Thing<VirtualMachineSpec>): VirtualMachineObserved {
     const stopped = (thing.observed["powerState"] ?? thing.spec.powerState) === "stopped";
-    const disk = this.world.get<StateDiskSpec>("state-disks", thing.spec.stateDiskId);
     const connection: HostConnection = {
-      hostId: String(disk?.observed["hostId"] ?? thing.spec.stateDiskId),
+      hostId: hostIdOf(this.world, thing),
       endpoint: `https://127.0.0.1:8443/${thing.id}`,
-      certificateAuthority: "-----BEGIN CERTIFICATE-----\nfake\n-----END CERTIFICATE-----\n",
+      certificateAuthority: hostAuthority,
       clientCertificateFile: thing.spec.clientIdentity.certificateFile,
       clientKeyFile: thing.spec.clientIdentity.keyFile,
       loopbackAddress: "10.0.2.2",
@@ -236,16 +189,16 @@ class FakeRegistries implements RegistryService {
     const thing = await make(this.world, "registries", "registry", op, spec, ["registry-started"]);
     thing.observed["password"] ??= randomBytes(12).toString("hex");
     this.world.put("registries", thing);
-    return this.registry(thing);
+    return registryOf(thing);
   }
 
   async readRegistry(id: string): Promise<RegistryObserved | undefined> {
     const thing = this.world.get<RegistrySpec>("registries", id);
-    return thing && this.registry(thing);
+    return thing && registryOf(thing);
   }
 
   async findRegistry(server: string): Promise<RegistryObserved | undefined> {
-    const all = this.world.list<RegistrySpec>("registries").map((thing) => this.registry(thing));
+    const all = this.world.list<RegistrySpec>("registries").map((thing) => registryOf(thing));
     return all.find((registry) => registry.server === server);
   }
 
@@ -254,204 +207,11 @@ class FakeRegistries implements RegistryService {
     thing.spec = spec;
     delete thing.observed["powerState"];
     this.world.put("registries", thing);
-    return this.registry(thing);
+    return registryOf(thing);
   }
 
   async deleteRegistry(_op: Operation, id: string): Promise<void> {
     this.world.remove("registries", id);
-  }
-
-  private registry(thing: Thing<RegistrySpec>): RegistryObserved {
-    const port = thing.spec.port || 5000;
-    return {
-      id: thing.id,
-      port: thing.spec.port,
-      server: `127.0.0.1:${port}`,
-      username: "palisade",
-      password: String(thing.observed["password"]),
-      ca: "-----BEGIN CERTIFICATE-----\nfake registry\n-----END CERTIFICATE-----\n",
-      powerState: thing.observed["powerState"] === "stopped" ? "stopped" : "running",
-    };
-  }
-}
-
-class FakeImages implements ImageBuilder {
-  constructor(
-    private readonly world: World,
-    private readonly registries: RegistryService,
-  ) {}
-
-  async buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved> {
-    const content = { ...spec, registry: spec.registry.server };
-    await make(this.world, "images", "image", op, content, ["image-built", "image-pushed"]);
-    return this.image(spec.registry, spec.repository, digestOf(content));
-  }
-
-  async readImage(
-    registry: RegistryAccess,
-    repository: string,
-    digest: string,
-  ): Promise<DebianImageObserved | undefined> {
-    if ((await this.registries.findRegistry(registry.server))?.powerState === "stopped") {
-      throw new Error(`the registry ${registry.server} does not answer`);
-    }
-    return this.spec(repository, digest) && this.image(registry, repository, digest);
-  }
-
-  async readMadeFrom(_registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined> {
-    const spec = this.spec(repository, digest);
-    if (!spec) return undefined;
-    const { registry: _server, ...content } = spec;
-    return { ...content, inputsHash: await this.inputsHash() };
-  }
-
-  private spec(repository: string, digest: string) {
-    return this.world
-      .list<Omit<DebianImageSpec, "registry"> & { registry: string }>("images")
-      .find(({ spec }) => digestOf(spec) === digest && spec.repository === repository)?.spec;
-  }
-
-  async inputsHash(): Promise<string> {
-    return "fake-builder-1";
-  }
-
-  private image(registry: RegistryAccess, repository: string, digest: string): DebianImageObserved {
-    return { digest, reference: `${registry.server}/${repository}@${digest}` };
-  }
-}
-
-type Signers = Pick<SealSpec, "layerSigner" | "sealSigner">;
-
-class FakeSealer implements ImageSealer {
-  constructor(private readonly world: World) {}
-
-  async identify({ layerSigner, sealSigner }: Signers) {
-    return { layerKey: this.key(layerSigner), sealKeyId: this.key(sealSigner) };
-  }
-
-  async seal(op: Operation, spec: SealSpec): Promise<SealObserved> {
-    const { registry, imageSigner: _unseen, ...rest } = spec;
-    const kept = { ...rest, server: registry.server, ...(await this.identify(spec)) };
-    await make(this.world, "seals", "seal", op, kept, ["layer-sealed", "seal-published"]);
-    return this.sealed(kept);
-  }
-
-  async readSeal(registry: RegistryAccess, repository: string, digest: string): Promise<SealObserved | undefined> {
-    const seal = this.world
-      .list<Parameters<FakeSealer["sealed"]>[0]>("seals")
-      .find(({ spec }) => spec.digest === digest && spec.repository === repository && spec.server === registry.server);
-    return seal && this.sealed(seal.spec);
-  }
-
-  /** A certificate is told by its content, as on the real machine. */
-  private key({ certificateFile }: SigningKey): string {
-    return createHash("sha256").update(readFileSync(certificateFile)).digest("hex");
-  }
-
-  private sealed(spec: { server: string; repository: string; digest: string; layerKey: string; sealKeyId: string }) {
-    const { server, repository, digest, layerKey, sealKeyId } = spec;
-    const reference = `${server}/${repository}@${digest}`;
-    const sealDigest = digestOf([reference, layerKey, sealKeyId]);
-    return { digest, reference, sealDigest, rootHashes: ["22".repeat(32)], layerKey, sealKeyId, reusedLayers: 0 };
-  }
-}
-
-/** What is in the database of this world, and what a patch makes of it: one fixable vulnerability. */
-const database = digestOf("database");
-
-class FakePatcher implements ImagePatcher {
-  constructor(private readonly world: World) {}
-
-  async databaseDigest(): Promise<string> {
-    return database;
-  }
-
-  async demandTools(): Promise<void> {}
-
-  async patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved> {
-    const { server } = spec.registry;
-    const { repository, digest: original, imageSigner, tag } = spec;
-    const kept = { server, repository, original, imageSigner, ...(tag === undefined ? {} : { tag }) };
-    await make(this.world, "patches", "patch", op, kept, ["image-scanned", "image-patched", "image-pushed"]);
-    const { observed } = this.patched(kept, spec);
-    return { ...observed, digest: previous ?? observed.digest };
-  }
-
-  async readPatched(registry: RegistryAccess, repository: string, digest: string): Promise<PatchedFound | undefined> {
-    return this.world
-      .list<Parameters<FakePatcher["patched"]>[0] & Parameters<FakePatcher["patched"]>[1]>("patches")
-      .filter(({ spec }) => spec.server === registry.server && spec.repository === repository)
-      .map(({ spec }) => this.patched(spec, spec))
-      .map((made) => ({ ...made, ...this.channel(`${registry.server}/${repository}:`, made) }))
-      .map((made) => ({ digest: made.observed.digest, reference: made.observed.reference, made }))
-      .find((found) => found.digest === digest);
-  }
-
-  async endPatch(): Promise<void> {}
-
-  private channel(
-    place: string,
-    { observed, imageSigner }: NonNullable<PatchedFound["made"]>,
-  ): Pick<NonNullable<PatchedFound["made"]>, "channel"> {
-    const found = this.world
-      .list<string>("channels")
-      .find(({ id, spec }) => id.startsWith(place) && spec === observed.digest);
-    if (!found) return {};
-    const signers = { layerSigner: imageSigner, sealSigner: imageSigner };
-    return { channel: { name: found.id.slice(place.length), digest: found.spec, ...signers } };
-  }
-
-  private patched(
-    spec: { server: string; repository: string; original: string },
-    { imageSigner, tag }: Pick<PatchSpec, "imageSigner" | "tag">,
-  ): NonNullable<PatchedFound["made"]> {
-    const digest = digestOf(["patched", spec.original]);
-    const place = `${spec.server}/${spec.repository}`;
-    return {
-      ...{ original: spec.original, imageSigner, ...(tag === undefined ? {} : { tag }) },
-      observed: {
-        ...{ digest, reference: `${place}@${digest}`, vexReference: `${place}@${digestOf(["attested", digest])}` },
-        ...{ fixableBefore: 1, fixableAfter: 0, remaining: [], databaseDigest: database },
-        scannedAt: new Date(0).toISOString(),
-      },
-    };
-  }
-}
-
-/** Moves a channel, `<server>/<repository>:<channel>`, as a pipeline does. */
-export function setChannel(world: World, place: string, digest: string): void {
-  const owner = { backend: "", project: "", stack: "", urn: "" };
-  world.put("channels", { id: place, owner, finished: true, spec: digest, observed: {} });
-}
-
-/** Changes the digest of a group's images on its host, as a scheduler does that rolls. */
-export function rollGroup(world: World, id: string, digest: string): void {
-  const thing = world.get<StoredGroup>("groups", id)!;
-  const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
-  for (const container of spec.containers) container.image = `${container.image.split("@")[0]}@${digest}`;
-  const rolled = { spec: toJson(agentv1.GroupSpecSchema, spec), generation: thing.spec.generation + 1 };
-  world.put("groups", { ...thing, spec: rolled });
-}
-
-class FakeChannels implements Channels {
-  constructor(private readonly world: World) {}
-
-  async resolve(spec: ChannelSpec): Promise<string | undefined> {
-    return this.world.get<string>("channels", this.place(spec))?.spec;
-  }
-
-  async publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget> {
-    const present = await this.resolve(spec);
-    const isElsewhere = present !== undefined && present !== from && present !== spec.digest;
-    if (from !== undefined && isElsewhere) return { digest: present };
-    setChannel(this.world, this.place(spec), spec.digest);
-    await op.checkpoint("channel-moved");
-    await this.world.reach("channel-moved", op.signal);
-    return { digest: spec.digest };
-  }
-
-  private place({ registry, repository, channel }: ChannelSpec): string {
-    return `${registry.server}/${repository}:${channel}`;
   }
 }
 
@@ -492,273 +252,6 @@ class FakeHostImages implements HostImageStore {
       builtFrom: { build: spec, inputsHash: digest.slice("sha256:".length) },
     };
   }
-}
-
-/** The policy as JSON. */
-type StoredPolicy = Record<string, JsonValue>;
-
-interface StoredNetworkPolicy {
-  hash: string;
-  compiled: string;
-}
-
-interface StoredGroup {
-  spec: JsonValue;
-  generation: number;
-}
-
-class FakeAgent implements AgentClient {
-  constructor(
-    private readonly world: World,
-    private readonly connection: HostConnection,
-  ) {
-    readFileSync(connection.clientKeyFile);
-  }
-
-  private reach(): void {
-    for (const machine of this.world.list<VirtualMachineSpec>("virtual-machines")) {
-      if (!this.connection.endpoint.endsWith(machine.id)) continue;
-      if (machine.observed["foreign"]) throw new ForeignHostError(`${this.connection.hostId}: another host answers`);
-      if (
-        machine.observed["bootPolls"] ||
-        machine.observed["unreachable"] ||
-        machine.observed["powerState"] === "stopped"
-      )
-        break;
-      return;
-    }
-    throw new UnreachableHostError(
-      `${this.connection.hostId}: the agent at ${this.connection.endpoint} does not answer`,
-    );
-  }
-
-  private id(name: string): string {
-    return `${this.connection.hostId}/${name}`;
-  }
-
-  private stored(name: string): Thing<StoredGroup> | undefined {
-    return this.world.get<StoredGroup>("groups", this.id(name));
-  }
-
-  async getHost(): Promise<agentv1.GetHostResponse> {
-    this.reach();
-    return create(agentv1.GetHostResponseSchema, { hostId: this.connection.hostId, ready: true });
-  }
-
-  async getIntegrity(): Promise<agentv1.GetIntegrityResponse> {
-    this.reach();
-    return create(agentv1.GetIntegrityResponseSchema, { secureBoot: true, lockdown: "integrity" });
-  }
-
-  async applyGroup(spec: agentv1.GroupSpec, dryRun = false, expectedGeneration = 0n): Promise<agentv1.Group> {
-    this.reach();
-    const taken = this.world
-      .list<StoredGroup>("groups")
-      .filter((thing) => thing.id.startsWith(`${this.connection.hostId}/`) && thing.id !== this.id(spec.name))
-      .flatMap((thing) => fromJson(agentv1.GroupSpecSchema, thing.spec.spec).ports.map((port) => port.port));
-    const clash = spec.ports.find((port) => taken.includes(port.port));
-    if (clash) throw new Error(`ports: port ${clash.port} is published by another group of this host`);
-    // Secret values do not reach the disk of the real host's status either.
-    const kept = structuredClone(spec);
-    for (const container of kept.containers) {
-      for (const variable of container.environment) if (variable.secure) variable.secureValue = "";
-    }
-    for (const registry of kept.imageRegistries) registry.password = "";
-    const json = toJson(agentv1.GroupSpecSchema, kept);
-    const roll = dryRun ? undefined : this.world.takeRoll();
-    if (roll !== undefined) rollGroup(this.world, this.id(spec.name), roll);
-    const before = this.stored(spec.name);
-    const present = before?.spec.generation ?? 0;
-    if (expectedGeneration !== 0n && Number(expectedGeneration) !== present) {
-      throw new Error(`expectedGeneration: the group has generation ${present}, not ${expectedGeneration}`);
-    }
-    const generation = present + 1;
-    const unchanged = before && JSON.stringify(before.spec.spec) === JSON.stringify(json);
-    if (!dryRun) {
-      this.world.put<StoredGroup>("groups", {
-        id: this.id(spec.name),
-        owner: { backend: "", project: "", stack: "", urn: "" },
-        finished: true,
-        spec: unchanged ? before.spec : { spec: json, generation },
-        observed: unchanged ? { restarts: before.observed["restarts"] } : {},
-      });
-    }
-    return this.group(spec.name) ?? create(agentv1.GroupSchema, { spec: kept });
-  }
-
-  /** What a crashing container does again and again while somebody looks. */
-  private restart(name: string): void {
-    const thing = this.stored(name);
-    if (!thing) return;
-    const restarts = Number(thing.observed["restarts"] ?? 0) + 1;
-    this.world.put("groups", { ...thing, observed: { ...thing.observed, restarts } });
-  }
-
-  private group(name: string): agentv1.Group | undefined {
-    const thing = this.stored(name);
-    if (!thing) return undefined;
-    const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
-    const crashing = thing.observed["crashing"] === true || spec.containers.some((c) => c.command[0] === "/crash");
-    // As a host does: nothing of the declaration is brought about while its image is refused.
-    const refused = spec.containers.some((c) => c.command[0] === "/refused");
-    const stopped = thing.observed["stopped"] === true || crashing || refused;
-    const restarts = Number(thing.observed["restarts"] ?? 0);
-    return create(agentv1.GroupSchema, {
-      spec,
-      generation: BigInt(thing.spec.generation),
-      status: {
-        observedGeneration: refused ? 0n : BigInt(thing.spec.generation),
-        phase: stopped ? agentv1.GroupPhase.PENDING : agentv1.GroupPhase.RUNNING,
-        address: "10.88.0.2",
-        containers: spec.containers.map((container) => ({
-          name: container.name,
-          phase: refused
-            ? agentv1.ContainerPhase.WAITING
-            : stopped
-              ? agentv1.ContainerPhase.TERMINATED
-              : agentv1.ContainerPhase.RUNNING,
-          containerId: refused ? "" : "fake",
-          message: refused ? `image ${container.image}: layer sha256:00 is revoked` : "",
-          imageDigest: container.image,
-          reason: refused ? "ImageRefused" : crashing ? "CrashLoopBackOff" : "",
-          exitCode: crashing ? 1 : 0,
-          restartCount: crashing ? restarts : Number(thing.observed["restarts"] ?? 0),
-        })),
-      },
-    });
-  }
-
-  async getGroup(name: string): Promise<agentv1.Group | undefined> {
-    this.reach();
-    return this.group(name);
-  }
-
-  async deleteGroup(name: string): Promise<void> {
-    this.reach();
-    this.world.remove("groups", this.id(name));
-  }
-
-  async *watchGroup(name: string, signal: AbortSignal): AsyncIterable<agentv1.Group> {
-    for (;;) {
-      this.reach();
-      await this.world.reach("group-applied", signal);
-      const group = this.group(name);
-      if (!group) throw new Error(`${name}: there is no such group`);
-      yield group;
-      if (group.status?.containers.some(({ reason }) => reason === "CrashLoopBackOff")) this.restart(name);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-      if (signal.aborted) return;
-    }
-  }
-
-  async getLogs(group: string, container: string): Promise<string> {
-    return `fake log of ${group}/${container}: cannot open configuration\n`;
-  }
-
-  async applyImagePolicy(policy: images.ImagePolicy, dryRun = false): Promise<images.ApplyImagePolicyResponse> {
-    this.reach();
-    const before = await this.getImagePolicy(policy.name);
-    const kept = { ...policy, generation: before?.generation ?? 0n };
-    if (!before || !equals(images.ImagePolicySchema, kept, before)) kept.generation++;
-    if (!dryRun) {
-      this.world.put<StoredPolicy>("image-policies", {
-        id: this.id(policy.name),
-        owner: { backend: "", project: "", stack: "", urn: "" },
-        finished: true,
-        spec: toJson(images.ImagePolicySchema, kept) as StoredPolicy,
-        observed: {},
-      });
-    }
-    const groups = this.world.list<StoredGroup>("groups").filter(({ id }) => id.startsWith(this.id("")));
-    const references = groups.flatMap(({ spec }) =>
-      fromJson(agentv1.GroupSpecSchema, spec.spec).containers.map(({ image }) => image),
-    );
-    const allowed = (reference: string) =>
-      kept.repositories.some((pattern) =>
-        pattern.endsWith("*") ? reference.startsWith(pattern.slice(0, -1)) : reference.startsWith(`${pattern}@`),
-      );
-    return create(images.ApplyImagePolicyResponseSchema, {
-      policy: kept,
-      refusedImages: references
-        .filter((reference) => !allowed(reference))
-        .map((reference) => ({
-          reference,
-          reason: "ImageNotAllowed",
-          message: "no image policy names its repository",
-        })),
-    });
-  }
-
-  async getImagePolicy(name: string): Promise<images.ImagePolicy | undefined> {
-    this.reach();
-    const thing = this.world.get<StoredPolicy>("image-policies", this.id(name));
-    return thing && fromJson(images.ImagePolicySchema, { ...thing.spec, ...(thing.observed as StoredPolicy) });
-  }
-
-  async deleteImagePolicy(name: string): Promise<void> {
-    this.reach();
-    this.world.remove("image-policies", this.id(name));
-  }
-
-  private networkPolicy(): Thing<StoredNetworkPolicy> | undefined {
-    return this.world.get<StoredNetworkPolicy>("network-policies", this.connection.hostId);
-  }
-
-  async applyNetworkPolicy(compiled: string, hash: string, dryRun = false): Promise<network.ApplyPolicyResponse> {
-    this.reach();
-    const { endpoints, ...policy } = JSON.parse(compiled) as { hash: string; endpoints: { name: string }[] };
-    if (policy.hash !== hash) throw new Error(`expected_hash: ${hash} is not the policy's hash, ${policy.hash}`);
-    if (!dryRun) {
-      this.world.put<StoredNetworkPolicy>("network-policies", {
-        id: this.connection.hostId,
-        owner: { backend: "", project: "", stack: "", urn: "" },
-        finished: true,
-        spec: { hash, compiled },
-        // What was damaged beside the policy stays so until it is repaired.
-        observed: { problems: this.networkPolicy()?.observed["problems"] },
-      });
-    }
-    const groups = this.world.list<StoredGroup>("groups").map(({ id }) => id.split("/"));
-    const connected = groups.filter(([host]) => host === this.connection.hostId).map(([, name]) => `default/${name}`);
-    return create(network.ApplyPolicyResponseSchema, {
-      policyHash: hash,
-      unnamedEndpoints: connected.filter((name) => !endpoints.some((endpoint) => endpoint.name === name)),
-    });
-  }
-
-  async getNetworkPolicy(): Promise<string | undefined> {
-    this.reach();
-    return this.networkPolicy()?.spec.compiled;
-  }
-
-  async deleteNetworkPolicy(): Promise<void> {
-    this.reach();
-    this.world.remove("network-policies", this.connection.hostId);
-  }
-
-  async getNetwork(): Promise<network.GetNetworkResponse> {
-    this.reach();
-    const thing = this.networkPolicy();
-    return create(network.GetNetworkResponseSchema, {
-      policyDeclared: thing !== undefined,
-      policyHash: (thing?.observed["policyHash"] as string | undefined) ?? thing?.spec.hash ?? "",
-      problems: (thing?.observed["problems"] as string[] | undefined) ?? [],
-    });
-  }
-
-  async repairNetwork(): Promise<string[]> {
-    const { problems } = await this.getNetwork();
-    const thing = this.networkPolicy();
-    if (thing) this.world.put("network-policies", { ...thing, observed: {} });
-    return problems;
-  }
-
-  // What is disturbed in this world stays so anyway.
-  async suspendReconcile(): Promise<void> {
-    this.reach();
-  }
-
-  close(): void {}
 }
 
 class FakeAgents implements Agents {
@@ -815,7 +308,7 @@ export function createFakeBackends(world: World): Backends {
   return {
     hypervisor: () => hypervisor,
     registries,
-    images: new FakeImages(world, registries),
+    images: new FakeImages(world),
     sealer: new FakeSealer(world),
     patcher: new FakePatcher(world),
     channels: new FakeChannels(world),

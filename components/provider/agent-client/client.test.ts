@@ -3,7 +3,6 @@ import { readFile } from "node:fs/promises";
 import { createSecureServer, type Http2SecureServer } from "node:http2";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -11,10 +10,8 @@ import {
   GetHostResponseSchema,
   GroupSchema,
   GroupService,
-  GroupSpecSchema,
   HostService,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import { ImagePolicySchema, ImagePolicyService } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import type { HostConnection, KeyPairFiles } from "../backends.js";
 import { readAuthority } from "../certificates/authority.js";
 import { signHostCertificate } from "../certificates/host-certificate.js";
@@ -26,12 +23,6 @@ import { LocalAgents, type KnownHost } from "./local-agents.js";
 import { discoverHostId } from "./transport.js";
 
 const hostId = "host-0123456789abcdef";
-
-/** google.rpc.BadRequest with one violation. */
-function badRequest(field: string, description: string): Uint8Array {
-  const violation = new BinaryWriter().tag(1, 2).string(field).tag(2, 2).string(description).finish();
-  return new BinaryWriter().tag(1, 2).bytes(violation).finish();
-}
 
 /** An agent in this process: mutual TLS, a certificate that can be changed while it serves. */
 class TestAgent {
@@ -83,28 +74,10 @@ class TestAgent {
         return {};
       },
     });
-    router.service(ImagePolicyService, {
-      applyImagePolicy: ({ policy, dryRun }) => ({
-        policy: { ...policy!, generation: dryRun ? 1n : 2n },
-        refusedImages: [{ reference: "r.example/web@sha256:1", reason: "ImageNotAllowed", message: "no" }],
-      }),
-      getImagePolicy: ({ name }) => {
-        if (name !== "signed") throw new ConnectError("no such policy", Code.NotFound);
-        return { policy: { name, generation: 3n } };
-      },
-      deleteImagePolicy: () => ({}),
-    });
     router.service(GroupService, {
       getGroup: ({ name }) => {
         if (name !== "web") throw new ConnectError("no such group", Code.NotFound);
         return { group: create(GroupSchema, { generation: 1n }) };
-      },
-      applyGroup: ({ spec }) => {
-        if (spec?.name === "web") return { group: { spec, generation: 1n } };
-        const error = new ConnectError("invalid", Code.InvalidArgument);
-        const value = badRequest("containers[0].image", "no digest");
-        (error.details as unknown[]).push({ type: "google.rpc.BadRequest", value });
-        throw error;
       },
       async *watchGroup() {
         for (const generation of [1n, 2n]) yield { group: create(GroupSchema, { generation }) };
@@ -181,32 +154,6 @@ describe("HostAgentClient", () => {
           generations.push(group.generation);
         }
         expect(generations).toEqual([1n, 2n]);
-      });
-    });
-  });
-
-  it("declares, reads and removes image policies", async () => {
-    await withAgent(async (agent) => {
-      await withClient(new HostAgentClient(await connection(agent.port)), async (host) => {
-        const policy = create(ImagePolicySchema, { name: "signed", repositories: ["r.example/*"] });
-        const applied = await host.applyImagePolicy(policy);
-        expect(applied.policy).toMatchObject({ name: "signed", repositories: ["r.example/*"], generation: 2n });
-        expect(applied.refusedImages.map(({ reason }) => reason)).toEqual(["ImageNotAllowed"]);
-        expect((await host.applyImagePolicy(policy, true)).policy?.generation).toBe(1n);
-        expect((await host.getImagePolicy("signed"))?.generation).toBe(3n);
-        expect(await host.getImagePolicy("absent")).toBeUndefined();
-        await host.deleteImagePolicy("signed");
-      });
-    });
-  });
-
-  it("tells the fields that the host refuses", async () => {
-    await withAgent(async (agent) => {
-      await withClient(new HostAgentClient(await connection(agent.port)), async (host) => {
-        await expect(host.applyGroup(create(GroupSpecSchema, { name: "x" }))).rejects.toMatchObject({
-          name: "InvalidFieldsError",
-          violations: [{ path: "containers[0].image", reason: "no digest" }],
-        });
       });
     });
   });

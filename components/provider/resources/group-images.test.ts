@@ -1,6 +1,7 @@
 /** Groups that follow a channel, over gRPC; that the engine agrees is in test/engine/channels.test.ts. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { rollGroup, setChannel } from "../../../test/fakes/backends.js";
+import { rollGroup } from "../../../test/fakes/agent.js";
+import { setChannel } from "../../../test/fakes/image-services.js";
 import type { Properties } from "../resource.js";
 import { Fixture, type Made, type State } from "./testing.js";
 
@@ -12,6 +13,8 @@ let group: Made;
 beforeAll(async () => {
   await fixture.start();
   group = (await fixture.makeAll()).find(({ type }) => type.endsWith("GroupDeployment"))!;
+  // It names the repository of the fixture's own group only.
+  for (const { id } of fixture.world.list("image-policies")) fixture.world.remove("image-policies", id);
 });
 afterAll(() => fixture.stop());
 

@@ -1,4 +1,7 @@
 /** A table per resource, over real gRPC: what a change and a drift show, and that read, import and delete fit together. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { DiffResponse, PropertyDiff } from "@pulumi/pulumi/proto/provider_pb.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createFakeBackends } from "../../../test/fakes/backends.js";
@@ -6,6 +9,12 @@ import type { Kind } from "../../../test/fakes/world.js";
 import type { HostConnection } from "../backends.js";
 import { unknown, type Properties, type Value } from "../resource.js";
 import { Fixture, makeNetworkPolicy, type Made, type State } from "./testing.js";
+
+/** A vulnerability database in another place than the default one. */
+const database = mkdtempSync(path.join(tmpdir(), "palisade-vulndb-"));
+mkdirSync(path.join(database, "db"));
+writeFileSync(path.join(database, "db/metadata.json"), "{}");
+afterAll(() => rmSync(database, { recursive: true, force: true }));
 
 interface Row {
   name: string;
@@ -61,7 +70,7 @@ const rows: Row[] = [
       [set("tag", "stable"), ["tag"]],
       [set("triggers", ["2026-11-24"]), ["triggers"]],
       // Where key and database lie says nothing of the image.
-      [set("database", "/srv/vulndb"), []],
+      [set("database", database), []],
       [set("imageSigner", { certificateFile: "/k.crt", keyFile: "/k.key" }), []],
     ],
     unknowns: ["patchedDigest", "reference", "fixableBefore", "fixableAfter", "scannedAt", "vexReference"],
@@ -267,11 +276,12 @@ describe("each resource over gRPC", () => {
     expect(fixture.world.list("groups").some((group) => group.id.endsWith("/crash"))).toBe(true);
   });
 
-  it("fails at once when the host refuses the image, naming layer and reason", async () => {
+  it("fails at once when the host refuses the image, naming image and reason", async () => {
     const one = of("GroupDeployment");
-    const refused = container({ command: ["/refused"] })(set("name", "refused")(set("ports", [])(one.given)));
+    const image = `registry.example/other@sha256:${"0".repeat(64)}`;
+    const refused = container({ image })(set("name", "refused")(set("ports", [])(one.given)));
     const error = (await fixture.make("GroupDeployment", refused).catch((reason: unknown) => reason)) as Error;
-    expect(error.message).toMatch(/container nginx: ImageRefused: image .* layer sha256:00 is revoked/);
+    expect(error.message).toContain(`container nginx: ImageRefused: image ${image}: no image policy of this host`);
   });
 
   it("refuses a port that another group of the host publishes, in preview", async () => {

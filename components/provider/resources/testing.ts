@@ -3,6 +3,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { sealed } from "../../policy/compiled.js";
 import { createFakeBackends } from "../../../test/fakes/backends.js";
 import { World } from "../../../test/fakes/world.js";
 import type { Properties } from "../resource.js";
@@ -17,17 +18,24 @@ export function makeImageKey(namedCurve = "P-256"): string {
   return publicKey.export({ type: "spki", format: "pem" }).toString();
 }
 
-/** A compiled policy that lets one port of a group be reached; no host compares this hash. */
+/** A compiled policy that lets one port of a group be reached. */
 export function makeNetworkPolicy(name: string, port: number): Properties {
-  const rule = { precedence: 1, action: "allow", identity: 0, protocol: "TCP", portStart: port, portEnd: port };
-  return {
+  const rule = {
+    precedence: 1,
+    action: "allow",
+    identity: 0,
+    protocol: "TCP",
+    portStart: port,
+    portEnd: port,
+  } as const;
+  const policy = sealed({
     version: 1,
-    hash: port.toString(16).padStart(64, "0"),
     identities: [{ id: 0x01000000, cidr: "192.0.2.0/24" }],
     endpoints: [
       { name, identity: 256, ingress: { enforce: true, rules: [rule] }, egress: { enforce: false, rules: [] } },
     ],
-  };
+  });
+  return policy as unknown as Properties;
 }
 
 /** What the engine keeps of a resource. */

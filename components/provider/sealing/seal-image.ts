@@ -38,6 +38,9 @@ export async function sealImage(sealing: Sealing, spec: SealSpec, checkpoint: Ch
 
 async function sealInTurn(sealing: Sealing, spec: SealSpec, checkpoint: Checkpoint): Promise<SealObserved> {
   const { registry, digest } = spec;
+  // Before anything is made.
+  const imageSigner =
+    spec.imageSigner && (await openSigner("imageSigner", spec.imageSigner, sealing.tools, sealing.signal));
   const repository = new Repository(registry, spec.repository, sealing.signal);
   try {
     const image = await readImage(repository, digest);
@@ -70,9 +73,8 @@ async function sealInTurn(sealing: Sealing, spec: SealSpec, checkpoint: Checkpoi
     } finally {
       await all.close();
     }
-    if (spec.imageSigner) {
-      const signer = await openSigner("imageSigner", spec.imageSigner, sealing.tools, sealing.signal);
-      for (const signed of new Set([digest, image.descriptor.digest])) await signImage(repository, signed, signer);
+    if (imageSigner) {
+      for (const signed of new Set([digest, image.descriptor.digest])) await signImage(repository, signed, imageSigner);
       await checkpoint("image-signed");
     }
     sealing.status("publishing the seal");

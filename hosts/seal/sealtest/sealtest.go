@@ -40,7 +40,7 @@ type Key struct {
 }
 
 // NewKey makes a key pair.
-func NewKey(t *testing.T) *Key {
+func NewKey(t testing.TB) *Key {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -67,7 +67,7 @@ func (k *Key) Keys(others ...*Key) seal.Keys {
 }
 
 // Sign signs SHA-256 of content (ASN.1).
-func (k *Key) Sign(t *testing.T, content []byte) []byte {
+func (k *Key) Sign(t testing.TB, content []byte) []byte {
 	t.Helper()
 	sum := sha256.Sum256(content)
 	signature, err := ecdsa.SignASN1(rand.Reader, k.private, sum[:])
@@ -78,7 +78,7 @@ func (k *Key) Sign(t *testing.T, content []byte) []byte {
 }
 
 // Envelope wraps a payload in DSSE.
-func (k *Key) Envelope(t *testing.T, payloadType string, payload []byte) []byte {
+func (k *Key) Envelope(t testing.TB, payloadType string, payload []byte) []byte {
 	t.Helper()
 	signed := fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 	return encode(t, map[string]any{
@@ -89,7 +89,7 @@ func (k *Key) Envelope(t *testing.T, payloadType string, payload []byte) []byte 
 }
 
 // Seal is the envelope of a seal manifest.
-func (k *Key) Seal(t *testing.T, manifest seal.Manifest) []byte {
+func (k *Key) Seal(t testing.TB, manifest seal.Manifest) []byte {
 	t.Helper()
 	return k.Envelope(t, PayloadType, encode(t, manifest))
 }
@@ -107,7 +107,7 @@ type Image struct {
 }
 
 // NewImage makes an image of one layer for each content; equal contents are equal layers.
-func NewImage(t *testing.T, contents ...string) *Image {
+func NewImage(t testing.TB, contents ...string) *Image {
 	t.Helper()
 	result := &Image{}
 	config := ocispec.Image{Platform: ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}, RootFS: ocispec.RootFS{Type: "layers"}}
@@ -141,7 +141,7 @@ func NewImage(t *testing.T, contents ...string) *Image {
 }
 
 // Index names images; the first one has this machine's platform, the others a foreign one.
-func Index(t *testing.T, images ...*Image) []byte {
+func Index(t testing.TB, images ...*Image) []byte {
 	t.Helper()
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for position, image := range images {
@@ -159,7 +159,7 @@ func Index(t *testing.T, images ...*Image) []byte {
 var EmptyConfig = []byte("{}")
 
 // Artifact is the manifest of the seal in a registry, around an envelope.
-func (i *Image) Artifact(t *testing.T, envelope []byte) []byte {
+func (i *Image) Artifact(t testing.TB, envelope []byte) []byte {
 	t.Helper()
 	subject := descriptor(ocispec.MediaTypeImageManifest, i.Manifest)
 	artifact := ocispec.Manifest{
@@ -182,7 +182,7 @@ func (i *Image) describe(kind string, contents [][]byte) (result []ocispec.Descr
 }
 
 // CosignPayload is what cosign signs for an image (simple signing).
-func CosignPayload(t *testing.T, repository, imageDigest string) []byte {
+func CosignPayload(t testing.TB, repository, imageDigest string) []byte {
 	t.Helper()
 	return encode(t, map[string]any{
 		"critical": map[string]any{
@@ -195,7 +195,7 @@ func CosignPayload(t *testing.T, repository, imageDigest string) []byte {
 }
 
 // CosignManifest is what stands under the tag of an image's signatures: payloads and their signatures.
-func CosignManifest(t *testing.T, payloads, signatures [][]byte) []byte {
+func CosignManifest(t testing.TB, payloads, signatures [][]byte) []byte {
 	t.Helper()
 	manifest := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
@@ -213,7 +213,7 @@ func descriptor(mediaType string, content []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
 }
 
-func encode(t *testing.T, value any) []byte {
+func encode(t testing.TB, value any) []byte {
 	t.Helper()
 	content, err := json.Marshal(value)
 	if err != nil {

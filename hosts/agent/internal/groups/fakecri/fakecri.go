@@ -40,6 +40,20 @@ type Runtime struct {
 	present, atOnce map[string]int
 	pulls           []*runtimev1.PullImageRequest
 	onPull          func(context.Context)
+	onStart         func(Program) *Exit
+}
+
+// Program is what a container was started with.
+type Program struct {
+	Config *runtimev1.ContainerConfig
+	// Log is the file that its output goes to.
+	Log string
+}
+
+// Exit is how a program ends.
+type Exit struct {
+	Code   int32
+	Reason string
 }
 
 type sandbox struct {
@@ -53,13 +67,26 @@ type container struct {
 	config  *runtimev1.ContainerConfig
 }
 
-// Start serves a fake on a socket in a folder of the test and returns it with a connection to it.
-func Start(t *testing.T, now func() time.Time) (*Runtime, grpc.ClientConnInterface) {
-	t.Helper()
-	fake := &Runtime{
+// New makes a runtime without images. now is the time that it tells of its containers.
+func New(now func() time.Time) *Runtime {
+	return &Runtime{
 		now: now, names: map[string]bool{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
 		images: map[string]bool{}, failures: map[string]error{}, calls: map[string]int{}, delays: map[string]time.Duration{}, present: map[string]int{}, atOnce: map[string]int{},
 	}
+}
+
+// Server speaks CRI for the runtime.
+func (r *Runtime) Server() *grpc.Server {
+	server := grpc.NewServer(grpc.UnaryInterceptor(r.intercept))
+	runtimev1.RegisterRuntimeServiceServer(server, r)
+	runtimev1.RegisterImageServiceServer(server, r)
+	return server
+}
+
+// Start serves a fake on a socket in a folder of the test and returns it with a connection to it.
+func Start(t *testing.T, now func() time.Time) (*Runtime, grpc.ClientConnInterface) {
+	t.Helper()
+	fake := New(now)
 	// Short: a socket's path has at most 108 characters.
 	directory, err := os.MkdirTemp("", "cri")
 	if err != nil {
@@ -71,9 +98,7 @@ func Start(t *testing.T, now func() time.Time) (*Runtime, grpc.ClientConnInterfa
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(fake.intercept))
-	runtimev1.RegisterRuntimeServiceServer(server, fake)
-	runtimev1.RegisterImageServiceServer(server, fake)
+	server := fake.Server()
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	connection, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -137,6 +162,13 @@ func (r *Runtime) OnPull(hook func(context.Context)) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.onPull = hook
+}
+
+// OnStart stands for the programs: it is called for each container that starts. A program for which it returns nil goes on running.
+func (r *Runtime) OnStart(program func(Program) *Exit) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.onStart = program
 }
 
 // Pulls returns the pulls so far.
@@ -345,6 +377,12 @@ func (r *Runtime) StartContainer(_ context.Context, request *runtimev1.StartCont
 		return nil, status.Error(codes.NotFound, "no such container")
 	}
 	c.status.State, c.status.StartedAt = runtimev1.ContainerState_CONTAINER_RUNNING, r.now().UnixNano()
+	if r.onStart != nil {
+		log := filepath.Join(r.sandboxes[c.sandbox].config.GetLogDirectory(), c.config.GetLogPath())
+		if end := r.onStart(Program{Config: c.config, Log: log}); end != nil {
+			r.exit(c, end.Code, end.Reason)
+		}
+	}
 	return &runtimev1.StartContainerResponse{}, nil
 }
 

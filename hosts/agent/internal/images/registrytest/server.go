@@ -41,7 +41,7 @@ type Server struct {
 }
 
 // New serves until the test ends.
-func New(t *testing.T) *Server {
+func New(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{manifests: map[string][]byte{}, blobs: map[string][]byte{}, referrers: map[string][]ocispec.Descriptor{}, requests: map[string]int{}, pageSize: 100}
 	s.Server = httptest.NewUnstartedServer(s)
@@ -164,7 +164,7 @@ func (s *Server) AddImage(image *sealtest.Image) string {
 }
 
 // AddSeal puts a seal there, with its layers.
-func (s *Server) AddSeal(t *testing.T, image *sealtest.Image, envelope []byte) {
+func (s *Server) AddSeal(t testing.TB, image *sealtest.Image, envelope []byte) {
 	t.Helper()
 	s.AddBlob(envelope, sealtest.EmptyConfig)
 	s.AddBlob(slices.Concat(image.Blobs, image.Signatures)...)
@@ -184,7 +184,7 @@ func (s *Server) AddReferrer(subject string, artifact []byte) {
 }
 
 // AddSignature puts cosign signatures of an image there.
-func (s *Server) AddSignature(t *testing.T, signed string, payloads, signatures [][]byte) {
+func (s *Server) AddSignature(t testing.TB, signed string, payloads, signatures [][]byte) {
 	t.Helper()
 	s.AddBlob(payloads...)
 	s.AddManifest(sealtest.CosignManifest(t, payloads, signatures), strings.Replace(signed, ":", "-", 1)+".sig")
