@@ -92,8 +92,16 @@ export class Environment {
     return path.join(repository, `Pulumi.${this.stack}.yaml`);
   }
 
-  /** Runs a program in the repository and gathers what it prints; progress goes to the test's own output as well. */
-  async run(command: string, args: string[], started = (_pid: number) => {}): Promise<CommandResult> {
+  /**
+   * Runs a program in the repository and gathers what it prints; progress goes to the test's own output as well, unless it is
+   * an answer that only the test reads.
+   */
+  async run(
+    command: string,
+    args: string[],
+    started = (_pid: number) => {},
+    show: (stream: NodeJS.WriteStream, text: string) => void = (stream, text) => void stream.write(text),
+  ): Promise<CommandResult> {
     const since = Date.now();
     const child = spawn(command, args, { cwd: repository, env: this.variables, stdio: ["ignore", "pipe", "pipe"] });
     if (child.pid !== undefined) started(child.pid);
@@ -101,11 +109,11 @@ export class Environment {
     let stderr = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       stdout += text;
-      process.stdout.write(text);
+      show(process.stdout, text);
     });
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       stderr += text;
-      process.stderr.write(text);
+      show(process.stderr, text);
     });
     const exitCode = await new Promise<number>((resolve, reject) => {
       child.once("error", reject);
@@ -148,7 +156,8 @@ export class Environment {
     const question = args.join(" ");
     const known = this.answers.get(question);
     if (known) return known as Promise<T>;
-    const asked = this.pulumi(...args).then(({ exitCode, stdout, stderr }) => {
+    const quiet = this.run("tools/stack.sh", args, undefined, () => undefined);
+    const asked = quiet.then(({ exitCode, stdout, stderr }) => {
       if (exitCode !== 0) throw new Error(stderr);
       return JSON.parse(stdout) as T;
     });
