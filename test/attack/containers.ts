@@ -135,9 +135,9 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       const all = [...layers.values()].flat();
       // A device of the right name that carries no signature, read in the same way.
       const unsigned = `palisade-layer-${"0".repeat(64)}`;
-      await probe.output("/usr/sbin/dmsetup", "create", unsigned, "--table", "0 8 error");
+      await probe.output("/usr/sbin/dmsetup", "create", unsigned, "--noudevsync", "--table", "0 8 error");
       const table = (await probe.output("/usr/sbin/dmsetup", "table", unsigned)).trim();
-      await probe.output("/usr/sbin/dmsetup", "remove", unsigned);
+      await probe.output("/usr/sbin/dmsetup", "remove", "--noudevsync", unsigned);
       const told = isSigned({ device: "", name: unsigned, table });
       prove(
         {

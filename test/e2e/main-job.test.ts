@@ -74,9 +74,13 @@ describe("the host that make up made", () => {
   });
 
   it("gives the container the CPU and memory that the program asks for, as its cgroup shows", async () => {
-    const group = await agent((client) => client.getGroup("web"));
-    const wanted = group!.spec!.containers[0]!.resources!;
-    const status = group!.status!.containers[0]!;
+    // The agent looks at a container's cgroup some seconds after its start.
+    const group = await eventually("the limits are read", 60, async () => {
+      const found = await agent((client) => client.getGroup("web"));
+      return found?.status?.containers[0]?.cgroupCpuMax ? found : undefined;
+    });
+    const wanted = group.spec!.containers[0]!.resources!;
+    const status = group.status!.containers[0]!;
     const [quota, period] = status.cgroupCpuMax.split(" ").map(Number);
     expect(quota! / period!).toBeCloseTo(wanted.cpuLimit, 3);
     expect(BigInt(status.cgroupMemoryMax)).toBe(wanted.memoryLimitBytes);
