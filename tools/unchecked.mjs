@@ -7,6 +7,7 @@ import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -48,7 +49,8 @@ const mark = (file) =>
 
 const files = readFileSync(0, "utf8")
   .split("\n")
-  .filter((file) => file !== "" && existsSync(file));
+  // A link is another name for a file that is checked by its own.
+  .filter((file) => file !== "" && existsSync(file) && !lstatSync(file).isSymbolicLink());
 const unchecked = files
   .map((file) => ({ file, mark: mark(file) }))
   .filter((each) => {
