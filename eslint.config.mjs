@@ -8,7 +8,7 @@ const tests = ["**/*.test.ts", "**/testing.ts", "components/*/**/testing/**/*.ts
 
 export default tseslint.config(
   {
-    ignores: ["build/", "dist/", "**/node_modules/", "hosts/api/gen/", "components/sdk/"],
+    ignores: ["build/", "dist/", "**/node_modules/", "hosts/api/gen/", "components/sdk/", "templates/"],
   },
   {
     files: ["**/*.ts"],

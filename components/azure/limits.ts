@@ -103,8 +103,8 @@ export const azureRules: GroupRules = {
 /** Checks what only ACI knows of: its limits, and which of its features exclude each other. */
 export function checkLimits(check: ArgumentCheck, args: ContainerGroupArgs): void {
   check.require("resourceGroupName", args.resourceGroupName);
-  check.field("sku", known(args.sku) as string | undefined, rules.oneOf("Standard", "Dedicated", "Confidential"));
-  check.field("priority", known(args.priority) as string | undefined, rules.oneOf("Regular", "Spot"));
+  check.field("sku", known<string | undefined>(args.sku), rules.oneOf("Standard", "Dedicated", "Confidential"));
+  check.field("priority", known<string | undefined>(args.priority), rules.oneOf("Regular", "Spot"));
   checkSums(check, args);
   checkWindows(check, args);
   checkNetwork(check, args);
@@ -145,7 +145,7 @@ function checkWindows(check: ArgumentCheck, args: ContainerGroupArgs): void {
 
 function checkNetwork(check: ArgumentCheck, args: ContainerGroupArgs): void {
   const ipAddress = known(args.ipAddress);
-  check.field("ipAddress.dnsNameLabel", known(ipAddress?.dnsNameLabel) as string | undefined, (label) =>
+  check.field("ipAddress.dnsNameLabel", known<string | undefined>(ipAddress?.dnsNameLabel), (label) =>
     /^[A-Za-z0-9][A-Za-z0-9-]{3,61}[A-Za-z0-9]$/.test(label)
       ? undefined
       : `ACI takes 5 to 63 letters, digits and '-', '-' not at the ends (${pages.names})`,

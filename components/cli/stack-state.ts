@@ -143,7 +143,7 @@ const exportSchema = object({
 
 function resourcesOf(text: string): ExportedResource[] {
   const { deployment } = decode(exportSchema, text, "pulumi stack export");
-  return (deployment?.resources ?? []) as ExportedResource[];
+  return deployment?.resources ?? [];
 }
 
 function connectionOf(value: unknown): { connection?: Connection } {

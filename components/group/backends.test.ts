@@ -31,8 +31,8 @@ const groups: Record<
   Backend,
   (name: string, change: object, opts?: pulumi.ComponentResourceOptions) => pulumi.Resource
 > = {
-  host: (name, change, opts) => new OnHost(name, { host: connection, ...shared, ...change } as never, opts),
-  kubernetes: (name, change, opts) => new OnKubernetes(name, { ...shared, ...change } as never, opts),
+  host: (name, change, opts) => new OnHost(name, { host: connection, ...shared, ...change }, opts),
+  kubernetes: (name, change, opts) => new OnKubernetes(name, { ...shared, ...change }, opts),
   azure: (name, change, opts) => new OnAzure(name, { resourceGroupName: "shops", ...shared, ...change } as never, opts),
 };
 const backends = Object.keys(groups) as Backend[];
@@ -319,7 +319,7 @@ describe.each(backends)("on %s null is as not given", (backend) => {
         : Array.isArray(value)
           ? value.map(late)
           : typeof value === "object"
-            ? Object.fromEntries(Object.entries(value as object).map(([key, content]) => [key, late(content)]))
+            ? Object.fromEntries(Object.entries(value).map(([key, content]) => [key, late(content)]))
             : value;
     const names = [
       "containerGroupName",

@@ -95,7 +95,7 @@ function checkSecretNow<T>(
   rule: (value: NonNullable<T>) => string | undefined,
 ): void {
   const value = known(input);
-  const reason = isGiven(value) ? rule(value as NonNullable<T>) : undefined;
+  const reason = isGiven(value) ? rule(value) : undefined;
   if (reason) check.addSecret(path, reason);
 }
 

@@ -11,8 +11,6 @@ import { isUnknown, type CheckFailure, type Properties, type Value } from "../re
 import { isRecord, show } from "./schema.js";
 
 const dnsLabelPattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
-const repositoryPattern = /^[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*$/;
-const serverPattern = /^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$/;
 
 /** What is wrong with the path of a file in a layer; undefined when nothing is. */
 export function layerPathTrouble(path: string): string | undefined {

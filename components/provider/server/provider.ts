@@ -6,14 +6,7 @@ import { Empty } from "google-protobuf/google/protobuf/empty_pb.js";
 import type { Struct } from "google-protobuf/google/protobuf/struct_pb.js";
 import type { Backends, Operation } from "../backends.js";
 import { own } from "../own-properties.js";
-import {
-  PartialFailure,
-  PropertyError,
-  type CheckFailure,
-  type PluginFunction,
-  type Properties,
-  type Resource,
-} from "../resource.js";
+import { PartialFailure, type CheckFailure, type PluginFunction, type Properties, type Resource } from "../resource.js";
 import { validateConfiguration, type PackageSchema } from "../resources/schema.js";
 import { toDiffResponse } from "./difference.js";
 import { EngineLog } from "./engine-log.js";

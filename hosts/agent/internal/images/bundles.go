@@ -142,12 +142,13 @@ func readBundle(content []byte) (result []signature, unread string, err error) {
 		}
 		return result, unread, nil
 	case read.Message != nil && read.Envelope == nil:
-		digest, digestErr := seal.DecodeBase64(read.Message.Digest.Digest)
 		decoded, err := seal.DecodeBase64(read.Message.Signature)
 		if err != nil {
 			return nil, "", err
 		}
-		if read.Message.Digest.Algorithm != "SHA2_256" || digestErr != nil || len(digest) != sha256.Size {
+		// What cannot be decoded is empty.
+		digest, _ := seal.DecodeBase64(read.Message.Digest.Digest)
+		if read.Message.Digest.Algorithm != "SHA2_256" || len(digest) != sha256.Size {
 			return nil, fmt.Sprintf("a sigstore bundle with a digest of %q", read.Message.Digest.Algorithm), nil
 		}
 		return []signature{{Form: messageForm, Payload: []byte("sha256:" + hex.EncodeToString(digest)), Signature: decoded}}, unread, nil

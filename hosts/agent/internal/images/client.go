@@ -144,29 +144,36 @@ func (c *client) tagged(ctx context.Context, tag string) ([]byte, error) {
 	return content, err
 }
 
-// get reads a document below the repository's path, or at an address that the registry gave. It returns the answer's header as
-// well. What media type and length the answer claims does not matter: the content is read.
-func (c *client) get(ctx context.Context, below string) ([]byte, *http.Response, error) {
+// answer is what a registry said beside a document.
+type answer struct {
+	header http.Header
+	// address is where the document is, after redirects.
+	address *url.URL
+}
+
+// get reads a document below the repository's path, or at an address that the registry gave. What media type and length the answer
+// claims does not matter: the content is read.
+func (c *client) get(ctx context.Context, below string) ([]byte, answer, error) {
 	ctx, cancel := context.WithTimeout(auth.AppendRepositoryScope(ctx, c.repository.Reference, auth.ActionPull), c.stall)
 	defer cancel()
 	location := &url.URL{Scheme: "https", Host: c.repository.Reference.Host(), Path: "/v2/" + c.repository.Reference.Repository + "/"}
 	location, err := location.Parse(below)
 	if err != nil {
-		return nil, nil, c.explain(err)
+		return nil, answer{}, c.explain(err)
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, location.String(), nil)
 	if err != nil {
-		return nil, nil, c.explain(err)
+		return nil, answer{}, c.explain(err)
 	}
 	request.Header["Accept"] = slices.Concat(manifestTypes[1:], indexTypes[1:])
 	response, err := c.repository.Client.Do(request)
 	if err != nil {
-		return nil, nil, c.explain(err)
+		return nil, answer{}, c.explain(err)
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(response.Body, maximumDocument+1))
 	if err != nil {
-		return nil, nil, c.explain(err)
+		return nil, answer{}, c.explain(err)
 	}
 	if response.StatusCode != http.StatusOK {
 		failure := &errcode.ErrorResponse{Method: request.Method, URL: request.URL, StatusCode: response.StatusCode}
@@ -176,12 +183,12 @@ func (c *client) get(ctx context.Context, below string) ([]byte, *http.Response,
 		if json.Unmarshal(content, &body) == nil {
 			failure.Errors = body.Errors
 		}
-		return nil, nil, c.explain(failure)
+		return nil, answer{}, c.explain(failure)
 	}
 	if len(content) > maximumDocument {
-		return nil, nil, c.reference.refuse(ContentMismatch, "the registry sends more than %d bytes for %s", maximumDocument, below)
+		return nil, answer{}, c.reference.refuse(ContentMismatch, "the registry sends more than %d bytes for %s", maximumDocument, below)
 	}
-	return content, response, nil
+	return content, answer{header: response.Header, address: response.Request.URL}, nil
 }
 
 // small reads a blob into memory.
@@ -279,7 +286,7 @@ func (c *client) referrers(ctx context.Context, subject string) ([]ocispec.Descr
 // listed reads all pages of a list; nothing where the registry has no such API.
 func (c *client) listed(ctx context.Context, page string) (found []ocispec.Descriptor, err error) {
 	for count := 1; ; count++ {
-		content, response, err := c.get(ctx, page)
+		content, said, err := c.get(ctx, page)
 		var pull *registry.PullError
 		if count == 1 && errors.As(err, &pull) && pull.Reason == registry.NotFound {
 			return nil, nil
@@ -292,12 +299,12 @@ func (c *client) listed(ctx context.Context, page string) (found []ocispec.Descr
 			return nil, c.reference.refuse(ContentMismatch, "what the registry lists at %s: %v", page, err)
 		}
 		found = append(found, entries...)
-		next := nextLink(response.Header.Values("Link"))
+		next := nextLink(said.header.Values("Link"))
 		if next == "" {
 			return found, nil
 		}
-		location, err := response.Request.URL.Parse(next)
-		if err != nil || location.Host != response.Request.URL.Host || count == maximumPages {
+		location, err := said.address.Parse(next)
+		if err != nil || location.Host != said.address.Host || count == maximumPages {
 			return nil, c.reference.refuse(ContentMismatch, "what the registry lists goes on at %q, which is not followed", next)
 		}
 		page = location.String()
