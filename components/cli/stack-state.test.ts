@@ -73,17 +73,14 @@ describe("the hosts of a stack", () => {
   });
 });
 
-it.each(["", "null", "[]", '{"deployment":null}', '{"deployment":{}}', '{"deployment":{"resources":null}}'])(
-  "an export of %j has nothing, or is said to be no state",
-  (text) => {
-    if (text === "") expect(() => parseExport(text)).toThrow("is no JSON");
-    else expect(parseExport(text)).toEqual({ hosts: [], groups: [] });
-  },
+it.each(['{"deployment":null}', '{"deployment":{}}', '{"deployment":{"resources":null}}'])(
+  "an export of %j has nothing",
+  (text) => expect(parseExport(text)).toEqual({ hosts: [], groups: [] }),
 );
 
-it.each(['{"deployment":{"resources":{}}}', '{"deployment":{"resources":[null]}}', "<html>"])(
+it.each(["", "null", "[]", '{"deployment":{"resources":{}}}', '{"deployment":{"resources":[null]}}', "<html>"])(
   "an export of %j is refused",
-  (text) => expect(() => parseExport(text)).toThrow("what `pulumi stack export` prints is no"),
+  (text) => expect(() => parseExport(text)).toThrow("pulumi stack export: "),
 );
 
 describe("how a host is reached may be a secret of the stack", () => {

@@ -91,7 +91,7 @@ export interface NetworkPolicyArgs {
   namespace?: string;
   /** Groups of the namespace to which the policy applies; `{}`: all of them. */
   groupSelector: LabelSelector;
-  /** Default: Ingress, and Egress when there are egress rules. */
+  /** Default, also for an empty list: Ingress, and Egress when there is at least one egress rule, as in Kubernetes. */
   policyTypes?: PolicyType[];
   /**
    * `Allow`: what a rule matches may pass, and the groups are isolated. `Deny`: what a rule matches does not pass whatever other

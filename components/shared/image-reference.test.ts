@@ -4,7 +4,7 @@ import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { afterEach, describe, expect, it } from "vitest";
 import { readConfiguration } from "../../stacks/configuration.js";
-import { run } from "../cli/commands.js";
+import { imageReference as imageArgument } from "../cli/arguments.js";
 import { ArgumentCheck, rules } from "../internal/arguments.js";
 import type { Context, Properties } from "../provider/resource.js";
 import { resources } from "../provider/resources/index.js";
@@ -86,8 +86,8 @@ describe.each(right)("$reference is taken", ({ reference, server, repository, di
     expect(imageId("SealedImage", reference)).toEqual(parts);
   });
 
-  it("by the command", async () => {
-    await expect(run(["seal", reference, "--username", "u"])).rejects.toThrow("--password-file belong together");
+  it("by the command", () => {
+    expect(imageArgument(reference)).toEqual(parts);
   });
 
   it("by the stacks", () => {
@@ -114,8 +114,8 @@ describe.each(wrong)("$reference is refused: $refused", ({ reference }) => {
     expect(() => imageId("SealedImage", reference)).toThrow("the id of a SealedImage is");
   });
 
-  it("by the command", async () => {
-    await expect(run(["seal", "--username", "u", "--", reference])).rejects.toThrow("an image is named by its digest");
+  it("by the command", () => {
+    expect(() => imageArgument(reference)).toThrow("expected server/repository@sha256:");
   });
 
   it("by the stacks", () => {

@@ -120,7 +120,7 @@ export function model(set: PolicySet, hostAddresses: readonly string[]) {
       ({ action, policyTypes, egress }) =>
         action !== "Deny" &&
         (policyTypes?.includes(direction === "ingress" ? "Ingress" : "Egress") ??
-          (direction === "ingress" || egress !== undefined)),
+          (direction === "ingress" || (egress ?? []).length > 0)),
     );
     return isolated ? matching("Allow") : decisionOfTier("Baseline") !== "Deny";
   };

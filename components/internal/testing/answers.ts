@@ -30,6 +30,11 @@ const outputs: Record<string, () => Record<string, unknown>> = {
     ...{ fixableBefore: 7, fixableAfter: 0, remaining: [], scannedAt: "2026-01-01T00:00:00Z" },
     vexReference: `127.0.0.1:5000/web/nginx@${digest}`,
   }),
+  "palisade:index:SealedImage": () => ({
+    reference: `127.0.0.1:5000/web/nginx@${digest}`,
+    sealDigest: digest,
+    rootHashes: [],
+  }),
   "palisade:index:HostImage": () => ({ imageDigest: digest, rootHash: "00", ipePolicy: "palisade", mode: "enforce" }),
   "palisade:index:StateDisk": () => ({ path: "/state/disk.raw" }),
   "palisade:index:VirtualMachine": () => ({

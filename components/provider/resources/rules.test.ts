@@ -43,7 +43,6 @@ describe("ids of images", () => {
     `r/a//b@${digest}`,
     `r/../b@${digest}`,
     `r/a@x@${digest}`,
-    `r/a:1@${digest}`,
     `r//a@${digest}`,
     `https://r/a@${digest}`,
     `r/a@${digest}/extra`,

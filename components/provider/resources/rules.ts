@@ -148,7 +148,8 @@ export function imageId(resource: string, id: string): ImageReference {
   try {
     return parseImageReference(id);
   } catch (error) {
-    throw new Error(`${id}: the id of a ${resource} is ${referenceForm}: ${(error as Error).message}`);
+    const form = "<server>/<repository>@sha256:<64 hexadecimal digits>";
+    throw new Error(`${id}: the id of a ${resource} is ${form}: ${(error as Error).message}`);
   }
 }
 

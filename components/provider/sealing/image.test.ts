@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { packageRoot } from "../host-images/inputs.js";
 import { digestOf } from "../registry/digest.js";
 import { imageManifestType } from "../registry/media-types.js";
-import { readImage, type ImageSource } from "./image.js";
+import { architecture, readImage, type ImageSource } from "./image.js";
 
 /** Hosts are tested with the same table: hosts/seal/seal_test.go, hosts/agent/internal/images/refusal_test.go. */
 const counts = JSON.parse(readFileSync(join(packageRoot(), "hosts/seal/testdata/layer-counts.json"), "utf8")) as {
@@ -16,12 +16,25 @@ const counts = JSON.parse(readFileSync(join(packageRoot(), "hosts/seal/testdata/
 describe("an image", () => {
   it.each(counts)("of $layers layers is accepted: $accepted", async ({ layers, accepted }) => {
     const digest = digestOf(Buffer.from("layer"));
-    const config = Buffer.from(JSON.stringify({ rootfs: { diff_ids: Array<string>(layers).fill(digest) } }));
+    const config = Buffer.from(
+      JSON.stringify({
+        os: "linux",
+        architecture,
+        rootfs: { type: "layers", diff_ids: Array<string>(layers).fill(digest) },
+      }),
+    );
     const manifest = Buffer.from(
       JSON.stringify({
+        schemaVersion: 2,
         mediaType: imageManifestType,
-        config: { digest: digestOf(config) },
-        layers: Array.from({ length: layers }, () => ({ mediaType: "application/vnd.oci.image.layer.v1.tar", digest })),
+        config: {
+          mediaType: "application/vnd.oci.image.config.v1+json",
+          digest: digestOf(config),
+          size: config.length,
+        },
+        layers: Array.from({ length: layers }, () => ({
+          ...{ mediaType: "application/vnd.oci.image.layer.v1.tar", digest, size: 5 },
+        })),
       }),
     );
     let reads = 0;

@@ -105,16 +105,16 @@ async function sealable(
   digest: string,
   { mediaType, config, layers, size }: Extract<Document, { kind: "image" }>,
 ): Promise<SealableImage> {
+  if (layers.length === 0 || layers.length > maximumLayers) {
+    throw new Error(
+      `digest: ${digest} in ${source.name} has ${layers.length} layers, expected 1 to ${maximumLayers}; build the image with as many`,
+    );
+  }
   const place = `digest: configuration ${config.digest} of ${digest} in ${source.name}`;
   const { os, architecture: found, rootfs } = decode(configurationSchema, await source.blob(config.digest), place);
   if (os !== "linux" || found !== architecture) {
     const platform = `${os || "no system"}/${found || "no architecture"}`;
     throw new ForeignPlatformError(`${place}: the image is for ${platform}, not for linux/${architecture}`, platform);
-  }
-  if (layers.length === 0 || layers.length > maximumLayers) {
-    throw new Error(
-      `digest: ${digest} in ${source.name} has ${layers.length} layers, expected 1 to ${maximumLayers}; build the image with as many`,
-    );
   }
   const diffIds = rootfs?.diff_ids ?? [];
   if (diffIds.length !== layers.length) {

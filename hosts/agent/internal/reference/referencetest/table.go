@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 )
 
@@ -31,8 +30,7 @@ type Cases struct {
 // Load reads the table.
 func Load(t *testing.T) Table {
 	t.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	content, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../../../api/testdata/image-references.json"))
+	content, err := os.ReadFile(filepath.Join(moduleRoot(t), "hosts/api/testdata/image-references.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,4 +39,21 @@ func Load(t *testing.T) Table {
 		t.Fatalf("%d references, %v", len(table.References), err)
 	}
 	return table
+}
+
+// moduleRoot is the folder of go.mod above that of the test. Paths that the compiler knows may be trimmed.
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	folder, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; ; folder = filepath.Dir(folder) {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder
+		}
+		if folder == filepath.Dir(folder) {
+			t.Fatal("there is no go.mod above the test")
+		}
+	}
 }
