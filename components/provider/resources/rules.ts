@@ -1,7 +1,6 @@
 /** Rules that several resources share. Each reports the path, the value and what is allowed; unknown values pass. */
 import {
   parseImageReference,
-  referenceForm,
   repositoryProblem,
   serverProblem,
   type ImageReference,
