@@ -26,6 +26,25 @@ describe("marks of secrets go along with their values", () => {
     ["a list without repetitions", { l: ["b", "b", "a"] }, [["l", 1]], { l: ["a", "b"] }, [["l", 1]]],
     ["a list of numbers", { l: [3, 1, 2] }, [["l", 0]], { l: [1, 2, 3] }, [["l", 2]]],
     ["a list as a whole", { l: ["z", "a"] }, [["l"]], { l: ["a", "z"] }, [["l"]]],
+    [
+      "the secret part of items that have changed, and not their names",
+      { l: [{ n: "nginx", v: "Z" }, { n: "b" }] },
+      [["l", 0, "v"]],
+      {
+        l: [
+          { n: "b", p: 1 },
+          { n: "nginx", v: "z", p: 2 },
+        ],
+      },
+      [["l", 1, "v"]],
+    ],
+    [
+      "nothing of items whose secret part is left out",
+      { l: [{ n: "nginx", v: "Z" }] },
+      [["l", 0, "v"]],
+      { l: [{ n: "nginx", p: 1 }] },
+      [],
+    ],
     ["items that have changed", { l: ["Z", "A"] }, [["l", 1]], { l: ["a", "z"] }, [["l"]]],
     [
       "items that have changed, with their origins",

@@ -65,8 +65,10 @@ function placesOf(path: Path, old: Properties, tree: Properties): Path[] {
   const found = items.flatMap((candidate, place) =>
     isDeepStrictEqual(candidate, item) ? [[...list, place, ...below]] : [],
   );
-  // An item that has changed as well can be any of them.
-  return found.length > 0 ? found : [list];
+  if (found.length > 0) return found;
+  // An item that has changed as well can be any of them. Only its secret part is: names stay readable in messages.
+  if (below.length === 0) return [list];
+  return items.flatMap((candidate, place) => (at(candidate, below) === undefined ? [] : [[...list, place, ...below]]));
 }
 
 function markDerived(
