@@ -40,6 +40,9 @@ export interface Fault {
   message?: string;
 }
 
+/** The CLI, where this process is a plugin. */
+const parent = process.ppid;
+
 /** In one piece: plugin and tests read while the other writes. */
 function replaceFile(file: string, content: string): void {
   writeFileSync(`${file}.new`, content, { mode: 0o600 });
@@ -128,6 +131,8 @@ export class World {
     const faults = this.faults();
     const fault = faults.find((candidate) => candidate.checkpoint === checkpoint);
     if (!fault) return;
+    // The plugin of a killed CLI goes on for a moment; the fault is meant for the one of the next `up`.
+    if (process.ppid !== parent) return;
     this.setFaults(...faults.filter((candidate) => candidate !== fault));
     switch (fault.action) {
       case "fail":

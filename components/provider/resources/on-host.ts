@@ -71,7 +71,8 @@ async function untilBooted(backends: Backends, agent: AgentClient, hostId: strin
     try {
       if ((await agent.getHost()).ready) return;
     } catch (error) {
-      if (!isUnreachable(error)) throw error;
+      // What answers does not boot.
+      if (!isUnreachable(error)) return;
     }
     const boot = await backends.agents.boot(hostId);
     if (!boot || Date.now() - began >= boot.patience) return;
