@@ -73,10 +73,15 @@ export class CommandOutput {
     const endedAt = Date.now();
     let timer: NodeJS.Timeout | undefined;
     const silent = new Promise<boolean>((resolve) => {
+      let heardAt = 0;
+      let silentPolls = 0;
+      // Counted in polls and not by the clock: between two polls the event loop reads what is there, however busy the machine is.
       timer = setInterval(() => {
-        const now = Date.now();
-        const lastAt = Math.max(endedAt, this.stdout.lastAt, this.stderr.lastAt);
-        if (now - lastAt >= silenceMilliseconds || now - endedAt >= longestDrainMilliseconds) resolve(true);
+        const lastAt = Math.max(this.stdout.lastAt, this.stderr.lastAt);
+        silentPolls = lastAt === heardAt ? silentPolls + 1 : 0;
+        heardAt = lastAt;
+        const isSilent = silentPolls * pollMilliseconds >= silenceMilliseconds;
+        if (isSilent || Date.now() - endedAt >= longestDrainMilliseconds) resolve(true);
       }, pollMilliseconds);
     });
     const leftOpen = await Promise.race([closed.then(() => false), silent]);

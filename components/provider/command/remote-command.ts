@@ -9,23 +9,37 @@ import { withConnection, type Connection } from "./ssh.js";
 
 type End = { code: number | null; signal?: string | null };
 
+/** A command that runs in a channel of its own. */
+interface Running {
+  channel: ClientChannel;
+  /** When the program has ended. */
+  exited: Promise<End>;
+  /** When its output is closed as well, with how it ended if the server said so. */
+  closed: Promise<End>;
+}
+
+/** Starts a command. Everything is listened to before the next packet is read: a short command's end may be in the same one. */
+function start(client: Client, script: string, env: Variables, output: CommandOutput): Promise<Running> {
+  return new Promise((resolve, reject) =>
+    client.exec(script, { env }, (error, channel) => {
+      if (error) return reject(error);
+      channel.on("data", (chunk: Buffer) => output.stdout.add(chunk));
+      channel.stderr.on("data", (chunk: Buffer) => output.stderr.add(chunk));
+      // A command need not read its input.
+      channel.on("error", () => undefined);
+      let end: End = { code: null };
+      const exited = new Promise<End>((ended) =>
+        channel.on("exit", (code: number | null, signal?: string | null) => ended((end = { code, signal }))),
+      );
+      const closed = new Promise<End>((ended) => channel.on("close", () => ended(end)));
+      resolve({ channel, exited, closed });
+    }),
+  );
+}
+
 /** Runs a command in a channel of its own, and returns how it ended. */
 async function inChannel(client: Client, { script, env, stdin }: Handover, output: CommandOutput): Promise<End> {
-  const channel = await new Promise<ClientChannel>((resolve, reject) =>
-    client.exec(script, { env }, (error, opened) => (error ? reject(error) : resolve(opened))),
-  );
-  channel.on("data", (chunk: Buffer) => output.stdout.add(chunk));
-  channel.stderr.on("data", (chunk: Buffer) => output.stderr.add(chunk));
-  // A command need not read its input.
-  channel.on("error", () => undefined);
-  const closed = new Promise<End>((resolve) => {
-    let end: End = { code: null };
-    channel.on("exit", (code: number | null, signal?: string | null) => (end = { code, signal }));
-    channel.on("close", () => resolve(end));
-  });
-  const exited = new Promise<End>((resolve) =>
-    channel.on("exit", (code: number | null, signal?: string | null) => resolve({ code, signal })),
-  );
+  const { channel, exited, closed } = await start(client, script, env, output);
   channel.end(stdin);
   const end = await Promise.race([exited, closed]);
   if (await output.drained(closed)) channel.close();
