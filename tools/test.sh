@@ -59,9 +59,9 @@ containerd_tests() {
   local as_root=()
   if ((UID == 0)); then as_root=(-args -test.root); fi
   export GOWORK=off
-  watched go go test -json -C hosts/containerd ./... || status=$?
-  watched go go test -json -C hosts/containerd "$upstream/snapshots/erofs" "$upstream/mount/erofs" "${as_root[@]}" || status=$?
-  watched go go test -json -C hosts/containerd "$upstream/snapshots/erofs/plugin" || status=$?
+  watched go go test -C hosts/containerd -json ./... || status=$?
+  watched go go test -C hosts/containerd -json "$upstream/snapshots/erofs" "$upstream/mount/erofs" "${as_root[@]}" || status=$?
+  watched go go test -C hosts/containerd -json "$upstream/snapshots/erofs/plugin" || status=$?
   return "$status"
 }
 
