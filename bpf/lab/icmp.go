@@ -42,11 +42,11 @@ func (n *Node) exchangeEcho(ctx context.Context, to netip.Addr) error {
 	}
 	buffer := make([]byte, 2048)
 	for {
-		length, _, err := socket.ReadFromIP(buffer)
+		length, from, err := socket.ReadFromIP(buffer)
 		if err != nil {
 			return err
 		}
-		if length >= 8 && buffer[0] == reply && binary.BigEndian.Uint16(buffer[4:]) == id {
+		if isFrom(from, to) && length >= 8 && buffer[0] == reply && binary.BigEndian.Uint16(buffer[4:]) == id {
 			return nil
 		}
 	}

@@ -79,13 +79,20 @@ func (n *Node) exchangeSCTP(ctx context.Context, source netip.Addr, to netip.Add
 	}
 	buffer := make([]byte, 2048)
 	for {
-		length, _, err := socket.ReadFromIP(buffer)
+		length, from, err := socket.ReadFromIP(buffer)
 		if err != nil {
 			return err
 		}
-		if length >= 13 && buffer[12] == chunkInitAck && binary.BigEndian.Uint16(buffer[2:]) == port &&
-			binary.BigEndian.Uint16(buffer) == to.Port() {
+		if isFrom(from, to.Addr()) && length >= 13 && buffer[12] == chunkInitAck &&
+			binary.BigEndian.Uint16(buffer[2:]) == port && binary.BigEndian.Uint16(buffer) == to.Port() {
 			return nil
 		}
 	}
+}
+
+// isFrom says whether a packet came from an address. A raw socket sees the answers to all of a node's exchanges, and another one
+// may have chosen the same port or identifier.
+func isFrom(from *net.IPAddr, address netip.Addr) bool {
+	sender, _ := netip.AddrFromSlice(from.IP)
+	return sender.Unmap() == address.Unmap()
 }
