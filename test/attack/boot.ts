@@ -129,7 +129,6 @@ export function bootFacts(host: AttackedHost): void {
         {
           id: "B6",
           observed: `SecureBoot ${secureBoot}, SetupMode ${setupMode}; the agent reports the same`,
-          control: "B1 to B3: what the firmware is asked to boot unsigned or altered it refuses",
           evidence: `efivarfs: SecureBoot=${secureBoot} SetupMode=${setupMode}`,
         },
         started,

@@ -1,6 +1,6 @@
 /**
- * A killed `up` at each named checkpoint, an interrupted one at three (with PALISADE_FULL=1 at each): each next one adopts what was half made and gets further, the last one comes to the end,
- * and nothing exists twice.
+ * A killed `up` at each named checkpoint, an interrupted one at three (with PALISADE_FULL=1 at each): each next one adopts what
+ * was half made and gets further, the last one comes to the end, and nothing exists twice.
  */
 import { existsSync, writeFileSync } from "node:fs";
 import path from "node:path";
