@@ -13,16 +13,18 @@ flags=()
 [[ -f $module/build.flags ]] && mapfile -t flags <"$module/build.flags"
 
 export CGO_ENABLED=0 GOWORK=off
-files=("$module/go.mod" "$module/go.sum")
-mapfile -t -O "${#files[@]}" files < <(find "$module" -name '*.go' | sort)
-[[ -f $module/build.flags ]] && files+=("$module/build.flags")
 # One NAME=value a line: what cannot be said by flags, as GOEXPERIMENT.
 environment=()
-if [[ -f $module/build.environment ]]; then
-  files+=("$module/build.environment")
-  mapfile -t environment <"$module/build.environment"
-fi
-hash=$({ go version; go env GOOS GOARCH GOAMD64; } | content_hash "${files[@]}")
+[[ -f $module/build.environment ]] && mapfile -t environment <"$module/build.environment"
+
+# Names relative to the module, so that the result does not depend on where the module lies.
+module_hash() {
+  cd "$module"
+  local files=()
+  mapfile -t files < <(find . -name '*.go' -o -name go.mod -o -name go.sum -o -name 'build.*' | sort)
+  { go version; go env GOOS GOARCH GOAMD64; } | content_hash "${files[@]}"
+}
+hash=$(module_hash)
 parent="$PALISADE_CACHE/tools/$name"
 folder="$parent/$hash"
 
