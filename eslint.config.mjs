@@ -4,11 +4,11 @@ import tseslint from "typescript-eslint";
 import { oneWay } from "./tools/eslint-one-way.mjs";
 
 /** Tests, and what only tests use. */
-const tests = ["**/*.test.ts", "**/testing.ts", "components/*/**/testing/**/*.ts", "test/**/*.ts"];
+const tests = ["**/*.test.ts", "**/testing.ts", "{cli,command-plugin,components/*,provider}/**/testing/**/*.ts", "test/**/*.ts"];
 
 export default tseslint.config(
   {
-    ignores: ["build/", "dist/", "**/node_modules/", "hosts/api/gen/", "components/sdk/", "templates/"],
+    ignores: ["build/", "dist/", "**/node_modules/", "hosts/api/gen/", "sdk/", "templates/"],
   },
   {
     files: ["**/*.ts"],
@@ -44,7 +44,7 @@ export default tseslint.config(
     rules: { eqeqeq: ["error", "always", { null: "ignore" }] },
   },
   {
-    files: ["components/**/*.ts", "stacks/**/*.ts"],
+    files: ["{cli,command-plugin,components,provider,sdk,shared,stacks}/**/*.ts"],
     // Tests may look at their subject from both sides.
     ignores: tests,
     plugins: { palisade: { rules: { "one-way": oneWay } } },

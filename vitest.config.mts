@@ -50,7 +50,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["components/**/*.test.ts", "stacks/**/*.test.ts"],
+          include: ["{cli,command-plugin,components,provider,shared,stacks}/**/*.test.ts"],
           testTimeout: 20_000,
           hookTimeout: 20_000,
         },

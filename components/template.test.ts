@@ -4,7 +4,7 @@ import path from "node:path";
 import ts5 from "typescript";
 import ts6 from "typescript-6";
 import { describe, expect, it } from "vitest";
-import { packageRoot } from "./internal/directories.js";
+import { packageRoot } from "../shared/directories.js";
 
 const root = packageRoot();
 const template = path.join(root, "templates/typescript");

@@ -1,7 +1,12 @@
 /** What the operator sets: `pulumi config set palisade:<name> <value>`. Every wrong value is refused at once, with its path. */
 import * as pulumi from "@pulumi/pulumi";
-import { referenceForm, referenceProblem, serverProblem } from "../components/shared/image-reference.js";
-import { ArgumentError, type Problem } from "../components/index.js";
+import {
+  ArgumentError,
+  imageReferenceForm,
+  imageReferenceProblem,
+  type Problem,
+  registryServerProblem,
+} from "../components/index.js";
 
 /** The environments this release can make; all but local are experimental. */
 export const environments = ["local", "metal", "azure", "kubernetes"] as const;
@@ -86,11 +91,11 @@ function oneOf<T extends string>(allowed: readonly T[]): Reader<T> {
 const readers = {
   environment: oneOf(environments),
   image: (value) => {
-    const problem = referenceProblem(value);
-    return problem ? new Error(`must be ${referenceForm}: ${problem}`) : value;
+    const problem = imageReferenceProblem(value);
+    return problem ? new Error(`must be ${imageReferenceForm}: ${problem}`) : value;
   },
   registryServer: (value) => {
-    const problem = serverProblem(value);
+    const problem = registryServerProblem(value);
     return problem ? new Error(problem) : value;
   },
   registryUsername: text,

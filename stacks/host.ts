@@ -1,6 +1,5 @@
 /** What the environments with a host of Palisade have in common. */
-import { HostImage, Provider } from "../components/index.js";
-import { defaultKeysDirectory } from "../components/internal/directories.js";
+import { defaultKeysDirectory, HostImage, Provider } from "../components/index.js";
 import type { Configuration } from "./configuration.js";
 
 /** The provider, the host's image and where the operator's keys are. */

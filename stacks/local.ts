@@ -6,13 +6,13 @@ import * as pulumi from "@pulumi/pulumi";
 import {
   ContainerGroup,
   DebianImage,
+  keyPair,
   NestedHost,
   NetworkPolicy,
   PatchedImage,
   Registry,
   SealedImage,
 } from "../components/index.js";
-import { keyPair } from "../components/internal/directories.js";
 import type { Configuration } from "./configuration.js";
 import { hostImage } from "./host.js";
 import { files, port, website, websitePolicy } from "./website.js";

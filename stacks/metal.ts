@@ -1,8 +1,8 @@
 /** The environment `metal` (experimental): a machine in a rescue system becomes a host, and runs the website. */
+import { isIPv6 } from "node:net";
 import * as pulumi from "@pulumi/pulumi";
 import { ContainerGroup, NetworkPolicy } from "../components/index.js";
 import { BareMetalHost } from "../components/metal/index.js";
-import { hostPort } from "../components/shared/host-port.js";
 import { type Configuration, registryCredentials } from "./configuration.js";
 import { hostImage } from "./host.js";
 import { port, website, websitePolicy } from "./website.js";
@@ -34,7 +34,8 @@ export function metal(configuration: Configuration) {
     { provider, dependsOn: network },
   );
   // Every port of the machine is its group's: nothing in between publishes some.
-  const address = hostPort(configuration.sshHost!, port);
+  const sshHost = configuration.sshHost!;
+  const address = `${isIPv6(sshHost) ? `[${sshHost}]` : sshHost}:${port}`;
   return {
     /** Where the group answers. */
     url: `http://${address}/`,

@@ -11,14 +11,14 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const provider = path.join(root, "dist/components/provider");
-const { packageLayer } = await import(path.join(provider, "image-builder/package-layer.js"));
-const { defaultCacheDirectory } = await import(path.join(provider, "directories.js"));
-const { run } = await import(path.join(provider, "ownership/command.js"));
-const { openSealing } = await import(path.join(provider, "sealing/sealing.js"));
-const { LayerCache } = await import(path.join(provider, "sealing/layer-cache.js"));
-const { verifiedTar } = await import(path.join(provider, "sealing/verified-stream.js"));
-const { imagePayload, keptEnvelope } = await import(path.join(provider, "sealing/seal-image.js"));
+const provider = path.join(root, "dist/provider");
+const { packageLayer } = await import(path.join(provider, "local/image-builder/package-layer.js"));
+const { defaultCacheDirectory } = await import(path.join(root, "dist/shared/directories.js"));
+const { run } = await import(path.join(provider, "system/command.js"));
+const { openSealing } = await import(path.join(provider, "local/sealing/sealing.js"));
+const { LayerCache } = await import(path.join(provider, "local/sealing/layer-cache.js"));
+const { verifiedTar } = await import(path.join(provider, "local/sealing/verified-stream.js"));
+const { imagePayload, keptEnvelope } = await import(path.join(provider, "local/sealing/seal-image.js"));
 
 /** Times the tools alone. */
 const limit = 1.1;

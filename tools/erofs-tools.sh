@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints a folder with mkfs.erofs and veritysetup as commands, in the versions that layers are sealed with: those of the
 # Debian root that host images are built with. It is made once, and its programs are run in place by its own loader, as
-# components/provider/sealing/tools.ts does.
+# provider/local/sealing/tools.ts does.
 source "$(dirname "$0")/lib.sh"
 debian=$(hosts/image/scripts/tools-root.sh trixie "$PALISADE_CACHE/image")
 folder="$root/build/erofs-tools"

@@ -1,23 +1,48 @@
 // The one way in which data flows: stacks → components → (the generated SDK) → provider → agent. Nothing imports
-// upwards, and components do not reach into the provider.
+// upwards, and components do not import the provider. A room is a folder at the top of the repository; within the
+// provider, its folders are rooms as well.
 import path from "node:path";
 
 const repository = path.dirname(import.meta.dirname);
 
-/** The room a file belongs to; what lies outside of all rooms belongs to none. */
+/** The room a file belongs to: a top-level folder, or a folder of the provider, named `provider/<folder>`. */
 function roomOf(file) {
-  const [first, second] = path.relative(repository, file).split(path.sep);
-  if (first !== "components") return first;
-  if (["provider", "cli", "sdk", "shared"].includes(second)) return second;
-  return "components";
+  const [first, second, ...rest] = path.relative(repository, file).split(path.sep);
+  return first === "provider" && rest.length > 0 ? `provider/${second}` : first;
 }
+
+const belowProvider = ["protocol", "schema", "resources", "backends", "local", "system"].map((name) => `provider/${name}`);
 
 /** Which rooms a room may import; a room that is not listed may import all. */
 export const mayImport = {
-  stacks: ["stacks", "components", "sdk", "shared"],
+  stacks: ["stacks", "components"],
   components: ["components", "sdk", "shared"],
-  provider: ["provider", "shared", "hosts"],
-  cli: ["cli", "components", "provider", "shared", "hosts"],
+  sdk: ["sdk"],
+  provider: ["provider", "shared", ...belowProvider],
+  // Pulumi's protocol knows no resource.
+  "provider/protocol": ["provider/protocol", "provider/schema", "provider/backends", "shared"],
+  "provider/schema": ["provider/schema", "provider/protocol", "provider/backends", "shared"],
+  // Resources reach this machine through the interfaces of the backends only.
+  "provider/resources": [
+    "provider/resources",
+    "provider/protocol",
+    "provider/schema",
+    "provider/backends",
+    "shared",
+    "hosts",
+  ],
+  "provider/backends": ["provider/backends", "shared", "hosts"],
+  "provider/local": ["provider/local", "provider/backends", "provider/system", "shared", "hosts"],
+  "provider/system": ["provider/system", "provider/backends", "shared"],
+  "command-plugin": [
+    "command-plugin",
+    "provider/protocol",
+    "provider/schema",
+    "provider/backends",
+    "provider/system",
+    "shared",
+  ],
+  cli: ["cli", "command-plugin", "components", "provider", ...belowProvider, "shared", "hosts"],
   shared: ["shared"],
 };
 

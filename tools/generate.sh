@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Code made from contracts: the agent API's Go and TypeScript from hosts/api/*.proto, the provider's SDK from
-# components/provider/schema.json, the eBPF objects from bpf/src. With --check nothing is written; what differs is named
+# provider/schema.json, the eBPF objects from bpf/src. With --check nothing is written; what differs is named
 # and fails.
 source "$(dirname "$0")/lib.sh"
 
 sdk() {
-  go run -C tools/sdkgen . -schema "$root/components/provider/schema.json" -output "$root/components/sdk" "$@"
+  go run -C tools/sdkgen . -schema "$root/provider/schema.json" -output "$root/sdk" "$@"
 }
 
 # The objects are checked in, with the sums of what they were made from: so nobody needs clang but who changes them.

@@ -105,8 +105,8 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const things = owned(state, { backend, project, stack }).filter(({ id }) => !known.has(id));
   if (things.length > 0) {
     const require = createRequire(import.meta.url);
-    const { createLocalBackends } = require("../dist/components/provider/backends-local.js");
-    const { defaultCacheDirectory } = require("../dist/components/provider/directories.js");
+    const { createLocalBackends } = require("../dist/provider/local/index.js");
+    const { defaultCacheDirectory } = require("../dist/shared/directories.js");
     try {
       const backends = createLocalBackends({ stateDirectory: state, cacheDirectory: defaultCacheDirectory() });
       await remove(things, backends, (line) => console.log(`palisade: ${line}`));

@@ -9,7 +9,7 @@ import { lift, mapItems, secret, verified, withDefault } from "../group/inputs.j
 import type { PinnedImageArgs } from "../group/model.js";
 import { type ArgumentCheck, isGiven, isLate } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
-import { hostPort } from "../shared/host-port.js";
+import { hostPort } from "../../shared/host-port.js";
 import { azureRules, checkLimits } from "./limits.js";
 
 /**

@@ -1,7 +1,7 @@
 /** The arguments of a container group on a host, and what is refused of them before anything is asked of a host. */
 import * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, known } from "../internal/arguments.js";
-import type * as inputs from "../sdk/types/input.js";
+import type * as inputs from "../../sdk/types/input.js";
 import { checkGroup, type GroupRules } from "./checks.js";
 import type * as model from "./model.js";
 

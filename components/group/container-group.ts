@@ -1,8 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
 import { Component } from "../internal/component.js";
 import { hostResourceOf } from "../internal/host-resource.js";
-import { GroupDeployment, type GroupDeploymentArgs } from "../sdk/groupDeployment.js";
-import type * as outputs from "../sdk/types/output.js";
+import { GroupDeployment, type GroupDeploymentArgs } from "../../sdk/groupDeployment.js";
+import type * as outputs from "../../sdk/types/output.js";
 import { checkGroupArguments, checkGroupOnHost, type ContainerGroupArgs, type IpAddressArgs } from "./arguments.js";
 import { withImages } from "./images.js";
 import { verified, withDefault } from "./inputs.js";

@@ -1,6 +1,6 @@
 /** The ways in which a container's image is named. */
 import * as pulumi from "@pulumi/pulumi";
-import type * as inputs from "../sdk/types/input.js";
+import type * as inputs from "../../sdk/types/input.js";
 import { lift, mapItems } from "./inputs.js";
 import type * as model from "./model.js";
 

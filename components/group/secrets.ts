@@ -1,7 +1,7 @@
 /** Marks what is secret by its nature, so that a program need not remember `pulumi.secret`. */
 import * as pulumi from "@pulumi/pulumi";
 import { isGiven, known } from "../internal/arguments.js";
-import type * as inputs from "../sdk/types/input.js";
+import type * as inputs from "../../sdk/types/input.js";
 
 type List<T> = pulumi.Input<pulumi.Input<T>[]>;
 

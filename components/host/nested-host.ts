@@ -2,13 +2,13 @@ import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
-import { defaultKeysDirectory, hostKeyFiles } from "../internal/directories.js";
+import { defaultKeysDirectory, hostKeyFiles } from "../../shared/directories.js";
 import { withDefault } from "../group/inputs.js";
 import { rememberHostResource } from "../internal/host-resource.js";
-import { StateDisk } from "../sdk/stateDisk.js";
-import type * as inputs from "../sdk/types/input.js";
-import type * as outputs from "../sdk/types/output.js";
-import { VirtualMachine } from "../sdk/virtualMachine.js";
+import { StateDisk } from "../../sdk/stateDisk.js";
+import type * as inputs from "../../sdk/types/input.js";
+import type * as outputs from "../../sdk/types/output.js";
+import { VirtualMachine } from "../../sdk/virtualMachine.js";
 
 /** Arguments of {@link NestedHost}. */
 export interface NestedHostArgs {

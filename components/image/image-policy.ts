@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import { isGiven, isLate } from "../internal/arguments.js";
 import { hostResourceOf } from "../internal/host-resource.js";
-import { ImagePolicy as Resource, type ImagePolicyArgs } from "../sdk/imagePolicy.js";
+import { ImagePolicy as Resource, type ImagePolicyArgs } from "../../sdk/imagePolicy.js";
 
 export type { ImagePolicyArgs };
 

@@ -1,7 +1,7 @@
 /** Checking of components' arguments: all problems of a call at once, each with the path of the wrong field. */
 import { inspect } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
-import { nameProblem, referenceProblem, serverProblem } from "../shared/image-reference.js";
+import { nameProblem, referenceProblem, serverProblem } from "../../shared/image-reference.js";
 
 /** What is wrong with one field. */
 export interface Problem {

@@ -12,8 +12,8 @@ import {
 import path from "node:path";
 import { LocalWorkspace, type PulumiFn, type Stack } from "@pulumi/pulumi/automation/index.js";
 import * as v from "valibot";
-import { decode, object } from "../shared/decode.js";
-import { packageRoot, stateDirectory } from "./directories.js";
+import { decode, object } from "../../shared/decode.js";
+import { packageRoot, defaultStateDirectory } from "../../shared/directories.js";
 
 const schemaVersion = 1;
 
@@ -41,7 +41,7 @@ export interface ProcessMark {
 
 /** Folder of all ephemeral stacks. */
 export function ephemeralDirectory(): string {
-  return path.join(stateDirectory(), "ephemeral");
+  return path.join(defaultStateDirectory(), "ephemeral");
 }
 
 /** Folder of one: its backend, its project, its passphrase. */

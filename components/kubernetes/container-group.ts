@@ -11,7 +11,7 @@ import type * as model from "../group/model.js";
 import { type ArgumentCheck, isGiven, isLate, known } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { mayHoldSecrets, podSpec, registryConfiguration, secretData } from "./pod.js";
-import { hostPort } from "../shared/host-port.js";
+import { hostPort } from "../../shared/host-port.js";
 import { checkKubernetes, kubernetesRules } from "./rules.js";
 
 /** Arguments of a group on Kubernetes: those that all backends share, and where in the cluster it runs. */

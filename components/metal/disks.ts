@@ -1,7 +1,7 @@
 /** Which disk of a machine becomes the host's: by what the rescue system sees, before anything is written. */
 import { ArgumentError, type Problem } from "../internal/arguments.js";
 import * as v from "valibot";
-import { object } from "../shared/decode.js";
+import { object } from "../../shared/decode.js";
 
 /** GUID of a disk's partition table that says: this disk is Palisade's, an installer may write it again. */
 export const diskId = "9A1D5E0C-50A1-4D15-ADE0-70616C697361";

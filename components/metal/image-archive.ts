@@ -7,7 +7,7 @@ import { pipeline } from "node:stream/promises";
 import { Transform } from "node:stream";
 import { createGzip } from "node:zlib";
 import * as pulumi from "@pulumi/pulumi";
-import { cacheDirectory, stateDirectory } from "../internal/directories.js";
+import { defaultCacheDirectory, defaultStateDirectory } from "../../shared/directories.js";
 
 export interface ImageArchive {
   file: string;
@@ -24,7 +24,7 @@ export interface ImageArchive {
  */
 export async function imageArchive(digest: string, image?: string): Promise<ImageArchive> {
   const hex = digest.replace("sha256:", "");
-  const source = image ?? path.join(stateDirectory(), "images", hex, "disk.raw");
+  const source = image ?? path.join(defaultStateDirectory(), "images", hex, "disk.raw");
   const size = await stat(source).then(
     (found) => found.size,
     (error: Error) => {
@@ -33,7 +33,7 @@ export async function imageArchive(digest: string, image?: string): Promise<Imag
       );
     },
   );
-  const folder = path.join(cacheDirectory(), "metal");
+  const folder = path.join(defaultCacheDirectory(), "metal");
   const file = path.join(folder, `${hex}.gz`);
   if (await stat(file).catch(() => undefined)) return { file, size };
   await mkdir(folder, { recursive: true, mode: 0o700 });

@@ -6,10 +6,10 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { copyTo } from "../provider/command/remote-copy.js";
-import { remoteShell } from "../provider/command/remote-command.js";
-import { SshServer } from "../provider/command/testing/ssh-server.js";
-import type { Operation } from "../provider/backends.js";
+import { copyTo } from "../../command-plugin/remote-copy.js";
+import { remoteShell } from "../../command-plugin/remote-command.js";
+import { SshServer } from "../../command-plugin/testing/ssh-server.js";
+import type { Operation } from "../../provider/backends/index.js";
 import { diskId } from "./disks.js";
 import { enrollScript, firmwareScript, inventoryScript, requestScript, workFolder, writeScript } from "./scripts.js";
 

@@ -6,8 +6,8 @@ import { lateNothing } from "../policy/check.js";
 import { compileNetworkPolicies } from "../policy/compile.js";
 import type { CompiledPolicy } from "../policy/compiled.js";
 import { defaultNamespace } from "../policy/identities.js";
-import { NetworkPolicy as Resource } from "../sdk/networkPolicy.js";
-import type * as inputs from "../sdk/types/input.js";
+import { NetworkPolicy as Resource } from "../../sdk/networkPolicy.js";
+import type * as inputs from "../../sdk/types/input.js";
 
 /** A value in which each part may be an output. */
 export type DeepInput<T> = pulumi.Input<

@@ -1,2 +1,2 @@
 /** An OCI registry on this machine. Everything that needs a registry takes any other one as well. */
-export { Registry, type RegistryArgs } from "../sdk/registry.js";
+export { Registry, type RegistryArgs } from "../../sdk/registry.js";

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { ConfigMap, PulumiFn, Stack } from "@pulumi/pulumi/automation/index.js";
-import { packageRoot } from "../internal/directories.js";
+import { packageRoot } from "../../shared/directories.js";
 import {
   ephemeralFolder,
   newEphemeralMarker,

@@ -22,7 +22,7 @@ const maximumEnvelope = 1 << 20
 var ErrUnknownKey = errors.New("no signature of the envelope is by a trusted key")
 
 // envelope is DSSE's (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md). The TypeScript twin is
-// components/provider/sealing/dsse.ts; the tests of both read hosts/api/testdata/seal-envelopes.json.
+// provider/local/sealing/dsse.ts; the tests of both read hosts/api/testdata/seal-envelopes.json.
 type envelope struct {
 	PayloadType *string           `json:"payloadType"`
 	Payload     *string           `json:"payload"`

@@ -34,7 +34,7 @@ const (
 )
 
 // MaximumLayers is how many layers an image may have; it has one at least. The sealer holds the same limit (maximumLayers in
-// components/provider/sealing/image.ts), and both are tested with testdata/layer-counts.json.
+// provider/local/sealing/image.ts), and both are tested with testdata/layer-counts.json.
 const MaximumLayers = 127
 
 // CheckLayerCount returns an error unless an image may have that many layers.

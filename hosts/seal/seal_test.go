@@ -324,7 +324,7 @@ func TestEnvelopes(t *testing.T) {
 	}
 }
 
-// The sealer is tested with the same table: components/provider/sealing/image.test.ts.
+// The sealer is tested with the same table: provider/local/sealing/image.test.ts.
 func TestLayerCounts(t *testing.T) {
 	content, err := os.ReadFile("testdata/layer-counts.json")
 	if err != nil {

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { SealObserved } from "../../components/provider/backends.js";
+import type { SealObserved } from "../../provider/backends/index.js";
 import { ImagePolicySchema } from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { eventually } from "../e2e/environment.js";
 import type { Probe } from "../e2e/probe.js";

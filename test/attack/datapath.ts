@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { compileNetworkPolicies, type NetworkPolicyArgs } from "../../components/policy/index.js";
-import type { AgentClient } from "../../components/provider/backends.js";
+import type { AgentClient } from "../../provider/backends/index.js";
 import { report, type Observation } from "../acceptance/report.js";
 import { eventually } from "../e2e/environment.js";
 import type { AttackedHost } from "./hosts.js";

@@ -6,10 +6,10 @@ import { gzipSync } from "node:zlib";
 import { pack } from "tar-stream";
 import { expect } from "vitest";
 import { create } from "@bufbuild/protobuf";
-import { createLocalBackends } from "../../components/provider/backends-local.js";
-import type { RegistryAccess, SealObserved } from "../../components/provider/backends.js";
-import { writeLayout, type Layer } from "../../components/provider/image-builder/oci-layout.js";
-import { push } from "../../components/provider/image-builder/push.js";
+import { createLocalBackends } from "../../provider/local/index.js";
+import type { RegistryAccess, SealObserved } from "../../provider/backends/index.js";
+import { writeLayout, type Layer } from "../../provider/local/image-builder/oci-layout.js";
+import { push } from "../../provider/local/image-builder/push.js";
 import {
   ContainerPhase,
   ContainerSchema,

@@ -3,8 +3,8 @@
  * time come to in each (Node.js and Java, real ones), and row I2. Ends with the second host in mode audit.
  */
 import { beforeAll, describe, expect, it } from "vitest";
-import { createLocalBackends } from "../../components/provider/backends-local.js";
-import type { SealObserved } from "../../components/provider/backends.js";
+import { createLocalBackends } from "../../provider/local/index.js";
+import type { SealObserved } from "../../provider/backends/index.js";
 import { operation } from "../contract/subject.js";
 import { cacheDirectory, type Environment } from "../e2e/environment.js";
 import { storeProbeImage, type Mode } from "../e2e/probe-image.js";

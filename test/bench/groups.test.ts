@@ -8,7 +8,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { lowerLayers } from "../attack/containers.js";
 import { Groups, Images } from "../attack/hosts.js";
 import { reportsFolder } from "../acceptance/report.js";
-import type { SealObserved } from "../../components/provider/backends.js";
+import type { SealObserved } from "../../provider/backends/index.js";
 import { Environment, eventually } from "../e2e/environment.js";
 import { storeProbeImage } from "../e2e/probe-image.js";
 import { Probe } from "../e2e/probe.js";

@@ -33,13 +33,13 @@ describe("the package", () => {
         "LICENSE",
         "bin/palisade",
         "bin/pulumi-resource-palisade",
-        "components/provider/schema.json",
-        "dist/components/cli/main.js",
+        "provider/schema.json",
+        "dist/cli/main.js",
         "dist/components/index.d.mts",
         "dist/components/index.d.ts",
         "dist/components/index.js",
         "dist/components/index.mjs",
-        "dist/components/provider/main.js",
+        "dist/provider/main.js",
         ...["d.mts", "d.ts", "js", "mjs"].map((end) => `dist/components/testing/index.${end}`),
       ]),
     );
@@ -153,7 +153,7 @@ describe("the package's host", () => {
     }
     const agent = readFileSync(path.join(consumer.package, "dist/host/palisade-agent"));
     expect(agent.includes(readFileSync(path.join(repository, "bpf/datapath/datapath_bpfel.o")))).toBe(true);
-    const inputs = path.join(consumer.package, "dist/components/provider/host-images/inputs.js");
+    const inputs = path.join(consumer.package, "dist/provider/local/host-images/inputs.js");
     const script = `const { buildPaths, hostImageInputsHash } = require(${JSON.stringify(inputs)});
 const { script, binaries } = buildPaths();
 require("node:fs").accessSync(script, require("node:fs").constants.X_OK);

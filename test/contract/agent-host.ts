@@ -10,12 +10,12 @@ import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { HostAgentClient } from "../../components/provider/agent-client/client.js";
-import { readAuthority } from "../../components/provider/certificates/authority.js";
-import { signHostCertificate } from "../../components/provider/certificates/host-certificate.js";
-import { makeAuthority, makeClient } from "../../components/provider/certificates/testing.js";
-import type { HostConnection } from "../../components/provider/backends.js";
-import { run } from "../../components/provider/ownership/command.js";
+import { HostAgentClient } from "../../provider/local/agent-client/client.js";
+import { readAuthority } from "../../provider/local/certificates/authority.js";
+import { signHostCertificate } from "../../provider/local/certificates/host-certificate.js";
+import { makeAuthority, makeClient } from "../../provider/local/certificates/testing.js";
+import type { HostConnection } from "../../provider/backends/index.js";
+import { run } from "../../provider/system/command.js";
 import {
   EnrollmentRequestSchema,
   EnrollmentResponseSchema,

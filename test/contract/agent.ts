@@ -9,8 +9,8 @@ import { create, toJsonString, type MessageInitShape } from "@bufbuild/protobuf"
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileNetworkPolicies } from "../../components/policy/compile.js";
-import type { AgentClient, HostConnection } from "../../components/provider/backends.js";
-import { makeAuthority } from "../../components/provider/certificates/testing.js";
+import type { AgentClient, HostConnection } from "../../provider/backends/index.js";
+import { makeAuthority } from "../../provider/local/certificates/testing.js";
 import {
   ContainerPhase,
   GroupPhase,

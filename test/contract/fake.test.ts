@@ -1,8 +1,8 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { makeKey } from "../../components/provider/sealing/testing/bench.js";
-import type { ImagePatcher } from "../../components/provider/backends.js";
+import { makeKey } from "../../provider/local/sealing/testing/bench.js";
+import type { ImagePatcher } from "../../provider/backends/index.js";
 import { createFakeBackends } from "../fakes/backends.js";
 import { setChannel } from "../fakes/image-services.js";
 import { World, type Kind } from "../fakes/world.js";

@@ -10,7 +10,7 @@ import type {
   StateDiskObserved,
   VirtualMachineObserved,
   VirtualMachineSpec,
-} from "../../components/provider/backends.js";
+} from "../../provider/backends/index.js";
 import { ContainerPhase, GroupSchema, GroupSpecSchema } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { ImagePolicySchema } from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { operation, type MakeSubject, type Subject } from "./subject.js";

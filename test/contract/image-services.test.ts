@@ -3,11 +3,11 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll } from "vitest";
-import { createLocalBackends } from "../../components/provider/backends-local.js";
-import { packageLayerHash } from "../../components/provider/image-builder/package-layer.js";
-import { digestOf } from "../../components/provider/registry/digest.js";
-import { imageManifestType } from "../../components/provider/registry/media-types.js";
-import { Bench, layerOf, makeKey, tarOf } from "../../components/provider/sealing/testing/bench.js";
+import { createLocalBackends } from "../../provider/local/index.js";
+import { packageLayerHash } from "../../provider/local/image-builder/package-layer.js";
+import { digestOf } from "../../provider/local/registry/digest.js";
+import { imageManifestType } from "../../provider/local/registry/media-types.js";
+import { Bench, layerOf, makeKey, tarOf } from "../../provider/local/sealing/testing/bench.js";
 import {
   channelsContract,
   imageBuilderContract,

@@ -14,8 +14,8 @@ import type {
   RegistryAccess,
   SealSpec,
   SigningKey,
-} from "../../components/provider/backends.js";
-import { readCertificate } from "../../components/provider/sealing/signer.js";
+} from "../../provider/backends/index.js";
+import { readCertificate } from "../../provider/local/sealing/signer.js";
 import { refusedPassword } from "../fakes/registry.js";
 import { operation } from "./subject.js";
 

@@ -1,6 +1,6 @@
 /** The contract of RegistryService. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { RegistryObserved, RegistryService } from "../../components/provider/backends.js";
+import type { RegistryObserved, RegistryService } from "../../provider/backends/index.js";
 import { operation, type MakeSubject, type Subject } from "./subject.js";
 
 export function registryContract(implementation: string, make: MakeSubject): void {

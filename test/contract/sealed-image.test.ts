@@ -8,9 +8,9 @@ import path from "node:path";
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { hexOf } from "../../components/provider/registry/digest.js";
-import { Bench, layerOf, makeKey, noise, putImage, tarOf } from "../../components/provider/sealing/testing/bench.js";
-import { run } from "../../components/provider/ownership/command.js";
+import { hexOf } from "../../provider/local/registry/digest.js";
+import { Bench, layerOf, makeKey, noise, putImage, tarOf } from "../../provider/local/sealing/testing/bench.js";
+import { run } from "../../provider/system/command.js";
 import {
   ImagePolicyService,
   ImageStoreService,

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { fallbackTag, referrers } from "../../components/provider/registry/referrers.js";
+import { fallbackTag, referrers } from "../../provider/local/registry/referrers.js";
 import {
   Bench,
   expectWhole,
@@ -11,8 +11,8 @@ import {
   putImage,
   tarOf,
   type TestLayer,
-} from "../../components/provider/sealing/testing/bench.js";
-import { RegistryProxy } from "../../components/provider/sealing/testing/proxy.js";
+} from "../../provider/local/sealing/testing/bench.js";
+import { RegistryProxy } from "../../provider/local/sealing/testing/proxy.js";
 
 let bench: Bench;
 let proxy: RegistryProxy;

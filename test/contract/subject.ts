@@ -1,5 +1,5 @@
 /** What a contract suite needs to run against an implementation of the backends. */
-import type { Backends, KeyPairFiles, Operation } from "../../components/provider/backends.js";
+import type { Backends, KeyPairFiles, Operation } from "../../provider/backends/index.js";
 
 export interface Subject {
   backends: Backends;

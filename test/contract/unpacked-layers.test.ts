@@ -4,13 +4,13 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { defaultCacheDirectory } from "../../components/provider/directories.js";
-import { run } from "../../components/provider/ownership/command.js";
-import { digestOf } from "../../components/provider/registry/digest.js";
-import { makeLayer } from "../../components/provider/sealing/layer.js";
-import { ImageLayers } from "../../components/provider/sealing/layers-below.js";
-import { archiveOf, bytesOf, paxHeader, type Entry } from "../../components/provider/sealing/testing/archives.js";
-import { sealTools, type SealTools } from "../../components/provider/sealing/tools.js";
+import { defaultCacheDirectory } from "../../shared/directories.js";
+import { run } from "../../provider/system/command.js";
+import { digestOf } from "../../provider/local/registry/digest.js";
+import { makeLayer } from "../../provider/local/sealing/layer.js";
+import { ImageLayers } from "../../provider/local/sealing/layers-below.js";
+import { archiveOf, bytesOf, paxHeader, type Entry } from "../../provider/local/sealing/testing/archives.js";
+import { sealTools, type SealTools } from "../../provider/local/sealing/tools.js";
 
 type Layer = Entry[] | Buffer;
 interface Files {

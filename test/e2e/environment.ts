@@ -3,9 +3,9 @@ import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { createLocalBackends } from "../../components/provider/backends-local.js";
-import type { AgentClient, HostConnection } from "../../components/provider/backends.js";
-import { withLock } from "../../components/provider/ownership/lock.js";
+import { createLocalBackends } from "../../provider/local/index.js";
+import type { AgentClient, HostConnection } from "../../provider/backends/index.js";
+import { withLock } from "../../provider/system/lock.js";
 
 export const repository = path.resolve(__dirname, "../..");
 

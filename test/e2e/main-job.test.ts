@@ -4,7 +4,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { AgentClient } from "../../components/provider/backends.js";
+import type { AgentClient } from "../../provider/backends/index.js";
 import { ContainerPhase } from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { report } from "../acceptance/report.js";
 import { prove } from "../attack/hosts.js";

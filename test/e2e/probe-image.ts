@@ -15,10 +15,10 @@ import {
   utimesSync,
 } from "node:fs";
 import path from "node:path";
-import { hostImageInputsHash } from "../../components/provider/host-images/inputs.js";
-import { storeImage, type Description } from "../../components/provider/host-images/store.js";
-import { withLock } from "../../components/provider/ownership/lock.js";
-import { sealArchiveIntoStore } from "../../components/provider/sealing/host-store.js";
+import { hostImageInputsHash } from "../../provider/local/host-images/inputs.js";
+import { storeImage, type Description } from "../../provider/local/host-images/store.js";
+import { withLock } from "../../provider/system/lock.js";
+import { sealArchiveIntoStore } from "../../provider/local/sealing/host-store.js";
 import { cacheDirectory, repository, type Environment } from "./environment.js";
 
 /** Modes of the signed kernel image that the firmware boots; debug keeps what the others give up (hosts/image/build.sh). */

@@ -2,8 +2,8 @@
 import { createInterface } from "node:readline";
 import type { Socket } from "node:net";
 import path from "node:path";
-import { Qmp } from "../../components/provider/hypervisor/qemu/qmp.js";
-import { connectUnix } from "../../components/provider/hypervisor/qemu/unix-socket.js";
+import { Qmp } from "../../provider/local/hypervisor/qemu/qmp.js";
+import { connectUnix } from "../../provider/local/hypervisor/qemu/unix-socket.js";
 import type { Environment } from "./environment.js";
 
 /** What came of a request; `error` is set when nothing could be run or done, with the system's words. */

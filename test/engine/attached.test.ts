@@ -1,8 +1,8 @@
 /** The provider attached in-process: several runs of the engine talk to one that lives on, and each gets its progress. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { resources } from "../../components/provider/resources/index.js";
-import { schemaText } from "../../components/provider/resources/schema.js";
-import { serve, type RunningProvider } from "../../components/provider/server/index.js";
+import { resources } from "../../provider/resources/index.js";
+import { schemaText } from "../../provider/schema/schema.js";
+import { serve, type RunningProvider } from "../../provider/protocol/index.js";
 import { createFakeBackends } from "../fakes/backends.js";
 import { EngineProject } from "./project.js";
 

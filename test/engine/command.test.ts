@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { SshServer } from "../../components/provider/command/testing/ssh-server.js";
+import { SshServer } from "../../command-plugin/testing/ssh-server.js";
 import { Project } from "../metal/project.js";
 
 const folder = mkdtempSync(path.join(tmpdir(), "palisade-command-"));

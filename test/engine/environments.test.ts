@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { initKeys } from "../../components/cli/keys.js";
+import { initKeys } from "../../cli/keys.js";
 import { website } from "../../stacks/website.js";
 import { report } from "../acceptance/report.js";
 import { EngineProject } from "./project.js";

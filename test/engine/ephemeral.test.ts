@@ -16,7 +16,7 @@ import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { StateDisk } from "../../components/index.js";
 import { ephemeralBackend, ephemeralFolder } from "../../components/internal/ephemeral.js";
-import { createLocalBackends } from "../../components/provider/backends-local.js";
+import { createLocalBackends } from "../../provider/local/index.js";
 import { ephemeralStack } from "../../components/testing/index.js";
 import { operation } from "../contract/subject.js";
 import { eventually, isAlive, repository } from "../e2e/environment.js";

@@ -11,7 +11,7 @@ import {
   type AgentClient,
   type HostConnection,
   type VirtualMachineSpec,
-} from "../../components/provider/backends.js";
+} from "../../provider/backends/index.js";
 import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import * as images from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import * as network from "../../hosts/api/gen/palisade/agent/v1/network_pb.js";

@@ -1,6 +1,6 @@
 /** The provider's backends on a World: same contract as the real ones, no machine, and faults where a test wants them. */
 import { createHash, randomBytes } from "node:crypto";
-import { hostPort as joined } from "../../components/shared/host-port.js";
+import { hostPort as joined } from "../../shared/host-port.js";
 import {
   ForeignHostError,
   removeHosted,
@@ -24,7 +24,7 @@ import {
   type StateDiskSpec,
   type VirtualMachineObserved,
   type VirtualMachineSpec,
-} from "../../components/provider/backends.js";
+} from "../../provider/backends/index.js";
 import { FakeAgent, hostAuthority, hostIdOf } from "./agent.js";
 import { FakeChannels, FakeImages, FakePatcher, FakeSealer } from "./image-services.js";
 import { make } from "./make.js";

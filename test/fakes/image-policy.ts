@@ -1,6 +1,6 @@
 /** What a host makes of an image policy: hosts/agent/internal/images/policies.go in short. Signatures are none in a World. */
 import { clone } from "@bufbuild/protobuf";
-import { publicKeyTrouble } from "../../components/provider/resources/signers.js";
+import { publicKeyTrouble } from "../../provider/resources/signers.js";
 import { ImagePolicySchema, type ImagePolicy } from "../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { labelPattern, type Violation } from "./group-spec.js";
 

@@ -21,8 +21,8 @@ import type {
   SealObserved,
   SealSpec,
   SigningKey,
-} from "../../components/provider/backends.js";
-import { PropertyError } from "../../components/provider/resource.js";
+} from "../../provider/backends/index.js";
+import { PropertyError } from "../../provider/backends/errors.js";
 import { demandAccess, publish, published } from "./registry.js";
 import type { World } from "./world.js";
 

@@ -1,5 +1,5 @@
 /** Makes or finishes the owner's thing: marker first, then the checkpoints, then done. */
-import type { Operation } from "../../components/provider/backends.js";
+import type { Operation } from "../../provider/backends/index.js";
 import type { Kind, Thing, World } from "./world.js";
 
 export async function make<T>(

@@ -1,7 +1,7 @@
 /** The provider on the fault-injecting backends, as a plugin: `node dist/test/fakes/plugin.js <world folder> <engine address>`. */
-import { resources } from "../../components/provider/resources/index.js";
-import { schemaText } from "../../components/provider/resources/schema.js";
-import { runPlugin } from "../../components/provider/server/index.js";
+import { resources } from "../../provider/resources/index.js";
+import { schemaText } from "../../provider/schema/schema.js";
+import { runPlugin } from "../../provider/protocol/index.js";
 import { createFakeBackends } from "./backends.js";
 import { World } from "./world.js";
 

@@ -1,5 +1,5 @@
 /** The registries of a World, and what lies in them. */
-import type { Operation, RegistryAccess, RegistryObserved, RegistrySpec } from "../../components/provider/backends.js";
+import type { Operation, RegistryAccess, RegistryObserved, RegistrySpec } from "../../provider/backends/index.js";
 import { make } from "./make.js";
 import type { Kind, Thing, World } from "./world.js";
 

@@ -5,9 +5,9 @@
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import type { Backends } from "../../components/provider/backends.js";
-import type { Properties, PropertyDiff, Resource, Value } from "../../components/provider/resource.js";
-import { runPlugin } from "../../components/provider/server/index.js";
+import type { Backends } from "../../provider/backends/index.js";
+import type { Properties, PropertyDiff, Resource, Value } from "../../provider/protocol/resource.js";
+import { runPlugin } from "../../provider/protocol/index.js";
 
 /** Leaves that differ, by path. */
 function differences(path: string, before: Value | undefined, after: Value | undefined): PropertyDiff[] {

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import type { Owner } from "../../components/provider/backends.js";
+import type { Owner } from "../../provider/backends/index.js";
 
 export type Kind =
   | "state-disks"

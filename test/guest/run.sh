@@ -42,7 +42,7 @@ console=${PALISADE_GUEST_LOG:-$work/console}
 ends_with_this=(setpriv --pdeathsig KILL)
 # Input and output are ports of their own: a port whose input has ended discards output. A file takes the output, for which QEMU never
 # has to wait, so that nothing is lost when the guest powers off. One thread: see machineArguments in
-# components/provider/hypervisor/qemu/accelerator.ts.
+# provider/local/hypervisor/qemu/accelerator.ts.
 "${ends_with_this[@]}" qemu-system-x86_64 -no-user-config -nodefaults -no-reboot -display none \
   -machine q35,vmport=off -accel tcg,thread=single,tb-size=512 -cpu max -smp 2 -m 2G \
   -kernel "$boot/vmlinuz" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off" \

@@ -4,7 +4,7 @@ import { copyFileSync, mkdirSync, openSync, readFileSync, writeFileSync } from "
 import { createServer } from "node:net";
 import path from "node:path";
 import { utils } from "ssh2";
-import { machineArguments } from "../../components/provider/hypervisor/qemu/accelerator.js";
+import { machineArguments } from "../../provider/local/hypervisor/qemu/accelerator.js";
 
 export const repository = path.resolve(__dirname, "../..");
 

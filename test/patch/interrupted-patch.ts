@@ -3,11 +3,11 @@
  * outcome as JSON.
  */
 import path from "node:path";
-import type { Operation, PatchSpec } from "../../components/provider/backends.js";
-import { testOwner } from "../../components/provider/ownership/testing.js";
-import { defaultCacheDirectory } from "../../components/provider/directories.js";
-import { LocalPatcher } from "../../components/provider/patching/local-patcher.js";
-import { LocalRegistries } from "../../components/provider/registry/local-registries.js";
+import type { Operation, PatchSpec } from "../../provider/backends/index.js";
+import { testOwner } from "../../provider/system/testing.js";
+import { defaultCacheDirectory } from "../../shared/directories.js";
+import { LocalPatcher } from "../../provider/local/patching/local-patcher.js";
+import { LocalRegistries } from "../../provider/local/registry/local-registries.js";
 
 export interface Request {
   stateDirectory: string;

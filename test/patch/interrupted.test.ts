@@ -3,11 +3,11 @@ import { spawn } from "node:child_process";
 import { mkdir, readdir } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import type { PatchObserved } from "../../components/provider/backends.js";
-import { idFor, MarkerStore } from "../../components/provider/ownership/marker.js";
-import { isAlive } from "../../components/provider/ownership/process.js";
-import { testOwner } from "../../components/provider/ownership/testing.js";
-import { attestationTag } from "../../components/provider/sealing/cosign.js";
+import type { PatchObserved } from "../../provider/backends/index.js";
+import { idFor, MarkerStore } from "../../provider/system/marker.js";
+import { isAlive } from "../../provider/system/process.js";
+import { testOwner } from "../../provider/system/testing.js";
+import { attestationTag } from "../../provider/local/sealing/cosign.js";
 import { PatchBench } from "./bench.js";
 import type { Request } from "./interrupted-patch.js";
 

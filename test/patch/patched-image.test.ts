@@ -2,10 +2,10 @@
 import { readdir } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { attested, attestationTag } from "../../components/provider/sealing/cosign.js";
-import { readCertificate } from "../../components/provider/sealing/signer.js";
-import { RegistryProxy } from "../../components/provider/sealing/testing/proxy.js";
-import { openVexType, type VexDocument } from "../../components/provider/patching/vex.js";
+import { attested, attestationTag } from "../../provider/local/sealing/cosign.js";
+import { readCertificate } from "../../provider/local/sealing/signer.js";
+import { RegistryProxy } from "../../provider/local/sealing/testing/proxy.js";
+import { openVexType, type VexDocument } from "../../provider/local/patching/vex.js";
 import { report, type Observation } from "../acceptance/report.js";
 import { PatchBench } from "./bench.js";
 

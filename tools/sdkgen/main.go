@@ -1,8 +1,8 @@
-// Command sdkgen writes the TypeScript SDK of Palisade's provider (components/sdk) from its Pulumi schema with Pulumi's
+// Command sdkgen writes the TypeScript SDK of Palisade's provider (sdk) from its Pulumi schema with Pulumi's
 // official Node.js generator. The generated files lie inside this repository's own package, so the generator's
 // package.json, tsconfig.json and README are left out and the two places that look for a package.json are adapted.
 //
-//	go run . -schema ../../components/provider/schema.json -output ../../components/sdk [-check]
+//	go run . -schema ../../provider/schema.json -output ../../sdk [-check]
 package main
 
 import (
@@ -18,8 +18,8 @@ import (
 )
 
 func main() {
-	schemaFile := flag.String("schema", "components/provider/schema.json", "Pulumi schema")
-	output := flag.String("output", "components/sdk", "folder to write; its other files are removed")
+	schemaFile := flag.String("schema", "provider/schema.json", "Pulumi schema")
+	output := flag.String("output", "sdk", "folder to write; its other files are removed")
 	check := flag.Bool("check", false, "write nothing; fail when the folder differs from what would be written")
 	flag.Parse()
 	if err := run(*schemaFile, *output, *check); err != nil {

@@ -8,9 +8,9 @@ import { RestartPolicy, type GroupSpec, type Port } from "../../../hosts/api/gen
 import { answer, connection } from "../../../components/internal/testing/answers.js";
 import { plain } from "../../../components/internal/testing/plain.js";
 import { record, settled } from "../../../components/internal/testing/recorder.js";
-import type { AgentClient } from "../../../components/provider/backends.js";
-import { toGroupSpec, toProperties } from "../../../components/provider/resources/group-spec.js";
-import type { Properties } from "../../../components/provider/resource.js";
+import type { AgentClient } from "../../../provider/backends/index.js";
+import { toGroupSpec, toProperties } from "../../../provider/resources/group-spec.js";
+import type { Properties } from "../../../provider/protocol/resource.js";
 import type { GroupArgs } from "../../../components/group/model.js";
 import { portText, type GroupBackend, type TakenGroup } from "./backend.js";
 

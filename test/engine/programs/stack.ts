@@ -6,7 +6,7 @@
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { NetworkPolicy } from "../../../components/network/network-policy.js";
-import * as palisade from "../../../components/sdk/index.js";
+import * as palisade from "../../../sdk/index.js";
 
 const config = new pulumi.Config();
 const keys = config.require("keys");

@@ -12,7 +12,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// What registries hold, read in one way: the TypeScript twin is components/provider/registry/documents.ts, and the tests of both
+// What registries hold, read in one way: the TypeScript twin is provider/local/registry/documents.ts, and the tests of both
 // read hosts/api/testdata/image-documents.json.
 
 const (

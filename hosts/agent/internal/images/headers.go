@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Headers of registries' answers, read as their specifications say; components/provider/registry/headers.ts does the same.
+// Headers of registries' answers, read as their specifications say; provider/local/registry/headers.ts does the same.
 
 // What the grammar of RFC 9110 calls a token, not one that grants access.
 const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+" //nolint:gosec // G101: a regular expression

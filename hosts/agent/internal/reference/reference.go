@@ -1,6 +1,6 @@
 // Package reference reads references to images: server/repository[:tag]@digest, in the grammar of
 // https://github.com/distribution/reference. The server is always written, and the digest decides: a tag beside it is only read.
-// The TypeScript twin is components/shared/image-reference.ts; the tests of both read hosts/api/testdata/image-references.json.
+// The TypeScript twin is shared/image-reference.ts; the tests of both read hosts/api/testdata/image-references.json.
 package reference
 
 import (

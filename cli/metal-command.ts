@@ -1,0 +1,168 @@
+/** `palisade metal`: the steps of an installation on bare metal that need the operator's keys. `BareMetalHost` runs them. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { text } from "node:stream/consumers";
+import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
+import { timestampNow } from "@bufbuild/protobuf/wkt";
+import {
+  EnrollmentRequestSchema,
+  EnrollmentResponseSchema,
+} from "../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
+import { defaultKeysDirectory, hostKeyFiles } from "../shared/directories.js";
+import path from "node:path";
+import type { Operation } from "../provider/backends/index.js";
+import { readAuthority } from "../provider/local/certificates/authority.js";
+import { signHostCertificate } from "../provider/local/certificates/host-certificate.js";
+import { remoteShell } from "../command-plugin/remote-command.js";
+import type { Connection as SshConnection } from "../command-plugin/ssh.js";
+import { authenticatedVariables } from "../provider/local/firmware/authenticated-variables.js";
+import { factsOf } from "../provider/local/hypervisor/observation.js";
+import { withAgent } from "./agent.js";
+import { type OutputOptions, writeDocument } from "./output.js";
+import type { Connection } from "./stack-state.js";
+
+/** Options of every step. */
+export interface MetalOptions {
+  /** Default: that of the operator's home. */
+  keys?: string;
+}
+
+/** Lines of name, GUID, where the content begins, and base64. JSON: `{ variables }` with the same. */
+export async function firmwareKeys({ keys, output }: MetalOptions & OutputOptions): Promise<number> {
+  const variables = await authenticatedVariables(keys ?? defaultKeysDirectory());
+  const shown = variables.map(({ data, ...variable }) => ({ ...variable, data: data.toString("base64") }));
+  if (output === "json") writeDocument({ variables: shown });
+  else
+    for (const { name, guid, contentOffset, data } of shown)
+      process.stdout.write(`${name} ${guid} ${contentOffset} ${data}\n`);
+  return 0;
+}
+
+/** An EnrollmentRequest on standard input; prints the EnrollmentResponse. */
+export async function sign({ keys = defaultKeysDirectory() }: MetalOptions): Promise<number> {
+  const request = await fromInput("EnrollmentRequest", (input) =>
+    fromJsonString(EnrollmentRequestSchema, input, { ignoreUnknownFields: true }),
+  );
+  for (const field of ["hostId", "certificateRequest"] as const) {
+    if (request[field] === "") throw new Error(`standard input: ${field}: is missing from the EnrollmentRequest`);
+  }
+  const files = hostKeyFiles.certificateAuthority;
+  const authority = await readAuthority({
+    certificateFile: path.join(keys, files.certificateFile),
+    keyFile: path.join(keys, files.keyFile),
+  });
+  const response = create(EnrollmentResponseSchema, {
+    certificateChain: await signHostCertificate(authority, request.hostId, request.certificateRequest),
+    certificateAuthority: authority.certificate,
+    signerTime: timestampNow(),
+  });
+  process.stdout.write(toJsonString(EnrollmentResponseSchema, response));
+  return 0;
+}
+
+/** A StartRequest on standard input; prints the integrity facts of the host that then runs. */
+export async function start(): Promise<number> {
+  const request = await fromInput("StartRequest", readStartRequest);
+  process.stdout.write(JSON.stringify(await startHost(request)));
+  return 0;
+}
+
+async function fromInput<T>(name: string, read: (input: string) => T): Promise<T> {
+  const input = await text(process.stdin);
+  try {
+    return read(input);
+  } catch (error) {
+    throw new Error(`standard input: expected the JSON of a ${name}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function readStartRequest(input: string): StartRequest {
+  const request = JSON.parse(input) as Partial<StartRequest> | null;
+  const isRecord = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value);
+  const requireText = (path: string, value: unknown) => {
+    if (typeof value !== "string" || value === "") throw new Error(`${path}: a text is expected`);
+  };
+  if (!isRecord(request)) throw new Error("an object is expected");
+  const { ssh, connection, seconds } = request!;
+  if (!isRecord(ssh)) throw new Error("ssh: an object is expected");
+  requireText("ssh.host", ssh!.host);
+  if (!isRecord(connection)) throw new Error("connection: an object is expected");
+  for (const field of [
+    "hostId",
+    "endpoint",
+    "certificateAuthority",
+    "clientCertificateFile",
+    "clientKeyFile",
+  ] as const) {
+    requireText(`connection.${field}`, connection![field]);
+  }
+  // The id becomes a word of a script.
+  if (!/^[A-Za-z0-9-]+$/.test(connection!.hostId))
+    throw new Error("connection.hostId: letters, digits and '-' are expected");
+  if (typeof seconds !== "number" || !(seconds > 0)) throw new Error("seconds: a number above 0 is expected");
+  return request as StartRequest;
+}
+
+export interface StartRequest {
+  /** The rescue system. */
+  ssh: SshConnection;
+  /** The host's agent. */
+  connection: Connection;
+  /** Seconds until the host has to answer. */
+  seconds: number;
+}
+
+const pollMilliseconds = 3_000;
+/** The machine goes down a moment later, so that the answer still comes. */
+const reboot = (hostId: string) => `
+[ "$(cat /root/palisade-install/installed 2>/dev/null)" = ${hostId} ] || { echo "this system did not install ${hostId}" >&2; exit 1; }
+sync
+(sleep 1; systemctl reboot || reboot -f || echo b >/proc/sysrq-trigger) >/dev/null 2>&1 </dev/null &`;
+
+/**
+ * Starts the installed host: reboots the rescue system unless the host is there already, and waits until its agent answers with the
+ * identity that was enrolled. Repeated after whatever interruption, it does what is left.
+ */
+async function startHost({ ssh, connection, seconds }: StartRequest) {
+  const deadline = Date.now() + seconds * 1000;
+  const quiet = operation(deadline);
+  let isRebooting = false;
+  for (let last = "nothing answered"; ;) {
+    try {
+      return await withAgent(connection, async ({ host }) => {
+        const [{ kernelVersion }, integrity] = await Promise.all([host.getHost({}), host.getIntegrity({})]);
+        return factsOf(integrity, kernelVersion);
+      });
+    } catch (error) {
+      if ((error as Error).name === "ForeignHostError") throw error;
+      last = (error as Error).message;
+    }
+    if (Date.now() > deadline) {
+      throw new Error(
+        `host ${connection.hostId} did not answer at ${connection.endpoint} within ${seconds} s: ${last}. Look at the machine's ` +
+          "console; if it is back in the rescue system, run `pulumi up` again",
+      );
+    }
+    if (!isRebooting) {
+      process.stderr.write(`rebooting ${ssh.host} into the host\n`);
+      try {
+        await remoteShell(quiet, reboot(connection.hostId), { ...ssh, dialErrorLimit: 0 });
+        isRebooting = true;
+      } catch (error) {
+        // Nobody listens: it may be on its way already.
+        if (!/no SSH connection/.test((error as Error).message)) throw error;
+      }
+    }
+    await sleep(pollMilliseconds);
+  }
+}
+
+function operation(deadline: number): Operation {
+  return {
+    owner: { backend: "", project: "", stack: "", urn: "" },
+    signal: new AbortController().signal,
+    deadline,
+    log: () => undefined,
+    status: () => undefined,
+    checkpoint: async () => undefined,
+  };
+}

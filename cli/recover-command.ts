@@ -1,0 +1,96 @@
+/** `palisade recover`: what a killed Pulumi leaves in a file backend and then refuses to work on. */
+import { execFile, spawn } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import * as v from "valibot";
+import { decode, object } from "../shared/decode.js";
+import { packageRoot } from "../shared/directories.js";
+import { stackOfEnvironment } from "./arguments.js";
+import { type OutputOptions, writeDocument } from "./output.js";
+
+/** JSON: backend, project and stack, and what was done, in words; nothing when there was nothing to do. */
+export async function recover(options: OutputOptions & { stack?: string }): Promise<number> {
+  const stack = options.stack ?? stackOfEnvironment();
+  const project = projectName();
+  const backend = await backendFolder();
+  const messages: string[] = [];
+  let exitCode = 0;
+  // What a living Pulumi is at work on is not touched.
+  for (const tool of ["stack-lock", "stack-checkpoint"]) {
+    const ended = await runTool(tool, [backend, project, stack], options.output);
+    messages.push(...ended.messages);
+    exitCode = ended.exitCode;
+    if (exitCode !== 0) break;
+  }
+  if (options.output === "json") writeDocument({ backend, project, stack, messages });
+  return exitCode;
+}
+
+/** The folder of the backend on which plain `pulumi` works here. */
+async function backendFolder(): Promise<string> {
+  const url = process.env["PULUMI_BACKEND_URL"] || (await loggedInto());
+  if (!url.startsWith("file://")) {
+    throw new Error(
+      `the backend ${url} is no folder of this machine; \`pulumi cancel\` removes a lock of other backends, and their state is kept by them`,
+    );
+  }
+  // As Pulumi reads it: `file://~` is the home, whatever follows is a path.
+  const place = url.slice("file://".length);
+  if (place === "" || place === "~" || place.startsWith("~/")) {
+    return path.join(process.env["HOME"] ?? "/", place.slice(1));
+  }
+  return place.startsWith("/") ? fileURLToPath(url) : path.resolve(place);
+}
+
+async function loggedInto(): Promise<string> {
+  const { stdout } = await promisify(execFile)("pulumi", ["whoami", "--json", "--non-interactive"]).catch(
+    (error: Error & { stderr?: string; code?: unknown }) => {
+      if (error.code === "ENOENT")
+        throw new Error("PULUMI_BACKEND_URL is not set, and pulumi is not on PATH to name its backend");
+      throw new Error(`PULUMI_BACKEND_URL is not set, and pulumi names no backend: ${error.stderr ?? error.message}`);
+    },
+  );
+  return decode(object({ url: v.string() }), stdout, "pulumi whoami").url;
+}
+
+/** Of the nearest Pulumi.yaml. */
+function projectName(): string {
+  for (let folder = process.cwd(); ; folder = path.dirname(folder)) {
+    const file = path.join(folder, "Pulumi.yaml");
+    if (existsSync(file)) {
+      const name = /^name: *["']?([^\s"'#]+)/m.exec(readFileSync(file, "utf8"))?.[1];
+      if (name === undefined) throw new Error(`${file} names no project`);
+      return name;
+    }
+    if (folder === path.dirname(folder)) {
+      throw new Error(`there is no Pulumi.yaml in ${process.cwd()} or above; run this in the project's folder`);
+    }
+  }
+}
+
+/** Runs one of the tools. What it says is shown as it comes, and returned. */
+function runTool(
+  tool: string,
+  args: string[],
+  output: OutputOptions["output"],
+): Promise<{ exitCode: number; messages: string[] }> {
+  return new Promise((resolve, reject) => {
+    const script = path.join(packageRoot(), "tools", `${tool}.mjs`);
+    const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+    let words = "";
+    for (const stream of ["stdout", "stderr"] as const) {
+      child[stream].setEncoding("utf8").on("data", (chunk: string) => {
+        words += chunk;
+        // Standard output is for the JSON alone.
+        process[output === "json" ? "stderr" : stream].write(chunk);
+      });
+    }
+    child.once("error", reject);
+    child.once("close", (code) => {
+      const lines = words.split("\n").filter((line) => line !== "");
+      resolve({ exitCode: code ?? 1, messages: lines.map((line) => line.replace(/^palisade: /, "")) });
+    });
+  });
+}

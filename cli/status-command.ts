@@ -1,0 +1,196 @@
+/** `palisade status`: what the stack's hosts report of themselves, now. */
+import {
+  ContainerPhase,
+  type GetHostResponse,
+  type GetIntegrityResponse,
+  type Group,
+  GroupPhase,
+  Protocol,
+} from "../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { withAgent } from "./agent.js";
+import { type OutputOptions, writeDocument } from "./output.js";
+import { type Connection, findHosts, type HostKind, type HostRecord, readStack } from "./stack-state.js";
+import { printable, table } from "./table.js";
+
+/** Options of `palisade status`. */
+export interface StatusOptions extends OutputOptions {
+  host?: string;
+  stack?: string;
+}
+
+/** A host in the JSON of `palisade status`. What only a host that answers can report is absent when `error` is there. */
+interface HostStatus {
+  name: string;
+  kind: HostKind;
+  hostId?: string;
+  endpoint?: string;
+  accelerator?: string;
+  /** Why the host could not be asked. */
+  error?: string;
+  ready: boolean;
+  readyMessage?: string;
+  agentVersion?: string;
+  kernelVersion?: string;
+  containerdVersion?: string;
+  runtimeVersion?: string;
+  /** RFC 3339. */
+  certificateNotAfter?: string;
+  integrity?: {
+    secureBoot: boolean;
+    lockdown: string;
+    root?: { rootHash: string; mountPoint: string; signatureVerified: boolean; signaturesRequired: boolean };
+    ipe?: { activePolicy: string; enforcing: boolean };
+    mode: string;
+    sealedLayers: { open: number; verified: number };
+    selinux?: { enabled: boolean; enforcing: boolean; policy: string };
+  };
+  groups?: GroupStatus[];
+}
+
+interface GroupStatus {
+  name: string;
+  /** Pending, Running, Succeeded, Failed, Stopped or Deleting. */
+  state: string;
+  /** What runs is not yet what was declared last. */
+  isChanging: boolean;
+  containers: number;
+  runningContainers: number;
+  restarts: number;
+  endpoints: { address: string; protocol: string; port: number }[];
+}
+
+export async function status({ host: name, stack, output }: StatusOptions): Promise<number> {
+  const { hosts } = await readStack(stack);
+  const asked = name === undefined ? hosts : findHosts(hosts, name, "--host");
+  // Side by side: one that does not answer keeps nobody waiting.
+  const reports = await Promise.all(asked.map(ask));
+  if (output === "json") writeDocument({ hosts: reports });
+  else if (reports.length === 0) process.stdout.write("The stack has no hosts.\n");
+  else for (const report of reports) process.stdout.write(formatHost(report));
+  return reports.every(({ ready }) => ready) ? 0 : 1;
+}
+
+async function ask(host: HostRecord): Promise<HostStatus> {
+  const { name, kind, connection, accelerator } = host;
+  const known: HostStatus = { name, kind, ready: false, ...(accelerator === undefined ? {} : { accelerator }) };
+  if (!connection) return { ...known, error: "has not answered yet" };
+  const { hostId, endpoint } = connection;
+  try {
+    return await withAgent(connection, async (agent) => {
+      const facts = await agent.host.getHost({});
+      const integrity = await agent.host.getIntegrity({});
+      const { groups } = await agent.groups.listGroups({});
+      return { ...known, hostId, endpoint, ...reported(facts, integrity, groups, connection) };
+    });
+  } catch (error) {
+    return { ...known, hostId, endpoint, error: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+function reported(
+  facts: GetHostResponse,
+  integrity: GetIntegrityResponse,
+  groups: Group[],
+  connection: Connection,
+): Partial<HostStatus> & { ready: boolean } {
+  const { secureBoot, lockdown, root, ipe, mode, layers, selinux } = integrity;
+  return {
+    hostId: facts.hostId,
+    ready: facts.ready,
+    ...(facts.ready ? {} : { readyMessage: facts.readyMessage }),
+    agentVersion: facts.agentVersion,
+    kernelVersion: facts.kernelVersion,
+    containerdVersion: facts.containerdVersion,
+    runtimeVersion: facts.runtimeVersion,
+    ...(facts.certificateNotAfter && { certificateNotAfter: isoOf(facts.certificateNotAfter) }),
+    integrity: {
+      secureBoot,
+      lockdown,
+      ...(root && {
+        root: {
+          rootHash: root.rootHash,
+          mountPoint: root.mountPoint,
+          signatureVerified: root.signatureVerified,
+          signaturesRequired: root.signaturesRequired,
+        },
+      }),
+      ...(ipe && { ipe: { activePolicy: ipe.activePolicy, enforcing: ipe.enforcing } }),
+      mode,
+      sealedLayers: {
+        open: layers.length,
+        verified: layers.filter(({ signatureVerified }) => signatureVerified).length,
+      },
+      ...(selinux && {
+        selinux: { enabled: selinux.enabled, enforcing: selinux.enforcing, policy: selinux.policy },
+      }),
+    },
+    groups: groups.map((group) => groupStatus(group, connection)),
+  };
+}
+
+function groupStatus({ spec, status, generation }: Group, { publishedPorts }: Connection): GroupStatus {
+  const containers = status?.containers ?? [];
+  return {
+    name: spec?.name ?? "",
+    state: phaseName(status?.phase ?? GroupPhase.UNSPECIFIED),
+    isChanging: (status?.observedGeneration ?? 0n) !== generation,
+    containers: spec?.containers.length ?? 0,
+    runningContainers: containers.filter(({ phase }) => phase === ContainerPhase.RUNNING).length,
+    restarts: containers.reduce((sum, { restartCount }) => sum + restartCount, 0),
+    endpoints: publishedPorts
+      .filter((published) =>
+        spec?.ports.some(({ port, protocol }) => port === published.port && Protocol[protocol] === published.protocol),
+      )
+      .map(({ address, protocol, port }) => ({ address, protocol, port })),
+  };
+}
+
+function formatHost(report: HostStatus): string {
+  const { name, kind, hostId, endpoint, error, integrity } = report;
+  if (!integrity) return `host ${name}: ${printable(error ?? "")}\n`;
+  const on = (value: boolean | undefined) => (value ? "yes" : "no");
+  const { root, ipe, selinux, sealedLayers } = integrity;
+  const rows: [string, string][] = [
+    ["ready", report.ready ? "yes" : `no: ${report.readyMessage ?? ""}`],
+    ...(kind === "nested" ? [] : [["kind", kind] as [string, string]]),
+    ["agent", `${endpoint ?? ""}, version ${report.agentVersion}`],
+    // Only a virtual machine has one.
+    ...(kind === "nested" ? [["accelerator", report.accelerator ?? ""] as [string, string]] : []),
+    ["kernel", report.kernelVersion ?? ""],
+    ["containerd", `${report.containerdVersion}, runtime ${report.runtimeVersion}`],
+    ["certificate until", report.certificateNotAfter ?? ""],
+    ["Secure Boot", on(integrity.secureBoot)],
+    ["lockdown", integrity.lockdown],
+    ["root hash", root ? `${root.rootHash} on ${root.mountPoint}` : "no verity device"],
+    ["signature checked", `${on(root?.signatureVerified)}; unsigned ones refused: ${on(root?.signaturesRequired)}`],
+    ["IPE", ipe?.activePolicy ? `${ipe.activePolicy}, ${ipe.enforcing ? "enforcing" : "audit"}` : "no policy"],
+    ["mode", integrity.mode || "not named"],
+    ["sealed layers", `${sealedLayers.open} open, ${sealedLayers.verified} with a checked signature`],
+    ["SELinux", selinux?.enabled ? `${selinux.enforcing ? "enforcing" : "permissive"}, ${selinux.policy}` : "disabled"],
+  ];
+  const lines = rows.map(([title, value]) => `  ${title.padEnd(18)}${printable(value)}\n`);
+  return `host ${name} (${hostId})\n${lines.join("")}${formatGroups(report.groups ?? [])}`;
+}
+
+function formatGroups(groups: GroupStatus[]): string {
+  if (groups.length === 0) return "  no groups\n";
+  const rows = groups.map(({ name, state, isChanging, containers, runningContainers, restarts, endpoints }) =>
+    [
+      name,
+      state + (isChanging ? " (changing)" : ""),
+      `${runningContainers}/${containers}`,
+      String(restarts),
+      endpoints.map(({ address, protocol }) => `${address}/${protocol}`).join(", ") || "-",
+    ].map(printable),
+  );
+  return table(["GROUP", "STATE", "RUNNING", "RESTARTS", "ENDPOINTS"], rows, "  ");
+}
+
+function phaseName(phase: GroupPhase): string {
+  const name = GroupPhase[phase] ?? "UNSPECIFIED";
+  return name.charAt(0) + name.slice(1).toLowerCase();
+}
+
+function isoOf({ seconds }: { seconds: bigint }): string {
+  return new Date(Number(seconds) * 1000).toISOString();
+}

@@ -1,0 +1,71 @@
+/** The published schema, and what all resources of this plugin share. */
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import type { CheckFailure } from "../provider/backends/errors.js";
+import type { Derived, Properties, Resource } from "../provider/protocol/resource.js";
+import { inputDifferences } from "../provider/schema/difference.js";
+import { validate, type PackageSchema } from "../provider/schema/schema.js";
+import { packageRoot } from "../shared/directories.js";
+import { inputTroubles } from "./environment.js";
+import { globTrouble } from "./globs.js";
+
+/** As it is served. */
+export const schemaText = readFileSync(path.join(packageRoot(), "command-plugin/schema.json"), "utf8");
+export const commandSchema = JSON.parse(schemaText) as PackageSchema;
+
+const day = 24 * 60 * 60;
+
+/** Published commands have no time-out of their own; the longest that a timer can hold stands for that. */
+export const defaultTimeouts = { create: 24 * day, update: 24 * day, delete: 24 * day };
+
+/** Ids mean nothing: there is nothing to look up. */
+export const newId = (): string => randomBytes(8).toString("hex");
+
+/**
+ * What a command says is made from everything that it is given. Nothing of a connection gets there: it is who logs in, and secret
+ * always.
+ */
+export const commandOutputs: Derived = {
+  outputs: ["stdout", "stderr", "assets", "archive"],
+  exceptInputs: ["connection"],
+};
+
+/** What of a command's inputs cannot work, beside what the schema says. */
+export function commandTroubles(inputs: Properties): CheckFailure[] {
+  const failures = inputTroubles(inputs);
+  for (const name of ["assetPaths", "archivePaths"]) {
+    const globs = inputs[name];
+    if (!Array.isArray(globs)) continue;
+    globs.forEach((glob, index) => {
+      const reason = typeof glob === "string" ? globTrouble(glob) : undefined;
+      if (reason) failures.push({ property: `${name}[${index}]`, reason });
+    });
+  }
+  return failures;
+}
+
+/** What the resources have in common: validation by the schema, replacement by triggers, and nothing to observe. */
+export function common(
+  type: string,
+): Pick<Resource<undefined>, "type" | "defaultTimeouts" | "check" | "diff" | "read"> {
+  return {
+    type,
+    defaultTimeouts,
+    async check(_context, { inputs }) {
+      const checked = validate(type, inputs, commandSchema);
+      // Before it runs: after a command has run, its program would have to undo it.
+      if (checked.failures.length === 0) checked.failures.push(...commandTroubles(checked.inputs));
+      return checked;
+    },
+    diff: ({ oldInputs, inputs }) => inputDifferences(oldInputs, inputs, [/^triggers/]),
+    async read(_context, { id, inputs, outputs }) {
+      if (!inputs || !outputs)
+        throw new Error(`${type}: a command that ran cannot be imported; declare it, and it runs`);
+      return { id, inputs, outputs };
+    },
+  };
+}
+
+/** A text without the line end that commands leave behind. */
+export const withoutLineEnd = (text: string): string => text.replace(/\n$/, "");

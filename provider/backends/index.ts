@@ -1,0 +1,45 @@
+/**
+ * What the provider's resources need from the machine they run on. Resources know the engine and these interfaces and
+ * nothing else: the real implementations (QEMU, docker-registry, mkosi, the host's agent) and the fault-injecting ones of the
+ * engine tests are interchangeable.
+ *
+ * Contract shared by every method that makes something:
+ * - It is idempotent by `operation.owner`: when an ownership marker of the same owner exists, what was half made by an
+ *   earlier, killed call is adopted and finished. Never is a second thing made for one owner.
+ * - The marker is written before anything is started or allocated.
+ * - What outlives the call (QEMU, swtpm, a registry) runs in its own session, never as a child that dies with the plugin.
+ * - `operation.signal` ends it early with an AbortError; what was made so far stays, marked, for the next call.
+ * - `read*` returns what is observed. `undefined` means proven absence; anything unknowable is thrown.
+ */
+import type { Agents } from "./agents.js";
+import type { Channels } from "./channels.js";
+import type { HostImageStore } from "./host-images.js";
+import type { Hypervisor } from "./hypervisor.js";
+import type { ImageBuilder } from "./image-builder.js";
+import type { ImagePatcher } from "./patcher.js";
+import type { RegistryService } from "./registries.js";
+import type { ImageSealer } from "./sealer.js";
+
+export * from "./agents.js";
+export * from "./channels.js";
+export * from "./errors.js";
+export * from "./host-images.js";
+export * from "./hypervisor.js";
+export * from "./image-builder.js";
+export * from "./operation.js";
+export * from "./patcher.js";
+export * from "./registries.js";
+export * from "./sealer.js";
+export * from "./signing.js";
+
+/** Everything the provider's resources stand on. */
+export interface Backends {
+  hypervisor(uri: string): Hypervisor;
+  registries: RegistryService;
+  images: ImageBuilder;
+  sealer: ImageSealer;
+  patcher: ImagePatcher;
+  channels: Channels;
+  hostImages: HostImageStore;
+  agents: Agents;
+}

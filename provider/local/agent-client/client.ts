@@ -1,0 +1,202 @@
+/** The agent of one host, as the provider's resources see it. */
+import { createClient, Code, ConnectError, type CallOptions, type Client } from "@connectrpc/connect";
+import {
+  GroupService,
+  HostService,
+  type GetHostResponse,
+  type GetIntegrityResponse,
+  type Group,
+  type GroupSpec,
+} from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import {
+  ImagePolicyService,
+  type ApplyImagePolicyResponse,
+  type ImagePolicy,
+} from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import {
+  NetworkService,
+  type ApplyPolicyResponse,
+  type GetNetworkResponse,
+} from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
+import type { AgentClient, HostConnection } from "../../backends/index.js";
+import { isCertificateTrouble, translate } from "./errors.js";
+import { openTransport } from "./transport.js";
+
+/** Cares for the certificate of a host of this machine. */
+export interface CertificateCare {
+  /** Called once per client, with what the host says of itself. */
+  renew(client: HostAgentClient, host: GetHostResponse): Promise<void>;
+  /** Called when certificates stand between us and the host; true: it got a new one, try again. */
+  reenroll(): Promise<boolean>;
+}
+
+export class HostAgentClient implements AgentClient {
+  private readonly hosts: Client<typeof HostService>;
+  private readonly groups: Client<typeof GroupService>;
+  private readonly imagePolicies: Client<typeof ImagePolicyService>;
+  private readonly networks: Client<typeof NetworkService>;
+  private readonly closeTransport: () => void;
+  private prepared: Promise<void> | undefined;
+
+  constructor(
+    private readonly connection: HostConnection,
+    private readonly care?: CertificateCare,
+  ) {
+    const { transport, close } = openTransport(connection);
+    this.closeTransport = close;
+    this.hosts = createClient(HostService, transport);
+    this.groups = createClient(GroupService, transport);
+    this.imagePolicies = createClient(ImagePolicyService, transport);
+    this.networks = createClient(NetworkService, transport);
+  }
+
+  /** @param timeoutMs how long to wait for the answer, default 15 s. */
+  getHost(timeoutMs?: number): Promise<GetHostResponse> {
+    return this.call(() => this.hosts.getHost({}, { timeoutMs }));
+  }
+
+  getIntegrity(): Promise<GetIntegrityResponse> {
+    return this.call(() => this.hosts.getIntegrity({}));
+  }
+
+  /** PKCS#10, PEM. */
+  async createCertificateRequest(): Promise<string> {
+    return (await this.call(() => this.hosts.createCertificateRequest({}))).certificateRequest;
+  }
+
+  async installCertificate(certificateChain: string): Promise<void> {
+    await this.call(() => this.hosts.installCertificate({ certificateChain }));
+  }
+
+  /** Asks the host to shut down in an orderly way; returns when it has agreed. */
+  async powerOff(): Promise<void> {
+    await this.call(() => this.hosts.powerOff({}));
+  }
+
+  async applyGroup(spec: GroupSpec, dryRun = false, expectedGeneration = 0n): Promise<Group> {
+    const request = { spec, dryRun, expectedGeneration };
+    const { group } = await this.call(() => this.groups.applyGroup(request, { timeoutMs: 60_000 }));
+    return group ?? this.incomplete("group");
+  }
+
+  async getGroup(name: string): Promise<Group | undefined> {
+    const answer = await this.unlessNotFound(() => this.groups.getGroup({ name }));
+    return answer && (answer.group ?? this.incomplete("group"));
+  }
+
+  async deleteGroup(name: string): Promise<void> {
+    await this.call(() => this.groups.deleteGroup({ name }, { timeoutMs: 120_000 }));
+  }
+
+  async *watchGroup(name: string, signal: AbortSignal): AsyncIterable<Group> {
+    // A stream lives as long as its watcher: no time-out but the signal. 0 switches the transport's default off.
+    const options: CallOptions = { signal, timeoutMs: 0 };
+    try {
+      for await (const { group } of this.groups.watchGroup({ name }, options)) {
+        if (group) yield group;
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      throw translate(error, this.name());
+    }
+  }
+
+  async getLogs(group: string, container: string, tailLines: number): Promise<string> {
+    return this.call(async () => {
+      const chunks: Uint8Array[] = [];
+      for await (const { data } of this.groups.getLogs({ group, container, tailLines })) chunks.push(data);
+      return Buffer.concat(chunks).toString();
+    });
+  }
+
+  async suspendReconcile(seconds: number): Promise<void> {
+    await this.call(() => this.groups.suspendReconcile({ duration: { seconds: BigInt(seconds) } }));
+  }
+
+  async applyImagePolicy(policy: ImagePolicy, dryRun = false): Promise<ApplyImagePolicyResponse> {
+    const answer = await this.call(() => this.imagePolicies.applyImagePolicy({ policy, dryRun }));
+    return answer.policy ? answer : this.incomplete("image policy");
+  }
+
+  async getImagePolicy(name: string): Promise<ImagePolicy | undefined> {
+    const answer = await this.unlessNotFound(() => this.imagePolicies.getImagePolicy({ name }));
+    return answer && (answer.policy ?? this.incomplete("image policy"));
+  }
+
+  async deleteImagePolicy(name: string): Promise<void> {
+    await this.call(() => this.imagePolicies.deleteImagePolicy({ name }));
+  }
+
+  applyNetworkPolicy(compiled: string, hash: string, dryRun = false): Promise<ApplyPolicyResponse> {
+    const request = { policy: new TextEncoder().encode(compiled), expectedHash: hash, dryRun };
+    return this.call(() => this.networks.applyPolicy(request, { timeoutMs: 120_000 }));
+  }
+
+  async getNetworkPolicy(): Promise<string | undefined> {
+    const answer = await this.unlessNotFound(() => this.networks.getPolicy({}, { timeoutMs: 120_000 }));
+    return answer && new TextDecoder().decode(answer.policy);
+  }
+
+  async deleteNetworkPolicy(): Promise<void> {
+    await this.call(() => this.networks.deletePolicy({}, { timeoutMs: 120_000 }));
+  }
+
+  getNetwork(): Promise<GetNetworkResponse> {
+    return this.call(() => this.networks.getNetwork({}, { timeoutMs: 120_000 }));
+  }
+
+  async repairNetwork(): Promise<string[]> {
+    return (await this.call(() => this.networks.repair({}, { timeoutMs: 120_000 }))).problems;
+  }
+
+  close(): void {
+    this.closeTransport();
+  }
+
+  private name(): string {
+    return `host ${this.connection.hostId} at ${this.connection.endpoint}`;
+  }
+
+  private incomplete(what: string): never {
+    throw new Error(`${this.name()}: the answer holds no ${what}; agent and provider are of different versions`);
+  }
+
+  /** undefined when the host itself says that there is no such thing. */
+  private async unlessNotFound<T>(work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await this.call(work);
+    } catch (error) {
+      if (error instanceof Error && error.cause instanceof ConnectError && error.cause.code === Code.NotFound) {
+        return undefined;
+      }
+      throw error;
+    }
+  }
+
+  private async call<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      await (this.prepared ??= this.prepare());
+      return await work();
+    } catch (error) {
+      throw translate(error, this.name());
+    }
+  }
+
+  /** Before the first call: a certificate near its end is renewed, one that is over is replaced by first contact again. */
+  private async prepare(): Promise<void> {
+    const { care } = this;
+    if (!care) return;
+    const ask = () => this.hosts.getHost({});
+    let host: GetHostResponse;
+    try {
+      host = await ask();
+    } catch (error) {
+      if (!isCertificateTrouble(error) || !(await care.reenroll())) return;
+      // The call that follows reports what is still wrong.
+      return;
+    }
+    // Renewal calls this client again, which must not wait for itself.
+    this.prepared = Promise.resolve();
+    await care.renew(this, host);
+  }
+}

@@ -1,0 +1,71 @@
+/** Agents of hosts, with care for the certificates of those that run on this machine, and of others whose authority is here. */
+import type { AgentClient, Agents, BootProgress, HostConnection, HostedThing } from "../../backends/index.js";
+import { HostAgentClient } from "./client.js";
+import { authorityBeside, renewIfDue } from "./renewal.js";
+
+/** A host that is proved not to run. */
+export interface StoppedHost {
+  /** Notes what it has to lose at its next start. */
+  removeAtStart(thing: HostedThing): Promise<void>;
+}
+
+/** What is known of a host that runs on this machine. */
+export interface KnownHost extends StoppedHost {
+  connection: HostConnection;
+  certificateAuthority: { certificateFile: string; keyFile: string };
+  /** Whether its machine runs, as its hypervisor says. */
+  powerState(): Promise<"running" | "stopped">;
+  /** What its boot is at; undefined when it does not boot. */
+  boot(): Promise<BootProgress | undefined>;
+  /** Answers the host's request for a certificate; false when it makes none soon. */
+  reenroll(): Promise<boolean>;
+}
+
+/** Where hosts of this machine are looked up. */
+export interface HostDirectory {
+  findHost(hostId: string): Promise<KnownHost | undefined>;
+  /** A host whose state disk is here and has no machine. */
+  findDetached(hostId: string): Promise<StoppedHost | undefined>;
+}
+
+export class LocalAgents implements Agents {
+  constructor(private readonly directory: HostDirectory) {}
+
+  connect(connection: HostConnection): AgentClient {
+    const known = () => this.directory.findHost(connection.hostId);
+    return new HostAgentClient(connection, {
+      async renew(client, host) {
+        const authority = (await known())?.certificateAuthority ?? (await authorityBeside(connection));
+        // A failure is no reason not to work: there are days left, and the next connection tries again.
+        if (authority) await renewIfDue(client, host, authority).catch(() => undefined);
+      },
+      async reenroll() {
+        return (await known())?.reenroll() ?? false;
+      },
+    });
+  }
+
+  async find(hostId: string): Promise<HostConnection | undefined> {
+    return (await this.directory.findHost(hostId))?.connection;
+  }
+
+  async boot(hostId: string): Promise<BootProgress | undefined> {
+    return (await this.directory.findHost(hostId))?.boot();
+  }
+
+  async isStopped(hostId: string): Promise<boolean> {
+    return (await this.findStopped(hostId)) !== undefined;
+  }
+
+  async removeAtStart(hostId: string, thing: HostedThing): Promise<boolean> {
+    const host = await this.findStopped(hostId);
+    await host?.removeAtStart(thing);
+    return host !== undefined;
+  }
+
+  private async findStopped(hostId: string): Promise<StoppedHost | undefined> {
+    const host = await this.directory.findHost(hostId);
+    if (!host) return this.directory.findDetached(hostId);
+    return (await host.powerState()) === "stopped" ? host : undefined;
+  }
+}

@@ -1,0 +1,69 @@
+/** Mutual TLS to a host: its certificate has to carry the host's name. */
+import { readFileSync } from "node:fs";
+import type { Transport } from "@connectrpc/connect";
+import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { connect as connectTls } from "node:tls";
+import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
+import { hostIdOf, hostName } from "../certificates/host-certificate.js";
+
+function read(path: string, field: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new Error(`${field}: ${path} cannot be read: ${(error as Error).message}; run \`palisade keys init\``);
+  }
+}
+
+/** Opens a transport; nothing is sent before the first call. `close` ends its connections. */
+export function openTransport(connection: HostConnection): { transport: Transport; close: () => void } {
+  const options = {
+    ca: connection.certificateAuthority,
+    cert: read(connection.clientCertificateFile, "clientIdentity.certificateFile"),
+    key: read(connection.clientKeyFile, "clientIdentity.keyFile"),
+    servername: hostName(connection.hostId),
+    minVersion: "TLSv1.3" as const,
+  };
+  const sessionManager = new Http2SessionManager(connection.endpoint, { idleConnectionTimeoutMs: 5000 }, options);
+  const transport = createConnectTransport({
+    httpVersion: "2",
+    baseUrl: connection.endpoint,
+    sessionManager,
+    defaultTimeoutMs: 15_000,
+  });
+  return { transport, close: () => sessionManager.abort() };
+}
+
+/**
+ * Asks who answers at an address, with any host's certificate of this CA: for a host whose identity lies on its disk and is not
+ * written down here. Undefined when nobody does (yet), or somebody of another CA.
+ */
+export async function discoverHostId(
+  address: { host: string; port: number },
+  certificateAuthority: string,
+  clientIdentity: KeyPairFiles,
+  signal?: AbortSignal,
+): Promise<string | undefined> {
+  signal?.throwIfAborted();
+  return new Promise((resolve) => {
+    let found: string | undefined;
+    const socket = connectTls({
+      ...address,
+      ca: certificateAuthority,
+      cert: read(clientIdentity.certificateFile, "clientIdentity.certificateFile"),
+      key: read(clientIdentity.keyFile, "clientIdentity.keyFile"),
+      ALPNProtocols: ["h2"],
+      timeout: 3000,
+      checkServerIdentity: (_name, certificate) => {
+        found = hostIdOf(/(?:^|, )DNS:([^,]+)$/.exec(certificate.subjectaltname ?? "")?.[1] ?? "");
+        return found === undefined ? new Error("the certificate is no host's") : undefined;
+      },
+    });
+    const end = (id: string | undefined) => {
+      socket.destroy();
+      resolve(id);
+    };
+    socket.once("secureConnect", () => end(found));
+    socket.once("error", () => end(undefined));
+    socket.once("timeout", () => end(undefined));
+  });
+}

@@ -1,0 +1,103 @@
+import { once } from "node:events";
+import { createServer, connect, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { readAuthority } from "../certificates/authority.js";
+import { makeAuthority, makeRequest } from "../certificates/testing.js";
+import { withFolder } from "../../system/testing.js";
+import { EnrollmentServer } from "./enrollment.js";
+
+const hostId = "host-0123456789abcdef";
+
+interface Response {
+  certificateChain?: string;
+  certificateAuthority?: string;
+  signerTime?: string;
+  error?: string;
+}
+
+let open: (Server | Socket)[] = [];
+afterEach(() => {
+  for (const each of open) if ("destroy" in each) each.destroy();
+  for (const each of open) if (!("destroy" in each)) each.close();
+  open = [];
+});
+
+/** A guest on one end of a socket, the enrollment server on the other. */
+async function talk(folder: string, expected?: string) {
+  const path = join(folder, "enrollment.sock");
+  const server = createServer().listen(path);
+  await once(server, "listening");
+  const accepted: string[] = [];
+  const refused: string[] = [];
+  const provider = connect(path);
+  const [guest] = (await once(server, "connection")) as [Socket];
+  open.push(server, provider, guest);
+  const authority = await readAuthority(await makeAuthority(folder));
+  const enrollment = new EnrollmentServer(provider, {
+    authority,
+    expectedHost: () => expected ?? accepted[0],
+    accept: async (id) => void accepted.push(id),
+    refuse: (reason) => refused.push(reason),
+  });
+  let received = "";
+  guest.on("data", (data: Buffer) => (received += data.toString()));
+  return {
+    enrollment,
+    accepted,
+    refused,
+    send: (text: string) => guest.write(text),
+    async answer(): Promise<Response> {
+      while (!received.includes("\n")) await new Promise((resolve) => setTimeout(resolve, 10));
+      const [line, ...rest] = received.split("\n");
+      received = rest.join("\n");
+      return JSON.parse(line!) as Response;
+    },
+  };
+}
+
+const request = async (id: string) =>
+  JSON.stringify({ hostId: id, certificateRequest: (await makeRequest(id)).pem, reason: "initial" }) + "\n";
+
+describe("EnrollmentServer", () => {
+  it("gives a certificate, the CA and its time, after writing down whose it is", async () => {
+    await withFolder(async (folder) => {
+      const line = await talk(folder);
+      line.send(await request(hostId));
+      const response = await line.answer();
+      expect(response.error ?? "").toBe("");
+      expect(response.certificateChain).toContain("BEGIN CERTIFICATE");
+      expect(response.certificateAuthority).toContain("BEGIN CERTIFICATE");
+      expect(Math.abs(Date.parse(response.signerTime!) - Date.now())).toBeLessThan(5000);
+      expect(await line.enrollment.enrolled).toBe(hostId);
+      expect(line.accepted).toEqual([hostId]);
+    });
+  });
+
+  it("passes over rests of lines and nonsense, and reads requests in pieces", async () => {
+    await withFolder(async (folder) => {
+      const line = await talk(folder);
+      const text = await request(hostId);
+      line.send(`ertificateRequest":"x"}\n\n{"unknown": \n`);
+      line.send(text.slice(0, 40));
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      line.send(text.slice(40));
+      expect((await line.answer()).certificateChain).toContain("BEGIN CERTIFICATE");
+      expect(line.refused).toEqual([]);
+    });
+  });
+
+  it("refuses another host than the expected one, also in the same conversation", async () => {
+    await withFolder(async (folder) => {
+      const line = await talk(folder);
+      line.send(await request(hostId));
+      expect((await line.answer()).error ?? "").toBe("");
+      line.send(await request("host-ffffffffffffffff"));
+      const response = await line.answer();
+      expect(response.certificateChain ?? "").toBe("");
+      expect(response.error).toMatch(/host-f+ asks for a certificate where host-0123456789abcdef is expected/);
+      expect(line.accepted).toEqual([hostId]);
+      expect(line.refused).toHaveLength(1);
+    });
+  });
+});

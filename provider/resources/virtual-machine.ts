@@ -1,0 +1,213 @@
+import type { PublishedPort, VirtualMachineObserved, VirtualMachineSpec } from "../backends/index.js";
+import type { Properties, PropertyDiff, Resource, Value } from "../protocol/resource.js";
+import { hostPort } from "../../shared/host-port.js";
+import { unknown } from "../protocol/resource.js";
+import { drift, inputDifferences } from "../schema/difference.js";
+import { items, portKey, Rules } from "./rules.js";
+import { isRecord, validate } from "../schema/schema.js";
+import { hypervisorUri } from "./state-disk.js";
+
+const type = "palisade:index:VirtualMachine";
+
+/** Changes that need the machine to be started again. */
+const restarting = /^(cpus|memoryMiB|acceleration)$/;
+
+/** The agent's port is published by the machine itself. */
+const agentPort = 8443;
+
+function spec(inputs: Properties): VirtualMachineSpec {
+  const { hypervisor: _where, forceDestroy: _force, ...rest } = inputs;
+  return { publishedPorts: [], ...rest } as unknown as VirtualMachineSpec;
+}
+
+const plain = (value: unknown): Value => JSON.parse(JSON.stringify(value)) as Value;
+
+function outputs(inputs: Properties, observed: VirtualMachineObserved): Properties {
+  return {
+    ...inputs,
+    cpus: observed.cpus,
+    memoryMiB: observed.memoryMiB,
+    powerState: observed.powerState,
+    publishedPorts: plain(observed.publishedPorts),
+    accelerator: observed.accelerator,
+    serialLog: observed.serialLog,
+    hostId: observed.connection?.hostId ?? "",
+    ...(observed.connection ? { connection: plain(observed.connection) } : {}),
+    ...(observed.bootSeconds === undefined ? {} : { bootSeconds: observed.bootSeconds }),
+    ...(observed.integrity ? { integrity: plain(observed.integrity) } : {}),
+  };
+}
+
+/** What changes by itself keeps the value it was first observed with: `palisade status` shows the present one. */
+function steady(seen: Properties, old: Properties | undefined): Properties {
+  const { integrity } = seen;
+  const before = old?.["integrity"];
+  if (!isRecord(integrity) || !isRecord(before) || before["sealedLayers"] === undefined) return seen;
+  return { ...seen, integrity: { ...integrity, sealedLayers: before["sealedLayers"] } };
+}
+
+/** Inputs as a program would have to write them to mean what is observed. */
+function inputsOf(observed: VirtualMachineObserved): Properties {
+  const { imageDigest, stateDiskId, cpus, memoryMiB, certificateAuthority, clientIdentity, acceleration } = observed;
+  return plain({
+    imageDigest,
+    stateDiskId,
+    cpus,
+    memoryMiB,
+    publishedPorts: observed.publishedPorts,
+    certificateAuthority,
+    clientIdentity,
+    acceleration,
+    ...(observed.snapshot === undefined ? {} : { snapshot: observed.snapshot }),
+    powerState: "running",
+    forceDestroy: false,
+  }) as Properties;
+}
+
+/** A published port whose host port is left open matches whatever port was chosen for it. */
+function portDifferences(oldPorts: Value | undefined, newPorts: Value | undefined): PropertyDiff[] {
+  const before = items(oldPorts);
+  return inputDifferences(
+    { publishedPorts: before },
+    {
+      publishedPorts: items(newPorts).map((port) => {
+        const chosen = before.find((other) => portKey(other) === portKey(port))?.["hostPort"];
+        return port["hostPort"] === 0 && chosen !== undefined ? { ...port, hostPort: chosen } : port;
+      }),
+    },
+  );
+}
+
+export const virtualMachine: Resource = {
+  type,
+  defaultTimeouts: { create: 900, update: 900, delete: 300 },
+
+  async check(_context, { inputs }) {
+    const checked = validate(type, inputs);
+    const known = checked.inputs;
+    const rules = new Rules(checked.failures);
+    rules.hypervisor(known);
+    rules.digest("imageDigest", known["imageDigest"]);
+    rules.range("cpus", known["cpus"], 1, 64);
+    rules.range("memoryMiB", known["memoryMiB"], 1024, 1024 * 1024, "MiB");
+    rules.oneOf("acceleration", known["acceleration"], ["auto", "kvm", "tcg"]);
+    rules.oneOf("powerState", known["powerState"], ["running", "stopped"]);
+    rules.oneOf("snapshot", known["snapshot"], ["none", "template"]);
+    for (const [index, port] of items(known["publishedPorts"]).entries()) {
+      const at = `publishedPorts[${index}]`;
+      rules.port(`${at}.port`, port["port"]);
+      rules.protocol(`${at}.protocol`, port["protocol"]);
+      rules.range(`${at}.hostPort`, port["hostPort"], 0, 65535);
+      rules.matches(
+        `${at}.hostAddress`,
+        port["hostAddress"],
+        /^\d{1,3}(\.\d{1,3}){3}$/,
+        "an IPv4 address of this machine",
+      );
+      if (port["port"] === agentPort && port["protocol"] === "TCP") {
+        rules.fail(`${at}.port`, `${agentPort} is the agent's port; it is published already (\`connection.endpoint\`)`);
+      }
+    }
+    rules.unique("publishedPorts", known["publishedPorts"], "port", portKey);
+    rules.unique("publishedPorts", known["publishedPorts"], "the host's port", (port) =>
+      typeof port["hostPort"] === "number" && port["hostPort"] !== 0
+        ? `${hostPort(String(port["hostAddress"]), port["hostPort"])}/${String(port["protocol"])}`
+        : undefined,
+    );
+    return checked;
+  },
+
+  diff({ oldInputs, oldOutputs, inputs }) {
+    const changes = inputDifferences(
+      oldInputs,
+      inputs,
+      [/^imageDigest$/, /^stateDiskId$/, /^hypervisor\.uri$/],
+      [/^publishedPorts/, /^hypervisor$/],
+    );
+    changes.push(...portDifferences(oldOutputs["publishedPorts"], inputs["publishedPorts"]));
+    for (const name of ["powerState", "cpus", "memoryMiB"]) {
+      const observed = oldOutputs[name];
+      if (observed === undefined || changes.some((change) => change.path === name)) continue;
+      if (observed !== inputs[name]) changes.push(drift(name));
+    }
+    return changes;
+  },
+
+  async create({ backends }, { inputs, preview, op }) {
+    if (preview) {
+      return {
+        id: "",
+        outputs: {
+          ...inputs,
+          hostId: unknown,
+          connection: unknown,
+          accelerator: unknown,
+          serialLog: unknown,
+          bootSeconds: unknown,
+          integrity: unknown,
+        },
+      };
+    }
+    const observed = await backends.hypervisor(hypervisorUri(inputs)).createVirtualMachine(op, spec(inputs));
+    return { id: observed.id, outputs: outputs(inputs, observed) };
+  },
+
+  async read({ backends }, { id, inputs, outputs: old }) {
+    const observed = await backends.hypervisor(hypervisorUri(inputs)).readVirtualMachine(id);
+    if (!observed) return undefined;
+    const known = inputs ?? inputsOf(observed);
+    const seen = outputs(known, observed);
+    // How long the last start took is no state of the machine.
+    if (old?.["bootSeconds"] !== undefined) seen["bootSeconds"] = old["bootSeconds"];
+    // A stopped host keeps the connection it had.
+    if (seen["connection"] === undefined && old?.["connection"] !== undefined) {
+      seen["connection"] = old["connection"];
+      seen["hostId"] = old["hostId"] ?? "";
+    }
+    return { id, inputs: known, outputs: steady(seen, old) };
+  },
+
+  async update({ backends }, { id, oldInputs, oldOutputs, inputs, preview, op }) {
+    const starts = inputDifferences(oldInputs, inputs).filter(({ path }) => restarting.test(path));
+    if (preview) {
+      if (starts.length > 0 && oldOutputs["powerState"] === "running") {
+        op.log("warning", `restarts the host: ${starts.map(({ path }) => path).join(", ")} can only change that way`);
+      }
+      const ports = portDifferences(oldOutputs["publishedPorts"], inputs["publishedPorts"]).length > 0;
+      return {
+        ...oldOutputs,
+        ...inputs,
+        publishedPorts: ports ? (inputs["publishedPorts"] ?? []) : (oldOutputs["publishedPorts"] ?? []),
+        // The host stays the same one; only its published ports are not known yet.
+        connection: isRecord(oldOutputs["connection"])
+          ? { ...oldOutputs["connection"], ...(ports ? { publishedPorts: unknown } : {}) }
+          : unknown,
+      };
+    }
+    const wanted = spec(inputs);
+    // A port chosen earlier stays.
+    const before = items(oldOutputs["publishedPorts"]) as unknown as PublishedPort[];
+    wanted.publishedPorts = wanted.publishedPorts.map((port) => ({
+      ...port,
+      hostPort:
+        port.hostPort ||
+        (before.find((other) => other.port === port.port && other.protocol === port.protocol)?.hostPort ?? 0),
+    }));
+    const observed = await backends.hypervisor(hypervisorUri(inputs)).updateVirtualMachine(op, id, wanted);
+    return steady(outputs(inputs, observed), oldOutputs);
+  },
+
+  async delete({ backends }, { id, inputs, op }) {
+    const force = inputs["forceDestroy"] === true;
+    try {
+      await backends.hypervisor(hypervisorUri(inputs)).deleteVirtualMachine(op, id, force);
+    } catch (error) {
+      if (force || (error as Error).name !== "UnreachableHostError") throw error;
+      throw new Error(
+        `${(error as Error).message}\nA host that cannot be reached is not destroyed, as its groups could not be ended in order. ` +
+          "Repair it with `pulumi up`, or set `forceDestroy: true` on the machine, run `pulumi up` with `--refresh=false`, and destroy again",
+        { cause: error },
+      );
+    }
+  },
+};

@@ -1,0 +1,154 @@
+/** Long-lived processes: started in sessions of their own, known by more than their pid, ended with care. */
+import { spawn } from "node:child_process";
+import { open, readFile, readdir, readlink, realpath } from "node:fs/promises";
+import { uptime } from "node:os";
+import { basename } from "node:path";
+import { isAbsent } from "./atomic-file.js";
+import { bootId } from "./machine.js";
+import { sleep } from "../../shared/sleep.js";
+
+/** What tells one process from any other that ever had its pid. */
+export interface ProcessIdentity {
+  name: string;
+  pid: number;
+  /** Clock ticks after boot, field 22 of /proc/<pid>/stat. */
+  startTime: string;
+  bootId: string;
+}
+
+/** State letter and start time of a pid; undefined when there is no such process. */
+async function status(pid: number): Promise<{ state: string; startTime: string } | undefined> {
+  let stat: string;
+  try {
+    stat = await readFile(`/proc/${pid}/stat`, "utf8");
+  } catch (error) {
+    if (isAbsent(error) || (error as NodeJS.ErrnoException).code === "ESRCH") return undefined;
+    throw error;
+  }
+  // The second field, the name, may hold blanks and parentheses; the rest begins after the last one.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
+}
+
+/** Identity of a living process; undefined when it is gone already. */
+export async function identify(name: string, pid: number): Promise<ProcessIdentity | undefined> {
+  const found = await status(pid);
+  return found && { name, pid, startTime: found.startTime, bootId: await bootId() };
+}
+
+/** Whether exactly this process still runs. A zombie does not. */
+export async function isAlive(identity: ProcessIdentity | undefined): Promise<boolean> {
+  if (!identity || identity.bootId !== (await bootId())) return false;
+  const found = await status(identity.pid);
+  return found !== undefined && found.startTime === identity.startTime && !"ZX".includes(found.state);
+}
+
+/** Of the times in /proc, by its manual page; on every architecture that we run on. */
+const ticksPerSecond = 100;
+
+/** For how long a process runs that is alive. */
+export function ageSeconds({ startTime }: ProcessIdentity): number {
+  return Math.max(0, uptime() - Number(startTime) / ticksPerSecond);
+}
+
+/** Waits until the process is gone; false when `milliseconds` are over before. */
+export async function waitForExit(
+  identity: ProcessIdentity | undefined,
+  milliseconds: number,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const end = Date.now() + milliseconds;
+  while (await isAlive(identity)) {
+    if (Date.now() >= end) return false;
+    await sleep(100, signal);
+  }
+  return true;
+}
+
+/** Sends a signal to exactly this process; nothing happens when it is gone. */
+async function send(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<void> {
+  if (!(await isAlive(identity))) return;
+  try {
+    process.kill(identity.pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+/** SIGTERM, then SIGKILL after `graceMilliseconds` (default 10 s). Returns when the process is gone. */
+export async function terminate(identity: ProcessIdentity | undefined, graceMilliseconds = 10_000): Promise<void> {
+  if (!identity || !(await isAlive(identity))) return;
+  await send(identity, "SIGTERM");
+  if (await waitForExit(identity, graceMilliseconds)) return;
+  await send(identity, "SIGKILL");
+  if (!(await waitForExit(identity, 10_000))) {
+    throw new Error(`${identity.name}: process ${identity.pid} does not end, not even by SIGKILL; see its state in ps`);
+  }
+}
+
+/**
+ * Processes of a program that run in a folder. A call killed between starting a process and writing down its identity
+ * leaves one that no marker knows; the folder tells whose it is.
+ */
+export async function processesIn(directory: string, name: string, file: string): Promise<ProcessIdentity[]> {
+  const folder = await realpath(directory);
+  const found: ProcessIdentity[] = [];
+  for (const entry of await readdir("/proc")) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      if ((await readlink(`/proc/${entry}/cwd`)) !== folder) continue;
+      const program = (await readFile(`/proc/${entry}/cmdline`, "utf8")).split("\0")[0] ?? "";
+      if (basename(program) !== basename(file)) continue;
+    } catch {
+      // Gone meanwhile, or another user's: not ours.
+      continue;
+    }
+    const identity = await identify(name, Number(entry));
+    if (identity) found.push(identity);
+  }
+  return found;
+}
+
+export interface DetachedOptions {
+  /** For messages and the marker. */
+  name: string;
+  file: string;
+  args: string[];
+  directory: string;
+  /** Gets standard output and error, appended. */
+  logFile: string;
+}
+
+/**
+ * Starts a process that outlives this one: a session of its own, no terminal, no inherited file but its log, and an
+ * environment of PATH and locale only, so that nothing secret of ours is in it. What an earlier, killed call started in the
+ * same folder and never wrote down is ended first.
+ *
+ * @throws when the program cannot be started.
+ */
+export async function spawnDetached(options: DetachedOptions): Promise<ProcessIdentity> {
+  for (const forgotten of await processesIn(options.directory, options.name, options.file)) await terminate(forgotten);
+  const log = await open(options.logFile, "a", 0o600);
+  try {
+    const child = spawn(options.file, options.args, {
+      cwd: options.directory,
+      detached: true,
+      stdio: ["ignore", log.fd, log.fd],
+      env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.once("spawn", resolve);
+      child.once("error", (error) =>
+        reject(new Error(`${options.name}: ${options.file} cannot be started: ${error.message}; is it installed?`)),
+      );
+    });
+    child.unref();
+    const identity = child.pid === undefined ? undefined : await identify(options.name, child.pid);
+    if (!identity) {
+      throw new Error(`${options.name}: ${options.file} ended at once; its log is ${options.logFile}`);
+    }
+    return identity;
+  } finally {
+    await log.close();
+  }
+}
