@@ -58,7 +58,7 @@ test-all: ## All tests at full length, in the slices of test/slices.txt; SLICE=1
 
 .PHONY: acceptance-baseline
 acceptance-baseline: build ## After a whole `make test`: the acceptance rows that it holds from now on must hold
-	@node dist/test/acceptance/held.js --add
+	@node dist/test/support/acceptance/held.js --add
 
 .PHONY: e2e
 e2e: ## The tests on a real host, and the tables of acceptance rows they fill
@@ -94,12 +94,12 @@ bench-seal: build ## Time to seal an image beside that of mkfs.erofs and veritys
 
 .PHONY: bench-groups
 bench-groups: build ## On a host: starting a group sealed beside unsealed; memory and devices of 100 groups
-	@node node_modules/vitest/vitest.mjs run --project bench test/bench/groups.test.ts
+	@node node_modules/vitest/vitest.mjs run --project bench test/layers/bench/groups.test.ts
 
 .PHONY: bench-preview
 bench-preview: setup ## Time of a preview with each cloud's package beside that of an empty program, limit 1.5; needs no host
 	@tools/build.sh
-	@node node_modules/vitest/vitest.mjs run --project bench test/bench/preview.test.ts
+	@node node_modules/vitest/vitest.mjs run --project bench test/layers/bench/preview.test.ts
 
 .PHONY: bench-datapath
 bench-datapath: ## Network: the ladder from loopback to our datapath, and how rules scale; needs root and a quiet machine

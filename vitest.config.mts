@@ -6,10 +6,10 @@ const minutes = 60_000;
 
 /** Files that take longest, in the order in which they start, so that two files side by side end at about the same time. */
 const longest = [
-  "test/e2e/probe-hosts.test.ts",
-  "test/e2e/main-job.test.ts",
-  "test/contract/real.test.ts",
-  "test/patch/patched-image.test.ts",
+  "test/layers/attack/probe-hosts.test.ts",
+  "test/layers/e2e/main-job.test.ts",
+  "test/layers/contract/real.test.ts",
+  "test/layers/patch/patched-image.test.ts",
 ];
 
 class LongestFirst extends BaseSequencer {
@@ -58,18 +58,18 @@ export default defineConfig({
       {
         test: {
           name: "tools",
-          include: ["test/tools/**/*.test.mjs", "test/acceptance/**/*.test.ts"],
+          include: ["tools/**/*.test.mjs", "test/support/acceptance/**/*.test.ts"],
           testTimeout: 60_000,
         },
       },
-      { test: { name: "conformance", include: ["test/conformance/**/*.test.ts"], testTimeout: 10 * minutes } },
-      sideBySide("engine", ["test/engine/**/*.test.ts", "test/upgrade/**/*.test.ts"], 5 * minutes),
-      sideBySide("contract", ["test/contract/**/*.test.ts"], 20 * minutes),
-      serial("consumer", ["test/consumer/**/*.test.ts"], 15 * minutes),
-      sideBySide("patch", ["test/patch/**/*.test.ts"], 15 * minutes),
-      serial("bench", ["test/bench/**/*.test.ts"], 90 * minutes),
-      serial("metal", ["test/metal/**/*.test.ts"], 60 * minutes),
-      sideBySide("e2e", ["test/e2e/**/*.test.ts"], 45 * minutes),
+      { test: { name: "conformance", include: ["test/layers/conformance/**/*.test.ts"], testTimeout: 10 * minutes } },
+      sideBySide("engine", ["test/layers/engine/**/*.test.ts", "test/layers/upgrade/**/*.test.ts"], 5 * minutes),
+      sideBySide("contract", ["test/layers/contract/**/*.test.ts"], 20 * minutes),
+      serial("consumer", ["test/layers/consumer/**/*.test.ts"], 15 * minutes),
+      sideBySide("patch", ["test/layers/patch/**/*.test.ts"], 15 * minutes),
+      serial("bench", ["test/layers/bench/**/*.test.ts"], 90 * minutes),
+      serial("metal", ["test/layers/metal/**/*.test.ts"], 60 * minutes),
+      sideBySide("e2e", ["test/layers/{e2e,attack}/**/*.test.ts"], 45 * minutes),
     ],
   },
 });

@@ -6,6 +6,6 @@ source "$(dirname "$0")/lib.sh"
 tools/host-binaries.sh
 tools/build.sh
 status=0
-node node_modules/vitest/vitest.mjs run --project e2e test/e2e/probe-hosts.test.ts </dev/null || status=$?
-node dist/test/acceptance/tables.js attack || status=1
+node node_modules/vitest/vitest.mjs run --project e2e test/layers/attack/probe-hosts.test.ts </dev/null || status=$?
+node dist/test/support/acceptance/tables.js attack || status=1
 exit "$status"

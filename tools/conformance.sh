@@ -16,7 +16,7 @@ datapath() {
     >build/reports/tests/conformance-go.json
 }
 step "eBPF datapath and netd" datapath || status=$?
-node dist/test/acceptance/collect-go.js build/reports/tests/conformance-go.json
+node dist/test/support/acceptance/collect-go.js build/reports/tests/conformance-go.json
 PALISADE_TUPLES=1000000 PALISADE_CASES=all node node_modules/vitest/vitest.mjs run --project conformance </dev/null || status=$?
-node dist/test/acceptance/tables.js conformance || status=1
+node dist/test/support/acceptance/tables.js conformance || status=1
 exit "$status"

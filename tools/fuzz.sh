@@ -6,6 +6,6 @@ mkdir -p build/reports/tests
 status=0
 PALISADE_FUZZ=1 go test -count=1 -timeout=30m -json -run '^(TestVerdictsEqualTheOracle|TestParserEqualsAnotherReader)$' ./bpf/datapath \
   >build/reports/tests/fuzz.json || status=$?
-node dist/test/acceptance/collect-go.js build/reports/tests/fuzz.json
-node dist/test/acceptance/tables.js conformance
+node dist/test/support/acceptance/collect-go.js build/reports/tests/fuzz.json
+node dist/test/support/acceptance/tables.js conformance
 exit "$status"

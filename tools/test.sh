@@ -105,9 +105,9 @@ layer_patch-tools() {
 
 # What Go tests observed, and the tables. A row that does not hold has failed its test already.
 layer_acceptance() {
-  node dist/test/acceptance/collect-go.js "$reports"/go*.json
-  node dist/test/acceptance/tables.js || true
-  [[ -z $whole ]] || node dist/test/acceptance/held.js "$reports/acceptance.json"
+  node dist/test/support/acceptance/collect-go.js "$reports"/go*.json
+  node dist/test/support/acceptance/tables.js || true
+  [[ -z $whole ]] || node dist/test/support/acceptance/held.js "$reports/acceptance.json"
 }
 
 # vitest LAYER [PROJECT [FILE...]]: a project of vitest.config.mts, by default that of the layer's name.
@@ -123,7 +123,7 @@ layer_conformance-ipv4() {
 }
 
 layer_conformance-ipv6() {
-  PALISADE_FAMILY=6 vitest conformance-ipv6 conformance test/conformance/packets.test.ts
+  PALISADE_FAMILY=6 vitest conformance-ipv6 conformance test/layers/conformance/packets.test.ts
 }
 
 # This script starts itself for a layer, so that the layer is a process of its own, which can be watched and ended.

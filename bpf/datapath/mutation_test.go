@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/palisade-host/palisade/test/acceptance/row"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
 // mutant is the programs with one condition changed: one under which a packet is dropped never holds, one under which it

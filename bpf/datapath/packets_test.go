@@ -15,7 +15,7 @@ import (
 
 	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/bpf/lab"
-	"github.com/palisade-host/palisade/test/acceptance/row"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
 // bench hands frames to programs by BPF_PROG_TEST_RUN, and tells how each ended.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/bpf/lab"
-	"github.com/palisade-host/palisade/test/acceptance/row"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
 func probe(t *testing.T, running *lab.Lab, from, to string, family int, protocol string, port uint16) lab.Result {

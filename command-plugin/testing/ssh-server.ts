@@ -1,4 +1,4 @@
-/** OpenSSH's server from Debian, on a free port of the loopback, as a rescue system has it (test/rescue). Needs root. */
+/** OpenSSH's server from Debian, on a free port of the loopback, as a rescue system has it (test/support/rescue). Needs root. */
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -9,7 +9,7 @@ import { utils } from "ssh2";
 import { freePort } from "../../provider/system/testing.js";
 import { packageRoot } from "../../shared/directories.js";
 
-const rescue = path.join(packageRoot(), "test/rescue");
+const rescue = path.join(packageRoot(), "test/support/rescue");
 const password = "correct horse battery staple";
 
 export class SshServer {

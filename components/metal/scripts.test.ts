@@ -1,4 +1,4 @@
-/** The scripts that write, in Debian's rescue system (test/rescue) on a loop device. Needs root. */
+/** The scripts that write, in Debian's rescue system (test/support/rescue) on a loop device. Needs root. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs";

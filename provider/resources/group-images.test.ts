@@ -1,7 +1,7 @@
-/** Groups that follow a channel, over gRPC; that the engine agrees is in test/engine/channels.test.ts. */
+/** Groups that follow a channel, over gRPC; that the engine agrees is in test/layers/engine/channels.test.ts. */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { rollGroup } from "../../test/fakes/agent.js";
-import { setChannel } from "../../test/fakes/image-services.js";
+import { rollGroup } from "../../test/support/fakes/agent.js";
+import { setChannel } from "../../test/support/fakes/image-services.js";
 import type { Properties } from "../protocol/resource.js";
 import { Fixture, type Made, type State } from "./testing.js";
 

@@ -142,9 +142,9 @@ describe("test.sh", () => {
     for (const name of ["setup", "host-binaries", "build", "patch-tools"]) {
       write(`tools/${name}.sh`, `#!/bin/sh\necho "${name} runs"\nexit \${FAIL_${name.replace("-", "_")}:-0}\n`, 0o755);
     }
-    write("dist/test/acceptance/collect-go.js", "");
-    write("dist/test/acceptance/tables.js", "");
-    write("dist/test/acceptance/held.js", 'console.log("held rows are compared")');
+    write("dist/test/support/acceptance/collect-go.js", "");
+    write("dist/test/support/acceptance/tables.js", "");
+    write("dist/test/support/acceptance/held.js", 'console.log("held rows are compared")');
     write(
       "node_modules/vitest/vitest.mjs",
       `import { writeFileSync } from "node:fs";

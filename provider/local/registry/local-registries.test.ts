@@ -7,7 +7,7 @@ import { testOperation, withFolder } from "../../system/testing.js";
 import { manifestDigest, ping } from "./client.js";
 import { LocalRegistries } from "./local-registries.js";
 
-// The contract itself is tested in test/contract; here is what only the real registry has.
+// The contract itself is tested in test/layers/contract; here is what only the real registry has.
 describe.runIf(spawnSync("docker-registry", ["--version"]).status === 0)("LocalRegistries", () => {
   it("demands the password and shows the CA's certificate; both stay over restarts", async () => {
     await withFolder(async (state) => {

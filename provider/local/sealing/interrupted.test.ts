@@ -1,4 +1,4 @@
-/** Sealing that is cancelled leaves nothing that is half there, and goes on from there. test/contract breaks it off at every request. */
+/** Sealing that is cancelled leaves nothing that is half there, and goes on from there. test/layers/contract breaks it off at every request. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

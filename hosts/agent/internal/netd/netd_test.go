@@ -27,7 +27,7 @@ import (
 
 	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/bpf/lab"
-	"github.com/palisade-host/palisade/test/acceptance/row"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
 // The test's own program is also netd and the plugin, each in a process of its own as on a host.
@@ -520,7 +520,7 @@ func TestBypasses(t *testing.T) {
 		}
 	})
 	t.Run("WireGuard", func(t *testing.T) {
-		// A part of its own: where this kernel has none, test/conformance/guest.test.ts runs it on another.
+		// A part of its own: where this kernel has none, test/layers/conformance/guest.test.ts runs it on another.
 		observation := row.Observe(t, "N12")
 		observation.Observed = "a WireGuard device is named with what is bypassed"
 		observation.Control = "without one it is not named"

@@ -16,7 +16,7 @@ import (
 
 	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/bpf/lab"
-	"github.com/palisade-host/palisade/test/acceptance/row"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
 // newConnectedHost is a host whose netd, and no longer the lab's own datapath, has the device to the world.

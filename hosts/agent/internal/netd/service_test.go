@@ -23,7 +23,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
-	"github.com/palisade-host/palisade/test/acceptance/row"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
 // client reaches the role as the role groups does.

@@ -1,0 +1,123 @@
+/** The tests' side of the probe in a host (test/support/probe): what runs there runs as root, without a shell. */
+import { createInterface } from "node:readline";
+import type { Socket } from "node:net";
+import path from "node:path";
+import { Qmp } from "../../../provider/local/hypervisor/qemu/qmp.js";
+import { connectUnix } from "../../../provider/local/hypervisor/qemu/unix-socket.js";
+import type { Environment } from "./environment.js";
+
+/** What came of a request; `error` is set when nothing could be run or done, with the system's words. */
+export interface ProbeResult {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+  error?: string;
+}
+
+const portName = "palisade.probe";
+
+/** One connection to the probe of a running machine; a restarted QEMU needs a new one. */
+export class Probe {
+  private nextId = 1;
+  private seenUntil = 0;
+  private readonly waiting = new Map<number, (result: ProbeResult) => void>();
+
+  private constructor(private readonly socket: Socket) {
+    createInterface({ input: socket }).on("line", (line) => {
+      const answer = JSON.parse(line) as ProbeResult & { id: number };
+      this.waiting.get(answer.id)?.(answer);
+      this.waiting.delete(answer.id);
+    });
+  }
+
+  /** Plugs the port into the machine of a stack and connects to it. */
+  static async attach(environment: Environment): Promise<Probe> {
+    const folder = environment.folder("virtual-machines");
+    const file = path.join(folder, "probe.sock");
+    await Qmp.session(path.join(folder, "qmp.sock"), async (qmp) => {
+      const ports = await qmp.human("info qtree");
+      if (ports.includes(portName)) return;
+      const address = { type: "unix", data: { path: file } };
+      await qmp.execute("chardev-add", {
+        id: "probe",
+        backend: { type: "socket", data: { addr: address, server: true, wait: false } },
+      });
+      await qmp.execute("device_add", { driver: "virtserialport", id: "probe", chardev: "probe", name: portName });
+    });
+    return new Probe(await connectUnix(file, 10_000));
+  }
+
+  /** Runs a program with its arguments. */
+  run(...command: string[]): Promise<ProbeResult> {
+    return this.request({ command });
+  }
+
+  /** Runs a program with variables added to its environment. */
+  runWith(environment: Record<string, string>, ...command: string[]): Promise<ProbeResult> {
+    return this.request({ command, environment });
+  }
+
+  /** Content of a file. Throws when it cannot be read. */
+  async read(file: string): Promise<string> {
+    const { stdout, error } = await this.request({ read: file });
+    if (error !== undefined) throw new Error(`${file}: ${error}`);
+    return stdout;
+  }
+
+  /** Writes a file, mode 0755. */
+  write(file: string, content: string): Promise<ProbeResult> {
+    return this.request({ write: file, stdin: content });
+  }
+
+  /** Writes a file of any bytes. */
+  async place(file: string, content: Buffer): Promise<void> {
+    const { error } = await this.request({ write: file, stdin: content.toString("base64"), binary: true });
+    if (error !== undefined) throw new Error(`${file}: ${error}`);
+  }
+
+  /** What the attacker of test/support/probe/attacks.go gets: `done`, or the name of the error with which the kernel refused. */
+  async attack(...attack: (string | number)[]): Promise<string> {
+    const { exitCode, stdout, stderr, error } = await this.run(
+      "/usr/libexec/palisade-probe",
+      "do",
+      ...attack.map(String),
+    );
+    if (exitCode !== 0 && exitCode !== 1) throw new Error(`${attack.join(" ")}: ${error ?? stderr}`);
+    return stdout.trim();
+  }
+
+  /** Audit records of the integrity policy (type 1420) since the last call that mention the text. */
+  async denials(text: string): Promise<string[]> {
+    const since = this.seenUntil;
+    const lines = (await this.output("/usr/bin/journalctl", "-k", "-o", "cat", "--no-pager")).split("\n");
+    // The last one is empty.
+    this.seenUntil = lines.length - 1;
+    return lines.slice(since).filter((line) => line.includes("type=1420") && line.includes(text));
+  }
+
+  /** Runs a program that has to succeed, and returns what it printed. */
+  async output(...command: string[]): Promise<string> {
+    const { exitCode, stdout, stderr, error } = await this.run(...command);
+    if (exitCode !== 0) throw new Error(`${command.join(" ")}: ${error ?? `exit code ${exitCode}: ${stderr}`}`);
+    return stdout;
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+
+  private request(request: object): Promise<ProbeResult> {
+    const id = this.nextId++;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.waiting.delete(id);
+        reject(new Error(`the probe did not answer ${JSON.stringify(request).slice(0, 200)} within 120 s`));
+      }, 120_000);
+      this.waiting.set(id, (result) => {
+        clearTimeout(timer);
+        resolve(result);
+      });
+      this.socket.write(`${JSON.stringify({ id, ...request })}\n`);
+    });
+  }
+}
