@@ -1,7 +1,7 @@
 // Style is prettier's; here are mistakes, and the one way in which data flows:
 // stacks → components → provider (through the generated SDK) → agent. Nothing imports upwards.
 import tseslint from "typescript-eslint";
-import { oneWay } from "./tools/eslint-one-way.mjs";
+import { oneWay } from "./tools/check/eslint-one-way.mjs";
 
 /** Tests, and what only tests use. */
 const tests = ["**/*.test.ts", "**/testing.ts", "{cli,command-plugin,components/*,provider}/**/testing/**/*.ts", "test/**/*.ts"];

@@ -9,13 +9,14 @@ import { type OutputOptions, writeDocument } from "./output.js";
 /** JSON: the folder for PATH, and the commands in it. */
 export async function patchTools(options: OutputOptions & { directory?: string }): Promise<number> {
   const directory = options.directory ?? path.join(defaultCacheDirectory(), "patch-tools");
-  const tools = listTools(path.join(packageRoot(), "tools"));
+  const folder = path.join(packageRoot(), "provider/local/patching/tools");
+  const tools = listTools(folder);
   await requireGo();
   await mkdir(directory, { recursive: true });
   for (const { module, program, command, title } of tools) {
     process.stderr.write(`building ${title}\n`);
-    const folder = (await output("bash", [path.join(packageRoot(), "tools/go-tool.sh"), module])).trim();
-    await link(path.join(folder, program), path.join(directory, command));
+    const built = (await output("bash", [path.join(folder, "go-tool.sh"), path.join(folder, module)])).trim();
+    await link(path.join(built, program), path.join(directory, command));
   }
   const commands = tools.map(({ command }) => command);
   process.stderr.write(`linked into ${directory}: ${commands.join(", ")}\n`);
@@ -32,9 +33,9 @@ export interface PatchTool {
   title: string;
 }
 
-/** @param folder that of `patch-tools.txt`. */
+/** @param folder that of `list.txt`. */
 export function listTools(folder: string): PatchTool[] {
-  const lines = readFileSync(path.join(folder, "patch-tools.txt"), "utf8").split("\n");
+  const lines = readFileSync(path.join(folder, "list.txt"), "utf8").split("\n");
   return lines
     .filter((line) => line !== "" && !line.startsWith("#"))
     .map((line) => {

@@ -77,7 +77,7 @@ function runTool(
   output: OutputOptions["output"],
 ): Promise<{ exitCode: number; messages: string[] }> {
   return new Promise((resolve, reject) => {
-    const script = path.join(packageRoot(), "tools", `${tool}.mjs`);
+    const script = path.join(packageRoot(), "cli/recovery", `${tool}.mjs`);
     const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] });
     let words = "";
     for (const stream of ["stdout", "stderr"] as const) {

@@ -91,6 +91,11 @@ content_hash() {
   { cat; sha256sum -- "$@"; } | sha256sum | cut -c1-16
 }
 
+# pinned_tool NAME: the folder with the programs that tools/pins/NAME pins, built at the first call.
+pinned_tool() {
+  provider/local/patching/tools/go-tool.sh "tools/pins/$1"
+}
+
 # link_tool NAME TARGET: TARGET becomes build/bin/NAME.
 link_tool() {
   mkdir -p build/bin

@@ -2,7 +2,7 @@
 # The Pulumi command line and its language host: the machine's when it is the pinned version, else built from the
 # pinned modules. Linked into build/bin, where the program and the tests find them.
 source "$(dirname "$0")/../lib.sh"
-wanted=$(sed -n 's/.*Version=\(v[0-9.]*\).*/\1/p' tools/pulumi/build.flags)
+wanted=$(sed -n 's/.*Version=\(v[0-9.]*\).*/\1/p' tools/pins/pulumi/build.flags)
 
 machine=$(PATH=$outer_path command -v pulumi || true)
 if [[ -n $machine && -x $(dirname "$machine")/pulumi-language-nodejs ]] &&
@@ -12,8 +12,8 @@ if [[ -n $machine && -x $(dirname "$machine")/pulumi-language-nodejs ]] &&
   exit 0
 fi
 # Pulumi wants its language host beside itself and warns about one that it finds on PATH, so both get one folder.
-cli=$(tools/go-tool.sh pulumi)
-language_host=$(tools/go-tool.sh pulumi-language-nodejs)
+cli=$(pinned_tool pulumi)
+language_host=$(pinned_tool pulumi-language-nodejs)
 bundle="$PALISADE_CACHE/tools/pulumi-bundle/${cli##*/}-${language_host##*/}"
 assemble() {
   [[ -d $bundle ]] && return

@@ -1,4 +1,4 @@
-/** Cyclonus, a generator of NetworkPolicy cases with an oracle of its own: tools/cyclonus, built once and run here. */
+/** Cyclonus, a generator of NetworkPolicy cases with an oracle of its own: tools/pins/cyclonus, built once and run here. */
 import { execFileSync } from "node:child_process";
 import path from "node:path";
 import {
@@ -44,7 +44,7 @@ let built: string | undefined;
 /** Runs the tool, building it first on a machine that has not yet: about two minutes. */
 function cyclonus(args: string[], input?: string): string {
   const repository = packageRoot();
-  built ??= execFileSync(path.join(repository, "tools/go-tool.sh"), ["cyclonus"], { encoding: "utf8" }).trim();
+  built ??= execFileSync(path.join(repository, "provider/local/patching/tools/go-tool.sh"), [path.join(repository, "tools/pins/cyclonus")], { encoding: "utf8" }).trim();
   return execFileSync(path.join(built, "cyclonus"), args, { encoding: "utf8", input, maxBuffer: 1 << 28 });
 }
 

@@ -31,7 +31,7 @@ export class ConsumerProject {
     }
     cpSync(path.join(__dirname, "project"), this.project, { recursive: true });
     mkdirSync(path.join(this.root, "backend"));
-    const { stdout } = this.must(await this.run("tools/package.sh", [], repository));
+    const { stdout } = this.must(await this.run("tools/build/package.sh", [], repository));
     this.tarball = stdout.trimEnd().split("\n").at(-1)!;
     this.must(
       await this.run("npm", [

@@ -130,17 +130,17 @@ export class Environment {
 
   /** What `make up` does once everything is built. */
   up(started?: (pid: number) => void): Promise<CommandResult> {
-    return this.changing(() => this.run("tools/up.sh", [], started));
+    return this.changing(() => this.run("tools/stack/up.sh", [], started));
   }
 
   /** What `make down` does once everything is built. */
   down(): Promise<CommandResult> {
-    return this.changing(() => this.run("env", ["PALISADE_BUILT=1", "tools/down.sh"]));
+    return this.changing(() => this.run("env", ["PALISADE_BUILT=1", "tools/stack/down.sh"]));
   }
 
-  /** Pulumi on this environment's stack, as `tools/stack.sh` runs it. */
+  /** Pulumi on this environment's stack, as `tools/stack/stack.sh` runs it. */
   pulumi(...args: string[]): Promise<CommandResult> {
-    const run = () => this.run("tools/stack.sh", args);
+    const run = () => this.run("tools/stack/stack.sh", args);
     return readsOnly.some((command) => args.join(" ").startsWith(command)) ? run() : this.changing(run);
   }
 
@@ -157,7 +157,7 @@ export class Environment {
     const question = args.join(" ");
     const known = this.answers.get(question);
     if (known) return known as Promise<T>;
-    const quiet = this.run("tools/stack.sh", args, undefined, () => undefined);
+    const quiet = this.run("tools/stack/stack.sh", args, undefined, () => undefined);
     const asked = quiet.then(({ exitCode, stdout, stderr }) => {
       if (exitCode !== 0) throw new Error(stderr);
       return JSON.parse(stdout) as T;

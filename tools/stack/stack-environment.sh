@@ -1,0 +1,79 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # root comes from lib.sh
+# The environment in which Pulumi runs: a file backend and a passphrase of the operator's own, no account, no question,
+# no plugin download, no update check. Sourced after lib.sh.
+
+export STACK="${STACK:-local}"
+[[ $STACK =~ ^[A-Za-z0-9_.-]{1,100}$ ]] || fail \
+  "STACK: '$STACK' is no stack name; letters, digits, '-', '_' and '.' are allowed, at most 100."
+
+PULUMI_BACKEND_URL="file://$PALISADE_HOME/backend"
+export PULUMI_BACKEND_URL
+export PULUMI_HOME="$PALISADE_HOME/pulumi"
+export PULUMI_CONFIG_PASSPHRASE_FILE="$PALISADE_HOME/passphrase"
+# The file rules: a passphrase of another project in the caller's environment must not be tried.
+unset PULUMI_CONFIG_PASSPHRASE
+export PULUMI_SKIP_UPDATE_CHECK=true
+export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true
+
+project=$(sed -n 's/^name: *//p' Pulumi.yaml)
+stack_config="$PALISADE_HOME/stacks/$project.$STACK.yaml"
+
+# Keys, passphrase and folders, made once and never replaced.
+make_home() {
+  local temporary
+  # All of it is the operator's alone.
+  (umask 077 && mkdir -p "$PALISADE_HOME"/{backend,pulumi,stacks})
+  chmod 700 "$PALISADE_HOME"
+  if [[ ! -s $PALISADE_HOME/passphrase ]]; then
+    if compgen -G "$PALISADE_HOME/backend/.pulumi/stacks/*/*.json" >/dev/null; then
+      fail "$PALISADE_HOME/passphrase is missing, but there are stacks whose secrets it protects." \
+        "Bring the file back from a backup; without it their state cannot be read."
+    fi
+    temporary=$(umask 077 && mktemp "$PALISADE_HOME/.passphrase-XXXXXX")
+    head -c 32 /dev/urandom | base64 >"$temporary"
+    # A link fails when another run was faster; its passphrase counts then.
+    ln "$temporary" "$PALISADE_HOME/passphrase" 2>/dev/null || true
+    rm -f "$temporary"
+  fi
+  chmod 600 "$PALISADE_HOME/passphrase"
+}
+
+# The stack's configuration is the committed Pulumi.<stack>.yaml (Pulumi.local.yaml for stacks of other names) with the
+# salt of the operator's own passphrase, which belongs outside the clone. A file with a salt of its own, that is one
+# with secrets in it, is used as it is.
+write_stack_config() {
+  local template=Pulumi.$STACK.yaml salt=""
+  [[ -f $template ]] || template=Pulumi.local.yaml
+  if grep -qE '^(encryptionsalt|secretsprovider|encryptedkey):' "$template"; then
+    stack_config="$root/$template"
+    return
+  fi
+  [[ -f $stack_config ]] && salt=$(grep '^encryptionsalt:' "$stack_config" || true)
+  (
+    umask 077
+    { cat "$template" && printf '%s\n' "$salt"; } >"$stack_config.$$"
+    mv "$stack_config.$$" "$stack_config"
+  )
+}
+
+stack_exists() {
+  [[ -f $PALISADE_HOME/backend/.pulumi/stacks/$project/$STACK.json ]]
+}
+
+# Created from a folder of its own: `stack init` writes a salt into the configuration beside Pulumi.yaml, which would
+# change the clone.
+create_stack() {
+  stack_exists && return
+  local folder
+  folder=$(mktemp -d)
+  printf 'name: %s\nruntime: nodejs\n' "$project" >"$folder/Pulumi.yaml"
+  pulumi --cwd "$folder" stack init "$STACK" --no-select --non-interactive >/dev/null
+  rm -rf "$folder"
+}
+
+clear_stale_locks() {
+  node cli/recovery/stack-lock.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
+  # Nobody is at work on the stack now.
+  node cli/recovery/stack-checkpoint.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
+}

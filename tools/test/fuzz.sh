@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# What make test samples, at full length: a million verdicts of random policies, millions of damaged frames. PALISADE_SEED repeats
+# a run.
+source "$(dirname "$0")/../lib.sh"
+mkdir -p build/reports/tests
+status=0
+PALISADE_FUZZ=1 go test -count=1 -timeout=30m -json -run '^(TestVerdictsEqualTheOracle|TestParserEqualsAnotherReader)$' ./bpf/datapath \
+  >build/reports/tests/fuzz.json || status=$?
+node dist/test/support/acceptance/collect-go.js build/reports/tests/fuzz.json
+node dist/test/support/acceptance/tables.js conformance
+exit "$status"
