@@ -4,7 +4,12 @@ import tseslint from "typescript-eslint";
 import { oneWay } from "./tools/check/eslint-one-way.mjs";
 
 /** Tests, and what only tests use. */
-const tests = ["**/*.test.ts", "**/testing.ts", "{cli,command-plugin,components/*,provider}/**/testing/**/*.ts", "test/**/*.ts"];
+const tests = [
+  "**/*.test.ts",
+  "**/testing.ts",
+  "{cli,command-plugin,components/*,provider}/**/testing/**/*.ts",
+  "test/**/*.ts",
+];
 
 export default tseslint.config(
   {

@@ -3,10 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { text } from "node:stream/consumers";
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import {
-  EnrollmentRequestSchema,
-  EnrollmentResponseSchema,
-} from "../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
+import { EnrollmentRequestSchema, EnrollmentResponseSchema } from "../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
 import { defaultKeysDirectory, hostKeyFiles } from "../shared/directories.js";
 import path from "node:path";
 import type { Operation } from "../provider/backends/index.js";

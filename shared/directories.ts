@@ -41,7 +41,8 @@ export function packageRoot(from = __dirname): string {
       const { name } = JSON.parse(readFileSync(manifest, "utf8")) as { name?: string };
       if (name === "@palisade-host/palisade") return folder;
     }
-    if (folder === path.dirname(folder)) throw new Error(`the package @palisade-host/palisade was not found above ${from}`);
+    if (folder === path.dirname(folder))
+      throw new Error(`the package @palisade-host/palisade was not found above ${from}`);
   }
 }
 

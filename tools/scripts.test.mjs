@@ -144,7 +144,11 @@ describe("test.sh", () => {
     write("test/budgets.json", JSON.stringify({ layers: Object.fromEntries(layers.map((name) => [name, budgets])) }));
     for (const name of ["setup", "host-binaries", "build", "patch-tools"]) {
       const folder = name === "setup" ? "setup" : "build";
-      write(`tools/${folder}/${name}.sh`, `#!/bin/sh\necho "${name} runs"\nexit \${FAIL_${name.replace("-", "_")}:-0}\n`, 0o755);
+      write(
+        `tools/${folder}/${name}.sh`,
+        `#!/bin/sh\necho "${name} runs"\nexit \${FAIL_${name.replace("-", "_")}:-0}\n`,
+        0o755,
+      );
     }
     write("dist/test/support/acceptance/collect-go.js", "");
     write("dist/test/support/acceptance/tables.js", "");

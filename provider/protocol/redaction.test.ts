@@ -12,9 +12,7 @@ interface Case {
   shown: string;
 }
 /** The agent's redaction passes the same cases (hosts/redact). */
-const cases = JSON.parse(
-  readFileSync(path.join(packageRoot(), "hosts/redact/testdata/cases.json"), "utf8"),
-) as Case[];
+const cases = JSON.parse(readFileSync(path.join(packageRoot(), "hosts/redact/testdata/cases.json"), "utf8")) as Case[];
 
 describe("secrets in messages", () => {
   const secrets = new SecretPaths();

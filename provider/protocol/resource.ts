@@ -26,7 +26,6 @@ export function isUnknown(value: unknown): value is Unknown {
   return value === unknown;
 }
 
-
 export interface PropertyDiff {
   /** Path of the property, e.g. `observedContainers[0].state`. */
   path: string;

@@ -9,7 +9,16 @@ import {
 } from "../../shared/image-reference.js";
 import type { AgentClient, Operation } from "../backends/index.js";
 import { PropertyError } from "../backends/errors.js";
-import { isUnknown, PartialFailure, unknown, type Context, type Properties, type PropertyDiff, type Resource, type Value } from "../protocol/resource.js";
+import {
+  isUnknown,
+  PartialFailure,
+  unknown,
+  type Context,
+  type Properties,
+  type PropertyDiff,
+  type Resource,
+  type Value,
+} from "../protocol/resource.js";
 import { differences, drift, inputDifferences } from "../schema/difference.js";
 import { chosenDigests, followers } from "./group-images.js";
 import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";

@@ -1,4 +1,11 @@
-import type { Operation, PatchedFound, PatchObserved, PatchSpec, RegistryAccess, SigningKey } from "../backends/index.js";
+import type {
+  Operation,
+  PatchedFound,
+  PatchObserved,
+  PatchSpec,
+  RegistryAccess,
+  SigningKey,
+} from "../backends/index.js";
 import { PropertyError } from "../backends/errors.js";
 import { PartialFailure, unknown, type Context, type Properties, type Resource } from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";

@@ -11,7 +11,9 @@ function roomOf(file) {
   return first === "provider" && rest.length > 0 ? `provider/${second}` : first;
 }
 
-const belowProvider = ["protocol", "schema", "resources", "backends", "local", "system"].map((name) => `provider/${name}`);
+const belowProvider = ["protocol", "schema", "resources", "backends", "local", "system"].map(
+  (name) => `provider/${name}`,
+);
 
 /** Which rooms a room may import; a room that is not listed may import all. */
 export const mayImport = {

@@ -44,7 +44,11 @@ let built: string | undefined;
 /** Runs the tool, building it first on a machine that has not yet: about two minutes. */
 function cyclonus(args: string[], input?: string): string {
   const repository = packageRoot();
-  built ??= execFileSync(path.join(repository, "provider/local/patching/tools/go-tool.sh"), [path.join(repository, "tools/pins/cyclonus")], { encoding: "utf8" }).trim();
+  built ??= execFileSync(
+    path.join(repository, "provider/local/patching/tools/go-tool.sh"),
+    [path.join(repository, "tools/pins/cyclonus")],
+    { encoding: "utf8" },
+  ).trim();
   return execFileSync(path.join(built, "cyclonus"), args, { encoding: "utf8", input, maxBuffer: 1 << 28 });
 }
 

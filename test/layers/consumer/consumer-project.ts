@@ -47,7 +47,9 @@ export class ConsumerProject {
 
   /** Puts the fault-injecting backends beneath the installed package's own provider code. */
   useFakeBackends(): void {
-    cpSync(path.join(repository, "dist/test/support/fakes"), path.join(this.package, "dist/test/support/fakes"), { recursive: true });
+    cpSync(path.join(repository, "dist/test/support/fakes"), path.join(this.package, "dist/test/support/fakes"), {
+      recursive: true,
+    });
     const folder = path.join(this.root, "plugin");
     mkdirSync(folder);
     const launcher = path.join(folder, "pulumi-resource-palisade");

@@ -10,7 +10,13 @@ import { report } from "../../support/acceptance/report.js";
 import { prove } from "../../support/acceptance/prove.js";
 import { groupContract } from "../contract/groups/contract.js";
 import { HostBackend } from "../contract/groups/host.js";
-import { cacheDirectory, Environment, eventually, isAlive, type StateResource } from "../../support/hosts/environment.js";
+import {
+  cacheDirectory,
+  Environment,
+  eventually,
+  isAlive,
+  type StateResource,
+} from "../../support/hosts/environment.js";
 
 const environment = new Environment();
 /** Made before anything else of this run. */

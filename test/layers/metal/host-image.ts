@@ -1,11 +1,7 @@
 /** The host image that is installed: built here, or taken from what was built of the same content. */
 import { initKeys } from "../../../cli/keys.js";
 import { createLocalBackends } from "../../../provider/local/index.js";
-import {
-  defaultCacheDirectory,
-  defaultKeysDirectory,
-  defaultStateDirectory,
-} from "../../../shared/directories.js";
+import { defaultCacheDirectory, defaultKeysDirectory, defaultStateDirectory } from "../../../shared/directories.js";
 
 /** Digest of the image for the operator's keys. */
 export async function hostImage(): Promise<string> {

@@ -81,9 +81,13 @@ export class Machine {
     const boot = execFileSync(path.join(repository, "test/support/rescue/initrd.sh"), { encoding: "utf8" }).trim();
     const initrd = path.join(this.folder, "initrd.gz");
     // The keys of this test come behind the rescue system in one archive.
-    const packed = execFileSync(path.join(repository, "test/support/rescue/pack.sh"), [path.join(this.folder, "initrd")], {
-      maxBuffer: 1 << 24,
-    });
+    const packed = execFileSync(
+      path.join(repository, "test/support/rescue/pack.sh"),
+      [path.join(this.folder, "initrd")],
+      {
+        maxBuffer: 1 << 24,
+      },
+    );
     writeFileSync(initrd, Buffer.concat([readFileSync(path.join(boot, "initrd")), packed]));
     this.start([
       "-no-reboot",

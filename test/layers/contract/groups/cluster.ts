@@ -29,7 +29,9 @@ export class Cluster {
   /** Builds the API server where it is not in the cache (minutes), and starts it (seconds). */
   async start(): Promise<void> {
     const tool = path.join(repository, "provider/local/patching/tools/go-tool.sh");
-    const { stdout } = await promisify(execFile)(tool, [path.join(repository, "tools/pins/kube-apiserver")], { maxBuffer: 1 << 26 });
+    const { stdout } = await promisify(execFile)(tool, [path.join(repository, "tools/pins/kube-apiserver")], {
+      maxBuffer: 1 << 26,
+    });
     const [client, peer] = [await freePort(), await freePort()];
     this.port = await freePort();
     const file = (name: string) => path.join(this.folder, name);
