@@ -95,6 +95,23 @@ export function secondsOfTimes(text) {
   return values.reduce((sum, value) => sum + value, 0);
 }
 
+/**
+ * Counts the guests that did not come up and were started again: the provider warns about each. Pulumi shows the first line
+ * of a warning on the resource's row and all of it at the end, so the second line counts once.
+ */
+function countRestarts() {
+  let rest = "";
+  let count = 0;
+  return {
+    read(text) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop();
+      count += lines.filter((line) => /^\s*(Starting it|Booting the template) again \(\d+ of \d+\)/.test(line)).length;
+    },
+    count: () => count,
+  };
+}
+
 /** Passes lines on, each behind the layer's name, so that layers that run side by side can be told apart. */
 function withPrefix(prefix, write) {
   let rest = "";
@@ -108,7 +125,8 @@ function withPrefix(prefix, write) {
 /**
  * @param {{ command: string[], budget: Budget, name: string, watch?: string[], write?: (text: string) => void,
  * checkMilliseconds?: number, graceMilliseconds?: number }} options
- * @returns {Promise<{ exitCode: number, seconds: number, cpuSeconds: number, cpuIsLowerBound?: true, ended?: string }>}
+ * @returns {Promise<{ exitCode: number, seconds: number, cpuSeconds: number, cpuIsLowerBound?: true, guestRestarts?: number,
+ * ended?: string }>}
  */
 export async function runLayer(options) {
   const { command, budget, name, watch = [], write = (text) => process.stdout.write(text) } = options;
@@ -128,8 +146,10 @@ export async function runLayer(options) {
     // A process group of its own, so that all of it can be ended.
     detached: true,
   });
+  const restarts = countRestarts();
   const show = (text) => {
     progressed = Date.now();
+    restarts.read(text);
     write(text);
   };
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", show);
@@ -197,6 +217,7 @@ export async function runLayer(options) {
     seconds: Number(((Date.now() - started) / 1000).toFixed(1)),
     cpuSeconds: Number(cpuSeconds.toFixed(1)),
     ...(group === undefined ? { cpuIsLowerBound: true } : {}),
+    ...(restarts.count() === 0 ? {} : { guestRestarts: restarts.count() }),
     ...(ended === undefined ? {} : { ended }),
   };
 }

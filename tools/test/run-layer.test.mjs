@@ -56,6 +56,14 @@ describe("runLayer", () => {
     expect(shown.split("\n").sort()).toEqual(["", "one", "two"]);
   });
 
+  it("counts guests that were started again, by the last line of the provider's warning", async () => {
+    const { result } = await run(
+      "echo '  warning: it hung'; echo '    Starting it again (1 of 2)'; echo 'Booting the template again (2 of 2)'",
+    );
+    expect(result.guestRestarts).toBe(2);
+    expect((await run("echo a machine is started again")).result.guestRestarts).toBeUndefined();
+  });
+
   it("counts the CPU time of its children", async () => {
     const { result } = await run("(i=0; while ((i < 200000)); do i=$((i + 1)); done); true");
     expect(result.cpuSeconds).toBeGreaterThan(0.1);

@@ -172,20 +172,30 @@ export function sumLayer(folder, layer, { budgets = {}, allowedSkips = [] } = {}
   fail(...unexpectedSkips(layer, sum.skipped, allowedSkips));
   const overdrawn = budgetFailure(budgets[layer], result.cpuSeconds);
   if (overdrawn !== undefined) fail({ name: layer, output: overdrawn });
-  return { ...sum, seconds: result.seconds, cpuSeconds: result.cpuSeconds, cpuIsLowerBound: result.cpuIsLowerBound };
+  return {
+    ...sum,
+    seconds: result.seconds,
+    cpuSeconds: result.cpuSeconds,
+    cpuIsLowerBound: result.cpuIsLowerBound,
+    guestRestarts: result.guestRestarts ?? 0,
+  };
 }
 
 /** A layer's line: what it counted, and its times beside its budget. */
 export function layerLine(layer, sum, budget) {
   const skipped = sum.skipped.length > 0 ? `, ${sum.skipped.length} skipped` : "";
   const minutes = budget === undefined ? "" : ` of ${Math.round(budget.minutes * 60)}`;
+  const restarts = sum.guestRestarts > 0 ? `, ${sum.guestRestarts} guests started again` : "";
   const least = sum.cpuIsLowerBound ? "at least " : "";
   const cpu =
     sum.cpuSeconds === undefined
       ? ""
       : `; CPU ${least}${Math.round(sum.cpuSeconds)} s${budget === undefined ? "" : ` of ${budget.cpuSeconds}`}`;
-  return `${layer.padEnd(14)} ${sum.passed} passed, ${sum.failed} failed${skipped}  (${Math.round(sum.seconds)} s${minutes}${cpu})`;
+  return `${layer.padEnd(14)} ${sum.passed} passed, ${sum.failed} failed${skipped}${restarts}  (${Math.round(sum.seconds)} s${minutes}${cpu})`;
 }
+
+/** Guests that may hang in a run, and are started again by the provider: emulation is slow now and then. */
+const maximumGuestRestarts = 2;
 
 function main([folder, ended]) {
   const repository = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
@@ -195,7 +205,7 @@ function main([folder, ended]) {
     .filter((name) => name.endsWith(".result"))
     .sort((a, b) => statSync(path.join(folder, a)).mtimeMs - statSync(path.join(folder, b)).mtimeMs)
     .map((name) => name.slice(0, -".result".length));
-  const total = { passed: 0, failed: 0, seconds: 0, cpuSeconds: 0 };
+  const total = { passed: 0, failed: 0, seconds: 0, cpuSeconds: 0, guestRestarts: 0 };
   const lines = [];
   for (const layer of layers) {
     const sum = sumLayer(folder, layer, { budgets, allowedSkips });
@@ -203,10 +213,17 @@ function main([folder, ended]) {
     total.failed += sum.failed;
     total.seconds += sum.seconds;
     total.cpuSeconds += sum.cpuSeconds ?? 0;
+    total.guestRestarts += sum.guestRestarts;
     for (const { name, output } of sum.failures) console.log(`FAILED ${layer}: ${name}\n${output}`);
     lines.push(layerLine(layer, sum, budgets[layer]));
   }
   for (const line of lines) console.log(line);
+  if (total.guestRestarts > maximumGuestRestarts) {
+    total.failed += 1;
+    console.log(
+      `FAILED ${total.guestRestarts} guests hung and were started again; more than ${maximumGuestRestarts} in a run is a fault`,
+    );
+  }
   if (ended !== undefined) {
     total.failed += 1;
     console.log(`FAILED ${ended}`);

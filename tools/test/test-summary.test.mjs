@@ -103,6 +103,7 @@ describe("budgets", () => {
     expect(layerLine("engine", sum, budget)).toBe(
       "engine         3 passed, 0 failed, 1 skipped  (61 s of 120; CPU 90 s of 100)",
     );
+    expect(layerLine("engine", { ...sum, guestRestarts: 1 }, budget)).toContain("1 skipped, 1 guests started again  (");
     expect(layerLine("engine", { ...sum, cpuIsLowerBound: true }, budget)).toContain("CPU at least 90 s of 100");
   });
 });
@@ -149,6 +150,16 @@ describe("the command", () => {
       () => {
         result("check", 2);
         writeFileSync(path.join(folder, "check.checks"), "passed gofmt\nfailed TypeScript types\n");
+      },
+      "1 passed, 1 failed",
+      1,
+    ],
+    ["two guests started again", () => result("go", 0, onePassed, { guestRestarts: 2 }), "1 passed, 0 failed", 0],
+    [
+      "three guests started again, in two layers",
+      () => {
+        result("go", 0, onePassed, { guestRestarts: 2 });
+        result("unit", 0, undefined, { guestRestarts: 1 });
       },
       "1 passed, 1 failed",
       1,
