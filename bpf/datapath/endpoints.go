@@ -178,7 +178,7 @@ func (d *Datapath) putEndpoint(endpoint Endpoint) error {
 	}
 	changed := false
 	for _, address := range endpoint.addresses() {
-		entry := wanted("", d.objects.Endpoints, toAddress(address), endpoint.entry())
+		entry := entryOf(d.objects.Endpoints, toAddress(address), endpoint.entry())
 		if entry.present() {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -507,15 +508,27 @@ func TestStatusAndRepair(t *testing.T) {
 	apply(t, running, usualPolicy())
 	d, a := running.Datapath, running.Nodes["a"].Endpoint
 	reaches := func(port uint16) bool { return probe(t, running, "a", "b", 4, "TCP", port).Allowed }
+	fromContainer, toContainer := string(datapath.FromContainer), string(datapath.ToContainer)
+	applied, err := d.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
-		name, problem string
-		damage        func() error
+		name    string
+		problem datapath.Problem
+		damage  func() error
 	}{
-		{"pin of a program", "the pin of from_container is gone", func() error { return os.Remove(d.LinkPin(a.Interface, datapath.FromContainer)) }},
-		{"pin of a map", "map flows: its pin is gone", func() error { return os.Remove(running.Pins + "/v1/maps/flows") }},
-		{"program", "to_container is not attached", func() error { return d.Detach(a.Interface, datapath.ToContainer) }},
-		{"map entry of an interface", `endpoint "a": its map entry`, func() error { return d.DeleteInterface(a.Interface) }},
-		{"rule of the policy", "its map entries were changed", func() error { return d.AllowByHand("b") }},
+		{"pin of a program", datapath.Problem{Kind: datapath.LinkPinMissing, Interface: a.Interface, Program: fromContainer},
+			func() error { return os.Remove(d.LinkPin(a.Interface, datapath.FromContainer)) }},
+		{"pin of a map", datapath.Problem{Kind: datapath.MapPinMissing, Map: "flows"},
+			func() error { return os.Remove(running.Pins + "/v1/maps/flows") }},
+		{"program", datapath.Problem{Kind: datapath.ProgramDetached, Interface: a.Interface, Program: toContainer},
+			func() error { return d.Detach(a.Interface, datapath.ToContainer) }},
+		{"map entry of an interface", datapath.Problem{Kind: datapath.EndpointEntryWrong, Endpoint: "a"},
+			func() error { return d.DeleteInterface(a.Interface) }},
+		{"rule of the policy",
+			datapath.Problem{Kind: datapath.PolicyEntriesChanged, AppliedHash: applied.PolicyHash, FoundHash: applied.PolicyHash},
+			func() error { return d.AllowByHand("b") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := test.damage(); err != nil {
@@ -525,8 +538,8 @@ func TestStatusAndRepair(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(status.Problems) != 1 || !strings.Contains(status.Problems[0], test.problem) {
-				t.Errorf("problems: %q, want one with %q", status.Problems, test.problem)
+			if !slices.Equal(status.Problems, []datapath.Problem{test.problem}) {
+				t.Errorf("problems: %v, want only %v", status.Problems, test.problem)
 			}
 			if err := running.InHost(func() error {
 				_, err := d.Repair()
@@ -535,7 +548,7 @@ func TestStatusAndRepair(t *testing.T) {
 				t.Fatal(err)
 			}
 			if status, err = d.Status(); err != nil || len(status.Problems) != 0 {
-				t.Errorf("after the repair: %q, %v", status.Problems, err)
+				t.Errorf("after the repair: %v, %v", status.Problems, err)
 			}
 			if !reaches(80) || reaches(81) {
 				t.Error("after the repair the policy is not in force")

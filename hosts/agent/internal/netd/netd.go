@@ -255,7 +255,7 @@ func (n *network) repair() error {
 	}
 	problems, err := n.datapath.Repair()
 	for _, problem := range problems {
-		n.logger.Warn("repaired", "problem", problem)
+		n.logger.Warn("repaired", "problem", problem.String())
 	}
 	return err
 }

@@ -199,22 +199,31 @@ func (n *network) check(c container) error {
 	if err != nil {
 		return err
 	}
-	concerning := []string{
-		fmt.Sprintf("endpoint %q:", existing.Endpoint.Name), fmt.Sprintf("interface %d:", existing.Endpoint.Interface), "policy",
-	}
-	for _, port := range existing.Published {
-		concerning = append(concerning, fmt.Sprintf("published port %d:", port.Port))
-	}
 	var problems []string
 	for _, problem := range status.Problems {
-		if slices.ContainsFunc(concerning, func(prefix string) bool { return strings.HasPrefix(problem, prefix) }) {
-			problems = append(problems, problem)
+		if existing.affectedBy(problem) {
+			problems = append(problems, problem.String())
 		}
 	}
 	if len(problems) != 0 {
 		return fmt.Errorf("endpoint %q: %s", existing.Endpoint.Name, strings.Join(problems, "; "))
 	}
 	return nil
+}
+
+// affectedBy reports whether a problem of the datapath changes what reaches or leaves this container.
+func (a attachment) affectedBy(problem datapath.Problem) bool {
+	switch problem.Kind {
+	case datapath.PolicyReplaced, datapath.PolicyEntriesChanged:
+		return true
+	case datapath.ProgramDetached, datapath.LinkPinMissing:
+		return problem.Interface == a.Endpoint.Interface
+	case datapath.EndpointEntryWrong:
+		return problem.Endpoint == a.Endpoint.Name
+	case datapath.PublishedEntryWrong:
+		return slices.Contains(a.Published, problem.Published)
+	}
+	return false
 }
 
 // free is the lowest address of a prefix that nobody has. The first one is left out: many take it for the network's own.

@@ -89,7 +89,7 @@ func (n *network) describe() (*agentv1.GetNetworkResponse, error) {
 		return nil, err
 	}
 	response := &agentv1.GetNetworkResponse{
-		Generation: status.Generation, Problems: status.Problems, Bypasses: bypasses, LostEvents: lost,
+		Generation: status.Generation, Problems: descriptions(status.Problems), Bypasses: bypasses, LostEvents: lost,
 	}
 	policy, _ := n.declared()
 	response.PolicyDeclared = policy != nil
@@ -113,7 +113,15 @@ func (s *networkService) Repair(context.Context, *connect.Request[agentv1.Repair
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
-	return connect.NewResponse(&agentv1.RepairResponse{Problems: problems}), nil
+	return connect.NewResponse(&agentv1.RepairResponse{Problems: descriptions(problems)}), nil
+}
+
+// descriptions are the texts that operators read.
+func descriptions(problems []datapath.Problem) (texts []string) {
+	for _, problem := range problems {
+		texts = append(texts, problem.String())
+	}
+	return texts
 }
 
 func (s *networkService) StreamFlows(ctx context.Context, request *connect.Request[agentv1.StreamFlowsRequest], stream *connect.ServerStream[agentv1.StreamFlowsResponse]) error {
