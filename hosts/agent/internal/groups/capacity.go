@@ -36,7 +36,7 @@ func HostCapacity(reservedMemory uint64) (Capacity, error) {
 }
 
 // demand sums requests; limits that stand alone count as nothing.
-func demand(spec *agentv1.GroupSpec) (cpus float64, memory uint64) {
+func requests(spec *agentv1.GroupSpec) (cpus float64, memory uint64) {
 	for _, container := range spec.GetContainers() {
 		cpus += container.GetResources().GetCpuRequest()
 		memory += container.GetResources().GetMemoryRequestBytes()
@@ -55,11 +55,11 @@ func (c Capacity) admit(spec *agentv1.GroupSpec, others []*agentv1.GroupSpec) er
 			return fmt.Errorf("%s.memoryLimitBytes: %d bytes exceed the %d that the host has for groups", at, limit, c.MemoryBytes)
 		}
 	}
-	wantedCPUs, wantedMemory := demand(spec)
+	wantedCPUs, wantedMemory := requests(spec)
 	var takenCPUs float64
 	var takenMemory uint64
 	for _, other := range others {
-		cpus, memory := demand(other)
+		cpus, memory := requests(other)
 		takenCPUs += cpus
 		takenMemory += memory
 	}

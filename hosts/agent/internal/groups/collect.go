@@ -64,7 +64,7 @@ func (m *Manager) removeUnusedImages(ctx context.Context) error {
 }
 
 // releaseImages removes the sealed images of a group that is being deleted, unless somebody else names or uses them.
-func (m *Manager) releaseImages(ctx context.Context, deleted *group, wish *record) error {
+func (m *Manager) releaseImages(ctx context.Context, deleted *group, desired *record) error {
 	if m.options.Sealed == nil {
 		return nil
 	}
@@ -73,7 +73,7 @@ func (m *Manager) releaseImages(ctx context.Context, deleted *group, wish *recor
 		return err
 	}
 	own := imageNames{}
-	own.add(wish)
+	own.add(desired)
 	if err := m.removeImages(ctx, func(names []string) bool { return own.any(names) && !used.any(names) }); err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (m *Manager) usedImages(ctx context.Context, except *group) (imageNames, er
 	}
 	for _, g := range m.all() {
 		if g != except {
-			used.add(g.wish())
+			used.add(g.desired())
 		}
 	}
 	return used, nil

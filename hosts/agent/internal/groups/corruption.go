@@ -34,13 +34,13 @@ func (m *Manager) watchLayers(ctx context.Context) {
 			}
 			continue
 		}
-		told = m.tellCorruption(answer.Msg.GetLayers(), told)
+		told = m.reportCorruption(answer.Msg.GetLayers(), told)
 	}
 }
 
-// tellCorruption makes an event in each group of a corrupted layer, once for as long as its device is open. It returns what
+// reportCorruption makes an event in each group of a corrupted layer, once for as long as its device is open. It returns what
 // was told, now and before.
-func (m *Manager) tellCorruption(layers []*agentv1.LayerDevice, before map[string]bool) map[string]bool {
+func (m *Manager) reportCorruption(layers []*agentv1.LayerDevice, before map[string]bool) map[string]bool {
 	told := map[string]bool{}
 	for _, layer := range layers {
 		if !layer.GetCorrupted() {

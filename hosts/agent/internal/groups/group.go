@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
@@ -41,9 +42,9 @@ type group struct {
 	wake chan struct{}
 	// gone is closed when nothing is left of a deleted group.
 	gone chan struct{}
-	// seen is closed after the first pass that looked at containerd.
-	seen     chan struct{}
-	seenOnce sync.Once
+	// firstObserved is closed when the first pass has observed the group in containerd.
+	firstObserved chan struct{}
+	observedOnce  sync.Once
 
 	// The rest belongs to the goroutine.
 	pulls     map[string]*pullState
@@ -61,17 +62,17 @@ type waitingReason struct {
 
 func newGroup(manager *Manager, r *record) *group {
 	g := &group{
-		manager: manager,
-		name:    r.spec.GetName(),
-		logger:  manager.options.Logger.With("group", r.spec.GetName()),
-		record:  r,
-		changed: make(chan struct{}),
-		wake:    make(chan struct{}, 1),
-		gone:    make(chan struct{}),
-		seen:    make(chan struct{}),
-		pulls:   map[string]*pullState{},
-		waiting: map[string]waitingReason{},
-		cgroups: map[string]string{},
+		manager:       manager,
+		name:          r.spec.GetName(),
+		logger:        manager.options.Logger.With("group", r.spec.GetName()),
+		record:        r,
+		changed:       make(chan struct{}),
+		wake:          make(chan struct{}, 1),
+		gone:          make(chan struct{}),
+		firstObserved: make(chan struct{}),
+		pulls:         map[string]*pullState{},
+		waiting:       map[string]waitingReason{},
+		cgroups:       map[string]string{},
 	}
 	g.status = &agentv1.GroupStatus{Phase: agentv1.GroupPhase_GROUP_PHASE_PENDING}
 	if r.Deleting {
@@ -124,7 +125,7 @@ func (g *group) logFailure(ctx context.Context, err error) {
 	g.lastFailure = text
 }
 
-func (g *group) poke() {
+func (g *group) wakeUp() {
 	select {
 	case g.wake <- struct{}{}:
 	default:
@@ -148,25 +149,61 @@ func (g *group) replace(change func(*record) (*record, error)) error {
 		g.interrupt()
 	}
 	g.notify()
-	g.poke()
+	g.wakeUp()
 	return nil
 }
 
-// wish returns the record; it must not be changed.
-func (g *group) wish() *record {
+// update declares a new spec of the group. With dryRun it changes nothing and returns the group as it would be. Declaring the
+// present spec again keeps the generation, and retries at once what waits: images that could not be pulled, and restarts.
+func (g *group) update(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*agentv1.Group, error) {
+	var preview *agentv1.Group
+	err := g.replace(func(present *record) (*record, error) {
+		if present.Deleting {
+			return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("group %q is being deleted; try again", g.name))
+		}
+		if expected != 0 && present.Generation != expected {
+			return nil, generationConflict(g.name, present.Generation, expected)
+		}
+		changed := present.withSpec(spec)
+		if dryRun {
+			preview = &agentv1.Group{Spec: redacted(spec), Generation: changed.Generation}
+			return nil, nil
+		}
+		if changed == present {
+			return present.withRestartsDue(g.manager.options.Now()), nil
+		}
+		return changed, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !dryRun {
+		g.retryImages()
+	}
+	view, _ := g.view()
+	if preview != nil {
+		preview.Status = view.GetStatus()
+		return preview, nil
+	}
+	return view, nil
+}
+
+// desired returns the record; it must not be changed.
+func (g *group) desired() *record {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	return g.record
 }
 
-// remember stores what happened to a container, unless the wish has changed meanwhile.
-func (g *group) remember(wish *record, change func(*record)) (*record, error) {
+// updateRecord stores a change of the history in desired. It returns errDesiredChanged when another record has replaced that
+// one meanwhile.
+func (g *group) updateRecord(desired *record, change func(*record)) (*record, error) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
-	if g.record != wish {
-		return nil, errWishChanged
+	if g.record != desired {
+		return nil, errDesiredChanged
 	}
-	changed := wish.clone()
+	changed := desired.clone()
 	change(changed)
 	if err := g.manager.store.save(changed); err != nil {
 		return nil, err
@@ -175,7 +212,7 @@ func (g *group) remember(wish *record, change func(*record)) (*record, error) {
 	return changed, nil
 }
 
-var errWishChanged = fmt.Errorf("the group was declared anew: %w", context.Canceled)
+var errDesiredChanged = fmt.Errorf("the group was declared anew: %w", context.Canceled)
 
 func (g *group) notify() {
 	close(g.changed)
@@ -230,8 +267,8 @@ func (g *group) observationFailed(err error) {
 	}
 }
 
-func (g *group) markSeen() {
-	g.seenOnce.Do(func() { close(g.seen) })
+func (g *group) markObserved() {
+	g.observedOnce.Do(func() { close(g.firstObserved) })
 }
 
 // view returns the group for callers, without secrets, and a channel that is closed at the next change.
@@ -258,8 +295,8 @@ func (g *group) stale() error {
 	return nil
 }
 
-// tryImagesAnew forgets failed images: what they lacked, e.g. a seal or a policy, may be there by now.
-func (g *group) tryImagesAnew() {
+// retryImages forgets failed images: what they lacked, e.g. a seal or a policy, may be there by now.
+func (g *group) retryImages() {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	g.declarations++
@@ -272,7 +309,7 @@ func (g *group) tryImagesAnew() {
 	if !proto.Equal(g.status, status) {
 		g.status = status
 		g.notify()
-		g.poke()
+		g.wakeUp()
 	}
 }
 
@@ -288,7 +325,7 @@ func (g *group) suspend(until time.Time) {
 	defer g.mutex.Unlock()
 	g.suspendedUntil = until
 	g.notify()
-	g.poke()
+	g.wakeUp()
 }
 
 func (g *group) suspended() bool {

@@ -212,9 +212,9 @@ func (g *group) createLog(container string) error {
 }
 
 // rotateLogs turns over files that have grown too large and tells containerd to open new ones.
-func (g *group) rotateLogs(ctx context.Context, wish *record, seen *observation) {
-	for _, container := range wish.spec.GetContainers() {
-		status := seen.containers[container.GetName()]
+func (g *group) rotateLogs(ctx context.Context, desired *record, observed *observation) {
+	for _, container := range desired.spec.GetContainers() {
+		status := observed.containers[container.GetName()]
 		if status == nil || status.State != runtimev1.ContainerState_CONTAINER_RUNNING {
 			continue
 		}

@@ -70,7 +70,7 @@ type Manager struct {
 	runtime      runtimev1.RuntimeServiceClient
 	images       runtimev1.ImageServiceClient
 	certificates *registry.Certificates
-	starts       *semaphore.Weighted
+	startSlots   *semaphore.Weighted
 
 	// mutex orders declarations, so that two cannot take one port.
 	mutex   sync.Mutex
@@ -105,7 +105,7 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 	m := &Manager{
 		options: options, store: store, runtime: runtime, images: images, groups: map[string]*group{}, seals: map[string][]string{},
 		certificates: registry.NewCertificates(options.CertificatesDirectory),
-		starts:       semaphore.NewWeighted(int64(options.Starts)),
+		startSlots:   semaphore.NewWeighted(int64(options.Starts)),
 		readyMessage: "starts",
 	}
 	for _, r := range records {
@@ -114,49 +114,63 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 	return m, nil
 }
 
-// Run reconciles until ctx ends. Containers go on running then.
+// Run reconciles the groups until ctx ends. Their containers continue to run.
 func (m *Manager) Run(ctx context.Context) error {
 	defer m.running.Wait()
-	for {
-		err := m.prepare(ctx)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		m.options.Logger.Warn("waits for containerd", "error", err)
-		m.setReady(false, err.Error())
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(m.options.PollInterval):
-		}
+	if !m.waitForContainerd(ctx) {
+		return nil
 	}
-	m.mutex.Lock()
-	m.context = ctx
-	present := make([]*group, 0, len(m.groups))
-	for _, g := range m.groups {
-		present = append(present, g)
-		m.start(g)
-	}
-	m.mutex.Unlock()
-	for _, g := range present {
+	started := m.startAll(ctx)
+	for _, g := range started {
 		m.setReady(false, fmt.Sprintf("group %q was not looked at yet", g.name))
 		select {
-		case <-g.seen:
+		case <-g.firstObserved:
 		case <-g.gone:
 		case <-ctx.Done():
 			return nil
 		}
 	}
 	m.setReady(true, "")
-	m.options.Logger.Info("ready", "groups", len(present))
+	m.options.Logger.Info("ready", "groups", len(started))
 	m.running.Go(func() { m.watchLayers(ctx) })
 	m.collectImages(ctx)
 	return nil
 }
 
+// waitForContainerd prepares containerd, and tries again until it succeeds. It returns false when ctx ends first.
+func (m *Manager) waitForContainerd(ctx context.Context) bool {
+	for {
+		err := m.prepare(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		m.options.Logger.Warn("waits for containerd", "error", err)
+		m.setReady(false, err.Error())
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(m.options.PollInterval):
+		}
+	}
+}
+
+// startAll starts the loops of all groups that are declared, and lets Apply start those of new ones.
+func (m *Manager) startAll(ctx context.Context) []*group {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.context = ctx
+	started := make([]*group, 0, len(m.groups))
+	for _, g := range m.groups {
+		started = append(started, g)
+		m.start(g)
+	}
+	return started
+}
+
+// start starts the loop of a group.
 func (m *Manager) start(g *group) {
 	m.running.Go(func() { g.run(m.context) })
 }
@@ -234,69 +248,35 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (
 	if err := m.admit(spec); err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	g := m.groups[spec.GetName()]
-	if g == nil {
-		if expected != 0 {
-			return nil, otherGeneration(spec.GetName(), 0, expected)
-		}
-		r := newRecord(spec)
-		if dryRun {
-			return &agentv1.Group{Spec: redacted(spec), Generation: r.Generation}, nil
-		}
-		if err := m.store.save(r); err != nil {
-			return nil, connect.NewError(connect.CodeInternal, err)
-		}
-		g = newGroup(m, r)
-		m.groups[spec.GetName()] = g
-		if m.context != nil {
-			m.start(g)
-		}
-		view, _ := g.view()
-		return view, nil
+	if g := m.groups[spec.GetName()]; g != nil {
+		return g.update(spec, expected, dryRun)
 	}
-	var preview *agentv1.Group
-	err := g.replace(func(present *record) (*record, error) {
-		if present.Deleting {
-			return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("group %q is being deleted; try again", g.name))
-		}
-		if expected != 0 && present.Generation != expected {
-			return nil, otherGeneration(g.name, present.Generation, expected)
-		}
-		if proto.Equal(present.spec, spec) {
-			if dryRun {
-				return nil, nil
-			}
-			return present.withoutBackOff(m.options.Now()), nil
-		}
-		changed := present.clone()
-		changed.spec = spec
-		changed.rememberImages(present)
-		changed.Generation++
-		if changed.specHash() != present.specHash() {
-			changed.Containers = nil
-		}
-		if dryRun {
-			preview = &agentv1.Group{Spec: redacted(spec), Generation: changed.Generation}
-			return nil, nil
-		}
-		return changed, nil
-	})
-	if err != nil {
-		return nil, err
+	return m.create(spec, expected, dryRun)
+}
+
+// create declares a group that did not exist. The caller holds the mutex.
+func (m *Manager) create(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*agentv1.Group, error) {
+	if expected != 0 {
+		return nil, generationConflict(spec.GetName(), 0, expected)
 	}
-	if !dryRun {
-		g.tryImagesAnew()
+	r := newRecord(spec)
+	if dryRun {
+		return &agentv1.Group{Spec: redacted(spec), Generation: r.Generation}, nil
+	}
+	if err := m.store.save(r); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	g := newGroup(m, r)
+	m.groups[spec.GetName()] = g
+	if m.context != nil {
+		m.start(g)
 	}
 	view, _ := g.view()
-	if preview != nil {
-		preview.Status = view.GetStatus()
-		return preview, nil
-	}
 	return view, nil
 }
 
-// otherGeneration tells a caller that somebody else has declared the group since it looked.
-func otherGeneration(name string, present, expected uint64) error {
+// generationConflict is the error of a caller that expected another generation than the present one.
+func generationConflict(name string, present, expected uint64) error {
 	return connect.NewError(connect.CodeFailedPrecondition,
 		fmt.Errorf("expectedGeneration: group %q has generation %d, not %d: it was declared anew meanwhile", name, present, expected))
 }
@@ -306,7 +286,7 @@ func (m *Manager) admit(spec *agentv1.GroupSpec) error {
 	var others []*agentv1.GroupSpec
 	for name, other := range m.groups {
 		if name != spec.GetName() {
-			others = append(others, other.wish().spec)
+			others = append(others, other.desired().spec)
 		}
 	}
 	for index, port := range spec.GetPorts() {
@@ -374,10 +354,10 @@ func (m *Manager) Delete(ctx context.Context, name string) error {
 }
 
 // forget drops a group of which nothing is left.
-func (m *Manager) forget(g *group, wish *record) error {
+func (m *Manager) forget(g *group, desired *record) error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	if err := m.store.remove(wish.spec.GetName()); err != nil {
+	if err := m.store.remove(desired.spec.GetName()); err != nil {
 		return err
 	}
 	delete(m.groups, g.name)

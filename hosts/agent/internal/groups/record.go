@@ -17,7 +17,7 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// record is what the host keeps of a group: the wish, and what has to outlive the agent and reboots.
+// record is what the host stores of a group: the desired state, and the history that has to outlive the agent and reboots.
 type record struct {
 	spec *agentv1.GroupSpec
 	recordFields
@@ -112,6 +112,13 @@ func (r *record) local(image string) string {
 	return image
 }
 
+// allDone reports whether every container has exited for good.
+func (r *record) allDone() bool {
+	return !slices.ContainsFunc(r.spec.GetContainers(), func(container *agentv1.Container) bool {
+		return !r.Containers[container.GetName()].Done
+	})
+}
+
 // images returns the references of the spec, sorted, each once.
 func (r *record) images() []string {
 	var result []string
@@ -136,9 +143,25 @@ func (r *record) rememberImages(before *record) {
 	maps.DeleteFunc(r.Manifests, func(image, _ string) bool { return !slices.Contains(present, image) })
 }
 
-// withoutBackOff returns the record with every waiting container due at now, or nil when none waits: who declares a group again
-// wants it tried again.
-func (r *record) withoutBackOff(now time.Time) *record {
+// withSpec returns the record of a new spec in the next generation, or r itself when the spec is the same. The history of the
+// containers is kept only when the running containers also serve the new spec.
+func (r *record) withSpec(spec *agentv1.GroupSpec) *record {
+	if proto.Equal(r.spec, spec) {
+		return r
+	}
+	changed := r.clone()
+	changed.spec = spec
+	changed.rememberImages(r)
+	changed.Generation++
+	if changed.specHash() != r.specHash() {
+		changed.Containers = nil
+	}
+	return changed
+}
+
+// withRestartsDue returns the record with every waiting restart due now, or nil when none waits: declaring a group again asks
+// for another attempt.
+func (r *record) withRestartsDue(now time.Time) *record {
 	changed := r.clone()
 	waiting := false
 	for name, state := range changed.Containers {

@@ -347,17 +347,17 @@ func TestCorruptedLayerIsToldOnceToTheGroupsThatUseIt(t *testing.T) {
 		}
 		return n
 	}
-	told := h.manager.tellCorruption([]*agentv1.LayerDevice{sound}, nil)
+	told := h.manager.reportCorruption([]*agentv1.LayerDevice{sound}, nil)
 	if count() != 0 || len(told) != 0 {
 		t.Error("a sound layer was told to be corrupted")
 	}
-	told = h.manager.tellCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
-	told = h.manager.tellCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
+	told = h.manager.reportCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
+	told = h.manager.reportCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
 	if count() != 1 || len(told) != 1 {
 		t.Errorf("%d events, %v", count(), told)
 	}
 	elsewhere := &agentv1.LayerDevice{RootHash: strings.Repeat("0", 64), Corrupted: true}
-	if told = h.manager.tellCorruption([]*agentv1.LayerDevice{elsewhere}, told); count() != 1 || len(told) != 0 {
+	if told = h.manager.reportCorruption([]*agentv1.LayerDevice{elsewhere}, told); count() != 1 || len(told) != 0 {
 		t.Errorf("%d events, %v", count(), told)
 	}
 }

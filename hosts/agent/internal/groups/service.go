@@ -69,7 +69,7 @@ func (s *groupService) ApplyGroup(_ context.Context, request *connect.Request[ag
 // observed waits, after a start of the agent, for the first look at the group, and refuses to show what is not known.
 func (s *groupService) observed(ctx context.Context, g *group) error {
 	select {
-	case <-g.seen:
+	case <-g.firstObserved:
 	case <-g.gone:
 	case <-ctx.Done():
 		return ctx.Err()
@@ -136,7 +136,7 @@ func (s *groupService) GetLogs(ctx context.Context, request *connect.Request[age
 		return err
 	}
 	name := request.Msg.GetContainer()
-	containers := g.wish().spec.GetContainers()
+	containers := g.desired().spec.GetContainers()
 	if !slices.ContainsFunc(containers, func(c *agentv1.Container) bool { return c.GetName() == name }) {
 		return connect.NewError(connect.CodeNotFound, fmt.Errorf("group %q has no container %q", g.name, name))
 	}
@@ -148,7 +148,7 @@ func (s *groupService) GetLogs(ctx context.Context, request *connect.Request[age
 			case <-g.gone:
 				return true
 			default:
-				return g.wish().Containers[name].Done
+				return g.desired().Containers[name].Done
 			}
 		},
 	}
