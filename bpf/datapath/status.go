@@ -11,24 +11,24 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Status is what the kernel holds, compared with what was declared.
+// Status is the state of the kernel, compared with what was declared.
 type Status struct {
-	// Generation counts the policies; zero: there is none, and nothing passes.
+	// Generation counts the applied policies. Zero means that there is none, and nothing passes.
 	Generation uint32 `json:"generation"`
 	// PolicyHash is that of the compiled policy that was written last.
 	PolicyHash string `json:"policyHash"`
-	// EntriesHash is computed from the map entries that packets are judged by.
+	// EntriesHash is computed from the map entries that decide about packets.
 	EntriesHash string `json:"entriesHash"`
-	// PolicyIntact says that the kernel holds the policy that was applied last, by both hashes.
+	// PolicyIntact means that both hashes are those of the policy that was applied last.
 	PolicyIntact bool `json:"policyIntact"`
 	Endpoints    int  `json:"endpoints"`
-	// Instructions is how many the kernel's verifier looked at, for each program. Its limit is a million.
+	// Instructions is how many instructions the kernel's verifier processed for each program. Its limit is a million.
 	Instructions map[string]uint32 `json:"instructions"`
 	// Problems are the differences from what was declared, sorted by their descriptions. Repair removes them.
 	Problems []Problem `json:"problems"`
 }
 
-// Status reads everything back from the kernel.
+// Status reads the state of the kernel.
 func (d *Datapath) Status() (Status, error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -124,7 +124,7 @@ func (d *Datapath) Repair() ([]Problem, error) {
 	return status.Problems, errors.Join(failures...)
 }
 
-// repin pins a map whose pin was removed behind the library's back.
+// repin pins a map again whose pin was removed by others.
 func repin(of *ebpf.Map, path string) error {
 	if err := of.Unpin(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -132,8 +132,8 @@ func repin(of *ebpf.Map, path string) error {
 	return of.Pin(path)
 }
 
-// Prune removes entries and pins of what was not declared: the things of an agent before this one that are gone. Call it
-// when everything is declared.
+// Prune removes entries and pins that are not declared, such as those of a previous agent. Call it when everything is
+// declared.
 func (d *Datapath) Prune() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -271,7 +271,7 @@ func (d *Datapath) mapPins() map[string]string {
 	return pins
 }
 
-// readTables reads the entries of a slot; a slot without maps has none.
+// readTables reads the entries of a slot. A slot without maps has none.
 func (d *Datapath) readTables(slot uint32) (*tables, error) {
 	result := &tables{}
 	var err error

@@ -1,7 +1,9 @@
-// datapath-bench measures the ladder from loopback to Palisade's datapath, and how rules scale, all in one run on this
-// machine: figures of different runs do not compare. Repetitions of all rungs alternate, so that a busy moment hits all.
+// datapath-bench measures a ladder of data paths, from loopback to Palisade's datapath, and how each scales with rules. It
+// measures everything in one run, because results of different runs cannot be compared. The repetitions of all rungs
+// alternate, so that a busy moment of the machine affects all of them.
 //
-// It needs root, and iptables and nft for their rungs. The report (JSON) goes to standard output, progress to standard error.
+// It needs root, and iptables and nft for their rungs. It writes a report (JSON) to standard output and its progress to
+// standard error.
 package main
 
 import (
@@ -18,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Report is what is written.
+// Report is the output of a run.
 type Report struct {
 	Kernel      string    `json:"kernel"`
 	CPUs        int       `json:"cpus"`
@@ -35,7 +37,7 @@ type Report struct {
 type Rung struct {
 	Name  string `json:"name"`
 	Rules int    `json:"rules"`
-	// The client's and the server's processor time included.
+	// These values include the processor time of client and server.
 	StreamGbit   Interval `json:"streamGbit"`
 	CPUPerGbit   Interval `json:"cpuSecondsPerGbit"`
 	RoundTripP50 Interval `json:"roundTripP50Microseconds"`
@@ -43,7 +45,7 @@ type Rung struct {
 	Connects     Interval `json:"connectsPerSecond"`
 }
 
-// Interval is a median with the bounds that hold the true median in at least 95 of 100 runs (order statistics).
+// Interval is a median, with bounds that contain the true median in at least 95 of 100 runs (order statistics).
 type Interval struct {
 	Median float64 `json:"median"`
 	Low    float64 `json:"low"`
@@ -120,9 +122,9 @@ func run(repetitions, most int) (Report, error) {
 	return report, nil
 }
 
-// measureAll builds all rungs, then takes turns among them.
+// measureAll builds all rungs and measures them in turns.
 //
-// What this machine has no program or kind of link for is left out, and said.
+// It skips and reports rungs for which this machine lacks a program or a kind of link.
 func measureAll(all []rung, repetitions int) ([]Rung, turns, error) {
 	var rungs []rung
 	var servers []*running
@@ -177,7 +179,8 @@ func interval(samples []sample, value func(sample) float64) Interval {
 	return intervalOf(values)
 }
 
-// intervalOf n values: the k-th smallest and largest bound the median with probability 1 - 2·P(Binomial(n, ½) < k).
+// intervalOf returns the interval of n values. The k-th smallest and largest values bound the median with probability 1
+// - 2·P(Binomial(n, ½) < k).
 func intervalOf(values []float64) Interval {
 	slices.Sort(values)
 	n := len(values)

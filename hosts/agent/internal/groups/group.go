@@ -14,44 +14,44 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// group is one declared group: its record, what was last seen of it, and the goroutine that brings the two together. Only that
-// goroutine calls containerd for the group.
+// group is one declared group. It holds the desired state, the status that was observed last, and the loop that
+// converges the group. Only the loop's goroutine calls containerd for the group.
 type group struct {
 	manager *Manager
 	name    string
 	logger  *slog.Logger
 
 	mutex sync.Mutex
-	// record is the wish; replaced, never changed in place, by apply.
+	// record is the desired state and the history. It is replaced and never changed in place.
 	record  *record
 	cleaner *cleaner
 	status  *agentv1.GroupStatus
 	events  eventRing
-	// changed is closed and replaced at every change that watchers see.
+	// changed is closed and replaced whenever something changes that watchers see.
 	changed        chan struct{}
 	suspendedUntil time.Time
 	observedAt     time.Time
 	observeError   error
-	// observedGeneration is the generation that was brought about.
+	// observedGeneration is the last generation that the group has converged on.
 	observedGeneration uint64
-	// declarations counts them: images that could not be had are tried again with each.
+	// declarations counts how often the group was declared. Each declaration retries failed images.
 	declarations uint64
-	// interrupt ends the pass in flight, as it works for an old wish.
+	// interrupt cancels the pass in flight, because it works for an outdated record.
 	interrupt context.CancelFunc
 
 	wake chan struct{}
-	// gone is closed when nothing is left of a deleted group.
+	// gone is closed when nothing remains of a deleted group.
 	gone chan struct{}
 	// firstObserved is closed when the first pass has observed the group in containerd.
 	firstObserved chan struct{}
 	observedOnce  sync.Once
 
-	// The rest belongs to the goroutine.
+	// The fields below belong to the loop's goroutine.
 	pulls     map[string]*pullState
 	sandboxes sandboxFailures
 	waiting   map[string]waitingReason
 	cgroups   map[string]string
-	// lastFailure is what ended the last pass.
+	// lastFailure is the error of the last pass.
 	lastFailure string
 }
 
@@ -86,7 +86,7 @@ func newGroup(manager *Manager, r *record) *group {
 	return g
 }
 
-// run reconciles at every wake-up and every poll interval, until ctx ends or the group is gone.
+// run reconciles the group at every wake-up and every poll interval, until ctx ends or the group is gone.
 func (g *group) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -110,7 +110,7 @@ func (g *group) run(ctx context.Context) {
 	}
 }
 
-// logFailure logs what ended a pass, once for as long as it stays the same.
+// logFailure logs the error of a pass, unless the pass before failed with the same one.
 func (g *group) logFailure(ctx context.Context, err error) {
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return
@@ -132,7 +132,8 @@ func (g *group) wakeUp() {
 	}
 }
 
-// replace stores a new wish made from the present one and ends work for the old one. A nil result of change leaves all as it is.
+// replace stores a new desired state and cancels the pass that works for the old one. It changes nothing when change
+// returns nil.
 func (g *group) replace(change func(*record) (*record, error)) error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -219,7 +220,7 @@ func (g *group) notify() {
 	g.changed = make(chan struct{})
 }
 
-// event records and logs what happened; messages are freed of the group's secrets.
+// event records and logs an event, without the group's secrets.
 func (g *group) event(kind, reason, message, container string) {
 	message = g.clean(message)
 	g.mutex.Lock()
@@ -237,8 +238,8 @@ func (g *group) event(kind, reason, message, container string) {
 	}
 }
 
-// clean returns the message without the group's secrets. Every message of others goes through it before it is stored, logged or
-// shown.
+// clean returns the message without the group's secrets. Every message from outside the agent passes through it before
+// it is stored, logged or shown.
 func (g *group) clean(message string) string {
 	g.mutex.Lock()
 	g.cleaner = g.cleaner.of(secrets(g.record.spec))
@@ -247,7 +248,7 @@ func (g *group) clean(message string) string {
 	return cleaner.clean(message)
 }
 
-// publish makes a status visible and wakes watchers when it differs from the last one.
+// publish makes a status visible, and wakes watchers when it differs from the last one.
 func (g *group) publish(status *agentv1.GroupStatus) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -285,7 +286,8 @@ func (g *group) view() (*agentv1.Group, <-chan struct{}) {
 	return &agentv1.Group{Spec: redacted(g.record.spec), Generation: g.record.Generation, Status: status}, g.changed
 }
 
-// stale is the error of a group that containerd has not shown for some time: its status would be a guess.
+// stale returns an error when containerd could not be observed for some time, because the last status may be wrong by
+// now.
 func (g *group) stale() error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -295,7 +297,7 @@ func (g *group) stale() error {
 	return nil
 }
 
-// retryImages forgets failed images: what they lacked, e.g. a seal or a policy, may be there by now.
+// retryImages forgets that images failed. What they lacked, such as a seal or a policy, may exist by now.
 func (g *group) retryImages() {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()

@@ -16,18 +16,19 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// pullState is the history of pulling one image for the present wish.
+// pullState is the history of failed pulls of one image.
 type pullState struct {
 	failures uint32
 	next     time.Time
-	// access is how the registry was reached; other credentials are tried at once.
+	// access describes how the registry was reached. Changed credentials are tried at once.
 	access string
-	// declaration is the last one before the failure.
+	// declaration is the number of the declaration that the failure belongs to.
 	declaration uint64
 	err         error
 }
 
-// ensureImages pulls what is not there. A container whose image cannot be had waits with the reason; the others go on.
+// ensureImages pulls the images that are missing. A container whose image cannot be pulled waits with the reason, and
+// does not stop the others.
 func (g *group) ensureImages(ctx context.Context, desired *record, observed *observation) (*record, error) {
 	var failure error
 	wanted := map[string]bool{}
@@ -59,7 +60,7 @@ func (g *group) ensureImages(ctx context.Context, desired *record, observed *obs
 	return desired, failure
 }
 
-// imageReason tells an image that must not run from one that cannot be had.
+// imageReason distinguishes an image that must not run from one that cannot be pulled.
 func imageReason(err error) string {
 	var refused *refusedError
 	if errors.As(err, &refused) {
@@ -78,7 +79,7 @@ func (g *group) ensureImage(ctx context.Context, desired *record, observed *obse
 	}
 	access := registryOf(desired.spec, image)
 	if g.manager.options.Sealed != nil {
-		// At each start: what was accepted once may be refused by now.
+		// An image that was accepted before may be refused now, so each start asks again.
 		if err := g.failedBefore(image, access); err != nil {
 			return desired, err
 		}
@@ -115,8 +116,8 @@ func (g *group) ensureImage(ctx context.Context, desired *record, observed *obse
 	return desired, err
 }
 
-// failedBefore returns the last failure for as long as the image is not tried again. Other credentials are tried at once, and
-// all of it when the group is declared again.
+// failedBefore returns the last failure while the image waits for its next attempt. Changed credentials and a new
+// declaration of the group are tried at once.
 func (g *group) failedBefore(image string, access *agentv1.ImageRegistry) error {
 	state := g.pulls[image]
 	if state != nil && (state.access != access.String() || state.declaration != g.declared()) {
@@ -129,7 +130,7 @@ func (g *group) failedBefore(image string, access *agentv1.ImageRegistry) error 
 	return nil
 }
 
-// recordImageFailure makes the image wait before the next attempt, and returns the error.
+// recordImageFailure delays the next attempt to pull the image, and returns the failure.
 func (g *group) recordImageFailure(ctx context.Context, image, name string, access *agentv1.ImageRegistry, failure error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -149,8 +150,8 @@ func (g *group) recordImageFailure(ctx context.Context, image, name string, acce
 	return failure
 }
 
-// checkImage tells whether the image is there, and refuses one for other machines: containerd looks at the platform only where
-// an index offers a choice.
+// checkImage reports whether containerd has the image, and refuses one that is built for another platform. containerd
+// itself checks the platform only when it chooses from an index.
 func (g *group) checkImage(ctx context.Context, image string) (present bool, err error) {
 	response, err := g.manager.images.ImageStatus(ctx, &runtimev1.ImageStatusRequest{Image: &runtimev1.ImageSpec{Image: image}, Verbose: true})
 	if err != nil {
@@ -179,7 +180,7 @@ func (g *group) checkImage(ctx context.Context, image string) (present bool, err
 
 func (g *group) pull(ctx context.Context, desired *record, image string, access *agentv1.ImageRegistry) error {
 	server, _, _ := strings.Cut(image, "/")
-	// containerd looks for a server under this name.
+	// containerd looks up the server by this name.
 	server = reference.CanonicalServer(server)
 	release, err := g.manager.certificates.Use(server, access.GetEndpoint(), access.GetCa())
 	if err != nil {
@@ -188,7 +189,8 @@ func (g *group) pull(ctx context.Context, desired *record, image string, access 
 	defer release()
 	request := &runtimev1.PullImageRequest{Image: &runtimev1.ImageSpec{Image: image}, SandboxConfig: g.sandboxConfig(desired)}
 	if access.GetUsername() != "" {
-		// Without a server address containerd sends them to whatever endpoint the registry's configuration names.
+		// Without a server address containerd sends the credentials to the endpoint that the registry's configuration
+		// names.
 		request.Auth = &runtimev1.AuthConfig{Username: access.GetUsername(), Password: access.GetPassword()}
 	}
 	if _, err := g.manager.images.PullImage(ctx, request); err != nil {

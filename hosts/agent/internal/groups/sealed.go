@@ -23,15 +23,15 @@ func (e *refusedError) Error() string {
 	return e.message
 }
 
-// fetchImage has the role images bring the image into the store and judge it, and returns the record with the digest of the
-// manifest that runs.
+// fetchImage has the role images fetch the image and check it against the policies. It returns the record with the
+// digest of the manifest that runs.
 func (g *group) fetchImage(ctx context.Context, desired *record, observed *observation, container *agentv1.Container, access *agentv1.ImageRegistry) (*record, error) {
 	name, image := container.GetName(), container.GetImage()
 	request := &agentv1.EnsureImageRequest{Reference: image}
 	if access != nil {
 		request.ImageRegistries = []*agentv1.ImageRegistry{access}
 	}
-	// Ends the call when this function returns before its last message.
+	// Cancelling ends the call when this function returns before its last message.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	started := time.Now()
@@ -72,7 +72,8 @@ func (g *group) fetchImage(ctx context.Context, desired *record, observed *obser
 	return nil, errors.New("role images has ended its answer too early")
 }
 
-// refusalOrFailure tells refusals from trouble, in which the role says what to do in the words of a failed pull.
+// refusalOrFailure distinguishes the refusal of an image from a failure of the role, whose message already says what to
+// do.
 func refusalOrFailure(err error) error {
 	var failure *connect.Error
 	if !errors.As(err, &failure) {
@@ -90,7 +91,8 @@ func refusalOrFailure(err error) error {
 	return errors.New(failure.Message())
 }
 
-// rootHashes returns what an image's seal says that it runs from, bottom first; nothing when it has no seal here.
+// rootHashes returns the root hashes of an image's layers from its seal, bottom first. It returns nothing for an image
+// without a seal on this host.
 func (m *Manager) rootHashes(digest string) []string {
 	if m.options.Sealed == nil || digest == "" {
 		return nil

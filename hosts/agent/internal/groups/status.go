@@ -26,7 +26,7 @@ const (
 	reasonLayerCorrupted = "LayerCorrupted"
 )
 
-// statusOf returns the status that callers see of an observation.
+// statusOf returns the status of an observation as callers see it.
 func (g *group) statusOf(desired *record, observed *observation) *agentv1.GroupStatus {
 	status := &agentv1.GroupStatus{Address: observed.address}
 	kept := map[string]string{}
@@ -128,7 +128,7 @@ func groupPhase(desired *record, containers []*agentv1.ContainerStatus, suspende
 	return agentv1.GroupPhase_GROUP_PHASE_PENDING
 }
 
-// imageDigest takes the manifest's digest from what containerd says that it runs.
+// imageDigest returns the digest of the manifest that containerd reports as running.
 func imageDigest(status *runtimev1.ContainerStatus) string {
 	for _, reference := range []string{status.GetImageRef(), status.GetImage().GetImage()} {
 		if _, digest, found := strings.Cut(reference, "@"); found {

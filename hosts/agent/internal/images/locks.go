@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// locks are locks by name whose waiters can give up. The zero value is ready for use.
+// locks are named locks. Waiting for one ends with the context. The zero value is ready for use.
 type locks struct {
 	mutex sync.Mutex
 	held  map[string]*lock
@@ -16,7 +16,7 @@ type lock struct {
 	users int
 }
 
-// take waits for the name's lock.
+// take waits for the lock with a name.
 func (l *locks) take(ctx context.Context, name string) (release func(), err error) {
 	l.mutex.Lock()
 	if l.held == nil {

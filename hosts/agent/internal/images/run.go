@@ -59,7 +59,7 @@ func (r *Role) Handler() http.Handler {
 	return mux
 }
 
-// Available is what a user without privilege may write to the file system of path, in bytes.
+// Available returns how many bytes an unprivileged user can write to the file system of path.
 func Available(path string) (uint64, error) {
 	var status syscall.Statfs_t
 	if err := syscall.Statfs(path, &status); err != nil {

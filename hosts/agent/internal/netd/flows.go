@@ -12,34 +12,35 @@ import (
 )
 
 const (
-	// keptFlows are the latest ones, for those who ask what was.
+	// keptFlows is how many of the latest flows are kept for later callers.
 	keptFlows = 4096
-	// queuedFlows is how far a caller may fall behind.
+	// queuedFlows is how many flows a caller may fall behind.
 	queuedFlows = 4096
 )
 
-// seenFlow is a flow with the time of day.
+// seenFlow is an observed flow with its wall-clock time.
 type seenFlow struct {
 	datapath.Flow
 	at time.Time
-	// Names of the endpoints at the time; addresses are given to others later.
+	// These are the endpoints' names at that time. Their addresses may belong to others later.
 	source, destination string
 }
 
-// flowHub hands what is read from the kernel's ring to everyone who asks. Nobody holds up the reader: the ring would fill.
+// flowHub distributes the flows of the kernel's ring buffer to callers. A slow caller loses flows, because waiting for
+// it would let the ring buffer fill.
 type flowHub struct {
 	mutex sync.Mutex
-	// kept is a ring of its own; next is the place of the oldest once it is full.
+	// kept is a ring; next is the index of the oldest flow once the ring is full.
 	kept    []seenFlow
 	next    int
 	callers map[*flowCaller]bool
 }
 
-// flowCaller is somebody who follows.
+// flowCaller is a caller that follows the flows.
 type flowCaller struct {
 	flows chan seenFlow
 	wants func(seenFlow) bool
-	// lost counts what found the queue full; of the hub's mutex.
+	// lost counts the flows that found the queue full. The hub's mutex guards it.
 	lost uint64
 }
 
@@ -68,7 +69,7 @@ func (h *flowHub) add(flow seenFlow) {
 	}
 }
 
-// follow returns what is kept, oldest first, and a caller that gets everything after it.
+// follow returns the kept flows, oldest first, and a caller that receives all later ones.
 func (h *flowHub) follow(wants func(seenFlow) bool) ([]seenFlow, *flowCaller) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
@@ -83,7 +84,7 @@ func (h *flowHub) follow(wants func(seenFlow) bool) ([]seenFlow, *flowCaller) {
 	return kept, caller
 }
 
-func (h *flowHub) leave(caller *flowCaller) {
+func (h *flowHub) unfollow(caller *flowCaller) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	delete(h.callers, caller)
@@ -95,7 +96,7 @@ func (h *flowHub) lostBy(caller *flowCaller) uint64 {
 	return caller.lost
 }
 
-// readFlows hands events on until they are closed.
+// readFlows distributes the events until they are closed.
 func (n *network) readFlows(events *datapath.Events) {
 	for {
 		flow, err := events.Next()
@@ -113,7 +114,7 @@ func (n *network) readFlows(events *datapath.Events) {
 	}
 }
 
-// timeOfDay of a time since the machine was started, as of CLOCK_MONOTONIC.
+// timeOfDay converts a time since boot, as of CLOCK_MONOTONIC, to wall-clock time.
 func timeOfDay(sinceBoot time.Duration) time.Time {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {

@@ -17,10 +17,11 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// lossInterval is how often a caller that follows flows is told what it does not see, where there is something new.
+// lossInterval is the time between two reports of lost flows to a caller that follows. A report is sent only when more
+// were lost.
 const lossInterval = time.Second
 
-// networkService serves NetworkService to operators, whose calls the roles api and groups pass on.
+// networkService serves NetworkService to operators. The roles api and groups forward their calls.
 type networkService struct {
 	network *network
 }
@@ -116,7 +117,7 @@ func (s *networkService) Repair(context.Context, *connect.Request[agentv1.Repair
 	return connect.NewResponse(&agentv1.RepairResponse{Problems: descriptions(problems)}), nil
 }
 
-// descriptions are the texts that operators read.
+// descriptions returns the problems as operators read them.
 func descriptions(problems []datapath.Problem) (texts []string) {
 	for _, problem := range problems {
 		texts = append(texts, problem.String())
@@ -134,7 +135,7 @@ func (s *networkService) StreamFlows(ctx context.Context, request *connect.Reque
 		return connect.NewError(connect.CodeInternal, err)
 	}
 	kept, caller := s.network.flows.follow(wants)
-	defer s.network.flows.leave(caller)
+	defer s.network.flows.unfollow(caller)
 	for _, flow := range kept {
 		if err := stream.Send(flowResponse(flow)); err != nil {
 			return err
@@ -143,13 +144,13 @@ func (s *networkService) StreamFlows(ctx context.Context, request *connect.Reque
 	if !request.Msg.GetFollow() {
 		return nil
 	}
-	// The caller knows by it that from here on it sees what happens.
+	// This first message shows the caller that it receives all flows from now on.
 	if err := stream.Send(lossResponse(0, 0)); err != nil {
 		return err
 	}
 	ticker := time.NewTicker(lossInterval)
 	defer ticker.Stop()
-	var toldRing, toldCaller uint64
+	var sentRing, sentCaller uint64
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,10 +166,10 @@ func (s *networkService) StreamFlows(ctx context.Context, request *connect.Reque
 			}
 			ring -= lostBefore
 			slow := s.network.flows.lostBy(caller)
-			if ring == toldRing && slow == toldCaller {
+			if ring == sentRing && slow == sentCaller {
 				continue
 			}
-			toldRing, toldCaller = ring, slow
+			sentRing, sentCaller = ring, slow
 			if err := stream.Send(lossResponse(ring, slow)); err != nil {
 				return err
 			}
@@ -181,7 +182,7 @@ func lossResponse(ring, caller uint64) *agentv1.StreamFlowsResponse {
 	return &agentv1.StreamFlowsResponse{Content: &agentv1.StreamFlowsResponse_Lost{Lost: lost}}
 }
 
-// flowFilter checks a request and says which flows it wants.
+// flowFilter checks a request and returns a function that selects the requested flows.
 func flowFilter(request *agentv1.StreamFlowsRequest) (func(seenFlow) bool, error) {
 	reasons, err := datapath.Reasons()
 	if err != nil {
@@ -235,7 +236,7 @@ func ofGroup(request *agentv1.StreamFlowsRequest, flow seenFlow) bool {
 	}
 }
 
-// prefixOf reads an address or a prefix; the invalid one stands for an empty text.
+// prefixOf parses an address or a prefix. An empty text gives the invalid prefix.
 func prefixOf(text string) (netip.Prefix, error) {
 	if text == "" {
 		return netip.Prefix{}, nil
@@ -250,7 +251,8 @@ func prefixOf(text string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// portOf leaves out what the kernel keeps in the place of a port for other protocols, such as the identifier of an echo.
+// portOf returns a flow's port, and zero for protocols without ports. For those the kernel stores something else there,
+// such as the identifier of an ICMP echo.
 func portOf(flow seenFlow, at netip.AddrPort) uint16 {
 	switch flow.Protocol {
 	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
@@ -270,7 +272,7 @@ func verdictOf(flow seenFlow) agentv1.FlowVerdict {
 func flowResponse(flow seenFlow) *agentv1.StreamFlowsResponse {
 	peer := func(at netip.AddrPort, endpoint string, identity uint32) *agentv1.FlowPeer {
 		described := &agentv1.FlowPeer{Port: uint32(portOf(flow, at)), Endpoint: endpoint, Identity: identity}
-		// Frames of no IP have none.
+		// Frames that are not IP have no address.
 		if at.Addr().IsValid() {
 			described.Address = at.Addr().String()
 		}

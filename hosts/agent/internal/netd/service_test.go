@@ -415,8 +415,8 @@ func TestSlowCaller(t *testing.T) {
 	if len(kept) != keptFlows || kept[0].Length != flows-keptFlows || kept[keptFlows-1].Length != flows-1 {
 		t.Errorf("%d kept, %v to %v", len(kept), kept[0].Length, kept[len(kept)-1].Length)
 	}
-	hub.leave(slow)
-	hub.leave(late)
+	hub.unfollow(slow)
+	hub.unfollow(late)
 	hub.add(seenFlow{})
 	if lost := hub.lostBy(slow); lost != flows-queuedFlows {
 		t.Error("one that has left still loses")
