@@ -83,7 +83,7 @@ func (d *Datapath) retire(slot uint32) error {
 		return fmt.Errorf("wait for packets on their way: membarrier: %w", errno)
 	}
 	for _, outer := range []*ebpf.Map{d.objects.Rules, d.objects.Ports, d.objects.Prefixes} {
-		if err := absent(outer.Delete(slot)); err != nil {
+		if err := ignoreNotFound(outer.Delete(slot)); err != nil {
 			return err
 		}
 	}

@@ -46,7 +46,7 @@ func (d *Datapath) Collect() (removed int, err error) {
 		return 0, err
 	}
 	for _, each := range expired {
-		if err := absent(d.objects.Flows.Delete(each)); err != nil {
+		if err := ignoreNotFound(d.objects.Flows.Delete(each)); err != nil {
 			return removed, err
 		}
 		removed++
@@ -63,7 +63,7 @@ func (d *Datapath) Collect() (removed int, err error) {
 		return removed, err
 	}
 	for _, each := range orphans {
-		if err := absent(d.objects.Aliases.Delete(each)); err != nil {
+		if err := ignoreNotFound(d.objects.Aliases.Delete(each)); err != nil {
 			return removed, err
 		}
 		removed++

@@ -208,9 +208,9 @@ func (d *Datapath) RemoveEndpoint(name string) error {
 		return nil
 	}
 	delete(d.desired.endpoints, name)
-	failures := []error{absent(d.objects.Interfaces.Delete(uint32(endpoint.Interface)))}
+	failures := []error{ignoreNotFound(d.objects.Interfaces.Delete(uint32(endpoint.Interface)))}
 	for _, address := range endpoint.addresses() {
-		failures = append(failures, absent(d.objects.Endpoints.Delete(toAddress(address))))
+		failures = append(failures, ignoreNotFound(d.objects.Endpoints.Delete(toAddress(address))))
 	}
 	for _, hook := range containerHooks {
 		failures = append(failures, d.detach(attachment{endpoint.Interface, hook}))
@@ -218,8 +218,8 @@ func (d *Datapath) RemoveEndpoint(name string) error {
 	return errors.Join(append(failures, d.recheckFlows())...)
 }
 
-// absent returns no error when an entry does not exist.
-func absent(err error) error {
+// ignoreNotFound returns no error when an entry does not exist.
+func ignoreNotFound(err error) error {
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil
 	}
@@ -239,7 +239,7 @@ func (d *Datapath) SetHost(addresses ...netip.Addr) error {
 	}
 	for address := range d.desired.hosts {
 		if !hosts[address] {
-			if err := absent(d.objects.Endpoints.Delete(toAddress(address))); err != nil {
+			if err := ignoreNotFound(d.objects.Endpoints.Delete(toAddress(address))); err != nil {
 				return err
 			}
 		}
@@ -288,7 +288,7 @@ func (d *Datapath) RemoveDevice(ifindex int) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	delete(d.desired.devices, ifindex)
-	failures := []error{absent(d.objects.Devices.Delete(uint32(ifindex)))}
+	failures := []error{ignoreNotFound(d.objects.Devices.Delete(uint32(ifindex)))}
 	for _, hook := range deviceHooks {
 		failures = append(failures, d.detach(attachment{ifindex, hook}))
 	}
@@ -370,7 +370,7 @@ func (d *Datapath) Unpublish(ports ...Published) error {
 	defer d.mutex.Unlock()
 	for _, port := range ports {
 		delete(d.desired.published, port.key())
-		if err := absent(d.objects.PublishedPorts.Delete(port.entryKey())); err != nil {
+		if err := ignoreNotFound(d.objects.PublishedPorts.Delete(port.entryKey())); err != nil {
 			return err
 		}
 	}

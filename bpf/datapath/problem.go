@@ -20,7 +20,8 @@ const (
 	ProgramDetached
 	// LinkPinMissing means that a program is attached, but the pin that keeps it without a process was removed.
 	LinkPinMissing
-	// EndpointEntryWrong means that a map entry of an endpoint is missing or differs. The other kinds of entries follow it.
+	// EndpointEntryWrong means that a map entry of an endpoint is missing or differs. The other kinds of entries follow
+	// it.
 	EndpointEntryWrong
 	// HostEntryWrong concerns an address of the host.
 	HostEntryWrong

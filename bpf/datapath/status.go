@@ -180,7 +180,7 @@ func prune[Key comparable, Value any](in *ebpf.Map, keep map[Key]bool) error {
 	entries, err := getAll[Key, Value](in)
 	for key := range entries {
 		if !keep[key] {
-			err = errors.Join(err, absent(in.Delete(key)))
+			err = errors.Join(err, ignoreNotFound(in.Delete(key)))
 		}
 	}
 	return err

@@ -78,9 +78,9 @@ func readPartitionTable(disk io.ReaderAt, sector int64) ([]gptEntry, error) {
 	return entries, nil
 }
 
-// verifiable returns the entries of a partition table that form the root file system of a root hash. ok is false when
+// rootEntries returns the entries of a partition table that form the root file system of a root hash. ok is false when
 // the disk has another one.
-func verifiable(entries []gptEntry, hash string) (data, hashes, signature int, ok bool) {
+func rootEntries(entries []gptEntry, hash string) (data, hashes, signature int, ok bool) {
 	dataID, hashID := verityPartitionIDs(hash)
 	for _, entry := range entries {
 		switch {
@@ -120,7 +120,7 @@ func findRoot(hash string) (rootPartitions, error) {
 		if err != nil {
 			continue
 		}
-		data, hashes, signature, ok := verifiable(entries, hash)
+		data, hashes, signature, ok := rootEntries(entries, hash)
 		if !ok {
 			continue
 		}

@@ -1,8 +1,10 @@
-// Package redact keeps secret values out of messages: an error of containerd, of a registry or of a program may quote them.
+// Package redact removes secret values from messages, because errors of containerd, registries and programs may quote
+// them.
 //
-// A message is compared with each secret as it is, line by line, in base64 and in hexadecimal, and again after the message's own
-// escapes (JSON, Go, URL, HTML) are undone and after its white space is taken out. What matches is found first and replaced once,
-// so overlapping secrets and secrets that occur in the replacement itself do no harm.
+// A message is searched for each secret as it is, line by line, in base64 and in hexadecimal. The search is repeated
+// after the message's own escapes (JSON, Go, URL, HTML) are undone, and after its white space is removed. All matches
+// are found first and replaced once, so overlapping secrets and secrets that occur in the replacement itself do no
+// harm.
 //
 // The provider does the same in TypeScript (redaction.ts). Both pass the cases in testdata/cases.json.
 package redact

@@ -10,7 +10,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/redact"
 )
 
-// TestCases passes the cases that the provider passes too.
+// TestCases runs the cases that the provider is tested with as well.
 func TestCases(t *testing.T) {
 	content, err := os.ReadFile("testdata/cases.json")
 	if err != nil {

@@ -1,5 +1,5 @@
-// datapath-bench measures a ladder of data paths, from loopback to Palisade's datapath, and how each scales with rules. It
-// measures everything in one run, because results of different runs cannot be compared. The repetitions of all rungs
+// datapath-bench measures a ladder of data paths, from loopback to Palisade's datapath, and how each scales with rules.
+// It measures everything in one run, because results of different runs cannot be compared. The repetitions of all rungs
 // alternate, so that a busy moment of the machine affects all of them.
 //
 // It needs root, and iptables and nft for their rungs. It writes a report (JSON) to standard output and its progress to

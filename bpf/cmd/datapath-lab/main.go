@@ -1,8 +1,8 @@
 // datapath-lab builds a lab of network namespaces and answers probes: real traffic between endpoints under a compiled
 // policy. It is a tool for tests. It needs root, and nothing of the lab outlives it.
 //
-// The argument is a JSON file that describes the lab (lab.Description). When the lab runs, the program writes {"ready":true}.
-// Then it answers each line of JSON with one line:
+// The argument is a JSON file that describes the lab (lab.Description). When the lab runs, the program writes
+// {"ready":true}. Then it answers each line of JSON with one line:
 //
 //	{"from":"a","to":"b","family":4,"protocol":"TCP","port":80}  →  {"allowed":false,"reason":"policy_denied"}
 //	{"probes":[…]}                                               →  {"results":[…]}, many at a time

@@ -25,8 +25,8 @@ const (
 	optionMapping = "X-palisade."
 )
 
-// binder binds mounts to the seal manifest of an image: each layer that is mounted names the root hash and the signature of its
-// manifest entry, and the layers are exactly those of the manifest.
+// binder binds mounts to the seal manifest of an image: each layer that is mounted names the root hash and the
+// signature of its manifest entry, and the layers are exactly those of the manifest.
 type binder struct {
 	stores []seal.Store
 	trust  string
@@ -35,8 +35,8 @@ type binder struct {
 	}
 }
 
-// bind checks that the lower layers are exactly those of a sealed image, and adds root hash and signature to each of their
-// mounts. It returns mounts without lower layers, such as those of an empty snapshot, unchanged.
+// bind checks that the lower layers are exactly those of a sealed image, and adds root hash and signature to each of
+// their mounts. It returns mounts without lower layers, such as those of an empty snapshot, unchanged.
 func (b binder) bind(ctx context.Context, key string, mounts []mount.Mount) ([]mount.Mount, error) {
 	diffIDs, err := b.lowerLayers(mounts)
 	if err != nil {
@@ -99,8 +99,8 @@ func bindLayers(mounts []mount.Mount, manifest *seal.Manifest, store seal.Store)
 	return withoutRepeated(bound, repeated)
 }
 
-// takeMappings removes the user namespace's mappings from the overlay, where the shim would apply them to each layer, and
-// returns them as options of the layers.
+// takeMappings removes the user namespace's mappings from the overlay, where the shim would apply them to each layer,
+// and returns them as options of the layers.
 func takeMappings(mounts []mount.Mount) []string {
 	var taken []string
 	for index, m := range mounts {
@@ -117,7 +117,8 @@ func takeMappings(mounts []mount.Mount) []string {
 	return taken
 }
 
-// diffID returns a layer's diffID from its path in a store. The path is not trusted: it only selects an entry of the manifest.
+// diffID returns a layer's diffID from its path in a store. The path is not trusted: it only selects an entry of the
+// manifest.
 func (b binder) diffID(source string) (string, error) {
 	for _, store := range b.stores {
 		name, below := strings.CutPrefix(source, filepath.Join(string(store), "sha256")+"/")
@@ -132,8 +133,8 @@ func (b binder) diffID(source string) (string, error) {
 	return "", fmt.Errorf("refused to mount %s: it is no layer of a store: %w", source, errdefs.ErrPermissionDenied)
 }
 
-// manifest returns the seal manifest of the image and its store, if the image has exactly these layers. Without an image it
-// returns the first manifest that has them.
+// manifest returns the seal manifest of the image and its store, if the image has exactly these layers. Without an
+// image it returns the first manifest that has them.
 func (b binder) manifest(image string, diffIDs []string) (*seal.Manifest, seal.Store, error) {
 	trust, err := seal.LoadTrust(b.trust)
 	if err != nil {

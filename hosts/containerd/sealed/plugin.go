@@ -1,10 +1,10 @@
 // Package sealed makes containerd run images only as their seals say. Each lower layer of a container is an EROFS file
-// system on a dm-verity device, and the kernel checks the signature of the device's root hash. The layers of a container are
-// exactly those that the signed seal manifest of its image lists, in the same order.
+// system on a dm-verity device, and the kernel checks the signature of the device's root hash. The layers of a
+// container are exactly those that the signed seal manifest of its image lists, in the same order.
 //
 // It has three plugins:
-//   - the snapshotter `sealed` wraps upstream's `erofs`, which finds layers in the stores of sealed layers. In the mounts it
-//     replaces source, root hash and signature of each layer by those of the seal manifest;
+//   - the snapshotter `sealed` wraps upstream's `erofs`, which finds layers in the stores of sealed layers. It takes
+//     source, root hash and signature of each mounted layer from the seal manifest;
 //   - the mount handler for `erofs` opens and closes the devices;
 //   - a hook lets the snapshotter look up the image of a container.
 package sealed

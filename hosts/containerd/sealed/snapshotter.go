@@ -14,12 +14,13 @@ import (
 type snapshotter struct {
 	snapshots.Snapshotter
 	binder binder
-	// sealedOnly is false only in upstream's tests of snapshotters, which write files into layers and mount them unsealed.
+	// sealedOnly is false only in upstream's tests of snapshotters, which write files into layers and mount them
+	// unsealed.
 	sealedOnly bool
 }
 
-// Prepare creates a snapshot: a layer of an image that is being unpacked, or the writable layer of a container. It refuses a
-// layer that no store holds with FailedPrecondition, because a host unpacks nothing.
+// Prepare creates a snapshot: a layer of an image that is being unpacked, or the writable layer of a container. It
+// refuses a layer that no store holds with FailedPrecondition, because a host unpacks nothing.
 func (s *snapshotter) Prepare(ctx context.Context, key, parent string, options ...snapshots.Opt) ([]mount.Mount, error) {
 	mounts, err := s.Snapshotter.Prepare(ctx, key, parent, options...)
 	if err != nil {
@@ -62,7 +63,8 @@ func (s *snapshotter) bind(ctx context.Context, key string, mounts []mount.Mount
 	return s.binder.bind(ctx, key, mounts)
 }
 
-// bindNew binds the mounts of a new snapshot. It removes a snapshot that is refused, because containerd keeps no record of it.
+// bindNew binds the mounts of a new snapshot. It removes a snapshot that is refused, because containerd keeps no record
+// of it.
 func (s *snapshotter) bindNew(ctx context.Context, key string, mounts []mount.Mount) ([]mount.Mount, error) {
 	bound, err := s.bind(ctx, key, mounts)
 	if err != nil {
@@ -81,8 +83,8 @@ func (s *snapshotter) Commit(ctx context.Context, name, key string, options ...s
 		if len(mounts) == 0 || !mounts[len(mounts)-1].ReadOnly() {
 			return fmt.Errorf("snapshot %s is no sealed layer: %w", key, errdefs.ErrFailedPrecondition)
 		}
-		// The snapshot's own layer comes first. Only one that lies in a store is sealed; it could also have been written into the
-		// snapshot's folder.
+		// The snapshot's own layer comes first. Only one that lies in a store is sealed; it could also have been
+		// written into the snapshot's folder.
 		if _, err := s.binder.diffID(mounts[0].Source); err != nil {
 			return fmt.Errorf("snapshot %s is no sealed layer: %w", key, err)
 		}
@@ -98,7 +100,8 @@ func (s *snapshotter) Cleanup(ctx context.Context) error {
 	return fmt.Errorf("cleanup: %w", errdefs.ErrNotImplemented)
 }
 
-// extractedLayer returns the diffID of the layer that is being unpacked, or nothing when the options are those of a container.
+// extractedLayer returns the diffID of the layer that is being unpacked, or nothing when the options are those of a
+// container.
 func extractedLayer(options []snapshots.Opt) string {
 	var info snapshots.Info
 	for _, option := range options {

@@ -64,7 +64,7 @@ func Serve(ctx context.Context, listener net.Listener, options Options) error {
 	if err != nil {
 		return err
 	}
-	options.Logger.Info("serving", "host", host.HostID(), "address", listener.Addr().String(), "needs", host.Need())
+	options.Logger.Info("serving", "host", host.HostID(), "address", listener.Addr().String(), "needs", host.RequestReason())
 
 	enrolling := make(chan struct{})
 	loop := &enrollment.Loop{Identity: host, Open: options.EnrollmentPort, Logger: options.Logger}

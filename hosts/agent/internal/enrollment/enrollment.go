@@ -60,7 +60,7 @@ func (l *Loop) Run(ctx context.Context) {
 		interval = Interval
 	}
 	for ctx.Err() == nil {
-		if l.Identity.Need() != "" {
+		if l.Identity.RequestReason() != "" {
 			l.report(l.converse(ctx, interval))
 		}
 		select {
@@ -93,7 +93,7 @@ func (l *Loop) converse(ctx context.Context, interval time.Duration) error {
 	var pending []byte
 	broken := false
 	for ctx.Err() == nil {
-		reason := l.Identity.Need()
+		reason := l.Identity.RequestReason()
 		if reason == "" {
 			return nil
 		}

@@ -33,7 +33,7 @@ func RunIdentity(_ context.Context, arguments []string, input io.Reader, output 
 	loop := &Loop{Identity: host, Logger: logger}
 	switch flags.Arg(0) {
 	case "request":
-		reason := host.Need()
+		reason := host.RequestReason()
 		if reason == "" {
 			// A repeated installation requests a certificate again, because the last response may have been lost.
 			reason = identity.ReasonRenewal

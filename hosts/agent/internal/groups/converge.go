@@ -114,8 +114,8 @@ func (g *group) createSandbox(ctx context.Context, desired *record, observed *ob
 	g.sandboxes = sandboxFailures{}
 	g.event(eventNormal, "SandboxCreated", "sandbox "+shortID(response.PodSandboxId), "")
 	if g.manager.options.Sealed == nil {
-		// The first sandbox unpacks the pause image, and containerd does not sync it. After a power loss the unpacked program was
-		// found empty, and no group started.
+		// The first sandbox unpacks the pause image, and containerd does not sync it. After a power loss the unpacked
+		// program was found empty, and no group started.
 		unix.Sync()
 	}
 	observed.sandbox = &runtimev1.PodSandbox{Id: response.PodSandboxId, Labels: config.Labels}

@@ -54,7 +54,7 @@ func (m *Manager) reportCorruption(layers []*agentv1.LayerDevice, before map[str
 					continue
 				}
 				g.event(eventWarning, reasonLayerCorrupted, fmt.Sprintf("layer with root hash %s was changed on disk: reads of its changed blocks "+
-					"fail (EIO); to fetch it anew, remove the groups that use it", layer.GetRootHash()), container)
+					"fail (EIO); to fetch it again, remove the groups that use it", layer.GetRootHash()), container)
 			}
 		}
 	}

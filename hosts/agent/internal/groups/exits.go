@@ -21,8 +21,8 @@ const (
 // maximumMessageLength bounds the message of an exit, in bytes.
 const maximumMessageLength = 1024
 
-// recordExits stores the exits that are not in the record yet, with the restart that follows from each. It also resets the
-// back-off of containers that have run for long enough.
+// recordExits stores the exits that are not in the record yet, with the restart that follows from each. It also resets
+// the back-off of containers that have run for long enough.
 func (g *group) recordExits(desired *record, observed *observation) (*record, error) {
 	now := g.manager.options.Now()
 	changed := map[string]containerState{}
@@ -58,8 +58,8 @@ func (g *group) recordExits(desired *record, observed *observation) (*record, er
 	return g.updateRecord(desired, func(r *record) { maps.Copy(r.Containers, changed) })
 }
 
-// applyExit records an exit and decides by the restart policy whether and when the container restarts. A container that exited
-// because its sandbox died, such as at a reboot, restarts without waiting.
+// applyExit records an exit and decides by the restart policy whether and when the container restarts. A container that
+// exited because its sandbox died, such as at a reboot, restarts without waiting.
 func (s *containerState) applyExit(exited *exit, policy agentv1.RestartPolicy, sandboxDied bool, now time.Time) {
 	if !exited.StartedAt.IsZero() && exited.FinishedAt.Sub(exited.StartedAt) >= backOffReset {
 		s.Restarts = 0
@@ -94,7 +94,8 @@ func (g *group) reportExit(name string, state containerState) {
 	}
 }
 
-// recordCreateFailure delays the next attempt of a container that could not be created. It returns the record and the failure.
+// recordCreateFailure delays the next attempt of a container that could not be created. It returns the record and the
+// failure.
 func (g *group) recordCreateFailure(desired *record, name string, failure error) (*record, error) {
 	message := g.clean(failure.Error())
 	g.waiting[name] = waitingReason{reasonCreateFailed, message}
@@ -111,8 +112,8 @@ func (g *group) recordCreateFailure(desired *record, name string, failure error)
 	return changed, failure
 }
 
-// recordStartFailure records a container that was created but could not be started as one that exited at once. Unlike after
-// other exits, the first restart waits, too. It returns the record and the failure.
+// recordStartFailure records a container that was created but could not be started as one that exited at once. Unlike
+// after other exits, the first restart waits, too. It returns the record and the failure.
 func (g *group) recordStartFailure(desired *record, name, id string, failure error) (*record, error) {
 	message := g.clean(failure.Error())
 	delete(g.waiting, name)

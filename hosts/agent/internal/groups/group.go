@@ -154,8 +154,9 @@ func (g *group) replace(change func(*record) (*record, error)) error {
 	return nil
 }
 
-// update declares a new spec of the group. With dryRun it changes nothing and returns the group as it would be. Declaring the
-// present spec again keeps the generation, and retries at once what waits: images that could not be pulled, and restarts.
+// update declares a new spec of the group. With dryRun it changes nothing and returns the group as it would be.
+// Declaring the present spec again keeps the generation, and retries at once what waits: images that could not be
+// pulled, and restarts.
 func (g *group) update(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*agentv1.Group, error) {
 	var preview *agentv1.Group
 	err := g.replace(func(present *record) (*record, error) {
@@ -196,8 +197,8 @@ func (g *group) desired() *record {
 	return g.record
 }
 
-// updateRecord stores a change of the history in desired. It returns errDesiredChanged when another record has replaced that
-// one meanwhile.
+// updateRecord stores a change of the history in desired. It returns errDesiredChanged when another record has replaced
+// that one meanwhile.
 func (g *group) updateRecord(desired *record, change func(*record)) (*record, error) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -213,7 +214,7 @@ func (g *group) updateRecord(desired *record, change func(*record)) (*record, er
 	return changed, nil
 }
 
-var errDesiredChanged = fmt.Errorf("the group was declared anew: %w", context.Canceled)
+var errDesiredChanged = fmt.Errorf("the group was declared again: %w", context.Canceled)
 
 func (g *group) notify() {
 	close(g.changed)

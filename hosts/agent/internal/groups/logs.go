@@ -151,7 +151,7 @@ func streamLog(ctx context.Context, path string, options logOptions, send func(l
 		if finished {
 			return nil
 		}
-		if file == nil || turnedOver(file, path) {
+		if file == nil || isRotated(file, path) {
 			if file != nil {
 				if err := readAll(file, reader, collect); err != nil {
 					return err
@@ -190,7 +190,7 @@ func readAll(file *os.File, reader *lineReader, emit func(logLine) error) error 
 	}
 }
 
-func turnedOver(file *os.File, path string) bool {
+func isRotated(file *os.File, path string) bool {
 	current, err := os.Stat(path)
 	if err != nil {
 		return false

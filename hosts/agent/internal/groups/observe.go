@@ -18,8 +18,8 @@ type observation struct {
 	address string
 	// outdated are the other sandboxes of the group: they have another spec, are dead, or are surplus.
 	outdated []*runtimev1.PodSandbox
-	// containers are the newest attempts by name. They belong to the sandbox or, when there is none, to the newest outdated
-	// sandbox with the desired spec.
+	// containers are the newest attempts by name. They belong to the sandbox or, when there is none, to the newest
+	// outdated sandbox with the desired spec.
 	containers map[string]*runtimev1.ContainerStatus
 	// replaced are the identifiers of containers in the same sandbox that a newer attempt has replaced.
 	replaced []string
@@ -65,9 +65,9 @@ func (g *group) observe(ctx context.Context, desired *record) (*observation, err
 	return observed, nil
 }
 
-// sortSandboxes separates the sandbox with the desired spec from outdated ones. It returns the sandbox whose containers count:
-// that one or, when there is none, the newest dead one with the desired spec. How containers exited in a dead sandbox, such as
-// that of the host's last boot, decides whether they restart.
+// sortSandboxes separates the sandbox with the desired spec from outdated ones. It returns the sandbox whose containers
+// count: that one or, when there is none, the newest dead one with the desired spec. How containers exited in a dead
+// sandbox, such as that of the host's last boot, decides whether they restart.
 func (o *observation) sortSandboxes(desired *record, sandboxes []*runtimev1.PodSandbox) *runtimev1.PodSandbox {
 	hash := desired.specHash()
 	hasDesiredSpec := func(sandbox *runtimev1.PodSandbox) bool {

@@ -3,8 +3,8 @@ package groups
 import "context"
 
 // reconcile makes one pass over the group: it observes what containerd has, records exits, publishes the status, and
-// converges the observed state on the desired one. An error ends the pass; the next pass observes again and needs nothing
-// from this one.
+// converges the observed state on the desired one. An error ends the pass; the next pass observes again and needs
+// nothing from this one.
 func (g *group) reconcile(ctx context.Context) error {
 	desired := g.desired()
 	observed, err := g.observe(ctx, desired)
@@ -44,8 +44,8 @@ func (g *group) publishObserved(desired *record, observed *observation) {
 	g.publish(g.statusOf(desired, observed))
 }
 
-// updateObservedGeneration publishes the desired generation as observed once each of its containers was started or waits for
-// its next start, and no outdated sandbox remains.
+// updateObservedGeneration publishes the desired generation as observed once each of its containers was started or
+// waits for its next start, and no outdated sandbox remains.
 func (g *group) updateObservedGeneration(desired *record, observed *observation) {
 	for _, container := range desired.spec.GetContainers() {
 		state := desired.Containers[container.GetName()]

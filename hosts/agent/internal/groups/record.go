@@ -17,7 +17,8 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// record is what the host stores of a group: the desired state, and the history that has to outlive the agent and reboots.
+// record is what the host stores of a group: the desired state, and the history that has to outlive the agent and
+// reboots.
 type record struct {
 	spec *agentv1.GroupSpec
 	recordFields
@@ -144,8 +145,8 @@ func (r *record) rememberImages(before *record) {
 	maps.DeleteFunc(r.Manifests, func(image, _ string) bool { return !slices.Contains(present, image) })
 }
 
-// withSpec returns the record of a new spec in the next generation, or r itself when the spec is the same. The history of the
-// containers is kept only when the running containers also serve the new spec.
+// withSpec returns the record of a new spec in the next generation, or r itself when the spec is the same. The history
+// of the containers is kept only when the running containers also serve the new spec.
 func (r *record) withSpec(spec *agentv1.GroupSpec) *record {
 	if proto.Equal(r.spec, spec) {
 		return r
@@ -160,8 +161,8 @@ func (r *record) withSpec(spec *agentv1.GroupSpec) *record {
 	return changed
 }
 
-// withRestartsDue returns the record with every waiting restart due now, or nil when none waits: declaring a group again asks
-// for another attempt.
+// withRestartsDue returns the record with every waiting restart due now, or nil when none waits: declaring a group
+// again asks for another attempt.
 func (r *record) withRestartsDue(now time.Time) *record {
 	changed := r.clone()
 	waiting := false

@@ -1,6 +1,6 @@
-// Package groups is the role that runs the declared container groups. The desired state of each group is stored on the host's
-// disk. One loop per group observes the group in containerd over CRI, converges it on the desired state, and publishes its
-// status.
+// Package groups is the role that runs the declared container groups. The desired state of each group is stored on the
+// host's disk. One loop per group observes the group in containerd over CRI, converges it on the desired state, and
+// publishes its status.
 package groups
 
 import (
@@ -165,15 +165,16 @@ func (s settings) handler(manager *Manager, runtimeVersion *cached, logger *slog
 	return mux
 }
 
-// roleURL is the base of requests to another role. Its name is not looked up: the client's transport connects to a socket.
+// roleURL is the base of requests to another role. Its name is not looked up: the client's transport connects to a
+// socket.
 const roleURL = "http://role"
 
 func roleClient(socket string) *http.Client {
 	return &http.Client{Transport: service.UnixTransport(socket)}
 }
 
-// callTimeout bounds each call to containerd, so that a call that hangs does not stop a group for ever. Creating a sandbox takes
-// most of a minute on an emulated host.
+// callTimeout bounds each call to containerd, so that a call that hangs does not stop a group for ever. Creating a
+// sandbox takes most of a minute on an emulated host.
 const callTimeout = 4 * time.Minute
 
 // bounded is the gRPC interceptor that applies callTimeout.

@@ -195,9 +195,9 @@ const (
 	ReasonRenewal     = "renewal"
 )
 
-// Need returns the reason why a new certificate is needed, or nothing. Renewal is due in the last tenth of the
+// RequestReason returns the reason why a new certificate is needed, or nothing. Renewal is due in the last tenth of the
 // certificate's validity.
-func (i *Identity) Need() string {
+func (i *Identity) RequestReason() string {
 	certificate, _ := i.Certificate()
 	if certificate == nil {
 		return ReasonInitial
@@ -238,7 +238,7 @@ func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time
 		}
 		i.authority = authority
 	}
-	if err := i.keep(chain); err != nil {
+	if err := i.store(chain); err != nil {
 		return time.Time{}, err
 	}
 	i.clock.Learn(signer)
@@ -256,7 +256,7 @@ func (i *Identity) Install(chainPEM string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	if err := i.keep(chain); err != nil {
+	if err := i.store(chain); err != nil {
 		return time.Time{}, err
 	}
 	return chain[0].NotAfter, nil
@@ -285,7 +285,7 @@ func (i *Identity) check(chainPEM string, authority *x509.Certificate, at time.T
 	return chain, err
 }
 
-func (i *Identity) keep(chain []*x509.Certificate) error {
+func (i *Identity) store(chain []*x509.Certificate) error {
 	var content bytes.Buffer
 	for _, certificate := range chain {
 		if err := pem.Encode(&content, &pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}); err != nil {

@@ -102,7 +102,7 @@ func (f *fetch) bundleContent(ctx context.Context, client *client, referrer ocis
 	}
 	for _, layer := range layers {
 		if layer.MediaType == bundleMediaType {
-			return client.small(ctx, layer, maximumBundle)
+			return client.readBlob(ctx, layer, maximumBundle)
 		}
 	}
 	return nil, f.reference.refuse(ContentMismatch, "bundle %s: it has no layer of type %s", referrer.Digest, bundleMediaType)
@@ -115,7 +115,7 @@ func readBundle(content []byte) (result []signature, unread string, err error) {
 	if err := seal.Decode(content, &read); err != nil {
 		return nil, "", err
 	}
-	if isThere(read.Material.Certificate) || isThere(read.Material.Chain) {
+	if isSet(read.Material.Certificate) || isSet(read.Material.Chain) {
 		unread = "a sigstore bundle with a certificate instead of a key (keyless signing)"
 	}
 	switch {
@@ -159,7 +159,7 @@ func readBundle(content []byte) (result []signature, unread string, err error) {
 	return nil, "a sigstore bundle with neither an envelope nor the signature of a message", nil
 }
 
-func isThere(field json.RawMessage) bool {
+func isSet(field json.RawMessage) bool {
 	return len(field) > 0 && string(field) != "null"
 }
 

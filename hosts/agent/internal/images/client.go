@@ -192,8 +192,8 @@ func (c *client) get(ctx context.Context, below string) ([]byte, answer, error) 
 	return content, answer{header: response.Header, address: response.Request.URL}, nil
 }
 
-// small reads a whole blob into memory.
-func (c *client) small(ctx context.Context, descriptor ocispec.Descriptor, maximum int64) ([]byte, error) {
+// readBlob reads a whole blob into memory.
+func (c *client) readBlob(ctx context.Context, descriptor ocispec.Descriptor, maximum int64) ([]byte, error) {
 	if descriptor.Size < 0 || descriptor.Size > maximum {
 		return nil, c.reference.refuse(ContentMismatch, "blob %s has %d bytes, more than %d", descriptor.Digest, descriptor.Size, maximum)
 	}
@@ -221,8 +221,8 @@ func (c *client) read(body io.ReadCloser, wanted string, maximum int64) ([]byte,
 	return content, nil
 }
 
-// large opens a blob for streaming. Reading fails when nothing arrives for the stall time.
-func (c *client) large(ctx context.Context, wanted string, size int64) (io.ReadCloser, error) {
+// openBlob opens a blob for streaming. Reading fails when nothing arrives for the stall time.
+func (c *client) openBlob(ctx context.Context, wanted string, size int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	body, err := c.repository.Blobs().Fetch(ctx, ocispec.Descriptor{Digest: digest.Digest(wanted), Size: size})
 	if err != nil {

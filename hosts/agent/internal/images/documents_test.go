@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// table reads what the TypeScript twin is tested with as well.
+// table reads a table with which the TypeScript implementation is tested as well.
 func table(t *testing.T, name string, rows any) {
 	t.Helper()
 	content, err := os.ReadFile("../../../api/testdata/" + name)

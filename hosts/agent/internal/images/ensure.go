@@ -130,23 +130,23 @@ func (f *fetch) diskError(err error) error {
 	return err
 }
 
-// expect sets the total of the progress of an attempt.
-func (f *fetch) expect(total, missing int64) {
+// startProgress sets the total of the progress of an attempt.
+func (f *fetch) startProgress(total, missing int64) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.progress.TotalBytes, f.progress.MissingBytes = uint64(total), uint64(missing)
-	f.tell(true)
+	f.reportProgress(true)
 }
 
-// arrived adds received bytes to the progress.
-func (f *fetch) arrived(bytes int) {
+// addProgress adds received bytes to the progress.
+func (f *fetch) addProgress(bytes int) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.progress.FetchedBytes += uint64(bytes)
-	f.tell(false)
+	f.reportProgress(false)
 }
 
-func (f *fetch) tell(always bool) {
+func (f *fetch) reportProgress(always bool) {
 	if f.report == nil || !always && time.Since(f.reported) < progressInterval {
 		return
 	}

@@ -55,7 +55,7 @@ func (f *fetch) missing(s *sealed) []seal.Layer {
 func (f *fetch) layers(ctx context.Context, s *sealed) error {
 	missing := f.missing(s)
 	needed := sizeOf(slices.DeleteFunc(slices.Clone(missing), f.role.hasBlob))
-	f.expect(sizeOf(s.Layers), needed)
+	f.startProgress(sizeOf(s.Layers), needed)
 	store := string(f.role.options.Store)
 	if len(missing) > 0 {
 		available, err := f.role.options.Available(store)
@@ -94,7 +94,7 @@ func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.D
 	}
 	store := f.role.options.Store
 	if !f.role.hasSignature(layer) {
-		content, err := client.small(ctx, signature, maximumSignature)
+		content, err := client.readBlob(ctx, signature, maximumSignature)
 		if err != nil {
 			return f.ofLayer(err, layer)
 		}
@@ -105,7 +105,7 @@ func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.D
 	if f.role.hasBlob(layer) {
 		return nil
 	}
-	body, err := client.large(ctx, layer.Blob, layer.Size)
+	body, err := client.openBlob(ctx, layer.Blob, layer.Size)
 	if err != nil {
 		return f.ofLayer(err, layer)
 	}
@@ -123,7 +123,7 @@ func (f *fetch) write(body io.Reader, layer seal.Layer, path string) error {
 	defer temporary.Close()
 	hash := sha256.New()
 	counted := writerFunc(func(content []byte) (int, error) {
-		f.arrived(len(content))
+		f.addProgress(len(content))
 		return len(content), nil
 	})
 	// Reading one byte more than the expected size detects a blob that is too long.

@@ -80,10 +80,10 @@ func (f *fetch) readConfig(ctx context.Context, found *image, descriptor ocispec
 		if err != nil {
 			return err
 		}
-		if content, err = client.small(ctx, descriptor, maximumDocument); err != nil {
+		if content, err = client.readBlob(ctx, descriptor, maximumDocument); err != nil {
 			return err
 		}
-		if err := f.keep(content); err != nil {
+		if err := f.saveDocument(content); err != nil {
 			return err
 		}
 	}
@@ -116,7 +116,7 @@ func (f *fetch) document(ctx context.Context, found *image, digest string) (*doc
 		if content, err = client.manifest(ctx, digest); err != nil {
 			return nil, err
 		}
-		if err := f.keep(content); err != nil {
+		if err := f.saveDocument(content); err != nil {
 			return nil, err
 		}
 	}
@@ -128,6 +128,6 @@ func (f *fetch) document(ctx context.Context, found *image, digest string) (*doc
 	return read, nil
 }
 
-func (f *fetch) keep(content []byte) error {
+func (f *fetch) saveDocument(content []byte) error {
 	return f.diskError(f.role.records.saveDocument(content))
 }

@@ -51,7 +51,7 @@ func (r *Role) Retain(keep, candidates []string) (removed []string, bytes int64,
 		return removed, bytes, err
 	}
 	if len(removed) > 0 {
-		r.options.Logger.Info("images left the store", "images", removed, "bytes", bytes)
+		r.options.Logger.Info("removed images from the store", "images", removed, "bytes", bytes)
 	}
 	return removed, bytes, r.removeDocuments(kept)
 }
@@ -84,7 +84,7 @@ func (r *Role) removeLayers(kept map[string]bool) (int64, error) {
 		// The revocations do not matter here: a container with a revoked seal may still run.
 		manifest, err := seal.Open(content, r.options.Trust.Keys)
 		if err != nil {
-			r.options.Logger.Warn("layers stay, as a seal does not tell which ones are in use", "image", digest, "error", err)
+			r.options.Logger.Warn("layers are kept, because it is not known which of them a seal uses", "image", digest, "error", err)
 			return 0, nil
 		}
 		for _, layer := range manifest.Layers {
@@ -146,7 +146,7 @@ func (r *Role) removeLookups(kept map[string]seal.Layer) error {
 		return err
 	}
 	for diffID, lookup := range lookups {
-		// The number of links does not tell, because containerd links to the file as well.
+		// The number of links does not decide, because containerd links to the file as well.
 		if slices.ContainsFunc(blobs, func(blob os.FileInfo) bool { return os.SameFile(blob, lookup) }) {
 			continue
 		}

@@ -23,8 +23,8 @@ const (
 	maximumSeals = 2000
 	// sealReaders is how many seals are read at the same time.
 	sealReaders = 8
-	// maximumTroubles is how many failures of the registry end the search for seals.
-	maximumTroubles = 4
+	// maximumRegistryFailures is how many failures of the registry end the search for seals.
+	maximumRegistryFailures = 4
 	// maximumEnvelope bounds the envelope of a seal, in bytes.
 	maximumEnvelope = 1 << 20
 	// maximumSignature bounds the signature of a layer, in bytes.
@@ -42,12 +42,12 @@ type sealed struct {
 
 // complete makes the store hold everything of the image, by the seal in the store or else by a seal from the registry.
 func (f *fetch) complete(ctx context.Context, found *image) (*sealed, error) {
-	stored, problem := f.storedSeal(found)
+	stored, failure := f.storedSeal(found)
 	if stored != nil {
 		release := f.protect(stored)
 		defer release()
 		if missing := f.missing(stored); len(missing) == 0 {
-			f.expect(sizeOf(stored.Layers), 0)
+			f.startProgress(sizeOf(stored.Layers), 0)
 			if err := f.link(ctx, stored); err != nil {
 				return nil, err
 			}
@@ -56,9 +56,9 @@ func (f *fetch) complete(ctx context.Context, found *image) (*sealed, error) {
 	}
 	candidates, err := f.registrySeals(ctx, found)
 	var refusal *Refusal
-	if err != nil && problem != nil && !errors.As(err, &refusal) {
+	if err != nil && failure != nil && !errors.As(err, &refusal) {
 		// The reason why the stored seal is invalid says more than the registry's failure.
-		return nil, problem
+		return nil, failure
 	}
 	if err != nil {
 		return nil, err
@@ -172,24 +172,24 @@ func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, err
 	if len(referrers) > maximumSeals {
 		return nil, client.explain(fmt.Errorf("more than %d seals refer to it", maximumSeals))
 	}
-	candidates, problems := make([]*sealed, len(referrers)), make([]error, len(referrers))
-	var troubles atomic.Int32
-	var trouble atomic.Pointer[error]
+	candidates, failures := make([]*sealed, len(referrers)), make([]error, len(referrers))
+	var registryFailures atomic.Int32
+	var firstFailure atomic.Pointer[error]
 	readers, ctx := errgroup.WithContext(ctx)
 	readers.SetLimit(sealReaders)
 	for index, referrer := range referrers {
 		readers.Go(func() error {
-			candidates[index], problems[index] = f.registrySeal(ctx, client, found, referrer)
+			candidates[index], failures[index] = f.registrySeal(ctx, client, found, referrer)
 			var refusal *Refusal
 			var pull *registry.PullError
-			if problems[index] == nil || errors.As(problems[index], &refusal) || errors.As(problems[index], &pull) && pull.Reason == registry.NotFound {
+			if failures[index] == nil || errors.As(failures[index], &refusal) || errors.As(failures[index], &pull) && pull.Reason == registry.NotFound {
 				return nil
 			}
 			// A registry that fails repeatedly is not asked again.
-			if troubles.Add(1) >= maximumTroubles {
-				return problems[index]
+			if registryFailures.Add(1) >= maximumRegistryFailures {
+				return failures[index]
 			}
-			trouble.CompareAndSwap(nil, &problems[index])
+			firstFailure.CompareAndSwap(nil, &failures[index])
 			return nil
 		})
 	}
@@ -197,23 +197,24 @@ func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, err
 	valid := slices.DeleteFunc(candidates, func(one *sealed) bool { return one == nil })
 	if len(valid) == 0 {
 		// A failure of the registry may hide the valid seal, so it does not count as absence of a seal.
-		if first := trouble.Load(); first != nil {
+		if first := firstFailure.Load(); first != nil {
 			err = *first
 		}
 		if err != nil {
 			return nil, err
 		}
-		return nil, f.nearest(problems)
+		return nil, f.mostSevere(failures)
 	}
 	slices.SortStableFunc(valid, newestFirst)
 	return valid, nil
 }
 
-func (f *fetch) nearest(problems []error) error {
+// mostSevere returns the refusal that is nearest to a valid seal, or that there is no seal at all.
+func (f *fetch) mostSevere(failures []error) error {
 	result := f.reference.refuse(SealMissing, "it has no seal in repository %s: seal it with the operator's keys", f.reference.Name())
-	for _, problem := range problems {
+	for _, failure := range failures {
 		var refusal *Refusal
-		if errors.As(problem, &refusal) && slices.Index(severity, refusal.Reason) > slices.Index(severity, result.Reason) {
+		if errors.As(failure, &refusal) && slices.Index(severity, refusal.Reason) > slices.Index(severity, result.Reason) {
 			result = refusal
 		}
 	}
@@ -232,7 +233,7 @@ func (f *fetch) registrySeal(ctx context.Context, client *client, found *image, 
 	if len(layers) == 0 || layers[0].MediaType != seal.EnvelopeMediaType {
 		return nil, f.reference.refuse(SealInvalid, "seal %s does not begin with an envelope", referrer.Digest)
 	}
-	envelope, err := client.small(ctx, layers[0], maximumEnvelope)
+	envelope, err := client.readBlob(ctx, layers[0], maximumEnvelope)
 	if err != nil {
 		return nil, err
 	}

@@ -191,7 +191,7 @@ func (f *fetch) simpleSignatures(ctx context.Context, client *client, digest str
 		if layer.MediaType != simpleSigningMediaType || encoded == "" || err != nil || len(result) >= maximumSignatures {
 			continue
 		}
-		payload, err := client.small(ctx, layer, maximumPayload)
+		payload, err := client.readBlob(ctx, layer, maximumPayload)
 		if err != nil {
 			failed(err)
 			continue

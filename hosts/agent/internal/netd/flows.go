@@ -18,8 +18,8 @@ const (
 	queuedFlows = 4096
 )
 
-// seenFlow is an observed flow with its wall-clock time.
-type seenFlow struct {
+// observedFlow is an observed flow with its wall-clock time.
+type observedFlow struct {
 	datapath.Flow
 	at time.Time
 	// These are the endpoints' names at that time. Their addresses may belong to others later.
@@ -31,15 +31,15 @@ type seenFlow struct {
 type flowHub struct {
 	mutex sync.Mutex
 	// kept is a ring; next is the index of the oldest flow once the ring is full.
-	kept    []seenFlow
+	kept    []observedFlow
 	next    int
 	callers map[*flowCaller]bool
 }
 
 // flowCaller is a caller that follows the flows.
 type flowCaller struct {
-	flows chan seenFlow
-	wants func(seenFlow) bool
+	flows chan observedFlow
+	wants func(observedFlow) bool
 	// lost counts the flows that found the queue full. The hub's mutex guards it.
 	lost uint64
 }
@@ -48,7 +48,7 @@ func newFlowHub() *flowHub {
 	return &flowHub{callers: map[*flowCaller]bool{}}
 }
 
-func (h *flowHub) add(flow seenFlow) {
+func (h *flowHub) add(flow observedFlow) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	if len(h.kept) < keptFlows {
@@ -70,12 +70,12 @@ func (h *flowHub) add(flow seenFlow) {
 }
 
 // follow returns the kept flows, oldest first, and a caller that receives all later ones.
-func (h *flowHub) follow(wants func(seenFlow) bool) ([]seenFlow, *flowCaller) {
+func (h *flowHub) follow(wants func(observedFlow) bool) ([]observedFlow, *flowCaller) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
-	caller := &flowCaller{flows: make(chan seenFlow, queuedFlows), wants: wants}
+	caller := &flowCaller{flows: make(chan observedFlow, queuedFlows), wants: wants}
 	h.callers[caller] = true
-	var kept []seenFlow
+	var kept []observedFlow
 	for i := range h.kept {
 		if flow := h.kept[(h.next+i)%len(h.kept)]; wants(flow) {
 			kept = append(kept, flow)
@@ -107,7 +107,7 @@ func (n *network) readFlows(events *datapath.Events) {
 			n.logger.Error("read flows", "error", err)
 			return
 		}
-		n.flows.add(seenFlow{
+		n.flows.add(observedFlow{
 			Flow: flow, at: timeOfDay(flow.Time),
 			source: n.store.nameOf(flow.Source.Addr()), destination: n.store.nameOf(flow.Destination.Addr()),
 		})

@@ -69,8 +69,8 @@ func (c container) hostInterface() string {
 	return "pal" + hex.EncodeToString(sum[:6])
 }
 
-// errUnknown means that no such container is connected.
-var errUnknown = errors.New("is not connected")
+// errNotConnected means that no such container is connected.
+var errNotConnected = errors.New("is not connected")
 
 // add connects a container and publishes its ports. The container cannot send anything before the policy is in force
 // for it. For a container that is already connected it returns the existing attachment. It refuses a name or port of
@@ -96,10 +96,10 @@ func (n *network) add(c container) (attachment, error) {
 	}
 	defer func() { _ = namespace.Close() }()
 	plug := datapath.Plug{Name: c.Name, Container: c.Interface, Host: c.hostInterface(), MTU: cmp.Or(c.MTU, n.mtu)}
-	if plug.IPv4, err = n.free(n.prefixes[0]); err != nil {
+	if plug.IPv4, err = n.freeAddress(n.prefixes[0]); err != nil {
 		return attachment{}, err
 	}
-	if plug.IPv6, err = n.free(n.prefixes[1]); err != nil {
+	if plug.IPv6, err = n.freeAddress(n.prefixes[1]); err != nil {
 		return attachment{}, err
 	}
 	made := attachment{HostInterface: plug.Host}
@@ -161,19 +161,19 @@ func (n *network) forget(key string) error {
 	return errors.Join(n.store.write(), n.enforceDefault())
 }
 
-// forgetDisconnected forgets containers whose links are gone. Links disappear with their network namespaces, without a call of
-// the plugin.
+// forgetDisconnected forgets containers whose links are gone. Links disappear with their network namespaces, without a
+// call of the plugin.
 func (n *network) forgetDisconnected() error {
 	links, err := n.handle.LinkList()
 	if err != nil {
 		return err
 	}
-	there := map[string]int{}
+	present := map[string]int{}
 	for _, link := range links {
-		there[link.Attrs().Name] = link.Attrs().Index
+		present[link.Attrs().Name] = link.Attrs().Index
 	}
 	for key, attached := range n.store.Attachments {
-		if there[attached.HostInterface] == attached.Endpoint.Interface {
+		if present[attached.HostInterface] == attached.Endpoint.Interface {
 			continue
 		}
 		n.logger.Warn("the link of a container is gone", "container", key, "endpoint", attached.Endpoint.Name)
@@ -190,7 +190,7 @@ func (n *network) check(c container) error {
 	defer n.mutex.Unlock()
 	existing, known := n.store.Attachments[c.key()]
 	if !known {
-		return fmt.Errorf("container %s, interface %s: %w", c.ID, c.Interface, errUnknown)
+		return fmt.Errorf("container %s, interface %s: %w", c.ID, c.Interface, errNotConnected)
 	}
 	link, err := n.handle.LinkByName(existing.HostInterface)
 	if err != nil {
@@ -230,9 +230,9 @@ func (a attachment) affectedBy(problem datapath.Problem) bool {
 	return false
 }
 
-// free returns the lowest unused address of a prefix. It skips the first address, because much software treats that as
+// freeAddress returns the lowest unused address of a prefix. It skips the first address, because much software treats that as
 // the network's own.
-func (n *network) free(prefix netip.Prefix) (netip.Addr, error) {
+func (n *network) freeAddress(prefix netip.Prefix) (netip.Addr, error) {
 	taken := map[netip.Addr]bool{}
 	for _, each := range n.store.Attachments {
 		taken[each.Endpoint.IPv4], taken[each.Endpoint.IPv6] = true, true

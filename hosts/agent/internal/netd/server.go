@@ -15,8 +15,8 @@ import (
 // maximumRequest bounds a compiled policy in bytes.
 const maximumRequest = 256 << 20
 
-// handler serves the role's unix socket. The plugin and the host's own tools send JSON; the calls of operators, which the
-// roles api and groups forward, are NetworkService.
+// handler serves the role's unix socket. The plugin and the host's own tools send JSON; the calls of operators, which
+// the roles api and groups forward, are NetworkService.
 //
 //	POST /v1/containers/add | remove | check    container → attachment
 //	PUT  /v1/policy                             compiled policy → its hash

@@ -183,7 +183,7 @@ func lossResponse(ring, caller uint64) *agentv1.StreamFlowsResponse {
 }
 
 // flowFilter checks a request and returns a function that selects the requested flows.
-func flowFilter(request *agentv1.StreamFlowsRequest) (func(seenFlow) bool, error) {
+func flowFilter(request *agentv1.StreamFlowsRequest) (func(observedFlow) bool, error) {
 	reasons, err := datapath.Reasons()
 	if err != nil {
 		return nil, err
@@ -201,7 +201,7 @@ func flowFilter(request *agentv1.StreamFlowsRequest) (func(seenFlow) bool, error
 	if since := request.GetSince(); since != nil && !since.IsValid() {
 		return nil, errors.New("since: is no time")
 	}
-	return func(flow seenFlow) bool {
+	return func(flow observedFlow) bool {
 		if since := request.GetSince(); since != nil && flow.at.Before(since.AsTime()) {
 			return false
 		}
@@ -221,7 +221,7 @@ func flowFilter(request *agentv1.StreamFlowsRequest) (func(seenFlow) bool, error
 	}, nil
 }
 
-func ofGroup(request *agentv1.StreamFlowsRequest, flow seenFlow) bool {
+func ofGroup(request *agentv1.StreamFlowsRequest, flow observedFlow) bool {
 	group := request.GetGroup()
 	is := func(endpoint string) bool {
 		return endpoint != "" && (group == "" || endpoint == group || strings.HasSuffix(endpoint, "/"+group))
@@ -253,7 +253,7 @@ func prefixOf(text string) (netip.Prefix, error) {
 
 // portOf returns a flow's port, and zero for protocols without ports. For those the kernel stores something else there,
 // such as the identifier of an ICMP echo.
-func portOf(flow seenFlow, at netip.AddrPort) uint16 {
+func portOf(flow observedFlow, at netip.AddrPort) uint16 {
 	switch flow.Protocol {
 	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
 		return at.Port()
@@ -262,14 +262,14 @@ func portOf(flow seenFlow, at netip.AddrPort) uint16 {
 	}
 }
 
-func verdictOf(flow seenFlow) agentv1.FlowVerdict {
+func verdictOf(flow observedFlow) agentv1.FlowVerdict {
 	if flow.Forwarded {
 		return agentv1.FlowVerdict_FLOW_VERDICT_FORWARDED
 	}
 	return agentv1.FlowVerdict_FLOW_VERDICT_DROPPED
 }
 
-func flowResponse(flow seenFlow) *agentv1.StreamFlowsResponse {
+func flowResponse(flow observedFlow) *agentv1.StreamFlowsResponse {
 	peer := func(at netip.AddrPort, endpoint string, identity uint32) *agentv1.FlowPeer {
 		described := &agentv1.FlowPeer{Port: uint32(portOf(flow, at)), Endpoint: endpoint, Identity: identity}
 		// Frames that are not IP have no address.

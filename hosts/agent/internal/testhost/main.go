@@ -1,5 +1,5 @@
-// testhost provides what an agent needs from its host, for tests on other machines: a container runtime that starts nothing,
-// and a registry of sealed images. It serves until its standard input ends.
+// testhost provides what an agent needs from its host, for tests on other machines: a container runtime that starts
+// nothing, and a registry of sealed images. It serves until its standard input ends.
 //
 // The program of a container is the first word of its command:
 //
