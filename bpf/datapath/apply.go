@@ -63,11 +63,11 @@ func (d *Datapath) activate(entries *tables, hash string) error {
 	if err != nil || len(sum) != 32 {
 		return fmt.Errorf("hash %q is no SHA-256", hash)
 	}
-	for _, each := range []struct {
+	for _, table := range []struct {
 		outer *ebpf.Map
 		value any
 	}{{d.objects.Rules, rules}, {d.objects.Ports, ports}, {d.objects.Prefixes, prefixes}, {d.objects.PolicyHashes, sum}} {
-		if err := each.outer.Put(slot, each.value); err != nil {
+		if err := table.outer.Put(slot, table.value); err != nil {
 			return err
 		}
 	}
@@ -98,15 +98,15 @@ func (d *Datapath) generation() (generation uint32, err error) {
 func fill[Key comparable, Value any](template *ebpf.MapSpec, entries map[Key]Value) (*ebpf.Map, error) {
 	spec := template.Copy()
 	spec.MaxEntries = max(1, uint32(len(entries)))
-	made, err := ebpf.NewMap(spec)
+	created, err := ebpf.NewMap(spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := putAll(made, entries); err != nil {
-		_ = made.Close()
+	if err := putAll(created, entries); err != nil {
+		_ = created.Close()
 		return nil, err
 	}
-	return made, nil
+	return created, nil
 }
 
 // batch is how many entries one system call writes.

@@ -45,8 +45,8 @@ func (d *Datapath) Collect() (removed int, err error) {
 	if err := flows.Err(); err != nil {
 		return 0, err
 	}
-	for _, each := range expired {
-		if err := ignoreNotFound(d.objects.Flows.Delete(each)); err != nil {
+	for _, key := range expired {
+		if err := ignoreNotFound(d.objects.Flows.Delete(key)); err != nil {
 			return removed, err
 		}
 		removed++
@@ -62,8 +62,8 @@ func (d *Datapath) Collect() (removed int, err error) {
 	if err := aliases.Err(); err != nil {
 		return removed, err
 	}
-	for _, each := range orphans {
-		if err := ignoreNotFound(d.objects.Aliases.Delete(each)); err != nil {
+	for _, key := range orphans {
+		if err := ignoreNotFound(d.objects.Aliases.Delete(key)); err != nil {
 			return removed, err
 		}
 		removed++
@@ -88,8 +88,8 @@ func (d *Datapath) ownerLives(key datapathTuple, alias datapathAlias) bool {
 			{Source: remote.address, SourcePort: port, Destination: alias.Address, DestinationPort: alias.Port, Protocol: key.Protocol},
 		} {
 			var flow datapathFlow
-			for _, each := range []*ebpf.Map{d.objects.Flows, d.objects.PendingFlows} {
-				if each.Lookup(candidate, &flow) == nil {
+			for _, flows := range []*ebpf.Map{d.objects.Flows, d.objects.PendingFlows} {
+				if flows.Lookup(candidate, &flow) == nil {
 					return true
 				}
 			}
@@ -100,15 +100,15 @@ func (d *Datapath) ownerLives(key datapathTuple, alias datapathAlias) bool {
 
 // CountFlows counts the flows. It reads all of them.
 func (d *Datapath) CountFlows() (counts FlowCounts, err error) {
-	for _, each := range []struct {
+	for _, counted := range []struct {
 		from *ebpf.Map
 		to   *int
 	}{{d.objects.Flows, &counts.Established}, {d.objects.PendingFlows, &counts.Pending}} {
-		entries, err := getAll[datapathTuple, datapathFlow](each.from)
+		entries, err := getAll[datapathTuple, datapathFlow](counted.from)
 		if err != nil {
 			return counts, err
 		}
-		*each.to = len(entries)
+		*counted.to = len(entries)
 	}
 	return counts, nil
 }

@@ -127,8 +127,8 @@ func requireBPFFileSystem(path string) error {
 func (d *Datapath) Close() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	for _, each := range d.links {
-		_ = each.link.Close()
+	for _, pinned := range d.links {
+		_ = pinned.link.Close()
 	}
 	return errors.Join(d.objects.datapathPrograms.Close(), d.objects.datapathMaps.Close())
 }

@@ -116,8 +116,8 @@ func (d *Datapath) MapMemory() (policy, others uint64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	for name, each := range d.maps() {
-		size, err := memory(each)
+	for name, counted := range d.maps() {
+		size, err := memory(counted)
 		if err != nil {
 			return 0, 0, fmt.Errorf("%s: %w", name, err)
 		}

@@ -82,11 +82,11 @@ func (d *Datapath) attach(where attachment) error {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("link %s: %w", path, err)
 	}
-	made, err := attachTo(where, program)
+	attached, err := attachTo(where, program)
 	if err != nil {
 		return fmt.Errorf("attach %s to interface %d: %w", where.hook, where.ifindex, err)
 	}
-	d.links[where] = &pinnedLink{made, path}
+	d.links[where] = &pinnedLink{attached, path}
 	return d.links[where].pin()
 }
 

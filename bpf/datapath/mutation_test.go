@@ -108,8 +108,8 @@ var unreachable = []struct {
 
 func (m mutant) unreachable() bool {
 	end := strings.Join(strings.Fields(m.before[max(0, len(m.before)-100):]+m.condition), " ")
-	for _, each := range unreachable {
-		if each.file == m.file && !m.always && each.pattern.MatchString(end) {
+	for _, exempt := range unreachable {
+		if exempt.file == m.file && !m.always && exempt.pattern.MatchString(end) {
 			return true
 		}
 	}
@@ -140,9 +140,9 @@ func TestEveryConditionIsNeeded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, each := range mutants(filepath.Base(source), string(content)) {
-			if !each.unreachable() {
-				all = append(all, each)
+		for _, changed := range mutants(filepath.Base(source), string(content)) {
+			if !changed.unreachable() {
+				all = append(all, changed)
 			}
 		}
 	}

@@ -185,8 +185,8 @@ func (d *Datapath) LostEvents() (uint64, error) {
 		return 0, err
 	}
 	var sum uint64
-	for _, each := range perCPU {
-		sum += each
+	for _, count := range perCPU {
+		sum += count
 	}
 	return sum, nil
 }

@@ -140,9 +140,9 @@ func TestTransfers(t *testing.T) {
 	count := 0
 	for _, mtu := range []int{1280, 1500, 9000} {
 		for _, offloads := range []bool{true, false} {
-			for _, each := range ends {
-				each.setMTU(t, mtu)
-				each.setOffloads(t, offloads)
+			for _, linkEnd := range ends {
+				linkEnd.setMTU(t, mtu)
+				linkEnd.setOffloads(t, offloads)
 			}
 			for _, family := range []int{4, 6} {
 				for name, path := range map[string]struct {

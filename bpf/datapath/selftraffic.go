@@ -50,9 +50,9 @@ func routeSelfTraffic(inside *netlink.Handle, container netns.NsHandle, link int
 	// The kernel gives packets that the container itself sends this incoming interface.
 	toItself.IifName = "lo"
 	toItself.Dst = single(address)
-	for _, each := range []*netlink.Rule{fromLoopback, toItself, rule(ruleLocal, unix.RT_TABLE_LOCAL)} {
-		if err := inside.RuleAdd(each); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("routing rule %d: %w", each.Priority, err)
+	for _, added := range []*netlink.Rule{fromLoopback, toItself, rule(ruleLocal, unix.RT_TABLE_LOCAL)} {
+		if err := inside.RuleAdd(added); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("routing rule %d: %w", added.Priority, err)
 		}
 	}
 	if err := inside.RuleDel(rule(0, unix.RT_TABLE_LOCAL)); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -298,8 +298,8 @@ func TestSYNFlood(t *testing.T) {
 	observation.Observed = fmt.Sprintf("%d SYNs from as many addresses; %d half-open flows are left of at most %d, %d established ones all answer",
 		flood, counts.Pending, config.PendingFlows, len(established))
 	observation.Control = "the flood did evict half-open flows"
-	for i, each := range established {
-		if err := each.exchange(); err != nil {
+	for i, connection := range established {
+		if err := connection.exchange(); err != nil {
 			t.Errorf("established flow %d: %v", i, err)
 		}
 	}

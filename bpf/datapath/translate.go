@@ -124,8 +124,8 @@ func resolve(general, own []Rule, protocol string) []segment {
 		return cmp.Or(cmp.Compare(b.precedence, a.precedence), cmp.Compare(b.verdict, a.verdict))
 	})
 	bounds := []uint32{0, 65536}
-	for _, each := range intervals {
-		bounds = append(bounds, each.start, each.end+1)
+	for _, interval := range intervals {
+		bounds = append(bounds, interval.start, interval.end+1)
 	}
 	slices.Sort(bounds)
 	bounds = slices.Compact(bounds)
@@ -142,11 +142,11 @@ func resolve(general, own []Rule, protocol string) []segment {
 		}
 		return i
 	}
-	for _, each := range intervals {
-		from, _ := slices.BinarySearch(bounds, each.start)
-		to, _ := slices.BinarySearch(bounds, each.end+1)
+	for _, interval := range intervals {
+		from, _ := slices.BinarySearch(bounds, interval.start)
+		to, _ := slices.BinarySearch(bounds, interval.end+1)
 		for i := find(from); i < to; i = find(i) {
-			verdicts[i] = each.verdict
+			verdicts[i] = interval.verdict
 			next[i] = i + 1
 		}
 	}
@@ -178,8 +178,8 @@ func portRange(rule Rule) (uint16, uint16) {
 // itself.
 func (t *tables) addSegments(sets map[string]uint32, segments []segment) datapathRule {
 	var width [3]int
-	for _, each := range segments {
-		width[each.verdict] += int(each.end) - int(each.start) + 1
+	for _, part := range segments {
+		width[part.verdict] += int(part.end) - int(part.start) + 1
 	}
 	base := uint8(0)
 	for verdict := range width {
@@ -195,9 +195,9 @@ func (t *tables) addSegments(sets map[string]uint32, segments []segment) datapat
 	if !known {
 		set = uint32(len(sets) + 1)
 		sets[name] = set
-		for _, each := range segments {
-			if each.verdict != base {
-				t.addRange(set, each)
+		for _, part := range segments {
+			if part.verdict != base {
+				t.addRange(set, part)
 			}
 		}
 	}

@@ -283,9 +283,9 @@ func (w *watcher) report(flow datapath.Flow) {
 		{source.Addr(), destination, flow.Protocol},
 		{destination.Addr(), source, flow.Protocol},
 	} {
-		for _, each := range w.waiting[key] {
-			each.seen = flow.Reason
-			each.cancel()
+		for _, expected := range w.waiting[key] {
+			expected.seen = flow.Reason
+			expected.cancel()
 		}
 	}
 }
@@ -308,9 +308,9 @@ func (e *expectation) forget() {
 	e.watcher.mutex.Lock()
 	defer e.watcher.mutex.Unlock()
 	rest := e.watcher.waiting[e.drop][:0]
-	for _, each := range e.watcher.waiting[e.drop] {
-		if each != e {
-			rest = append(rest, each)
+	for _, expected := range e.watcher.waiting[e.drop] {
+		if expected != e {
+			rest = append(rest, expected)
 		}
 	}
 	if len(rest) == 0 {

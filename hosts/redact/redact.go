@@ -358,8 +358,8 @@ func (l *layer) unescaped() *layer {
 	putBytes := func() {
 		for len(bytes) > 0 {
 			var sequence []byte
-			for _, one := range bytes[:min(len(bytes), utf8.UTFMax)] {
-				sequence = append(sequence, one.value)
+			for _, escaped := range bytes[:min(len(bytes), utf8.UTFMax)] {
+				sequence = append(sequence, escaped.value)
 			}
 			character, size := utf8.DecodeRune(sequence)
 			if character == utf8.RuneError && size == 1 {
@@ -487,11 +487,11 @@ func replaced(message string, spans []span) string {
 	})
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.start, b.start) })
 	var merged []span
-	for _, one := range spans {
-		if last := len(merged) - 1; last >= 0 && one.start <= merged[last].end {
-			merged[last].end = max(merged[last].end, one.end)
+	for _, next := range spans {
+		if last := len(merged) - 1; last >= 0 && next.start <= merged[last].end {
+			merged[last].end = max(merged[last].end, next.end)
 		} else {
-			merged = append(merged, one)
+			merged = append(merged, next)
 		}
 	}
 	var result strings.Builder

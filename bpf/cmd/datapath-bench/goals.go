@@ -52,8 +52,8 @@ type turns struct {
 
 // find returns the samples of a rung, or nothing for a rung that was skipped.
 func (t turns) find(rung end) []sample {
-	for i, each := range t.rungs {
-		if each.name == rung.name && each.rules == rung.rules {
+	for i, found := range t.rungs {
+		if found.name == rung.name && found.rules == rung.rules {
 			return t.samples[i]
 		}
 	}

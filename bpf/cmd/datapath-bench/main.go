@@ -128,39 +128,39 @@ func run(repetitions, most int) (Report, error) {
 func measureAll(all []rung, repetitions int) ([]Rung, turns, error) {
 	var rungs []rung
 	var servers []*running
-	for _, each := range all {
+	for _, rung := range all {
 		started := time.Now()
-		built, err := each.build()
+		built, err := rung.build()
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.EOPNOTSUPP) {
-			fmt.Fprintf(os.Stderr, "%s, %d rules: left out: %v\n", each.name, each.rules, err)
+			fmt.Fprintf(os.Stderr, "%s, %d rules: left out: %v\n", rung.name, rung.rules, err)
 			continue
 		}
 		if err != nil {
-			return nil, turns{}, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+			return nil, turns{}, fmt.Errorf("%s with %d rules: %w", rung.name, rung.rules, err)
 		}
 		defer built.close()
 		server, err := built.serve()
 		if err != nil {
-			return nil, turns{}, fmt.Errorf("%s: %w", each.name, err)
+			return nil, turns{}, fmt.Errorf("%s: %w", rung.name, err)
 		}
 		defer server.stop()
-		rungs, servers = append(rungs, each), append(servers, server)
-		fmt.Fprintf(os.Stderr, "%s, %d rules: built in %.1f s\n", each.name, each.rules, time.Since(started).Seconds())
+		rungs, servers = append(rungs, rung), append(servers, server)
+		fmt.Fprintf(os.Stderr, "%s, %d rules: built in %.1f s\n", rung.name, rung.rules, time.Since(started).Seconds())
 	}
 	results, samples := make([]Rung, len(rungs)), make([][]sample, len(rungs))
 	for repetition := range repetitions {
-		for i, each := range rungs {
+		for i, rung := range rungs {
 			taken, err := servers[i].measure("measure")
 			if err != nil {
-				return nil, turns{}, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+				return nil, turns{}, fmt.Errorf("%s with %d rules: %w", rung.name, rung.rules, err)
 			}
 			samples[i] = append(samples[i], taken)
 		}
 		fmt.Fprintf(os.Stderr, "repetition %d of %d\n", repetition+1, repetitions)
 	}
-	for i, each := range rungs {
+	for i, rung := range rungs {
 		results[i] = Rung{
-			Name: each.name, Rules: each.rules,
+			Name: rung.name, Rules: rung.rules,
 			StreamGbit:   interval(samples[i], func(s sample) float64 { return s.StreamGbit }),
 			CPUPerGbit:   interval(samples[i], func(s sample) float64 { return s.CPUPerGbit }),
 			RoundTripP50: interval(samples[i], func(s sample) float64 { return s.RoundTripP50 }),
@@ -173,8 +173,8 @@ func measureAll(all []rung, repetitions int) ([]Rung, turns, error) {
 
 func interval(samples []sample, value func(sample) float64) Interval {
 	var values []float64
-	for _, each := range samples {
-		values = append(values, value(each))
+	for _, sample := range samples {
+		values = append(values, value(sample))
 	}
 	return intervalOf(values)
 }

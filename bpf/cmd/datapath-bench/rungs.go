@@ -58,10 +58,10 @@ func loopback() (built, error) {
 }
 
 // namespaces creates network namespaces, and closes them when one fails.
-func namespaces(count int) (made []*lab.Namespace, closeAll func(), err error) {
+func namespaces(count int) (created []*lab.Namespace, closeAll func(), err error) {
 	closeAll = func() {
-		for _, each := range made {
-			each.Close()
+		for _, namespace := range created {
+			namespace.Close()
 		}
 	}
 	for range count {
@@ -70,9 +70,9 @@ func namespaces(count int) (made []*lab.Namespace, closeAll func(), err error) {
 			closeAll()
 			return nil, nil, err
 		}
-		made = append(made, namespace)
+		created = append(created, namespace)
 	}
-	return made, closeAll, nil
+	return created, closeAll, nil
 }
 
 // join connects two namespaces by a veth pair. An end without an address is a bridge port.
@@ -107,20 +107,20 @@ func join(a *lab.Namespace, nameA, addressA string, b *lab.Namespace, nameB, add
 }
 
 func bareVeth() (built, error) {
-	made, closeAll, err := namespaces(2)
+	created, closeAll, err := namespaces(2)
 	if err != nil {
 		return built{}, err
 	}
-	if err := join(made[0], "eth0", clientAddress.String()+"/24", made[1], "eth0", serverAddress.String()+"/24"); err != nil {
+	if err := join(created[0], "eth0", clientAddress.String()+"/24", created[1], "eth0", serverAddress.String()+"/24"); err != nil {
 		closeAll()
 		return built{}, err
 	}
-	return built{client: made[0], server: made[1], address: serverAddress, close: closeAll}, nil
+	return built{client: created[0], server: created[1], address: serverAddress, close: closeAll}, nil
 }
 
 // between sets up a host between client and server that routes or bridges, and sets rules on it.
 func between(bridge bool, rules func(host *lab.Namespace) error) (result built, err error) {
-	made, closeAll, err := namespaces(3)
+	created, closeAll, err := namespaces(3)
 	if err != nil {
 		return built{}, err
 	}
@@ -129,7 +129,7 @@ func between(bridge bool, rules func(host *lab.Namespace) error) (result built, 
 			closeAll()
 		}
 	}()
-	client, host, server := made[0], made[1], made[2]
+	client, host, server := created[0], created[1], created[2]
 	result = built{client: client, server: server, address: serverAddress, close: closeAll}
 	if bridge {
 		err = bridged(client, host, server)

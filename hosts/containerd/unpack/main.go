@@ -75,9 +75,9 @@ func run() error {
 	}
 	defer os.RemoveAll(work)
 	results := make([]result, len(cases))
-	for index, one := range cases {
+	for index, testCase := range cases {
 		folder := filepath.Join(work, fmt.Sprint(index))
-		if results[index], err = one.look(folder); err != nil {
+		if results[index], err = testCase.look(folder); err != nil {
 			return fmt.Errorf("case %d: %w", index, err)
 		}
 	}

@@ -144,11 +144,11 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 			return pending, nil
 		}
 		// Reads are short, so that the end of ctx is noticed.
-		slice := now.Add(250 * time.Millisecond)
-		if slice.After(until) {
-			slice = until
+		readDeadline := now.Add(250 * time.Millisecond)
+		if readDeadline.After(until) {
+			readDeadline = until
 		}
-		if err := port.SetReadDeadline(slice); err != nil {
+		if err := port.SetReadDeadline(readDeadline); err != nil {
 			return pending, err
 		}
 		count, err := port.Read(buffer)
@@ -160,7 +160,7 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 			}
 			line := bytes.TrimSpace(pending[:end])
 			pending = pending[end+1:]
-			if len(line) > 0 && l.answer(line) {
+			if len(line) > 0 && l.handleResponse(line) {
 				return nil, nil
 			}
 		}
@@ -173,7 +173,7 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 		case errors.Is(err, io.EOF):
 			// Nobody has the other end open, so the rest of a partial response will not come.
 			pending = nil
-			time.Sleep(time.Until(slice))
+			time.Sleep(time.Until(readDeadline))
 		default:
 			return pending, err
 		}
@@ -181,8 +181,8 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 	return pending, nil
 }
 
-// answer handles one response. It returns true when the response contained a certificate.
-func (l *Loop) answer(line []byte) bool {
+// handleResponse handles one response. It returns true when the response contained a certificate.
+func (l *Loop) handleResponse(line []byte) bool {
 	var response agentv1.EnrollmentResponse
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(line, &response); err != nil {
 		l.Logger.Warn("enrollment answer refused", "error", "not an EnrollmentResponse")

@@ -49,7 +49,7 @@ func RunIdentity(_ context.Context, arguments []string, input io.Reader, output 
 		if err != nil {
 			return err
 		}
-		if !loop.answer(line) {
+		if !loop.handleResponse(line) {
 			return errors.New("the signer's answer gave no certificate")
 		}
 		_, err = fmt.Fprintln(output, host.HostID())

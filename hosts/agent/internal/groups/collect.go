@@ -135,7 +135,7 @@ type imageNames map[string]bool
 // add adds the images of a record, both as the spec names them and as containerd does, and its previous images.
 func (n imageNames) add(r *record) {
 	for _, image := range r.images() {
-		n[image], n[r.local(image)] = true, true
+		n[image], n[r.localReference(image)] = true, true
 	}
 	for _, image := range r.Previous {
 		n[image] = true

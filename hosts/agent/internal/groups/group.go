@@ -287,9 +287,9 @@ func (g *group) view() (*agentv1.Group, <-chan struct{}) {
 	return &agentv1.Group{Spec: redacted(g.record.spec), Generation: g.record.Generation, Status: status}, g.changed
 }
 
-// stale returns an error when containerd could not be observed for some time, because the last status may be wrong by
-// now.
-func (g *group) stale() error {
+// observationError returns an error when containerd could not be observed for some time, because the last status may be
+// wrong by now.
+func (g *group) observationError() error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	if g.observeError != nil && g.manager.options.Now().Sub(g.observedAt) > 5*g.manager.options.PollInterval {
@@ -316,8 +316,8 @@ func (g *group) retryImages() {
 	}
 }
 
-// declared returns how often the group was declared.
-func (g *group) declared() uint64 {
+// declarationCount returns how often the group was declared.
+func (g *group) declarationCount() uint64 {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	return g.declarations

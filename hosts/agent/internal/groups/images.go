@@ -89,7 +89,7 @@ func (g *group) ensureImage(ctx context.Context, desired *record, observed *obse
 		}
 		desired = changed
 	}
-	local := desired.local(image)
+	local := desired.localReference(image)
 	present, err := g.checkImage(ctx, local)
 	if err != nil {
 		return desired, err
@@ -120,7 +120,7 @@ func (g *group) ensureImage(ctx context.Context, desired *record, observed *obse
 // declaration of the group are tried at once.
 func (g *group) failedBefore(image string, access *agentv1.ImageRegistry) error {
 	state := g.pulls[image]
-	if state != nil && (state.access != access.String() || state.declaration != g.declared()) {
+	if state != nil && (state.access != access.String() || state.declaration != g.declarationCount()) {
 		delete(g.pulls, image)
 		return nil
 	}
@@ -140,7 +140,7 @@ func (g *group) recordImageFailure(ctx context.Context, image, name string, acce
 	}
 	state := g.pulls[image]
 	if state == nil {
-		state = &pullState{access: access.String(), declaration: g.declared()}
+		state = &pullState{access: access.String(), declaration: g.declarationCount()}
 		g.pulls[image] = state
 	}
 	state.failures++

@@ -584,12 +584,12 @@ func TestRuntimeFaults(t *testing.T) {
 		h.runtime.Fail("ListPodSandbox", status.Error(codes.Unavailable, "gone"))
 		h.pass("web")
 		h.clock.advance(time.Minute)
-		if g.stale() == nil {
+		if g.observationError() == nil {
 			t.Error("an old status is given out as observed")
 		}
 		h.runtime.Fail("ListPodSandbox", nil)
 		h.pass("web")
-		if err := g.stale(); err != nil {
+		if err := g.observationError(); err != nil {
 			t.Error(err)
 		}
 	})

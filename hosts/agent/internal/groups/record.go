@@ -104,9 +104,9 @@ func (r *record) clone() *record {
 	return copied
 }
 
-// local returns the name by which containerd knows an image. For a sealed image it contains the manifest's digest,
-// because containerd must mount by the digest that the seal covers.
-func (r *record) local(image string) string {
+// localReference returns the name by which containerd knows an image. For a sealed image it contains the manifest's
+// digest, because containerd must mount by the digest that the seal covers.
+func (r *record) localReference(image string) string {
 	if digest, found := r.Manifests[image]; found {
 		repository, _, _ := strings.Cut(image, "@")
 		return repository + "@" + digest
@@ -140,7 +140,7 @@ func (r *record) rememberImages(before *record) {
 	}
 	r.Previous = nil
 	for _, image := range before.images() {
-		r.Previous = append(r.Previous, before.local(image))
+		r.Previous = append(r.Previous, before.localReference(image))
 	}
 	maps.DeleteFunc(r.Manifests, func(image, _ string) bool { return !slices.Contains(present, image) })
 }

@@ -93,7 +93,7 @@ func (g *group) containerConfig(r *record, container *agentv1.Container, attempt
 	labels[labelContainer] = container.GetName()
 	config := &runtimev1.ContainerConfig{
 		Metadata: &runtimev1.ContainerMetadata{Name: container.GetName(), Attempt: attempt},
-		Image:    &runtimev1.ImageSpec{Image: r.local(container.GetImage())},
+		Image:    &runtimev1.ImageSpec{Image: r.localReference(container.GetImage())},
 		Command:  container.GetCommand(),
 		// An empty value means the image's own directory.
 		WorkingDir: container.GetWorkingDirectory(),

@@ -77,7 +77,7 @@ func (s *groupService) waitObserved(ctx context.Context, g *group) error {
 	case <-time.After(firstObservation):
 		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q was not looked at yet since the agent's start", g.name))
 	}
-	if err := g.stale(); err != nil {
+	if err := g.observationError(); err != nil {
 		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q cannot be observed: %w", g.name, err))
 	}
 	return nil

@@ -45,7 +45,7 @@ func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.Im
 		}
 	}
 	defer f.close()
-	unlock, err := r.images.take(ctx, ref.Digest)
+	unlock, err := r.images.acquire(ctx, ref.Digest)
 	if err != nil {
 		return nil, err
 	}
@@ -73,16 +73,16 @@ func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.Im
 	return result, nil
 }
 
-// open returns the client. It is created at the first use of the network.
-func (f *fetch) open() (*client, error) {
+// openClient returns the client. It is created at the first use of the network.
+func (f *fetch) openClient() (*client, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.client == nil {
-		made, err := newClient(f.reference, f.access, f.role.options.Stall)
+		created, err := newClient(f.reference, f.access, f.role.options.Stall)
 		if err != nil {
 			return nil, err
 		}
-		f.client = made
+		f.client = created
 	}
 	return f.client, nil
 }
@@ -92,7 +92,7 @@ func (f *fetch) referrers(ctx context.Context, subject string) ([]ocispec.Descri
 	if known, found := f.listed[subject]; found {
 		return known, nil
 	}
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return nil, err
 	}

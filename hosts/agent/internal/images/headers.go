@@ -70,17 +70,17 @@ func (t oneChallenge) RoundTrip(request *http.Request) (*http.Response, error) {
 		return response, err
 	}
 	var chosen string
-	for _, one := range challenges(strings.Join(response.Header.Values("WWW-Authenticate"), ", ")) {
-		if one.scheme == "bearer" && one.parameters["realm"] != "" {
+	for _, offered := range challenges(strings.Join(response.Header.Values("WWW-Authenticate"), ", ")) {
+		if offered.scheme == "bearer" && offered.parameters["realm"] != "" {
 			chosen = "Bearer "
 			for _, name := range []string{"realm", "service", "scope"} {
-				if value := one.parameters[name]; value != "" {
+				if value := offered.parameters[name]; value != "" {
 					chosen += fmt.Sprintf("%s=%s,", name, strconv.Quote(value))
 				}
 			}
 			break
 		}
-		if one.scheme == "basic" {
+		if offered.scheme == "basic" {
 			chosen = "Basic"
 		}
 	}
@@ -92,8 +92,8 @@ func (t oneChallenge) RoundTrip(request *http.Request) (*http.Response, error) {
 // last page.
 func nextLink(headers []string) string {
 	for _, match := range link.FindAllStringSubmatch(strings.Join(headers, ", "), -1) {
-		for _, one := range linkParameter.FindAllStringSubmatch(match[2], -1) {
-			if strings.EqualFold(one[1], "rel") && slices.Contains(strings.Fields(strings.ToLower(one[2]+one[3])), "next") {
+		for _, parameter := range linkParameter.FindAllStringSubmatch(match[2], -1) {
+			if strings.EqualFold(parameter[1], "rel") && slices.Contains(strings.Fields(strings.ToLower(parameter[2]+parameter[3])), "next") {
 				return match[1]
 			}
 		}

@@ -80,7 +80,7 @@ func (f *fetch) layers(ctx context.Context, s *sealed) error {
 
 // layer downloads one layer. When another fetch is downloading the same one, it waits for that.
 func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.Descriptor) error {
-	unlock, err := f.role.layers.take(ctx, layer.RootHash)
+	unlock, err := f.role.layers.acquire(ctx, layer.RootHash)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.D
 	if f.role.isPresent(layer) {
 		return nil
 	}
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (f *fetch) ofLayer(err error, layer seal.Layer) error {
 // link creates the names by diffID under which containerd looks layers up.
 func (f *fetch) link(ctx context.Context, s *sealed) error {
 	for _, layer := range unique(s.Layers) {
-		unlock, err := f.role.layers.take(ctx, layer.DiffID)
+		unlock, err := f.role.layers.acquire(ctx, layer.DiffID)
 		if err != nil {
 			return err
 		}

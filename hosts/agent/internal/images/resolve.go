@@ -76,7 +76,7 @@ func (f *fetch) readImage(ctx context.Context, found *image, manifest *document)
 func (f *fetch) readConfig(ctx context.Context, found *image, descriptor ocispec.Descriptor) error {
 	content := f.role.records.document(found.config)
 	if content == nil {
-		client, err := f.open()
+		client, err := f.openClient()
 		if err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ func (f *fetch) readConfig(ctx context.Context, found *image, descriptor ocispec
 func (f *fetch) document(ctx context.Context, found *image, digest string) (*document, error) {
 	content := f.role.records.document(digest)
 	if content == nil {
-		client, err := f.open()
+		client, err := f.openClient()
 		if err != nil {
 			return nil, err
 		}

@@ -160,7 +160,7 @@ var severity = []Reason{SealMissing, ContentMismatch, SealInvalid, SealByUnknown
 
 // registrySeals returns the valid seals among the image's referrers, those of the newest tools first.
 func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, error) {
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return nil, err
 	}

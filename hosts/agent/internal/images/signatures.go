@@ -136,8 +136,8 @@ func checkPolicies(declared []*agentv1.ImagePolicy, ref imageReference, manifest
 	if len(required.keys) == 0 {
 		return nil
 	}
-	for _, one := range signatures {
-		if one.signedBy(required.keys, ref.Name(), manifest, ref.Digest) != "" {
+	for _, candidate := range signatures {
+		if candidate.signedBy(required.keys, ref.Name(), manifest, ref.Digest) != "" {
 			return nil
 		}
 	}
@@ -151,7 +151,7 @@ func checkPolicies(declared []*agentv1.ImagePolicy, ref imageReference, manifest
 // signatures reads the signatures of the manifest and, if the reference names an index, of the index. It returns all
 // that can be read, the first error, and the names of the formats that it does not read.
 func (f *fetch) signatures(ctx context.Context, found *image) (result []signature, unread []string, first error) {
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -153,8 +153,8 @@ func (n *network) readHost() error {
 			return err
 		}
 		device := datapath.Device{Interface: link.Attrs().Index}
-		for _, each := range addresses {
-			address, ok := netip.AddrFromSlice(each.IP)
+		for _, assigned := range addresses {
+			address, ok := netip.AddrFromSlice(assigned.IP)
 			if address = address.Unmap(); !ok || address.IsLoopback() || address.IsLinkLocalUnicast() {
 				continue
 			}

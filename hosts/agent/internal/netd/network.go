@@ -102,8 +102,8 @@ func (n *network) add(c container) (attachment, error) {
 	if plug.IPv6, err = n.freeAddress(n.prefixes[1]); err != nil {
 		return attachment{}, err
 	}
-	made := attachment{HostInterface: plug.Host}
-	if made.Published, err = n.portsToPublish(c, plug.IPv4, plug.IPv6); err != nil {
+	connected := attachment{HostInterface: plug.Host}
+	if connected.Published, err = n.portsToPublish(c, plug.IPv4, plug.IPv6); err != nil {
 		return attachment{}, err
 	}
 	// An interrupted attempt may have left this link.
@@ -113,9 +113,9 @@ func (n *network) add(c container) (attachment, error) {
 		}
 	}
 	err = plug.Connect(n.handle, namespace, func(endpoint datapath.Endpoint) error {
-		made.Endpoint = endpoint
+		connected.Endpoint = endpoint
 		// The store is written first, so that no address is assigned twice.
-		n.store.Attachments[c.key()] = made
+		n.store.Attachments[c.key()] = connected
 		if err := n.store.write(); err != nil {
 			return err
 		}
@@ -125,13 +125,13 @@ func (n *network) add(c container) (attachment, error) {
 		if err := n.datapath.AddEndpoint(endpoint); err != nil {
 			return err
 		}
-		return n.datapath.Publish(made.Published...)
+		return n.datapath.Publish(connected.Published...)
 	})
 	if err != nil {
 		return attachment{}, errors.Join(err, n.forget(c.key()))
 	}
-	n.logger.Info("connected", "endpoint", c.Name, "interface", plug.Host, "link", made.Endpoint.Kind)
-	return made, nil
+	n.logger.Info("connected", "endpoint", c.Name, "interface", plug.Host, "link", connected.Endpoint.Kind)
+	return connected, nil
 }
 
 // remove disconnects a container. It is no error when the container is gone.
@@ -230,12 +230,12 @@ func (a attachment) affectedBy(problem datapath.Problem) bool {
 	return false
 }
 
-// freeAddress returns the lowest unused address of a prefix. It skips the first address, because much software treats that as
-// the network's own.
+// freeAddress returns the lowest unused address of a prefix. It skips the first address, because much software treats
+// that as the network's own.
 func (n *network) freeAddress(prefix netip.Prefix) (netip.Addr, error) {
 	taken := map[netip.Addr]bool{}
-	for _, each := range n.store.Attachments {
-		taken[each.Endpoint.IPv4], taken[each.Endpoint.IPv6] = true, true
+	for _, attached := range n.store.Attachments {
+		taken[attached.Endpoint.IPv4], taken[attached.Endpoint.IPv6] = true, true
 	}
 	for address := prefix.Addr().Next(); prefix.Contains(address); address = address.Next() {
 		if !taken[address] {
@@ -253,8 +253,8 @@ func (n *network) enforceDefault() error {
 		return nil
 	}
 	names := map[string]bool{}
-	for _, each := range n.store.Attachments {
-		names[each.Endpoint.Name] = true
+	for _, attached := range n.store.Attachments {
+		names[attached.Endpoint.Name] = true
 	}
 	open := datapath.Policy{Version: 1}
 	for i, name := range slices.Sorted(maps.Keys(names)) {
@@ -301,8 +301,8 @@ func (n *network) withdraw() error {
 	return n.store.write()
 }
 
-// connected returns the endpoints, sorted by name.
-func (n *network) connected() []datapath.Endpoint {
+// endpoints returns the connected endpoints, sorted by name.
+func (n *network) endpoints() []datapath.Endpoint {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	endpoints := make([]datapath.Endpoint, 0, len(n.store.Attachments))
@@ -313,8 +313,8 @@ func (n *network) connected() []datapath.Endpoint {
 	return endpoints
 }
 
-// declared returns the policy and its compiled JSON, or nil when none is declared.
-func (n *network) declared() (*datapath.Policy, []byte) {
+// declaredPolicy returns the declared policy and its compiled JSON, or nil when none is declared.
+func (n *network) declaredPolicy() (*datapath.Policy, []byte) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	return n.policy, n.store.Policy

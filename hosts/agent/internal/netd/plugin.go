@@ -76,23 +76,23 @@ func pluginAdd(arguments *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	var made attachment
-	if err := ask(config.Socket, "add", c, &made); err != nil {
+	var connected attachment
+	if err := ask(config.Socket, "add", c, &connected); err != nil {
 		return err
 	}
 	result := &current.Result{
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{
-			{Name: made.HostInterface, Mac: made.Endpoint.HostMAC.String()},
-			{Name: c.Interface, Mac: made.Endpoint.MAC.String(), Sandbox: arguments.Netns},
+			{Name: connected.HostInterface, Mac: connected.Endpoint.HostMAC.String()},
+			{Name: c.Interface, Mac: connected.Endpoint.MAC.String(), Sandbox: arguments.Netns},
 		},
 	}
-	for _, each := range []struct{ address, gateway netip.Addr }{
-		{made.Endpoint.IPv4, datapath.GatewayIPv4}, {made.Endpoint.IPv6, datapath.GatewayIPv6},
+	for _, assigned := range []struct{ address, gateway netip.Addr }{
+		{connected.Endpoint.IPv4, datapath.GatewayIPv4}, {connected.Endpoint.IPv6, datapath.GatewayIPv6},
 	} {
 		result.IPs = append(result.IPs, &current.IPConfig{
-			Interface: current.Int(1), Gateway: each.gateway.AsSlice(),
-			Address: net.IPNet{IP: each.address.AsSlice(), Mask: net.CIDRMask(each.address.BitLen(), each.address.BitLen())},
+			Interface: current.Int(1), Gateway: assigned.gateway.AsSlice(),
+			Address: net.IPNet{IP: assigned.address.AsSlice(), Mask: net.CIDRMask(assigned.address.BitLen(), assigned.address.BitLen())},
 		})
 	}
 	return types.PrintResult(result, config.CNIVersion)

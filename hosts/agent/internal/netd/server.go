@@ -44,7 +44,7 @@ func (n *network) handler() http.Handler {
 			return
 		}
 		bypasses, err := findBypasses(n.handle)
-		declared, _ := n.declared()
+		declared, _ := n.declaredPolicy()
 		answer(writer, struct {
 			datapath.Status
 			// PolicyDeclared is false while the default policy is in force, which allows everything.

@@ -41,7 +41,7 @@ func (s *networkService) ApplyPolicy(_ context.Context, request *connect.Request
 		}
 	}
 	response := &agentv1.ApplyPolicyResponse{PolicyHash: policy.Hash}
-	for _, endpoint := range s.network.connected() {
+	for _, endpoint := range s.network.endpoints() {
 		if !names(policy, endpoint.Name) {
 			response.UnnamedEndpoints = append(response.UnnamedEndpoints, endpoint.Name)
 		}
@@ -54,7 +54,7 @@ func names(policy *datapath.Policy, endpoint string) bool {
 }
 
 func (s *networkService) GetPolicy(context.Context, *connect.Request[agentv1.GetPolicyRequest]) (*connect.Response[agentv1.GetPolicyResponse], error) {
-	policy, compiled := s.network.declared()
+	policy, compiled := s.network.declaredPolicy()
 	if policy == nil {
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("no network policy is declared on this host"))
 	}
@@ -92,12 +92,12 @@ func (n *network) describe() (*agentv1.GetNetworkResponse, error) {
 	response := &agentv1.GetNetworkResponse{
 		Generation: status.Generation, Problems: descriptions(status.Problems), Bypasses: bypasses, LostEvents: lost,
 	}
-	policy, _ := n.declared()
+	policy, _ := n.declaredPolicy()
 	response.PolicyDeclared = policy != nil
 	if policy != nil && status.PolicyIntact {
 		response.PolicyHash = status.PolicyHash
 	}
-	for _, endpoint := range n.connected() {
+	for _, endpoint := range n.endpoints() {
 		described := &agentv1.NetworkEndpoint{Name: endpoint.Name, Named: policy == nil || names(policy, endpoint.Name)}
 		for _, address := range []netip.Addr{endpoint.IPv4, endpoint.IPv6} {
 			if address.IsValid() {
