@@ -8,7 +8,8 @@ import (
 	"unsafe"
 )
 
-// toAddress is an address as the programs hold it: IPv4 as IPv4-mapped IPv6. The invalid address is all zeroes.
+// toAddress converts an address to the programs' form, in which IPv4 is IPv4-mapped IPv6. The invalid address is all
+// zeroes.
 func toAddress(address netip.Addr) datapathAddress {
 	if !address.IsValid() {
 		return datapathAddress{}
@@ -24,7 +25,7 @@ func fromAddress(address datapathAddress) netip.Addr {
 	return netip.AddrFrom16(*(*[16]byte)(unsafe.Pointer(&address))).Unmap()
 }
 
-// toPort turns a port into network byte order.
+// toPort converts a port to network byte order.
 func toPort(port uint16) uint16 {
 	var bytes [2]byte
 	binary.BigEndian.PutUint16(bytes[:], port)
@@ -35,8 +36,8 @@ func fromPort(port uint16) uint16 {
 	return toPort(port)
 }
 
-// subjectOf is what the programs call an endpoint: the first eight bytes of SHA-256 over its name. It needs no allocation
-// that would have to survive the agent; names that collide are refused with the policy.
+// subjectOf returns the programs' name of an endpoint: the first eight bytes of SHA-256 over its name. So no allocation
+// has to survive the agent. A policy in which names collide is refused.
 func subjectOf(name string) uint64 {
 	sum := sha256.Sum256([]byte(name))
 	return binary.BigEndian.Uint64(sum[:8])

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// membarrierGlobal is MEMBARRIER_CMD_GLOBAL: returns after an RCU grace period, which every program runs inside of.
+// membarrierGlobal is MEMBARRIER_CMD_GLOBAL, which returns after an RCU grace period. Every program runs inside one.
 const membarrierGlobal = 1
 
-// Apply makes a policy the active one, for all endpoints of the host at once: no packet sees a part of it. Flows that it
-// no longer allows are cut with their next packet. On an error the policy before it stays.
+// Apply puts a policy in force, atomically for all endpoints of the host. The next packet of a flow that the policy no
+// longer allows is dropped. On an error the previous policy stays in force.
 func (d *Datapath) Apply(policy *Policy) error {
 	entries, err := translate(policy)
 	if err != nil {
@@ -27,7 +27,7 @@ func (d *Datapath) Apply(policy *Policy) error {
 	return nil
 }
 
-// activate fills the maps of the slot that no packet uses, and switches to it.
+// activate fills the maps of the slot that is not in use, and switches to it.
 func (d *Datapath) activate(entries *tables, hash string) error {
 	active, err := d.generation()
 	if err != nil {
@@ -35,7 +35,7 @@ func (d *Datapath) activate(entries *tables, hash string) error {
 	}
 	next := active + 1
 	if next == 0 {
-		// Zero means that there is no policy; two keeps the slots alternating.
+		// Zero means that there is no policy; after it comes two, so that the slots alternate.
 		next = 2
 	}
 	slot := next & 1
@@ -63,11 +63,11 @@ func (d *Datapath) activate(entries *tables, hash string) error {
 	if err != nil || len(sum) != 32 {
 		return fmt.Errorf("hash %q is no SHA-256", hash)
 	}
-	for _, each := range []struct {
+	for _, table := range []struct {
 		outer *ebpf.Map
 		value any
 	}{{d.objects.Rules, rules}, {d.objects.Ports, ports}, {d.objects.Prefixes, prefixes}, {d.objects.PolicyHashes, sum}} {
-		if err := each.outer.Put(slot, each.value); err != nil {
+		if err := table.outer.Put(slot, table.value); err != nil {
 			return err
 		}
 	}
@@ -77,13 +77,13 @@ func (d *Datapath) activate(entries *tables, hash string) error {
 	return d.retire(active & 1)
 }
 
-// retire frees the maps of a slot, once no packet is on its way that chose it before the switch.
+// retire frees the maps of a slot when no program runs any more that chose the slot before the switch.
 func (d *Datapath) retire(slot uint32) error {
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
 		return fmt.Errorf("wait for packets on their way: membarrier: %w", errno)
 	}
 	for _, outer := range []*ebpf.Map{d.objects.Rules, d.objects.Ports, d.objects.Prefixes} {
-		if err := absent(outer.Delete(slot)); err != nil {
+		if err := ignoreNotFound(outer.Delete(slot)); err != nil {
 			return err
 		}
 	}
@@ -94,19 +94,19 @@ func (d *Datapath) generation() (generation uint32, err error) {
 	return generation, d.objects.Generation.Lookup(uint32(0), &generation)
 }
 
-// fill makes a map that is as large as its content.
+// fill creates a map of exactly the size of its content.
 func fill[Key comparable, Value any](template *ebpf.MapSpec, entries map[Key]Value) (*ebpf.Map, error) {
 	spec := template.Copy()
 	spec.MaxEntries = max(1, uint32(len(entries)))
-	made, err := ebpf.NewMap(spec)
+	created, err := ebpf.NewMap(spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := putAll(made, entries); err != nil {
-		_ = made.Close()
+	if err := putAll(created, entries); err != nil {
+		_ = created.Close()
 		return nil, err
 	}
-	return made, nil
+	return created, nil
 }
 
 // batch is how many entries one system call writes.

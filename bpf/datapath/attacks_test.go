@@ -18,8 +18,8 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// rawSocket sends frames as they are, and sees what the kernel's stack is given: unlike a socket for all protocols, one for
-// a single protocol comes behind the programs.
+// rawSocket sends frames unchanged, and receives what reaches the kernel's network stack: a socket for a single
+// protocol receives after the programs, unlike one for all protocols.
 type rawSocket struct {
 	descriptor int
 	address    unix.SockaddrLinklayer
@@ -46,13 +46,13 @@ func openRaw(t *testing.T, node *lab.Node, ifindex int, protocols ...uint16) raw
 
 func (s rawSocket) send(t *testing.T, p packet) {
 	t.Helper()
-	// Who transmits into the program, by netkit, is told of the drop.
+	// With netkit the sender transmits into the program, so its call fails on a drop.
 	if err := unix.Sendto(s.descriptor, p.bytes(), 0, &s.address); err != nil && !errors.Is(err, unix.ENOBUFS) {
 		t.Fatal(err)
 	}
 }
 
-// receives waits for a frame with the given bytes in it.
+// receives waits for a frame that contains the given bytes.
 func (s rawSocket) receives(want []byte, timeout time.Duration) bool {
 	deadline := time.Now().Add(timeout)
 	buffer := make([]byte, 2048)
@@ -68,7 +68,7 @@ func (s rawSocket) receives(want []byte, timeout time.Duration) bool {
 	return false
 }
 
-// N10: what an endpoint forges arrives nowhere and is counted; with the programs detached the same frames arrive.
+// N10: what an endpoint forges arrives nowhere and is counted. With the programs detached the same frames arrive.
 func TestForgeries(t *testing.T) {
 	observation := row.Observe(t, "N10")
 	observation.Observed = "source address and MAC, ARP, neighbour and router advertisement, forged reply, VLAN, IP in IP, cut headers: each dropped and counted"
@@ -144,7 +144,7 @@ func TestForgeries(t *testing.T) {
 	}
 }
 
-// passInstead attaches a program that lets everything pass, where a link without a program is closed.
+// passInstead attaches a program that passes everything, because a netkit link without a program drops everything.
 func passInstead(t *testing.T, running *lab.Lab, endpoint datapath.Endpoint) (undo func()) {
 	t.Helper()
 	if endpoint.Kind != datapath.Netkit {
@@ -169,7 +169,7 @@ func passInstead(t *testing.T, running *lab.Lab, endpoint datapath.Endpoint) (un
 	}
 }
 
-// From outside nobody is an endpoint.
+// No machine outside can pretend to be an endpoint.
 func TestForgeriesFromOutside(t *testing.T) {
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
 	apply(t, running, policyOf(datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "b", Identity: 257, Ingress: enforce(rule("allow", 256, "UDP", 80))}))

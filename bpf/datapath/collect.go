@@ -13,20 +13,21 @@ func decode(data []byte, to any) error {
 	return binary.Read(bytes.NewReader(data), binary.NativeEndian, to)
 }
 
-// now is the programs' clock.
+// now returns the time of the programs' clock.
 func now() (time.Duration, error) {
 	var at unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &at)
 	return time.Duration(at.Nano()), err
 }
 
-// FlowCounts are the flows in the kernel, with expired ones that Collect has not met yet.
+// FlowCounts counts the flows in the kernel, including expired ones that Collect has not removed yet.
 type FlowCounts struct {
 	Established, Pending int
 }
 
-// Collect removes expired established flows and the masqueraded tuples whose flow is gone. Half-open ones need none: they
-// make room for each other. Call it every few seconds; packets never see an expired flow, only its memory waits.
+// Collect removes expired established flows, and the masqueraded tuples whose flow is gone. It need not remove
+// half-open flows, because new ones replace old ones. Call it every few seconds. Packets never match an expired flow,
+// so only memory depends on the interval.
 func (d *Datapath) Collect() (removed int, err error) {
 	at, err := now()
 	if err != nil {
@@ -44,8 +45,8 @@ func (d *Datapath) Collect() (removed int, err error) {
 	if err := flows.Err(); err != nil {
 		return 0, err
 	}
-	for _, each := range expired {
-		if err := absent(d.objects.Flows.Delete(each)); err != nil {
+	for _, key := range expired {
+		if err := ignoreNotFound(d.objects.Flows.Delete(key)); err != nil {
 			return removed, err
 		}
 		removed++
@@ -61,8 +62,8 @@ func (d *Datapath) Collect() (removed int, err error) {
 	if err := aliases.Err(); err != nil {
 		return removed, err
 	}
-	for _, each := range orphans {
-		if err := absent(d.objects.Aliases.Delete(each)); err != nil {
+	for _, key := range orphans {
+		if err := ignoreNotFound(d.objects.Aliases.Delete(key)); err != nil {
 			return removed, err
 		}
 		removed++
@@ -70,8 +71,8 @@ func (d *Datapath) Collect() (removed int, err error) {
 	return removed, nil
 }
 
-// ownerLives looks for the flow of a masqueraded tuple. Which end of the ordered tuple is the host's is not stored; one of
-// the two replaced by the endpoint gives the flow's key.
+// ownerLives reports whether the flow of a masqueraded tuple exists. The tuple is ordered and does not say which end is
+// the host's, so the endpoint replaces each end in turn to form the flow's key.
 func (d *Datapath) ownerLives(key datapathTuple, alias datapathAlias) bool {
 	isICMP := key.Protocol == protocolNumbers["ICMP"] || key.Protocol == protocolNumbers["ICMPv6"]
 	for _, remote := range []struct {
@@ -87,8 +88,8 @@ func (d *Datapath) ownerLives(key datapathTuple, alias datapathAlias) bool {
 			{Source: remote.address, SourcePort: port, Destination: alias.Address, DestinationPort: alias.Port, Protocol: key.Protocol},
 		} {
 			var flow datapathFlow
-			for _, each := range []*ebpf.Map{d.objects.Flows, d.objects.PendingFlows} {
-				if each.Lookup(candidate, &flow) == nil {
+			for _, flows := range []*ebpf.Map{d.objects.Flows, d.objects.PendingFlows} {
+				if flows.Lookup(candidate, &flow) == nil {
 					return true
 				}
 			}
@@ -97,17 +98,17 @@ func (d *Datapath) ownerLives(key datapathTuple, alias datapathAlias) bool {
 	return false
 }
 
-// CountFlows counts the entries; it walks all of them.
+// CountFlows counts the flows. It reads all of them.
 func (d *Datapath) CountFlows() (counts FlowCounts, err error) {
-	for _, each := range []struct {
+	for _, counted := range []struct {
 		from *ebpf.Map
 		to   *int
 	}{{d.objects.Flows, &counts.Established}, {d.objects.PendingFlows, &counts.Pending}} {
-		entries, err := getAll[datapathTuple, datapathFlow](each.from)
+		entries, err := getAll[datapathTuple, datapathFlow](counted.from)
 		if err != nil {
 			return counts, err
 		}
-		*each.to = len(entries)
+		*counted.to = len(entries)
 	}
 	return counts, nil
 }

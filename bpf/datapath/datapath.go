@@ -1,7 +1,8 @@
-// Package datapath loads Palisade's eBPF programs, attaches them to containers' links and to devices, fills their maps, and
-// reads back what the kernel holds. Everything is pinned: packets flow by the same rules while no process of ours runs.
+// Package datapath loads Palisade's eBPF programs, attaches them to containers' links and to devices, fills their maps,
+// and reads the kernel's state back. Programs, maps and links are pinned, so packets follow the same rules while no
+// process of the agent runs.
 //
-// What is absent is closed: a link without an entry, or an endpoint without a policy, passes nothing.
+// The default is to drop: a link without an entry, or an endpoint without a policy, passes nothing.
 package datapath
 
 import (
@@ -16,32 +17,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layout is the version of the maps' types. A new one gets a folder of its own, so that an older agent finds its maps.
+// layout is the version of the maps' types. Each version has a folder of its own, so that an older agent still finds
+// its maps.
 const layout = "v1"
 
-// EventLevel says what is written to the ring of events.
+// EventLevel is which events are written to the ring buffer.
 type EventLevel uint32
 
-// EventsNone to EventsPackets: nothing; flows that were opened and drops; every packet.
+// EventsNone writes no events. EventsFlows writes new flows and drops, and EventsPackets every packet.
 const (
 	EventsNone EventLevel = iota
 	EventsFlows
 	EventsPackets
 )
 
-// Config of a datapath.
+// Config configures a datapath.
 type Config struct {
 	// Pins is a folder on a BPF file system.
 	Pins string
-	// Events defaults to nothing.
+	// Events defaults to EventsNone.
 	Events EventLevel
-	// Flows bounds established flows, PendingFlows half-open ones. Defaults: 131072 and 65536; both about 150 bytes each.
+	// Flows and PendingFlows bound the established and the half-open flows. Defaults: 131072 and 65536. Each takes
+	// about 150 bytes.
 	Flows, PendingFlows uint32
-	// Ring is the size of the ring of events in bytes, a power of two. Default: 1 MiB.
+	// Ring is the size of the ring buffer for events in bytes, a power of two. Default: 1 MiB.
 	Ring uint32
 }
 
-// Datapath is what is loaded. Its methods may be called by several goroutines.
+// Datapath is a loaded datapath. Its methods are safe for concurrent use.
 type Datapath struct {
 	objects objects
 	pins    string
@@ -51,16 +54,16 @@ type Datapath struct {
 	links   map[attachment]*pinnedLink
 }
 
-// objects leaves out the variables: they only keep types in BTF, or are set before the programs are loaded.
+// objects omits the variables, which only keep types in BTF or are set before the programs are loaded.
 type objects struct {
 	datapathPrograms
 	datapathMaps
 }
 
-// Open loads the programs. Maps that are pinned are taken over with what they hold, links are updated to the new programs
-// when their interfaces are declared again; no packet is lost in between.
+// Open loads the programs. It reuses pinned maps with their content. Links are updated to the new programs when their
+// interfaces are declared again, and no packet is lost meanwhile.
 //
-// An error names the map whose type differs from the pinned one's; then another version of this agent has left it.
+// A pinned map with another type is an error that names the map: another version of the agent has left it.
 func Open(config Config) (*Datapath, error) {
 	pins := filepath.Join(config.Pins, layout)
 	for _, folder := range []string{"maps", "links"} {
@@ -104,7 +107,7 @@ func Open(config Config) (*Datapath, error) {
 	return d, nil
 }
 
-// isPinned leaves out the programs' scratch memory and variables.
+// isPinned reports whether a map is pinned. The programs' scratch memory and variables are not.
 func isPinned(name string) bool {
 	return name != "scratch" && !strings.HasPrefix(name, ".")
 }
@@ -120,12 +123,12 @@ func requireBPFFileSystem(path string) error {
 	return nil
 }
 
-// Close closes this process's view. What is pinned keeps working.
+// Close releases what this process holds. What is pinned stays in force.
 func (d *Datapath) Close() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	for _, each := range d.links {
-		_ = each.link.Close()
+	for _, pinned := range d.links {
+		_ = pinned.link.Close()
 	}
 	return errors.Join(d.objects.datapathPrograms.Close(), d.objects.datapathMaps.Close())
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// The gateway of every endpoint. The programs answer for it; no interface has these addresses.
+// The gateways of every endpoint. The programs answer for these addresses, which no interface has.
 var (
 	GatewayIPv4 = netip.MustParseAddr("169.254.1.1")
 	GatewayIPv6 = netip.MustParseAddr("fe80::1")
@@ -20,16 +20,16 @@ var (
 
 const identityHost = 1
 
-// Endpoint is a container's link and what it may send from.
+// Endpoint is a container's link, and the addresses that it may send from.
 type Endpoint struct {
-	// Name is the subject of policies.
+	// Name is the endpoint's name in policies.
 	Name string `json:"name"`
 	// Interface is the index of the host's end of the link.
 	Interface int `json:"interface"`
-	// IPv4 and IPv6 are its only addresses; one may be absent.
+	// IPv4 and IPv6 are its only addresses. One of them may be missing.
 	IPv4 netip.Addr `json:"ipv4"`
 	IPv6 netip.Addr `json:"ipv6"`
-	// MAC is that of the container's end, HostMAC that of the host's end.
+	// MAC is the address of the container's end, and HostMAC that of the host's end.
 	MAC     net.HardwareAddr `json:"mac"`
 	HostMAC net.HardwareAddr `json:"hostMac"`
 	// Kind of the link. Default: Veth.
@@ -39,27 +39,28 @@ type Endpoint struct {
 // Device is an interface to other machines.
 type Device struct {
 	Interface int `json:"interface"`
-	// MasqueradeIPv4 and MasqueradeIPv6 are the host's addresses behind which endpoints are seen; absent: they are routed.
+	// MasqueradeIPv4 and MasqueradeIPv6 are the host's addresses that replace the endpoints' addresses. Without them
+	// packets are routed unchanged.
 	MasqueradeIPv4 netip.Addr `json:"masqueradeIpv4"`
 	MasqueradeIPv6 netip.Addr `json:"masqueradeIpv6"`
 }
 
-// Published is a port of the host that leads to an endpoint's.
+// Published is a port of the host that is redirected to a port of an endpoint.
 type Published struct {
-	// Address of the host; the unspecified one of a family stands for every address of the host in it.
+	// Address is an address of the host. The unspecified address of a family means all of the host's addresses in it.
 	Address netip.Addr `json:"address"`
 	Port    uint16     `json:"port"`
-	// Protocol is TCP, UDP or SCTP; SCTP needs the same port on both sides, as its checksum covers it.
+	// Protocol is TCP, UDP or SCTP. SCTP needs the same port on both sides, because its checksum covers the port.
 	Protocol string     `json:"protocol"`
 	Backend  netip.Addr `json:"backend"`
 	// BackendPort is the endpoint's port.
 	BackendPort uint16 `json:"backendPort"`
 }
 
-// ErrTaken says that a published port or an address is another's already. Nothing was changed.
+// ErrTaken means that another endpoint has the published port or the address. Nothing was changed.
 var ErrTaken = errors.New("is taken")
 
-// desired is what was declared; Repair restores it.
+// desired is what was declared. Repair restores it.
 type desired struct {
 	endpoints map[string]Endpoint
 	devices   map[int]Device
@@ -90,8 +91,8 @@ func newDesired() desired {
 	}
 }
 
-// AddEndpoint connects an endpoint. When it returns, its programs are attached and its entries are in place: the first
-// packet meets the policy.
+// AddEndpoint connects an endpoint. When it returns, the programs are attached and the entries are written, so the
+// policy applies to the first packet.
 func (d *Datapath) AddEndpoint(endpoint Endpoint) error {
 	if err := endpoint.validate(); err != nil {
 		return err
@@ -112,9 +113,9 @@ func (d *Datapath) AddEndpoint(endpoint Endpoint) error {
 	return nil
 }
 
-// judgeAgain has the policy asked for every flow with its next packet: who has an address has changed. The slot of the
-// policy is the generation's lowest bit, so it stays.
-func (d *Datapath) judgeAgain() error {
+// recheckFlows makes the programs check every flow against the policy again at its next packet, because an address
+// belongs to another endpoint now. The lowest bit of the generation selects the policy's slot, so it stays the same.
+func (d *Datapath) recheckFlows() error {
 	generation, err := d.generation()
 	if err != nil || generation == 0 {
 		return err
@@ -169,7 +170,8 @@ func (e Endpoint) entry() datapathEndpoint {
 	}
 }
 
-// putEndpoint attaches first: until the link's entry is there, the last one, the programs drop everything.
+// putEndpoint attaches the programs first and writes the link's entry last. The programs drop everything until that
+// entry exists.
 func (d *Datapath) putEndpoint(endpoint Endpoint) error {
 	for _, hook := range containerHooks {
 		if err := d.attach(attachment{endpoint.Interface, hook}); err != nil {
@@ -178,7 +180,7 @@ func (d *Datapath) putEndpoint(endpoint Endpoint) error {
 	}
 	changed := false
 	for _, address := range endpoint.addresses() {
-		entry := wanted("", d.objects.Endpoints, toAddress(address), endpoint.entry())
+		entry := entryOf(d.objects.Endpoints, toAddress(address), endpoint.entry())
 		if entry.present() {
 			continue
 		}
@@ -191,12 +193,13 @@ func (d *Datapath) putEndpoint(endpoint Endpoint) error {
 		return err
 	}
 	if changed {
-		return d.judgeAgain()
+		return d.recheckFlows()
 	}
 	return nil
 }
 
-// RemoveEndpoint forgets an endpoint; it is no error when it is gone. Its flows do not pass to the next one with its address.
+// RemoveEndpoint forgets an endpoint. It is no error when it is gone. The next endpoint with its address does not
+// inherit its flows.
 func (d *Datapath) RemoveEndpoint(name string) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -205,25 +208,25 @@ func (d *Datapath) RemoveEndpoint(name string) error {
 		return nil
 	}
 	delete(d.desired.endpoints, name)
-	problems := []error{absent(d.objects.Interfaces.Delete(uint32(endpoint.Interface)))}
+	failures := []error{ignoreNotFound(d.objects.Interfaces.Delete(uint32(endpoint.Interface)))}
 	for _, address := range endpoint.addresses() {
-		problems = append(problems, absent(d.objects.Endpoints.Delete(toAddress(address))))
+		failures = append(failures, ignoreNotFound(d.objects.Endpoints.Delete(toAddress(address))))
 	}
 	for _, hook := range containerHooks {
-		problems = append(problems, d.detach(attachment{endpoint.Interface, hook}))
+		failures = append(failures, d.detach(attachment{endpoint.Interface, hook}))
 	}
-	return errors.Join(append(problems, d.judgeAgain())...)
+	return errors.Join(append(failures, d.recheckFlows())...)
 }
 
-// absent takes "there is no such entry" for success.
-func absent(err error) error {
+// ignoreNotFound returns no error when an entry does not exist.
+func ignoreNotFound(err error) error {
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil
 	}
 	return err
 }
 
-// SetHost declares all addresses of this host; those that were declared before are forgotten.
+// SetHost declares all addresses of this host, and forgets those that were declared before.
 func (d *Datapath) SetHost(addresses ...netip.Addr) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -236,7 +239,7 @@ func (d *Datapath) SetHost(addresses ...netip.Addr) error {
 	}
 	for address := range d.desired.hosts {
 		if !hosts[address] {
-			if err := absent(d.objects.Endpoints.Delete(toAddress(address))); err != nil {
+			if err := ignoreNotFound(d.objects.Endpoints.Delete(toAddress(address))); err != nil {
 				return err
 			}
 		}
@@ -253,7 +256,7 @@ func (d *Datapath) AddRemote(name string, address netip.Addr) error {
 	return d.objects.Endpoints.Put(toAddress(address), datapathEndpoint{Subject: subjectOf(name)})
 }
 
-// AddDevice attaches to an interface that leads to other machines.
+// AddDevice declares an interface to other machines, and attaches programs to it.
 func (d *Datapath) AddDevice(device Device) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -280,20 +283,20 @@ func (d *Datapath) putDevice(device Device) error {
 	return nil
 }
 
-// RemoveDevice forgets an interface to other machines; it is no error when it is gone.
+// RemoveDevice forgets an interface to other machines. It is no error when it is gone.
 func (d *Datapath) RemoveDevice(ifindex int) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	delete(d.desired.devices, ifindex)
-	problems := []error{absent(d.objects.Devices.Delete(uint32(ifindex)))}
+	failures := []error{ignoreNotFound(d.objects.Devices.Delete(uint32(ifindex)))}
 	for _, hook := range deviceHooks {
-		problems = append(problems, d.detach(attachment{ifindex, hook}))
+		failures = append(failures, d.detach(attachment{ifindex, hook}))
 	}
-	return errors.Join(problems...)
+	return errors.Join(failures...)
 }
 
-// Publish makes an endpoint's port one of the host. All ports are checked before the first is published; a taken one is
-// ErrTaken.
+// Publish publishes ports of endpoints on the host. It checks all ports before it publishes the first, and returns
+// ErrTaken when one is taken.
 func (d *Datapath) Publish(ports ...Published) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -311,7 +314,7 @@ func (d *Datapath) Publish(ports ...Published) error {
 	return nil
 }
 
-// CheckPublish says whether Publish would take a port, together with others, and changes nothing.
+// CheckPublish returns the error that Publish would return for a port together with others. It changes nothing.
 func (d *Datapath) CheckPublish(port Published, with ...Published) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -332,7 +335,7 @@ func (d *Datapath) checkPublish(port Published, with []Published) error {
 	return nil
 }
 
-// validate names the field first.
+// validate returns an error that begins with the name of the wrong field.
 func (p Published) validate() error {
 	switch {
 	case p.Port == 0 || p.BackendPort == 0:
@@ -347,7 +350,7 @@ func (p Published) validate() error {
 	return nil
 }
 
-// collides: the unspecified address stands for all of its family.
+// collides reports whether two ports overlap. The unspecified address overlaps with all addresses of its family.
 func (p Published) collides(other Published) bool {
 	return p.Port == other.Port && strings.EqualFold(p.Protocol, other.Protocol) && p.Address.Is4() == other.Address.Is4() &&
 		(p.Address == other.Address || p.Address.IsUnspecified() || other.Address.IsUnspecified())
@@ -361,13 +364,13 @@ func (p Published) entry() datapathPublished {
 	return datapathPublished{Address: toAddress(p.Backend), Port: toPort(p.BackendPort)}
 }
 
-// Unpublish takes ports back; flows through them end. It is no error when they are gone.
+// Unpublish removes published ports, which ends the flows through them. It is no error when they are gone.
 func (d *Datapath) Unpublish(ports ...Published) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	for _, port := range ports {
 		delete(d.desired.published, port.key())
-		if err := absent(d.objects.PublishedPorts.Delete(port.entryKey())); err != nil {
+		if err := ignoreNotFound(d.objects.PublishedPorts.Delete(port.entryKey())); err != nil {
 			return err
 		}
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// What tests of the outside need from the inside.
+// What tests outside the package need from inside it.
 
-// Other programs than the checked in ones, to see that tests fail on them.
+// The variable replaces the programs, so that tests can be seen to fail on other programs.
 func init() {
 	file := os.Getenv("PALISADE_BPF_OBJECT")
 	if file == "" {
@@ -26,7 +26,7 @@ func init() {
 	_DatapathBytes = object
 }
 
-// Hook is where a program is attached.
+// Hook is a place where a program is attached.
 type Hook = hook
 
 // Hooks of Run.
@@ -44,14 +44,15 @@ type skb struct {
 	_       uint32
 }
 
-// Run hands a frame to a program as if it met it on the interface. Call it in the namespace of the interface.
+// Run runs a program on a frame as if the frame met it on the interface. Call it in the network namespace of the
+// interface.
 func (d *Datapath) Run(hook hook, ifindex int, frame []byte) (action uint32, out []byte, err error) {
 	options := &ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+64), Context: skb{Ifindex: uint32(ifindex)}}
 	action, err = d.program(hook).Run(options)
 	return action, options.DataOut, err
 }
 
-// Detach takes a program off an interface.
+// Detach detaches a program from an interface.
 func (d *Datapath) Detach(ifindex int, hook hook) error {
 	return d.detach(attachment{ifindex, hook})
 }
@@ -61,12 +62,12 @@ func (d *Datapath) Reattach(ifindex int, hook hook) error {
 	return d.attach(attachment{ifindex, hook})
 }
 
-// DeleteInterface removes a map entry by hand.
+// DeleteInterface removes the map entry of an interface, as an attacker would.
 func (d *Datapath) DeleteInterface(ifindex int) error {
 	return d.objects.Interfaces.Delete(uint32(ifindex))
 }
 
-// AllowByHand writes a rule that no policy has.
+// AllowByHand writes a rule that is in no policy.
 func (d *Datapath) AllowByHand(name string) error {
 	generation, err := d.generation()
 	if err != nil {
@@ -80,21 +81,21 @@ func (d *Datapath) AllowByHand(name string) error {
 	return inner.Put(datapathRuleKey{Subject: subjectOf(name), Protocol: 6}, datapathRule{Verdict: verdictAllow})
 }
 
-// DeleteAddress removes an endpoint's map entry by hand.
+// DeleteAddress removes the map entry of an endpoint's address.
 func (d *Datapath) DeleteAddress(address netip.Addr) error {
 	return d.objects.Endpoints.Delete(toAddress(address))
 }
 
-// PublishByHand publishes what Publish refuses.
+// PublishByHand publishes a port that Publish refuses.
 func (d *Datapath) PublishByHand(port Published) error {
 	return d.objects.PublishedPorts.Put(port.entryKey(), port.entry())
 }
 
-// ForgetAliases removes the half-open flows' aliases, as others do that need the room.
+// ForgetAliases removes the aliases of half-open flows, as new flows do when the map is full.
 func (d *Datapath) ForgetAliases() error {
 	aliases, err := getAll[datapathTuple, datapathAlias](d.objects.PendingAliases)
 	for key := range aliases {
-		err = errors.Join(err, absent(d.objects.PendingAliases.Delete(key)))
+		err = errors.Join(err, ignoreNotFound(d.objects.PendingAliases.Delete(key)))
 	}
 	return err
 }
@@ -109,14 +110,14 @@ func (d *Datapath) ExpireFragments() error {
 	return err
 }
 
-// MapMemory is what the kernel takes for all maps, in bytes: those of a policy in force, and the others.
+// MapMemory returns the kernel's memory for the maps of a policy in force and for all other maps, in bytes.
 func (d *Datapath) MapMemory() (policy, others uint64, err error) {
 	generation, err := d.generation()
 	if err != nil {
 		return 0, 0, err
 	}
-	for name, each := range d.maps() {
-		size, err := memory(each)
+	for name, counted := range d.maps() {
+		size, err := memory(counted)
 		if err != nil {
 			return 0, 0, fmt.Errorf("%s: %w", name, err)
 		}
@@ -150,18 +151,19 @@ func memory(of *ebpf.Map) (size uint64, err error) {
 	return size, err
 }
 
-// LinkPin is where the pin of a program lies.
+// LinkPin returns the path of a program's pin.
 func (d *Datapath) LinkPin(ifindex int, hook hook) string {
 	return d.links[attachment{ifindex, hook}].path
 }
 
-// Judge asks policy.h without a packet.
+// Judge runs the policy lookup of policy.h without a packet.
 type Judge struct {
 	program *ebpf.Program
 	names   names
 }
 
-// NewJudge shares the maps of a datapath. `local` are addresses of endpoints on this host, which need no link for it.
+// NewJudge returns a Judge that shares the maps of a datapath. local are addresses of endpoints on this host, which
+// need no link for this.
 func NewJudge(t *testing.T, d *Datapath, local map[netip.Addr]string) *Judge {
 	t.Helper()
 	spec, err := loadJudge()
@@ -188,7 +190,7 @@ func NewJudge(t *testing.T, d *Datapath, local map[netip.Addr]string) *Judge {
 	return &Judge{program: collection.Programs["judge"], names: known}
 }
 
-// Ask returns the reason for a first packet; `port` as the policy is asked for it.
+// Ask returns the reason for the first packet of a flow. port is in the form of the policy lookup.
 func (j *Judge) Ask(t *testing.T, source, destination netip.Addr, protocol uint8, port uint16) string {
 	t.Helper()
 	question := judgeQuestion{Port: uint32(port)}
@@ -203,7 +205,7 @@ func (j *Judge) Ask(t *testing.T, source, destination netip.Addr, protocol uint8
 	return j.names.reasons[answer.Reason]
 }
 
-// RequireRoot skips what the kernel allows only root to do.
+// RequireRoot skips a test without root, because the kernel allows it only to root.
 func RequireRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {

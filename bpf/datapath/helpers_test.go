@@ -36,7 +36,7 @@ func apply(t *testing.T, running *lab.Lab, policy datapath.Policy) {
 	}
 }
 
-// endpoints of most labs: a and b are in the policy, c is not.
+// endpoints are those of most labs: a and b are in the policy, c is not.
 func endpoints() []lab.Endpoint {
 	return []lab.Endpoint{
 		{Name: "a", IPv4: netip.MustParseAddr("10.1.0.1"), IPv6: netip.MustParseAddr("fd00::1")},
@@ -61,7 +61,7 @@ func policyOf(subjects ...datapath.Subject) datapath.Policy {
 	return datapath.Policy{Version: 1, Endpoints: subjects}
 }
 
-// usualPolicy: a may reach everything; b is reached on port 80 and by echo requests, never on port 82.
+// usualPolicy allows everything to a. It allows port 80 and echo requests to b, and denies port 82.
 func usualPolicy() datapath.Policy {
 	return policyOf(
 		datapath.Subject{Name: "a", Identity: 256},
@@ -72,14 +72,14 @@ func usualPolicy() datapath.Policy {
 	)
 }
 
-// packet builds frames byte by byte; what is not set is valid.
+// packet builds frames byte by byte. Fields that are not set get valid values.
 type packet struct {
 	from, to    net.HardwareAddr
 	etherType   uint16
 	source      netip.Addr
 	destination netip.Addr
 	protocol    uint8
-	// options are behind the IPv4 header, or the IPv6 extension headers that `protocol` starts.
+	// options follow the IPv4 header, or are the IPv6 extension headers that `protocol` starts.
 	options  []byte
 	ttl      uint8
 	fragment uint16

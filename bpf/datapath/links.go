@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// hook is where a program is attached.
+// hook is a place where a program is attached.
 type hook string
 
 const (
@@ -22,21 +22,21 @@ const (
 	hookToDevice      hook = "to_device"
 )
 
-// What is attached to a container's link and to a device to other machines.
+// Hooks of a container's link and of a device to other machines.
 var (
 	containerHooks = []hook{hookFromContainer, hookToContainer}
 	deviceHooks    = []hook{hookFromDevice, hookToDevice}
 	allHooks       = slices.Concat(containerHooks, deviceHooks)
 )
 
-// attachment is one program on one interface.
+// attachment is a program on an interface.
 type attachment struct {
 	ifindex int
 	hook    hook
 }
 
-// pinnedLink is what holds a program on an interface. Its pin keeps it without a process; without a pin and a process the
-// kernel detaches the program.
+// pinnedLink keeps a program attached to an interface. Its pin does so without a process. Without both pin and process
+// the kernel detaches the program.
 type pinnedLink struct {
 	link link.Link
 	path string
@@ -58,7 +58,7 @@ func (d *Datapath) linkPath(where attachment) string {
 	return filepath.Join(d.pins, "links", fmt.Sprintf("%d-%s", where.ifindex, where.hook))
 }
 
-// attach attaches a program, or replaces the one of the pinned link in one step.
+// attach attaches a program. If the link is pinned already, it replaces that link's program atomically.
 func (d *Datapath) attach(where attachment) error {
 	if existing, ok := d.links[where]; ok {
 		if existing.attached(where.ifindex) {
@@ -76,22 +76,22 @@ func (d *Datapath) attach(where attachment) error {
 			d.links[where] = existing
 			return nil
 		}
-		// Its interface is gone, and the number is another's now.
+		// The link's interface is gone, and another interface has its index now.
 		_ = found.Unpin()
 		_ = found.Close()
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("link %s: %w", path, err)
 	}
-	made, err := attachTo(where, program)
+	attached, err := attachTo(where, program)
 	if err != nil {
 		return fmt.Errorf("attach %s to interface %d: %w", where.hook, where.ifindex, err)
 	}
-	d.links[where] = &pinnedLink{made, path}
+	d.links[where] = &pinnedLink{attached, path}
 	return d.links[where].pin()
 }
 
-// attachTo chooses the kernel's attach point by the kind of the interface. What a container sends arrives at the host's end of a
-// veth pair, and is met where the container transmits to the peer of a netkit pair.
+// attachTo attaches by the kind of the interface. On a veth pair the program sees what arrives at the host's end. On a
+// netkit pair it runs where the container transmits to the host's end.
 func attachTo(where attachment, program *ebpf.Program) (link.Link, error) {
 	device, err := netlink.LinkByIndex(where.ifindex)
 	if err != nil {
@@ -107,7 +107,7 @@ func attachTo(where attachment, program *ebpf.Program) (link.Link, error) {
 	return link.AttachTCX(link.TCXOptions{Interface: where.ifindex, Program: program, Attach: point})
 }
 
-// attached asks the kernel. A link outlives its interface, without being attached to anything.
+// attached asks the kernel whether the link is attached. A link outlives its interface, but is not attached then.
 func (l *pinnedLink) attached(ifindex int) bool {
 	info, err := l.link.Info()
 	if err != nil {
@@ -116,17 +116,18 @@ func (l *pinnedLink) attached(ifindex int) bool {
 	if tcx := info.TCX(); tcx != nil {
 		return tcx.Ifindex == uint32(ifindex)
 	}
-	// Of a netkit pair the kernel names the container's end, by its number there; it goes together with the host's end.
+	// For a netkit pair the kernel reports the index of the container's end in its namespace. That end is removed
+	// together with the host's end.
 	netkit := info.Netkit()
 	return netkit != nil && netkit.Ifindex != 0
 }
 
-// pin repairs a pin that is absent.
+// pin restores a missing pin.
 func (l *pinnedLink) pin() error {
 	if _, err := os.Stat(l.path); err == nil {
 		return nil
 	}
-	// The library remembers a pin that was removed behind its back.
+	// The library still remembers a pin that others have removed.
 	if err := l.link.Unpin(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("pin %s: %w", l.path, err)
 	}
@@ -136,7 +137,7 @@ func (l *pinnedLink) pin() error {
 	return nil
 }
 
-// detach removes the pin and detaches the program; it is no error when both are gone.
+// detach removes the pin and detaches the program. It is no error when both are gone.
 func (d *Datapath) detach(where attachment) error {
 	existing, ok := d.links[where]
 	if !ok {

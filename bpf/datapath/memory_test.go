@@ -8,10 +8,11 @@ import (
 	"github.com/palisade-host/palisade/bpf/lab"
 )
 
-// Budgets of the maps' memory. The maps of flows, endpoints and events have their size from the start; a policy's grow with it.
+// Budgets of the maps' memory. The maps of flows, endpoints and events have a fixed size. Those of a policy grow with
+// it.
 const (
 	mapMemoryBudget = 64 << 20
-	// For 1,000 endpoints with 20 rules each.
+	// This is for 1,000 endpoints with 20 rules each.
 	policyMemoryBudget = 4 << 20
 )
 
@@ -37,7 +38,7 @@ func TestMapMemoryBudget(t *testing.T) {
 	if grown > policyMemoryBudget || fixed > mapMemoryBudget {
 		t.Errorf("policy: %d of %d bytes; all else: %d of %d bytes", grown, policyMemoryBudget, fixed, mapMemoryBudget)
 	}
-	// What is measured grows with what is applied.
+	// The measured memory grows with the applied policy.
 	apply(t, running, usualPolicy())
 	if small, _, err := running.Datapath.MapMemory(); err != nil || small*10 > grown {
 		t.Errorf("a policy of two endpoints: %d bytes, %v", small, err)

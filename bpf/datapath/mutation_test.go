@@ -17,11 +17,11 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// mutant is the programs with one condition changed: one under which a packet is dropped never holds, one under which it
-// goes on unseen always does.
+// mutant is the programs with one condition changed. A condition for a drop never holds, and a condition for passing a
+// packet early always does.
 type mutant struct {
 	file, condition, exit string
-	// before and behind are the file's text around the condition.
+	// before and behind are the text of the file around the condition.
 	before, behind string
 	always         bool
 }
@@ -38,13 +38,14 @@ func (m mutant) String() string {
 	return fmt.Sprintf("%s:%d: %s for %s", m.file, 1+strings.Count(m.before, "\n"), strings.Join(strings.Fields(m.condition), " "), strings.Join(strings.Fields(m.exit), " "))
 }
 
-// exit is what a packet ends by, a reason, what a function said of it, or a verdict without a reason.
+// exit matches the ways in which a packet ends: a reason, the result of a function, or a verdict without a reason.
 var exit = regexp.MustCompile(`^\s*(?:\{[^{}]*?\s)?return ([^;]*\b(?:REASON_\w+|TC_ACT_\w+|reason|short_of)\b[^;]*);`)
 
-// passes are the exits of packets that are not dropped for what they are.
+// passes are the exits of packets that are not dropped because of their content.
 var passes = []string{"REASON_FORWARDED", "REASON_ANSWERED", "REASON_LINK_CHATTER", "TC_ACT_OK"}
 
-// mutants finds `if (a || b) return …` of a reason and takes a, then b; of an exit that passes, both at once.
+// mutants finds `if (a || b) return …`. For a reason it changes a, then b. For an exit that passes it changes both at
+// once.
 func mutants(file, text string) (found []mutant) {
 	for at := 0; ; {
 		next := strings.Index(text[at:], "if (")
@@ -85,7 +86,7 @@ func mutants(file, text string) (found []mutant) {
 	}
 }
 
-// unreachable conditions nothing that a packet says can make hold. The patterns end where the condition does.
+// unreachable are conditions that no packet can make true. The patterns end at the end of the condition.
 var unreachable = []struct {
 	file    string
 	pattern *regexp.Regexp
@@ -107,16 +108,16 @@ var unreachable = []struct {
 
 func (m mutant) unreachable() bool {
 	end := strings.Join(strings.Fields(m.before[max(0, len(m.before)-100):]+m.condition), " ")
-	for _, each := range unreachable {
-		if each.file == m.file && !m.always && each.pattern.MatchString(end) {
+	for _, exempt := range unreachable {
+		if exempt.file == m.file && !m.always && exempt.pattern.MatchString(end) {
 			return true
 		}
 	}
 	return false
 }
 
-// N4: without any one of the conditions that say whether a packet is dropped, a test of this package fails, or the verifier
-// refuses the programs.
+// N4: each condition that decides whether a packet is dropped is needed. Without it a test of this package fails, or
+// the verifier refuses the programs.
 func TestEveryConditionIsNeeded(t *testing.T) {
 	only := os.Getenv("PALISADE_MUTATE")
 	if only == "" {
@@ -139,13 +140,13 @@ func TestEveryConditionIsNeeded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, each := range mutants(filepath.Base(source), string(content)) {
-			if !each.unreachable() {
-				all = append(all, each)
+		for _, changed := range mutants(filepath.Base(source), string(content)) {
+			if !changed.unreachable() {
+				all = append(all, changed)
 			}
 		}
 	}
-	// Without a change the tests pass: else whatever fails below would show nothing.
+	// The unchanged programs have to pass the tests, because otherwise a failure below shows nothing.
 	whole, err := compile(t.TempDir(), mutant{})
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +182,7 @@ func TestEveryConditionIsNeeded(t *testing.T) {
 	}
 	close(work)
 	workers.Wait()
-	// What only real traffic needs, one at a time: it takes time, which a busy machine lacks.
+	// Mutants that only real traffic detects are tested one at a time, because the tests depend on timing.
 	left := 0
 	for i, object := range survivors {
 		if object == "" {
@@ -199,7 +200,7 @@ func TestEveryConditionIsNeeded(t *testing.T) {
 	observation.Control = "with all conditions the tests pass"
 }
 
-// compile makes the programs of a mutant in a new folder.
+// compile compiles the programs of a mutant in a new folder.
 func compile(folder string, of mutant) (object string, err error) {
 	if err := os.CopyFS(folder, os.DirFS("../src")); err != nil {
 		return "", err
@@ -224,18 +225,18 @@ func compile(folder string, of mutant) (object string, err error) {
 }
 
 const (
-	// packetTests hand packets to the programs, one at a time: what they see depends on nothing but the programs.
+	// packetTests run the programs on one packet at a time, so their results depend only on the programs.
 	packetTests = "^(TestEveryReasonIsReached|TestPacket.*|TestHeaderLengths|TestTruncation|TestFragments|TestRewrittenChecksums)$"
-	// otherTests do not run the programs, say nothing of what these drop, or do so by chance.
+	// otherTests do not run the programs, do not depend on what they drop, or depend on chance.
 	otherTests = "^(TestEveryConditionIsNeeded|TestVerdictsEqualTheOracle|TestInstructionBudget|TestParserEqualsAnotherReader)$"
 )
 
-// verifier is what kills programs that the kernel does not load.
+// verifier stands for a mutant that the kernel does not load.
 const verifier = "the kernel's verifier"
 
 var failed = regexp.MustCompile(`--- FAIL: (\w+)`)
 
-// kills returns the test that fails on other programs, and does so again by itself; empty: there is none.
+// kills returns the test that fails on other programs, also when it runs alone, or nothing when all pass.
 func kills(object, tests string) string {
 	output, err := runWith(object, tests)
 	if err == nil {
@@ -254,7 +255,7 @@ func kills(object, tests string) string {
 	return name[1]
 }
 
-// runWith runs tests of this package on other programs, until one fails.
+// runWith runs tests of this package on other programs until one fails.
 func runWith(object string, tests string) (string, error) {
 	command := exec.Command(os.Args[0], "-test.failfast", "-test.short", tests)
 	command.Env = append(os.Environ(), "PALISADE_BPF_OBJECT="+object, "PALISADE_MUTATE=", "PALISADE_FUZZ=")

@@ -15,23 +15,24 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// Flow is an event: a flow that was opened, or a packet that was dropped; with EventsPackets every packet.
+// Flow is an event: a new flow or a dropped packet, and with EventsPackets every packet.
 type Flow struct {
-	// Time since the machine was started.
+	// Time is the time since boot.
 	Time time.Duration
-	// Source and Destination in terms of endpoints: behind a published port, before a masquerade.
+	// Source and Destination are those of the endpoints: after the translation of a published port, and before
+	// masquerading.
 	Source, Destination                 netip.AddrPort
 	Protocol                            uint8
 	SourceIdentity, DestinationIdentity uint32
 	Interface                           int
 	Length                              uint32
 	Forwarded                           bool
-	// Reason and Hook as in the metrics' labels.
+	// Reason and Hook are those of the metrics' labels.
 	Reason, Hook string
 	Opened       bool
 }
 
-// Events reads flows from the kernel's ring.
+// Events reads flows from the kernel's ring buffer.
 type Events struct {
 	reader   *ringbuf.Reader
 	names    names
@@ -39,8 +40,8 @@ type Events struct {
 	deadline time.Time
 }
 
-// Events opens the ring, to look at it at least once an interval: flows that were opened do not wake the reader, drops do. There is
-// one reader at a time: what it has read is gone.
+// Events opens the ring buffer. Drops wake the reader, and new flows do not, so it reads at least once per interval.
+// There must be only one reader, because each event is read once.
 func (d *Datapath) Events(interval time.Duration) (*Events, error) {
 	known, err := readNames()
 	if err != nil {
@@ -53,7 +54,8 @@ func (d *Datapath) Events(interval time.Duration) (*Events, error) {
 	return &Events{reader: reader, names: known, interval: interval}, nil
 }
 
-// Next waits for the next event; os.ErrDeadlineExceeded after the deadline, ringbuf.ErrClosed after Close.
+// Next waits for the next event. It returns os.ErrDeadlineExceeded after the deadline and ringbuf.ErrClosed after
+// Close.
 func (e *Events) Next() (Flow, error) {
 	record, err := e.read()
 	if err != nil {
@@ -65,7 +67,7 @@ func (e *Events) Next() (Flow, error) {
 	}
 	icmp := event.Tuple.Protocol == 1 || event.Tuple.Protocol == 58
 	if icmp && event.Tuple.SourcePort != event.Tuple.DestinationPort {
-		// No identifier of an echo.
+		// The identifier of an ICMP echo is not a port.
 		event.Tuple.SourcePort, event.Tuple.DestinationPort = 0, 0
 	}
 	return Flow{
@@ -98,20 +100,20 @@ func (e *Events) read() (ringbuf.Record, error) {
 	}
 }
 
-// SetDeadline of the next calls of Next; the zero time: none.
+// SetDeadline sets the deadline of later calls of Next. The zero time means that there is none.
 func (e *Events) SetDeadline(deadline time.Time) {
 	e.deadline = deadline
 }
 
-// Close ends Next in other goroutines.
+// Close makes Next return in other goroutines.
 func (e *Events) Close() error {
 	return e.reader.Close()
 }
 
-// firstDrop is the first reason for which a packet is dropped.
+// firstDrop is the first reason that means a drop.
 const firstDrop = datapathReasonREASON_UNKNOWN_ENDPOINT
 
-// names are the enumerators of the programs' own types, in lower case: labels cannot drift from the programs.
+// names are the enumerators of the programs' own types in lower case, so that labels always match the programs.
 type names struct {
 	reasons, hooks []string
 }
@@ -143,13 +145,13 @@ func enumerators(types *btf.Spec, name, prefix string) ([]string, error) {
 	return result, nil
 }
 
-// Count is of one hook and reason since the maps were made.
+// Count is the number of packets of a hook and reason since the maps were created.
 type Count struct {
 	Hook, Reason   string
 	Packets, Bytes uint64
 }
 
-// Counts reads all that are not zero, in the order of hooks and reasons.
+// Counts returns all counts that are not zero, sorted by hook and reason.
 func (d *Datapath) Counts() ([]Count, error) {
 	known, err := readNames()
 	if err != nil {
@@ -176,26 +178,26 @@ func (d *Datapath) Counts() ([]Count, error) {
 	return counts, nil
 }
 
-// LostEvents is how many events found the ring full.
+// LostEvents returns how many events were lost because the ring buffer was full.
 func (d *Datapath) LostEvents() (uint64, error) {
 	var perCPU []uint64
 	if err := d.objects.LostEvents.Lookup(uint32(0), &perCPU); err != nil {
 		return 0, err
 	}
 	var sum uint64
-	for _, each := range perCPU {
-		sum += each
+	for _, count := range perCPU {
+		sum += count
 	}
 	return sum, nil
 }
 
-// RunTime of a program since the kernel counts that (ebpf.EnableStats).
+// RunTime is that of a program since the kernel measures it (ebpf.EnableStats).
 type RunTime struct {
 	Runs uint64
 	Time time.Duration
 }
 
-// RunTimes of the programs, by their names.
+// RunTimes returns the run times of the programs by their names.
 func (d *Datapath) RunTimes() (map[string]RunTime, error) {
 	times := map[string]RunTime{}
 	for _, hook := range allHooks {
@@ -208,7 +210,8 @@ func (d *Datapath) RunTimes() (map[string]RunTime, error) {
 	return times, nil
 }
 
-// WriteMetrics writes Prometheus' text format. Labels are the hooks and reasons only, so their number is bounded.
+// WriteMetrics writes the counts in Prometheus' text format. Hooks and reasons are the only labels, so their number is
+// bounded.
 func (d *Datapath) WriteMetrics(to io.Writer) error {
 	counts, err := d.Counts()
 	if err != nil {
@@ -237,13 +240,13 @@ func (d *Datapath) WriteMetrics(to io.Writer) error {
 	return err
 }
 
-// Reasons lists every way in which a packet can end, forwarded ones first.
+// Reasons returns every reason, those of forwarded packets first.
 func Reasons() ([]string, error) {
 	known, err := readNames()
 	return slices.Clone(known.reasons), err
 }
 
-// IsDeadline tells that Next has reached its deadline.
+// IsDeadline reports whether Next has reached its deadline.
 func IsDeadline(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// oracle interprets a compiled policy rule by rule, as the contract reads, sharing nothing with the translation.
+// oracle evaluates a compiled policy rule by rule, as its specification says. It shares nothing with the translation.
 type oracle struct {
 	policy datapath.Policy
 	local  map[netip.Addr]string
@@ -96,7 +96,7 @@ func (o oracle) judge(source, destination netip.Addr, protocol uint8, port uint1
 	return "forwarded"
 }
 
-// world is what random policies and tuples are drawn from: few enough values that rules overlap and meet tuples.
+// world has the values of random policies and tuples. It has few values, so that rules overlap and tuples match them.
 type world struct {
 	random   *rand.Rand
 	local    map[netip.Addr]string
@@ -173,7 +173,7 @@ func (w *world) direction(identities []uint32) datapath.Direction {
 	return direction
 }
 
-// seedOf a test with random numbers; PALISADE_SEED repeats a run.
+// seedOf returns the seed of a test with random numbers. PALISADE_SEED repeats a run.
 func seedOf(t *testing.T) uint64 {
 	t.Helper()
 	given := os.Getenv("PALISADE_SEED")
@@ -187,7 +187,7 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
-// N3: what the programs answer is what the rules say, for random policies and tuples.
+// N3: for random policies and tuples, the programs decide as the rules say.
 func TestVerdictsEqualTheOracle(t *testing.T) {
 	datapath.RequireRoot(t)
 	observation := row.Observe(t, "N3")
@@ -254,7 +254,7 @@ func TestVerdictsEqualTheOracle(t *testing.T) {
 			seen[got]++
 		}
 	}
-	// Random is no excuse for testing one answer only.
+	// Random values must not test only one result.
 	for _, reason := range []string{"forwarded", "policy_denied", "policy_default_denied", "no_policy"} {
 		if seen[reason] < policies*tuples/100 {
 			t.Errorf("only %d of %d verdicts are %s", seen[reason], policies*tuples, reason)

@@ -18,7 +18,7 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// bench hands frames to programs by BPF_PROG_TEST_RUN, and tells how each ended.
+// bench runs programs on frames with BPF_PROG_TEST_RUN, and returns how each frame ended.
 type bench struct {
 	t       *testing.T
 	lab     *lab.Lab
@@ -29,7 +29,7 @@ type bench struct {
 func newBench(t *testing.T, description lab.Description) *bench {
 	t.Helper()
 	description.Endpoints = endpoints()
-	// Small maps are made faster; no test fills them.
+	// Small maps are created faster, and no test fills them.
 	description.Config.Flows, description.Config.PendingFlows = 8192, 16384
 	running := newLab(t, description)
 	apply(t, running, usualPolicy())
@@ -43,7 +43,7 @@ func newBench(t *testing.T, description lab.Description) *bench {
 	return b
 }
 
-// silence takes an endpoint's link down, at both ends: the kernels' own packets would be counted, too.
+// silence sets an endpoint's link down at both ends, because the kernels' own packets would be counted.
 func (b *bench) silence(name string) {
 	b.t.Helper()
 	node, host := b.lab.Nodes[name], b.lab.Nodes[lab.Host]
@@ -60,7 +60,7 @@ func (b *bench) silence(name string) {
 	}
 }
 
-// add connects one more endpoint.
+// add connects another endpoint.
 func (b *bench) add(endpoint lab.Endpoint, link string) *lab.Node {
 	b.t.Helper()
 	if err := b.lab.Add(endpoint, link); err != nil {
@@ -70,7 +70,7 @@ func (b *bench) add(endpoint lab.Endpoint, link string) *lab.Node {
 	return b.lab.Nodes[endpoint.Name]
 }
 
-// reasons counts what met a hook since the start, by reason.
+// reasons returns the counts of a hook since the start, by reason.
 func (b *bench) reasons(hook string) map[string]uint64 {
 	b.t.Helper()
 	counts, err := b.lab.Datapath.Counts()
@@ -86,7 +86,7 @@ func (b *bench) reasons(hook string) map[string]uint64 {
 	return sums
 }
 
-// fromA sends as a's interface; its MAC addresses are set unless the packet has some.
+// fromA sends as a's interface. It sets the MAC addresses unless the packet has them.
 func (b *bench) fromA(p packet) (string, []byte) {
 	return b.from(b.a, p)
 }
@@ -104,13 +104,13 @@ func (b *bench) world(p packet) (string, []byte) {
 	return b.run("from_device", b.lab.Uplink, p.bytes())
 }
 
-// to sends as the host's stack to an endpoint's interface.
+// to sends to an endpoint's interface as the host's network stack.
 func (b *bench) to(node *lab.Node, p packet) (string, []byte) {
 	p.from, p.to = node.Endpoint.HostMAC, node.Endpoint.MAC
 	return b.run("to_container", node.Endpoint.Interface, p.bytes())
 }
 
-// out sends as an endpoint to other machines: by its link, then by the host's.
+// out sends to other machines as an endpoint: over its link, then over the host's device.
 func (b *bench) out(node *lab.Node, p packet) (string, []byte) {
 	p.from, p.to = node.Endpoint.MAC, node.Endpoint.HostMAC
 	if got, frame := b.from(node, p); got != "forwarded" {
@@ -124,14 +124,14 @@ func (b *bench) run(hook string, ifindex int, frame []byte) (reason string, out 
 	before := b.reasons(hook)
 	out, err := b.hand(hook, ifindex, frame)
 	if errors.Is(err, unix.EINVAL) && len(frame) < 14+40 {
-		// The kernel makes no packet of IP without a whole header.
+		// The kernel refuses an IP packet without a whole header.
 		return "refused", nil
 	}
 	if err != nil {
 		b.t.Fatalf("%s: %v", hook, err)
 	}
 	for name, count := range b.reasons(hook) {
-		// What the kernel sends of its own on a device meanwhile is forwarded.
+		// Packets that the kernel itself sends on a device meanwhile are forwarded.
 		if count > before[name] && (reason == "" || reason == "forwarded") {
 			reason = name
 		}
@@ -151,7 +151,7 @@ func (b *bench) hand(hook string, ifindex int, frame []byte) (out []byte, err er
 	return out, err
 }
 
-// toB is a packet from a to b.
+// toB returns a packet from a to b.
 func (b *bench) toB(protocol uint8, payload []byte) packet {
 	return packet{source: b.a.IPv4, destination: b.b.IPv4, protocol: protocol, payload: payload}
 }
@@ -180,25 +180,25 @@ func neighbour(kind byte, source, target netip.Addr, mac net.HardwareAddr) packe
 	return packet{source: source, destination: allNodes, protocol: 58, ttl: 255, payload: payload}
 }
 
-// changed differs from a packet in what `change` does.
+// changed returns a changed copy of a packet.
 func changed(p packet, change func(*packet)) packet {
 	change(&p)
 	return p
 }
 
-// about is the ICMP error that tells a packet's source of a closed port, from the packet's destination.
-func about(told packet) packet {
+// about returns the ICMP error about a closed port, from a packet's destination to its source.
+func about(subject packet) packet {
 	kind, code, protocol := byte(3), byte(3), uint8(1)
-	if told.destination.Is6() {
+	if subject.destination.Is6() {
 		kind, code, protocol = 1, 4, 58
 	}
 	return packet{
-		source: told.destination, destination: told.source, protocol: protocol,
-		payload: icmp(kind, code, append(make([]byte, 4), told.bytes()[2:]...)...),
+		source: subject.destination, destination: subject.source, protocol: protocol,
+		payload: icmp(kind, code, append(make([]byte, 4), subject.bytes()[2:]...)...),
 	}
 }
 
-// N4: every way in which a packet can end is reached, by a packet that differs from a good one in that point only.
+// N4: every reason is reached, by a packet that differs from a valid one only in that.
 func TestEveryReasonIsReached(t *testing.T) {
 	observation := row.Observe(t, "N4")
 	b := newBench(t, lab.Description{Masquerade: true})
@@ -305,7 +305,8 @@ func TestEveryReasonIsReached(t *testing.T) {
 	got, _ = b.world(published)
 	check("the same client by the published port", "nat_collision", got)
 
-	// Two endpoints with one source port to one destination: SCTP cannot be given another, TCP has a range of them.
+	// Two endpoints use the same source port to the same destination. SCTP cannot get another port, and TCP has a range
+	// of them.
 	leave := func(node *lab.Node, protocol uint8, payload []byte) string {
 		got, _ := b.out(node, packet{source: node.IPv4, destination: world, protocol: protocol, payload: payload})
 		return got
@@ -338,7 +339,7 @@ func TestEveryReasonIsReached(t *testing.T) {
 	}
 }
 
-// N4: what the host's stack sends an endpoint.
+// N4: packets from the host's network stack to an endpoint.
 func TestPacketsToContainer(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	good := func() packet {
@@ -368,7 +369,7 @@ func TestPacketsToContainer(t *testing.T) {
 	}
 }
 
-// N4: what other machines send, and what endpoints send to them.
+// N4: packets between other machines and endpoints.
 func TestPacketsOfDevices(t *testing.T) {
 	b := newBench(t, lab.Description{Masquerade: true})
 	good := func() packet {
@@ -414,7 +415,7 @@ func TestPacketsOfDevices(t *testing.T) {
 	}
 }
 
-// N4: headers that differ from good ones in one field.
+// N4: headers that differ from valid ones in one field.
 func TestPacketHeaders(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	const ip = 14
@@ -442,11 +443,11 @@ func TestPacketHeaders(t *testing.T) {
 		{"IPv4 longer than the frame", "truncated", ipv4, set(ip+2, 0, 37)},
 		{"IPv6 longer than the frame", "truncated", ipv6, set(ip+4, 0, 17)},
 		{"mapped source in IPv6", "bad_header", changed(ipv6, func(p *packet) { p.source = netip.AddrFrom16(b.a.IPv4.As16()) }), set(0)},
-		// No rule names this protocol, and none of its bytes are looked at.
+		// No rule names this protocol, so none of its bytes are parsed.
 		{"unknown protocol", "policy_default_denied", unknown, set(0)},
 		{"options behind the packet's end", "truncated", unknown, set(ip+40+1, 9)},
 		{"options header cut", "truncated", changed(ipv6, func(p *packet) { p.protocol, p.options, p.payload = 60, []byte{17}, nil }), set(0)},
-		// Its first bytes would be taken for another header's.
+		// Without the check, its first bytes would be parsed as another header.
 		{"fragment header cut", "truncated", changed(ipv6, func(p *packet) { p.protocol, p.options, p.payload = 44, []byte{43, 0, 0, 0, 0, 0, 0}, nil }), set(0)},
 		{"first fragment", "forwarded", fragment(17, 0, 0, 1, 0, 0, 0, 1), set(0)},
 		{"a fragment of a fragment", "extension_headers", fragment(44, 0, 0, 1, 0, 0, 0, 1, 17, 0, 0, 0, 0, 0, 0, 1), set(0)},
@@ -459,7 +460,7 @@ func TestPacketHeaders(t *testing.T) {
 	}
 }
 
-// N4: an ICMP error passes where it tells its receiver of a packet of its own, in a flow that is there.
+// N4: an ICMP error passes when it is about a packet of its receiver in an existing flow.
 func TestPacketErrors(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	a, c, world, host := b.a, b.c, b.lab.Nodes[lab.World], b.lab.Nodes[lab.Host]
@@ -473,11 +474,11 @@ func TestPacketErrors(t *testing.T) {
 			echo, other, headers = 58, icmp(139, 0, 0, 0, 0, 0), 40
 			request = icmp(128, 0, 0, 5, 0, 0)
 		}
-		// The flows.
+		// These are the flows.
 		first, published := of(a, b.b, 6, tcp(1000, 80, syn)), of(world, b.b, 6, tcp(5000, 80, syn))
 		query := of(a, world, 17, udp(9000, 53, ""))
 		ping, strange := of(a, b.b, echo, request), of(b.b, a, echo, other)
-		// Its ports are what an inner header of 16 bytes would have in their place: the address of a.
+		// Its ports are the bytes of a's address, at which an inner header of 16 bytes would have its ports.
 		odd := of(b.b, a, 17, udp(0x0a01, 1, ""))
 		for name, got := range map[string]func() (string, []byte){
 			"to b":            func() (string, []byte) { return b.fromA(first) },
@@ -492,11 +493,11 @@ func TestPacketErrors(t *testing.T) {
 			}
 		}
 		const inner = 8
-		set := func(told packet, at int, value ...byte) packet {
-			return changed(about(told), func(p *packet) { copy(p.payload[inner+at:], value) })
+		set := func(subject packet, at int, value ...byte) packet {
+			return changed(about(subject), func(p *packet) { copy(p.payload[inner+at:], value) })
 		}
-		cut := func(told packet, length int) packet {
-			return changed(about(told), func(p *packet) { p.payload = p.payload[:inner+length] })
+		cut := func(subject packet, length int) packet {
+			return changed(about(subject), func(p *packet) { p.payload = p.payload[:inner+length] })
 		}
 		elsewhere := func(p packet, to *lab.Node) packet {
 			return changed(p, func(p *packet) { p.destination = to.Address(family) })
@@ -548,7 +549,7 @@ func TestPacketErrors(t *testing.T) {
 	}
 }
 
-// N4: an endpoint has no address of the family that it lacks.
+// N4: an endpoint without addresses of a family sends and receives nothing of that family.
 func TestPacketsOfOneFamily(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	four := b.add(lab.Endpoint{Name: "four", IPv4: netip.MustParseAddr("10.1.0.4")}, "ep4")
@@ -574,7 +575,7 @@ func TestPacketsOfOneFamily(t *testing.T) {
 	}
 }
 
-// N4: a policy's verdict on what an endpoint sends, and on flows that an earlier policy allowed.
+// N4: the verdicts of a policy on what an endpoint sends, and on flows that an earlier policy allowed.
 func TestPacketsUnderPolicies(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	flow := b.toB(6, tcp(1000, 80, syn))
@@ -609,7 +610,8 @@ func TestPacketsUnderPolicies(t *testing.T) {
 	check("later fragment of a flow that was cut", "fragment_unknown", rest)
 }
 
-// N4: half of an endpoint passes nothing: its interface is known, its address is not, as for a moment when it is removed.
+// N4: an endpoint whose interface is known and whose address is not passes nothing. This is its state for a moment
+// while it is removed.
 func TestPacketsOfHalfAnEndpoint(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	sent := packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(1000, 80, "")}
@@ -633,7 +635,7 @@ func TestPacketsOfHalfAnEndpoint(t *testing.T) {
 	check("unknown_endpoint")
 }
 
-// N4: what is left of flows that are gone leads nobody astray.
+// N4: entries that remain of ended flows do not redirect later packets.
 func TestPacketsTranslated(t *testing.T) {
 	b := newBench(t, lab.Description{Masquerade: true})
 	open := policyOf(datapath.Subject{Name: "a", Identity: 256}, datapath.Subject{Name: "b", Identity: 257})
@@ -644,7 +646,7 @@ func TestPacketsTranslated(t *testing.T) {
 	reply := func(port uint16) packet {
 		return packet{source: lab.WorldIPv4, destination: lab.HostIPv4, protocol: 17, payload: udp(53, port, "")}
 	}
-	// reaches is whom a packet from outside is handed to.
+	// reaches returns where a packet from outside is delivered.
 	reaches := func(p packet) (string, netip.Addr) {
 		got, out := b.world(p)
 		return got, netip.AddrFrom4([4]byte(out[30:34]))
@@ -664,7 +666,7 @@ func TestPacketsTranslated(t *testing.T) {
 	if outer, inner := frame[30:34], frame[42+12:42+16]; got != "forwarded" || !bytes.Equal(outer, b.a.IPv4.AsSlice()) || !bytes.Equal(inner, outer) {
 		t.Errorf("an error about the query is %s, to %d about a packet of %d", got, outer, inner)
 	}
-	// Others that are half-open have needed the room.
+	// Other half-open flows have used the room.
 	leave(b.a, 7001)
 	if err := b.lab.Datapath.ForgetAliases(); err != nil {
 		t.Fatal(err)
@@ -676,7 +678,7 @@ func TestPacketsTranslated(t *testing.T) {
 	if got, to := reaches(reply(7001)); got != "forwarded" || to != b.a.IPv4 {
 		t.Errorf("after the next query the reply is %s, to %s", got, to)
 	}
-	// SCTP's ports stay, so the second endpoint waits for the first one's flow to end.
+	// SCTP keeps its ports, so the second endpoint waits until the first one's flow ends.
 	associate := func(node *lab.Node, want string) {
 		t.Helper()
 		p := packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 132, payload: sctp(7003, 80)}
@@ -686,7 +688,7 @@ func TestPacketsTranslated(t *testing.T) {
 	}
 	associate(b.a, "forwarded")
 	associate(b.b, "nat_unsupported")
-	// The flow is cut, and its outside port is still known for it.
+	// The flow is cut, but its outside port is still known.
 	leave(b.a, 7002)
 	apply(t, b.lab, policyOf(datapath.Subject{Name: "a", Identity: 256, Egress: enforce()}, datapath.Subject{Name: "b", Identity: 257}))
 	for _, want := range []string{"policy_default_denied", "no_connection"} {
@@ -714,7 +716,7 @@ func TestPacketsTranslated(t *testing.T) {
 		t.Errorf("SCTP to another port from an endpoint: %s", got)
 	}
 
-	// An endpoint by its own published port: the answer has to come back through here.
+	// An endpoint uses its own published port. The answer must pass the datapath as well.
 	if err := b.lab.Datapath.Publish(datapath.Published{Address: lab.HostIPv4, Port: 8080, Protocol: "TCP", Backend: b.a.IPv4, BackendPort: 80}); err != nil {
 		t.Fatal(err)
 	}
@@ -723,7 +725,7 @@ func TestPacketsTranslated(t *testing.T) {
 		t.Errorf("to itself: %s, from %d to %d", got, source, destination)
 	}
 
-	// Two endpoints with one identifier.
+	// Two endpoints use the same identifier.
 	ping := func(node *lab.Node) (id uint16) {
 		t.Helper()
 		p := packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 1, payload: icmp(8, 0, 0, 7, 0, 1)}
@@ -745,7 +747,7 @@ func TestPacketsTranslated(t *testing.T) {
 	if got, to := reaches(p); got != "forwarded" || to != b.b.IPv4 {
 		t.Errorf("the second one's reply is %s, to %s", got, to)
 	}
-	// Of other messages nothing tells whose the answer is.
+	// Other messages contain nothing that shows to whom the answer belongs.
 	timestamp := func(node *lab.Node, want string) {
 		t.Helper()
 		p := packet{source: node.IPv4, destination: lab.WorldIPv4, protocol: 1, payload: icmp(13, 0, 0, 7, 0, 1)}
@@ -757,7 +759,8 @@ func TestPacketsTranslated(t *testing.T) {
 	timestamp(b.b, "nat_unsupported")
 }
 
-// N5: with any number of options the real ports are judged, wherever a header of 20 bytes would have had them.
+// N5: with any number of options the policy applies to the real ports, not to the bytes where a header of 20 bytes
+// would have them.
 func TestHeaderLengths(t *testing.T) {
 	observation := row.Observe(t, "N5")
 	observation.Observed = "IPv4 headers of 0 to 60 bytes, with options that look like an allowed port: the real port is judged"
@@ -766,7 +769,7 @@ func TestHeaderLengths(t *testing.T) {
 	for words := 0; words <= 10; words++ {
 		for port, want := range map[uint16]string{80: "forwarded", 81: "policy_default_denied"} {
 			p := b.toB(6, tcp(uint16(2000+words), port, syn))
-			// Options that look like a TCP header to an allowed port.
+			// These options look like a TCP header with an allowed port.
 			p.options = slices.Repeat(tcp(uint16(2000+words), 161-port, syn), 2)[:words*4]
 			if got, _ := b.fromA(p); got != want {
 				t.Errorf("header of %d bytes, port %d: %s, want %s", 20+words*4, port, got, want)
@@ -774,7 +777,7 @@ func TestHeaderLengths(t *testing.T) {
 		}
 	}
 	for words := range 5 {
-		// Of UDP, as whatever is taken for a TCP header there has no valid length either.
+		// This is UDP, because bytes that are parsed as TCP there have no valid length.
 		p := b.toB(17, udp(1000, 80, ""))
 		p.from, p.to = b.a.Endpoint.MAC, b.a.Endpoint.HostMAC
 		frame := p.bytes()
@@ -785,7 +788,7 @@ func TestHeaderLengths(t *testing.T) {
 	}
 }
 
-// N5: a packet cut at any byte is never taken for a whole one, whether the IP header says so or not.
+// N5: a packet that is cut at any byte is never parsed as a whole one, whatever its IP header says.
 func TestTruncation(t *testing.T) {
 	observation := row.Observe(t, "N5")
 	observation.Observed = "cut at each byte, with an honest and a lying length: dropped"
@@ -821,7 +824,7 @@ func TestTruncation(t *testing.T) {
 	}
 }
 
-// N5: fragments follow the verdict on the first one, which has to come first.
+// N5: fragments follow the verdict on the first one, which must arrive first.
 func TestFragments(t *testing.T) {
 	observation := row.Observe(t, "N5")
 	observation.Observed = "tiny, overlapping, out-of-order and second first fragments: dropped where the policy denies"
@@ -856,7 +859,7 @@ func TestFragments(t *testing.T) {
 	if got, _ := b.fromA(allowedLater); got != "fragment_unknown" {
 		t.Errorf("later fragment of a first one that is too old: %s", got)
 	}
-	// A second "first" fragment with another port does not inherit the verdict on the one before.
+	// A second "first" fragment with another port does not inherit the verdict of the earlier one.
 	second, _ := pieces(1, 81)
 	if got, _ := b.fromA(second); got != "policy_default_denied" {
 		t.Errorf("second first fragment: %s", got)
@@ -882,10 +885,10 @@ func TestFragments(t *testing.T) {
 	}
 }
 
-// instructionBudget is how many instructions the verifier may look at for one program.
+// instructionBudget is how many instructions the verifier may process for one program.
 const instructionBudget = 30_000
 
-// N17: the programs load in every configuration, and each stays within its budget of the verifier's million.
+// N17: the programs load in every configuration. Each stays within its budget of the verifier's million instructions.
 func TestInstructionBudget(t *testing.T) {
 	observation := row.Observe(t, "N17")
 	largest := map[string]uint32{}
@@ -919,7 +922,7 @@ func TestInstructionBudget(t *testing.T) {
 	observation.Evidence = "verified_insns as the kernel reports them of each program"
 }
 
-// Frames as the programs rewrite them have valid checksums.
+// Frames that the programs have rewritten have valid checksums.
 func TestRewrittenChecksums(t *testing.T) {
 	b := newBench(t, lab.Description{Masquerade: true})
 	p := packet{source: b.a.IPv4, destination: lab.WorldIPv4, protocol: 17, payload: udp(9000, 53, "query"), from: b.a.Endpoint.MAC, to: b.a.Endpoint.HostMAC}
@@ -943,7 +946,8 @@ func TestRewrittenChecksums(t *testing.T) {
 	}
 }
 
-// transportChecksum sums the pseudo header and the payload; zero when the payload has its own right sum in it.
+// transportChecksum returns the sum over the pseudo header and the payload. It is zero when the payload contains the
+// right checksum.
 func transportChecksum(p packet) uint16 {
 	data := append(p.source.AsSlice(), p.destination.AsSlice()...)
 	data = append(data, 0, p.protocol)

@@ -14,8 +14,8 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// reader is a second, plain reading of what a container sends, sharing nothing with parse.h: what it does not understand must
-// not pass. It remembers what has passed, as later packets of a flow and later fragments may follow.
+// reader is a second, simple parser of what a container sends. It shares nothing with parse.h, and refuses what it does
+// not understand. It remembers what has passed, because later packets of a flow and later fragments may follow.
 type reader struct {
 	from      *lab.Node
 	flows     map[readFlow]bool
@@ -25,7 +25,7 @@ type reader struct {
 type readFlow struct {
 	destination netip.Addr
 	protocol    byte
-	// Ports; for echo requests the identifier twice.
+	// For echo requests both fields are the identifier.
 	source, port uint16
 }
 
@@ -35,7 +35,8 @@ type readFragment struct {
 	id          uint32
 }
 
-// mayPass: to port 80 by TCP, UDP or SCTP, echo requests, and what follows those. `passed` records that it did.
+// mayPass reports whether a frame may pass: TCP, UDP or SCTP to port 80, echo requests, and what follows them. `passed`
+// records that the frame passed.
 func (r *reader) mayPass(frame []byte) (may bool, passed func()) {
 	if len(frame) < 14 || !slices.Equal(frame[6:12], r.from.Endpoint.MAC) {
 		return false, nil
@@ -125,7 +126,7 @@ func (r *reader) transport(data []byte, fragment readFragment, offset int, more 
 	default:
 		return false, nil
 	}
-	// What it sends itself comes back, and is answered.
+	// What the container sends to itself comes back and is answered.
 	if own := flow.destination; own == r.from.IPv4 || own == r.from.IPv6 {
 		answered := readFlow{own, flow.protocol, flow.port, flow.source}
 		if r.flows[answered] {
@@ -133,7 +134,7 @@ func (r *reader) transport(data []byte, fragment readFragment, offset int, more 
 		}
 	}
 	if opens {
-		// Also when something else keeps this packet from going on, as its hop limit.
+		// The flow exists even when something else stops this packet, such as its hop limit.
 		r.flows[flow] = true
 	}
 	return r.flows[flow], func() {
@@ -143,7 +144,7 @@ func (r *reader) transport(data []byte, fragment readFragment, offset int, more 
 	}
 }
 
-// icmpError: one that tells of an answer to what has passed, however its own checksums look.
+// icmpError reports whether a message is about an answer to what has passed. It ignores the checksums.
 func (r *reader) icmpError(data []byte) bool {
 	if !slices.Contains([]byte{3, 11, 12, 1, 2, 4}, data[0]) {
 		return false
@@ -161,7 +162,7 @@ func (r *reader) icmpError(data []byte) bool {
 	if len(inner) < 8 {
 		return false
 	}
-	// It travels the other way.
+	// The answer travels in the opposite direction.
 	flow.source, flow.port = binary.BigEndian.Uint16(inner[2:]), binary.BigEndian.Uint16(inner)
 	if flow.protocol == 1 || flow.protocol == 58 {
 		flow.source = binary.BigEndian.Uint16(inner[4:])
@@ -170,7 +171,7 @@ func (r *reader) icmpError(data []byte) bool {
 	return r.flows[flow]
 }
 
-// N5: nothing that a container can put on its link is taken for something else than it is.
+// N5: the programs parse every frame of a container as the other parser does.
 func TestParserEqualsAnotherReader(t *testing.T) {
 	observation := row.Observe(t, "N5")
 	frames := 60_000
@@ -192,7 +193,7 @@ func TestParserEqualsAnotherReader(t *testing.T) {
 			frame := b.anyFrame(random)
 			action, _, err := b.lab.Datapath.Run(datapath.FromContainer, b.a.Endpoint.Interface, frame)
 			if err != nil {
-				// The kernel makes no packet of IP without a whole header.
+				// The kernel refuses an IP packet without a whole header.
 				continue
 			}
 			may, record := reader.mayPass(frame)
@@ -215,7 +216,7 @@ func TestParserEqualsAnotherReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Else the frames show nothing.
+	// Otherwise the frames show nothing.
 	if passed < frames/20 || passed > frames*19/20 {
 		t.Errorf("%d of %d frames have passed", passed, frames)
 	}
@@ -224,7 +225,7 @@ func TestParserEqualsAnotherReader(t *testing.T) {
 	t.Logf("%d frames, %d allowed, %d passed", frames, understood, passed)
 }
 
-// An echo request that is allowed, with an identifier of any value, opens the way for no other kind of message.
+// An allowed echo request, with any identifier, does not allow any other kind of message.
 func TestOneKindOfICMPAllowsNoOther(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	for _, id := range []byte{0, 1} {
@@ -245,7 +246,7 @@ func TestOneKindOfICMPAllowsNoOther(t *testing.T) {
 	}
 }
 
-// A first fragment that is dropped says nothing of later ones, least of all one with a forged source.
+// A dropped first fragment says nothing about later ones, in particular one with a forged source.
 func TestDroppedFirstFragmentIsForgotten(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	first := b.toB(17, append(udp(4000, 80, ""), make([]byte, 24)...))
@@ -273,7 +274,7 @@ func TestDroppedFirstFragmentIsForgotten(t *testing.T) {
 	}
 }
 
-// A large echo request in IPv6 comes in fragments; one that would be for the link does not.
+// A large echo request in IPv6 arrives in fragments. A fragment of a message for the link does not pass.
 func TestFragmentsOfICMPv6(t *testing.T) {
 	b := newBench(t, lab.Description{})
 	fragment := func(kind, id, more byte, offset uint16) packet {
@@ -296,14 +297,14 @@ func TestFragmentsOfICMPv6(t *testing.T) {
 	}
 }
 
-// isNeighbours is what the program answers itself.
+// isNeighbours reports whether the program itself answers a frame.
 func isNeighbours(frame []byte) bool {
 	kind := binary.BigEndian.Uint16(frame[12:])
 	return kind == 0x0806 || (kind == 0x86dd && len(frame) >= 62 && slices.Contains(frame[54:], 135))
 }
 
-// anyFrame is a valid frame of a, most times with some damage. Few addresses, ports and identifiers, so that frames meet
-// the flows and fragments of others.
+// anyFrame returns a valid frame of a, usually with some damage. It uses few addresses, ports and identifiers, so that
+// frames match flows and fragments of others.
 func (b *bench) anyFrame(random *rand.Rand) []byte {
 	small := func(choices ...uint16) uint16 { return choices[random.IntN(len(choices))] }
 	v6 := random.IntN(2) == 0
@@ -341,7 +342,7 @@ func (b *bench) anyFrame(random *rand.Rand) []byte {
 	}
 	frame := p.bytes()
 	for range small(0, 0, 1, 1, 2, 4) {
-		// Most of what decides lies in the first bytes behind the addresses.
+		// Most decisions depend on the first bytes after the addresses.
 		at := 12 + random.IntN(min(len(frame)-12, 60))
 		frame[at] ^= 1 << random.IntN(8)
 	}

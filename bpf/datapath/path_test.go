@@ -20,10 +20,10 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// transferred is how much goes each way in one transfer.
+// transferred is the number of bytes in each direction of a transfer.
 const transferred = 1 << 20
 
-// dialFor connects, for at most so long.
+// dialFor connects, and gives up after a duration.
 func dialFor(atMost time.Duration, from *lab.Node, to netip.AddrPort) (net.Conn, error) {
 	connection, err := dial(from, "tcp", to.String())
 	if err != nil {
@@ -32,7 +32,7 @@ func dialFor(atMost time.Duration, from *lab.Node, to netip.AddrPort) (net.Conn,
 	return connection, connection.SetDeadline(time.Now().Add(atMost))
 }
 
-// transfer sends to an echo and compares what comes back.
+// transfer sends to an echo and compares what it returns.
 func transfer(from *lab.Node, to netip.AddrPort) error {
 	connection, err := dialFor(20*time.Second, from, to)
 	if err != nil {
@@ -75,7 +75,7 @@ func (e end) setMTU(t *testing.T, mtu int) {
 	}
 }
 
-// setOffloads switches segmentation, aggregation and checksums of a device (ethtool) on or off.
+// setOffloads enables or disables segmentation, aggregation and checksums of a device (ethtool).
 func (e end) setOffloads(t *testing.T, on bool) {
 	t.Helper()
 	type value struct{ command, data uint32 }
@@ -125,7 +125,8 @@ func publishEcho(t *testing.T, running *lab.Lab) {
 	}
 }
 
-// N11: transfers are whole at every MTU, with and without offloads, between endpoints, masqueraded and by a published port.
+// N11: transfers are complete at every MTU, with and without offloads, between endpoints, masqueraded and through a
+// published port.
 func TestTransfers(t *testing.T) {
 	observation := row.Observe(t, "N11")
 	running := newLab(t, lab.Description{Endpoints: endpoints(), Masquerade: true})
@@ -139,9 +140,9 @@ func TestTransfers(t *testing.T) {
 	count := 0
 	for _, mtu := range []int{1280, 1500, 9000} {
 		for _, offloads := range []bool{true, false} {
-			for _, each := range ends {
-				each.setMTU(t, mtu)
-				each.setOffloads(t, offloads)
+			for _, linkEnd := range ends {
+				linkEnd.setMTU(t, mtu)
+				linkEnd.setOffloads(t, offloads)
 			}
 			for _, family := range []int{4, 6} {
 				for name, path := range map[string]struct {
@@ -163,14 +164,14 @@ func TestTransfers(t *testing.T) {
 	observation.Observed = fmt.Sprintf("%d transfers of %d bytes each way: MTU 1280, 1500 and 9000, offloads on and off, between endpoints, masqueraded, published", count, transferred)
 }
 
-// Addresses of a machine behind the world.
+// Addresses of a machine beyond the world.
 var (
 	farIPv4, farIPv6       = netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8:0:3::2")
 	routerIPv4, routerIPv6 = netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:0:3::1")
 )
 
-// newFar makes the world a router to one more machine. The router's way there is narrow, and the machine does not know it, so that
-// only the router's ICMP errors tell.
+// newFar makes the world a router to one more machine. The router's path to it has a small MTU that the machine does
+// not know, so only the router's ICMP errors report it.
 func newFar(t *testing.T, running *lab.Lab, mtu int) *lab.Node {
 	t.Helper()
 	host, world := running.Nodes[lab.Host], running.Nodes[lab.World]
@@ -227,7 +228,7 @@ func newFar(t *testing.T, running *lab.Lab, mtu int) *lab.Node {
 		}
 		must(way.in.RouteAdd(&netlink.Route{LinkIndex: way.index, Gw: way.gateway.AsSlice(), Family: family}))
 	}
-	// IPv6 of a new link is ready a moment after it is up.
+	// IPv6 of a new link works a moment after the link is up.
 	for _, family := range []int{4, 6} {
 		serve(t, far, netip.AddrPortFrom(far.Address(family), 7), func(net.Conn) {})
 		deadline := time.Now().Add(10 * time.Second)
@@ -245,7 +246,8 @@ func newFar(t *testing.T, running *lab.Lab, mtu int) *lab.Node {
 	return far
 }
 
-// N11: what a router on the way says of a narrow path reaches the endpoint through masquerade and through a published port.
+// N11: the ICMP errors of a router about a small MTU reach the endpoint through masquerade and through a published
+// port.
 func TestPathMTUDiscovery(t *testing.T) {
 	observation := row.Observe(t, "N11")
 	const narrow = 1300
@@ -262,7 +264,8 @@ func TestPathMTUDiscovery(t *testing.T) {
 		if mtu, err := pathMTU(a, far.Address(family)); err != nil || mtu != narrow {
 			t.Errorf("IPv%d: the endpoint takes the path for %d bytes wide (%v), it is %d", family, mtu, err, narrow)
 		}
-		// What was learnt is per endpoint and destination: the published port is b's, which has learnt nothing.
+		// A path MTU is stored per endpoint and destination. The published port is b's, and b has not received an
+		// error.
 		serveSource(t, running.Nodes["b"], netip.AddrPortFrom(running.Nodes["b"].Address(family), 81))
 		published := datapath.Published{
 			Address: host.Address(family), Port: 8081, Protocol: "TCP", Backend: running.Nodes["b"].Address(family), BackendPort: 81,
@@ -280,7 +283,7 @@ func TestPathMTUDiscovery(t *testing.T) {
 	observation.Observed = fmt.Sprintf("a path of %d bytes behind a link of 1500: both ends learn it through masquerade and published port, and %d bytes arrive", narrow, transferred)
 }
 
-// pathMTU is what a node's kernel takes a path for.
+// pathMTU returns the MTU that a node's kernel assumes for a path.
 func pathMTU(node *lab.Node, to netip.Addr) (mtu int, err error) {
 	err = node.Do(func() error {
 		domain, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU
@@ -305,7 +308,7 @@ func pathMTU(node *lab.Node, to netip.Addr) (mtu int, err error) {
 	return mtu, err
 }
 
-// serve answers each connection of a port with `do`.
+// serve calls `do` with each connection to a port.
 func serve(t *testing.T, node *lab.Node, address netip.AddrPort, do func(net.Conn)) {
 	t.Helper()
 	stop, err := node.Answer(address.String(), do)
@@ -315,7 +318,7 @@ func serve(t *testing.T, node *lab.Node, address netip.AddrPort, do func(net.Con
 	t.Cleanup(stop)
 }
 
-// serveSink takes all that it is sent, and answers with a word.
+// serveSink reads everything and answers with a word.
 func serveSink(t *testing.T, node *lab.Node, address netip.AddrPort) {
 	t.Helper()
 	serve(t, node, address, func(connection net.Conn) {

@@ -14,29 +14,30 @@ import (
 
 // Plug describes the link between a container and the host.
 type Plug struct {
-	// Name is the endpoint's; Container and Host are the names of the link's two ends.
+	// Name is the endpoint's name. Container and Host are the names of the link's two ends.
 	Name, Container, Host string
 	IPv4, IPv6            netip.Addr
-	// MTU of both ends; zero: the kernel's default.
+	// MTU is that of both ends; zero means the kernel's default.
 	MTU int
-	// Kind of the link. Default: a netkit pair where the kernel has them, else a veth pair.
+	// Kind is the kind of the link. Default: a netkit pair where the kernel supports it, otherwise a veth pair.
 	Kind LinkKind
 }
 
-// LinkKind is a kind of links between containers and the host.
+// LinkKind is a kind of link between a container and the host.
 type LinkKind string
 
-// Netkit pairs (Linux 6.7 and later): a container transmits into the program itself, and without the program nothing of it passes.
-// Veth pairs: the program is met by what arrives at the host's end, and without it that is the host's stack's.
+// With a netkit pair (Linux 6.7 and later) the container transmits directly into the program, and without a program
+// nothing passes. With a veth pair the program sees what arrives at the host's end, and without a program the packets
+// reach the host's network stack.
 const (
 	Netkit LinkKind = "netkit"
 	Veth   LinkKind = "veth"
 )
 
-// Connect makes the link, with its addresses and routes, and returns the endpoint that AddEndpoint takes. Both ends are
-// up only after `admit` has returned: nothing can be sent before.
+// Connect creates the link with its addresses and routes, and returns the endpoint for AddEndpoint. Both ends are set
+// up only after admit has returned, so nothing can be sent before.
 //
-// On an error nothing is left of the link.
+// On an error nothing of the link remains.
 func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func(Endpoint) error) (err error) {
 	inside, err := netlink.NewHandleAt(container, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -65,7 +66,7 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 			return err
 		}
 	}
-	// An own link-local address of the host's end would only make it talk.
+	// With a link-local address the host's end would only send needless packets.
 	if err := host.LinkSetIP6AddrGenMode(hostEnd, 1); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("link %s: no link-local address: %w", p.Host, err)
 	}
@@ -87,14 +88,14 @@ func (p Plug) Connect(host *netlink.Handle, container netns.NsHandle, admit func
 		if err := p.route(host, hostEnd, inside, containerEnd, address); err != nil {
 			return fmt.Errorf("address %s: %w", address, err)
 		}
-		if err := judgeItself(inside, container, containerEnd.Attrs().Index, address); err != nil {
+		if err := routeSelfTraffic(inside, container, containerEnd.Attrs().Index, address); err != nil {
 			return fmt.Errorf("address %s: %w", address, err)
 		}
 	}
 	return nil
 }
 
-// addPair makes the link.
+// addPair creates the link.
 func (p Plug) addPair(host *netlink.Handle, container netns.NsHandle) (netlink.Link, error) {
 	var pair netlink.Link
 	switch p.Kind {
@@ -134,15 +135,15 @@ func (p Plug) veth(container netns.NsHandle) netlink.Link {
 	}
 }
 
-// attributes of the host's end. Addresses are given, not left to the kernel: udev would replace one that nobody has chosen while
-// packets are on their way.
+// attributes returns those of the host's end. They include the addresses, because udev replaces an address that the
+// kernel chose, even while packets are in transit.
 func (p Plug) attributes() netlink.LinkAttrs {
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name, attributes.MTU, attributes.HardwareAddr = p.Host, p.MTU, newMAC()
 	return attributes
 }
 
-// newMAC is a random unicast address, administered locally.
+// newMAC returns a random, locally administered unicast address.
 func newMAC() net.HardwareAddr {
 	mac := make(net.HardwareAddr, 6)
 	_, _ = rand.Read(mac)
@@ -150,8 +151,8 @@ func newMAC() net.HardwareAddr {
 	return mac
 }
 
-// route gives the container one address and a gateway, and the host a route and a permanent neighbour: it never asks the
-// container for its own.
+// route gives the container one address and a gateway, and the host a route and a permanent neighbour entry. So the
+// host never asks the container for its address.
 func (p Plug) route(host *netlink.Handle, hostEnd netlink.Link, inside *netlink.Handle, containerEnd netlink.Link, address netip.Addr) error {
 	gateway, family := GatewayIPv4, netlink.FAMILY_V4
 	if address.Is6() {
@@ -159,7 +160,7 @@ func (p Plug) route(host *netlink.Handle, hostEnd netlink.Link, inside *netlink.
 	}
 	own := &netlink.Addr{IPNet: single(address)}
 	if address.Is6() {
-		// Without a route to itself by the link: see judgeItself.
+		// The prefix gets no route over the link; see routeSelfTraffic.
 		own.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 	}
 	if err := inside.AddrAdd(containerEnd, own); err != nil {
@@ -182,7 +183,7 @@ func (p Plug) route(host *netlink.Handle, hostEnd netlink.Link, inside *netlink.
 	return host.RouteReplace(&netlink.Route{LinkIndex: hostEnd.Attrs().Index, Dst: single(address), Scope: netlink.SCOPE_LINK})
 }
 
-// single is the network of one address.
+// single returns the network of one address.
 func single(address netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
 }

@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// Limits of a compiled policy. They bound the kernel's memory, not what one rule costs a packet.
+// Limits of a compiled policy. They bound the kernel's memory. The cost per packet does not depend on them.
 const (
 	maximumEndpoints = 4096
 	maximumRules     = 1 << 20
@@ -25,12 +25,13 @@ const (
 	firstPrefixIdentity   = 0x01000000
 )
 
-// Policy is a compiled policy: the contract with the compiler (components/policy). It speaks of numeric identities only.
+// Policy is a compiled policy, which is the contract with the compiler (components/policy). It contains numeric
+// identities only.
 type Policy struct {
 	Version    int              `json:"version"`
 	Identities []PrefixIdentity `json:"identities"`
 	Endpoints  []Subject        `json:"endpoints"`
-	// Hash is SHA-256 over the canonical JSON (sorted keys, no spaces) of everything else, in lower-case hexadecimal.
+	// Hash is SHA-256 over the canonical JSON (sorted keys, no spaces) of all other fields, in lower-case hexadecimal.
 	Hash string `json:"hash,omitempty"`
 }
 
@@ -40,7 +41,7 @@ type PrefixIdentity struct {
 	CIDR string `json:"cidr"`
 }
 
-// Subject is an endpoint that the policy speaks of.
+// Subject is an endpoint with rules.
 type Subject struct {
 	Name     string    `json:"name"`
 	Identity uint32    `json:"identity"`
@@ -54,19 +55,19 @@ type Direction struct {
 	Rules   []Rule `json:"rules"`
 }
 
-// Rule allows or denies. Of the rules that match, the one with the highest precedence wins, with equal precedence a denial.
+// Rule allows or denies. The matching rule with the highest precedence applies. With equal precedence a denial applies.
 type Rule struct {
 	Precedence uint16 `json:"precedence"`
 	// Action is "allow" or "deny".
 	Action string `json:"action"`
-	// Identity of the other side; zero: any.
+	// Identity is that of the other side; zero means any.
 	Identity uint32 `json:"identity"`
 	// Protocol is any, TCP, UDP, SCTP, ICMP or ICMPv6.
 	Protocol string `json:"protocol"`
-	// PortStart and PortEnd are inclusive. For ICMP both are the message's type; 0 to 255 is any.
+	// PortStart and PortEnd are inclusive. For ICMP they are the message's type, and 0 to 255 means any type.
 	PortStart uint16 `json:"portStart"`
 	PortEnd   uint16 `json:"portEnd"`
-	// Code of an ICMP message; absent: any.
+	// Code is that of an ICMP message; without it any code matches.
 	Code *uint8 `json:"code,omitempty"`
 }
 
@@ -75,7 +76,7 @@ const protocolAny = "any"
 // The IP protocols that rules can name; "" stands for all others.
 var protocolNumbers = map[string]uint8{"": 0, "TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1, "ICMPv6": 58}
 
-// ProtocolName is the name that rules give an IP protocol; that of another one is its number.
+// ProtocolName returns the name of an IP protocol in rules, or the number of another protocol.
 func ProtocolName(number uint8) string {
 	for name, of := range protocolNumbers {
 		if name != "" && of == number {
@@ -85,7 +86,8 @@ func ProtocolName(number uint8) string {
 	return strconv.Itoa(int(number))
 }
 
-// ParsePolicy reads a compiled policy and checks it. The error names the path of the wrong field, its value and the reason.
+// ParsePolicy parses and checks a compiled policy. Its error contains the path of the wrong field, the value and the
+// reason.
 func ParsePolicy(data []byte) (*Policy, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
@@ -112,7 +114,7 @@ func ParsePolicy(data []byte) (*Policy, error) {
 	return &policy, nil
 }
 
-// fieldsOf are the fields of each object in a compiled policy. All of them have to be there but "code".
+// fieldsOf are the fields of each object in a compiled policy. All of them are required except "code".
 var fieldsOf = struct{ policy, identity, endpoint, direction, rule []string }{
 	policy:    []string{"version", "identities", "endpoints", "hash"},
 	identity:  []string{"id", "cidr"},
@@ -121,8 +123,9 @@ var fieldsOf = struct{ policy, identity, endpoint, direction, rule []string }{
 	rule:      []string{"precedence", "action", "identity", "protocol", "portStart", "portEnd"},
 }
 
-// requireFields refuses a policy in which a field is absent or null. Read as its zero value, an absent "enforce" would open a
-// direction and an absent "identity" would mean every peer. Names count as they are written, since encoding/json takes any case.
+// requireFields refuses a policy in which a field is missing or null. With its zero value a missing "enforce" would
+// open a direction, and a missing "identity" would mean every peer. Names are case-sensitive here, although
+// encoding/json accepts any case.
 func requireFields(policy map[string]any) error {
 	if err := present("policy", policy, fieldsOf.policy); err != nil {
 		return err
@@ -133,7 +136,7 @@ func requireFields(policy map[string]any) error {
 	return presentInEach("policy.endpoints", policy["endpoints"], fieldsOf.endpoint, func(path string, endpoint map[string]any) error {
 		for _, name := range []string{"ingress", "egress"} {
 			path := path + "." + name
-			// That it is an object is known from decoding it into a Direction.
+			// It is an object, because it was decoded into a Direction before.
 			direction, _ := endpoint[name].(map[string]any)
 			if err := present(path, direction, fieldsOf.direction); err != nil {
 				return err
@@ -184,7 +187,7 @@ func present(path string, fields map[string]any, names []string) error {
 // Seal returns the policy as JSON with its hash.
 func (p Policy) Seal() ([]byte, error) {
 	p.Hash = ""
-	// A list that is not there is written as an empty one.
+	// A nil list is written as an empty one.
 	p.Identities = append([]PrefixIdentity{}, p.Identities...)
 	p.Endpoints = append([]Subject{}, p.Endpoints...)
 	for i := range p.Endpoints {
@@ -202,7 +205,7 @@ func (p Policy) Seal() ([]byte, error) {
 	return json.Marshal(p)
 }
 
-// canonicalHash is the hash of a policy without the one in it; it also returns the policy's fields as they are written.
+// canonicalHash returns the hash of a policy without its own hash, and the fields of the policy.
 func canonicalHash(data []byte) (string, map[string]any, error) {
 	var fields map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(data))
@@ -215,7 +218,7 @@ func canonicalHash(data []byte) (string, map[string]any, error) {
 	var canonical bytes.Buffer
 	encoder := json.NewEncoder(&canonical)
 	encoder.SetEscapeHTML(false)
-	// Keys of maps are sorted.
+	// The encoder sorts the keys of maps.
 	if err := encoder.Encode(fields); err != nil {
 		return "", nil, err
 	}

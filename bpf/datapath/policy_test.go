@@ -16,7 +16,7 @@ const completePolicy = `{"version":1,
 		"ingress":{"enforce":true,"rules":[{"precedence":1,"action":"allow","identity":257,"protocol":"TCP","portStart":80,"portEnd":80}]},
 		"egress":{"enforce":true,"rules":[{"precedence":3,"action":"deny","identity":0,"protocol":"ICMP","portStart":8,"portEnd":8,"code":0}]}}]}`
 
-// resealed is the policy after a change, with the hash that belongs to it.
+// resealed returns the policy after a change, with the hash that belongs to it.
 func resealed(t *testing.T, change func(policy map[string]any)) []byte {
 	t.Helper()
 	var policy map[string]any
@@ -37,7 +37,7 @@ func resealed(t *testing.T, change func(policy map[string]any)) []byte {
 	return data
 }
 
-// at is the object at a path of names and of 0 for the first item of a list.
+// at returns the object at a path of names, in which 0 is the first item of a list.
 func at(policy map[string]any, path string) map[string]any {
 	found := any(policy)
 	for _, step := range strings.Fields(path) {
@@ -50,7 +50,7 @@ func at(policy map[string]any, path string) map[string]any {
 	return found.(map[string]any)
 }
 
-// What is absent must not be read as a zero value, which would open a direction or mean every peer.
+// A missing field must not be read as its zero value, which would open a direction or mean every peer.
 func TestParsePolicyRefusesWhatIsNotThere(t *testing.T) {
 	if _, err := datapath.ParsePolicy(resealed(t, func(map[string]any) {})); err != nil {
 		t.Fatalf("the complete policy is refused: %v", err)

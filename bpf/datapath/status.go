@@ -3,32 +3,32 @@ package datapath
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 )
 
-// Status is what the kernel holds, compared with what was declared.
+// Status is the state of the kernel, compared with what was declared.
 type Status struct {
-	// Generation counts the policies; zero: there is none, and nothing passes.
+	// Generation counts the applied policies. Zero means that there is none, and nothing passes.
 	Generation uint32 `json:"generation"`
 	// PolicyHash is that of the compiled policy that was written last.
 	PolicyHash string `json:"policyHash"`
-	// EntriesHash is computed from the map entries that packets are judged by.
+	// EntriesHash is computed from the map entries that decide about packets.
 	EntriesHash string `json:"entriesHash"`
-	// PolicyIntact says that the kernel holds the policy that was applied last, by both hashes.
+	// PolicyIntact means that both hashes are those of the policy that was applied last.
 	PolicyIntact bool `json:"policyIntact"`
 	Endpoints    int  `json:"endpoints"`
-	// Instructions is how many the kernel's verifier looked at, for each program. Its limit is a million.
+	// Instructions is how many instructions the kernel's verifier processed for each program. Its limit is a million.
 	Instructions map[string]uint32 `json:"instructions"`
-	// Problems are differences from what was declared, each with the name of the thing. Repair removes them.
-	Problems []string `json:"problems"`
+	// Problems are the differences from what was declared, sorted by their descriptions. Repair removes them.
+	Problems []Problem `json:"problems"`
 }
 
-// Status reads everything back from the kernel.
+// Status reads the state of the kernel.
 func (d *Datapath) Status() (Status, error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -60,42 +60,44 @@ func (d *Datapath) status() (Status, error) {
 	if status.Generation != 0 {
 		status.PolicyHash = hex.EncodeToString(sum[:])
 	}
-	add := func(format string, arguments ...any) {
-		status.Problems = append(status.Problems, fmt.Sprintf(format, arguments...))
-	}
 	if d.desired.policy != nil {
-		if status.PolicyHash != d.desired.policy.Hash {
-			add("policy: %.12s is in the kernel, %.12s was applied", status.PolicyHash, d.desired.policy.Hash)
+		applied := d.desired.policy.Hash
+		if status.PolicyHash != applied {
+			status.add(Problem{Kind: PolicyReplaced, AppliedHash: applied, FoundHash: status.PolicyHash})
 		} else if status.EntriesHash != d.desired.tables.hash() {
-			add("policy %.12s: its map entries were changed", status.PolicyHash)
+			status.add(Problem{Kind: PolicyEntriesChanged, AppliedHash: applied, FoundHash: status.PolicyHash})
 		} else {
 			status.PolicyIntact = true
 		}
 	}
 	for name, path := range d.mapPins() {
 		if _, err := os.Stat(path); err != nil {
-			add("map %s: its pin is gone", name)
+			status.add(Problem{Kind: MapPinMissing, Map: name})
 		}
 	}
-	for where := range d.wantedLinks() {
+	for where := range d.desiredLinks() {
 		existing, known := d.links[where]
 		if !known || !existing.attached(where.ifindex) {
-			add("interface %d: %s is not attached", where.ifindex, where.hook)
+			status.add(Problem{Kind: ProgramDetached, Interface: where.ifindex, Program: string(where.hook)})
 		} else if _, err := os.Stat(existing.path); err != nil {
-			add("interface %d: the pin of %s is gone", where.ifindex, where.hook)
+			status.add(Problem{Kind: LinkPinMissing, Interface: where.ifindex, Program: string(where.hook)})
 		}
 	}
-	for _, each := range d.wantedEntries() {
-		if !each.present() {
-			add("%s: its map entry is not as declared", each.name)
+	for _, entry := range d.desiredEntries() {
+		if !entry.present() {
+			status.add(entry.problem)
 		}
 	}
-	slices.Sort(status.Problems)
+	slices.SortFunc(status.Problems, func(a, b Problem) int { return strings.Compare(a.String(), b.String()) })
 	return status, nil
 }
 
-// Repair restores what was declared, and returns what it found wrong.
-func (d *Datapath) Repair() ([]string, error) {
+func (s *Status) add(problem Problem) {
+	s.Problems = append(s.Problems, problem)
+}
+
+// Repair restores what was declared, and returns the problems that it found.
+func (d *Datapath) Repair() ([]Problem, error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	status, err := d.status()
@@ -108,12 +110,12 @@ func (d *Datapath) Repair() ([]string, error) {
 			failures = append(failures, repin(d.maps()[name], path))
 		}
 	}
-	for where := range d.wantedLinks() {
+	for where := range d.desiredLinks() {
 		failures = append(failures, d.attach(where))
 	}
-	for _, each := range d.wantedEntries() {
-		if !each.present() {
-			failures = append(failures, each.put())
+	for _, entry := range d.desiredEntries() {
+		if !entry.present() {
+			failures = append(failures, entry.put())
 		}
 	}
 	if d.desired.policy != nil && !status.PolicyIntact {
@@ -122,7 +124,7 @@ func (d *Datapath) Repair() ([]string, error) {
 	return status.Problems, errors.Join(failures...)
 }
 
-// repin pins a map whose pin was removed behind the library's back.
+// repin pins a map again whose pin was removed by others.
 func repin(of *ebpf.Map, path string) error {
 	if err := of.Unpin(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -130,8 +132,8 @@ func repin(of *ebpf.Map, path string) error {
 	return of.Pin(path)
 }
 
-// Prune removes entries and pins of what was not declared: the things of an agent before this one that are gone. Call it
-// when everything is declared.
+// Prune removes entries and pins that are not declared, such as those of a previous agent. Call it when everything is
+// declared.
 func (d *Datapath) Prune() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -162,12 +164,12 @@ func (d *Datapath) Prune() error {
 		prune[datapathPublishedKey, datapathPublished](d.objects.PublishedPorts, ports),
 	)
 	pins, readError := os.ReadDir(filepath.Join(d.pins, "links"))
-	wantedPins := map[string]bool{}
-	for where := range d.wantedLinks() {
-		wantedPins[filepath.Base(d.linkPath(where))] = true
+	desiredPins := map[string]bool{}
+	for where := range d.desiredLinks() {
+		desiredPins[filepath.Base(d.linkPath(where))] = true
 	}
 	for _, pin := range pins {
-		if !wantedPins[pin.Name()] {
+		if !desiredPins[pin.Name()] {
 			err = errors.Join(err, os.Remove(filepath.Join(d.pins, "links", pin.Name())))
 		}
 	}
@@ -178,22 +180,20 @@ func prune[Key comparable, Value any](in *ebpf.Map, keep map[Key]bool) error {
 	entries, err := getAll[Key, Value](in)
 	for key := range entries {
 		if !keep[key] {
-			err = errors.Join(err, absent(in.Delete(key)))
+			err = errors.Join(err, ignoreNotFound(in.Delete(key)))
 		}
 	}
 	return err
 }
 
-// wantedEntry is a map entry that was declared.
-type wantedEntry struct {
-	name    string
+// mapEntry is a key of a map and the value that it should have.
+type mapEntry struct {
 	present func() bool
 	put     func() error
 }
 
-func wanted[Value comparable](name string, in *ebpf.Map, key any, value Value) wantedEntry {
-	return wantedEntry{
-		name: name,
+func entryOf[Value comparable](in *ebpf.Map, key any, value Value) mapEntry {
+	return mapEntry{
 		present: func() bool {
 			var found Value
 			return in.Lookup(key, &found) == nil && found == value
@@ -202,32 +202,44 @@ func wanted[Value comparable](name string, in *ebpf.Map, key any, value Value) w
 	}
 }
 
-func (d *Datapath) wantedEntries() (entries []wantedEntry) {
+// desiredEntry is a map entry that was declared.
+type desiredEntry struct {
+	mapEntry
+	// problem is reported when the map holds another value or none.
+	problem Problem
+}
+
+func (d *Datapath) desiredEntries() (entries []desiredEntry) {
 	for _, endpoint := range d.desired.endpoints {
-		name := fmt.Sprintf("endpoint %q", endpoint.Name)
-		entries = append(entries, wanted(name, d.objects.Interfaces, uint32(endpoint.Interface), endpoint.interfaceEntry()))
+		problem := Problem{Kind: EndpointEntryWrong, Endpoint: endpoint.Name}
+		entries = append(entries, desiredEntry{entryOf(d.objects.Interfaces, uint32(endpoint.Interface), endpoint.interfaceEntry()), problem})
 		for _, address := range endpoint.addresses() {
-			entries = append(entries, wanted(name, d.objects.Endpoints, toAddress(address), endpoint.entry()))
+			entries = append(entries, desiredEntry{entryOf(d.objects.Endpoints, toAddress(address), endpoint.entry()), problem})
 		}
 	}
 	for address := range d.desired.hosts {
-		entries = append(entries, wanted("host "+address.String(), d.objects.Endpoints, toAddress(address), datapathEndpoint{Identity: identityHost}))
+		problem := Problem{Kind: HostEntryWrong, Address: address}
+		entry := datapathEndpoint{Identity: identityHost}
+		entries = append(entries, desiredEntry{entryOf(d.objects.Endpoints, toAddress(address), entry), problem})
 	}
 	for address, name := range d.desired.remotes {
-		entries = append(entries, wanted("remote "+address.String(), d.objects.Endpoints, toAddress(address), datapathEndpoint{Subject: subjectOf(name)}))
+		problem := Problem{Kind: RemoteEntryWrong, Address: address}
+		entry := datapathEndpoint{Subject: subjectOf(name)}
+		entries = append(entries, desiredEntry{entryOf(d.objects.Endpoints, toAddress(address), entry), problem})
 	}
 	for _, device := range d.desired.devices {
+		problem := Problem{Kind: DeviceEntryWrong, Interface: device.Interface}
 		entry := datapathDevice{MasqueradeIpv4: toAddress(device.MasqueradeIPv4), MasqueradeIpv6: toAddress(device.MasqueradeIPv6)}
-		entries = append(entries, wanted(fmt.Sprintf("device %d", device.Interface), d.objects.Devices, uint32(device.Interface), entry))
+		entries = append(entries, desiredEntry{entryOf(d.objects.Devices, uint32(device.Interface), entry), problem})
 	}
 	for _, port := range d.desired.published {
-		name := fmt.Sprintf("published port %d", port.Port)
-		entries = append(entries, wanted(name, d.objects.PublishedPorts, port.entryKey(), port.entry()))
+		problem := Problem{Kind: PublishedEntryWrong, Published: port}
+		entries = append(entries, desiredEntry{entryOf(d.objects.PublishedPorts, port.entryKey(), port.entry()), problem})
 	}
 	return entries
 }
 
-func (d *Datapath) wantedLinks() map[attachment]bool {
+func (d *Datapath) desiredLinks() map[attachment]bool {
 	links := map[attachment]bool{}
 	for _, endpoint := range d.desired.endpoints {
 		links[attachment{endpoint.Interface, hookFromContainer}] = true
@@ -259,7 +271,7 @@ func (d *Datapath) mapPins() map[string]string {
 	return pins
 }
 
-// readTables reads the entries of a slot; a slot without maps has none.
+// readTables reads the entries of a slot. A slot without maps has none.
 func (d *Datapath) readTables(slot uint32) (*tables, error) {
 	result := &tables{}
 	var err error

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,7 @@ func probe(t *testing.T, running *lab.Lab, from, to string, family int, protocol
 	return result
 }
 
-// Real traffic of all protocols in both families, between all kinds of ends.
+// Real traffic of all protocols in both families, between all kinds of peers.
 func TestTraffic(t *testing.T) {
 	for _, masquerade := range []bool{false, true} {
 		t.Run(fmt.Sprintf("masquerade %t", masquerade), func(t *testing.T) {
@@ -75,7 +76,7 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// What a container says by its loopback addresses stays in it, whatever the policy is.
+// What a container sends to its loopback addresses stays in it, whatever the policy says.
 func TestLoopbackIsNobodysBusiness(t *testing.T) {
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
 	apply(t, running, policyOf(datapath.Subject{Name: "b", Identity: 257, Ingress: enforce(), Egress: enforce()}))
@@ -106,7 +107,7 @@ func TestLoopbackIsNobodysBusiness(t *testing.T) {
 	}
 }
 
-// whoami answers every connection with the address that it sees.
+// whoami answers every connection with the peer's address.
 func whoami(t *testing.T, node *lab.Node, address netip.AddrPort) {
 	t.Helper()
 	serve(t, node, address, func(connection net.Conn) {
@@ -177,7 +178,7 @@ func TestPublishedPorts(t *testing.T) {
 			}
 		}
 
-		// A collision is refused as a whole: the first port of the request is not published either.
+		// A request with a collision is refused as a whole: its first port is not published either.
 		free := datapath.Published{Address: host, Port: 9090, Protocol: "TCP", Backend: b.Address(family), BackendPort: 80}
 		taken := datapath.Published{Address: host, Port: 8080, Protocol: "TCP", Backend: b.Address(family), BackendPort: 80}
 		if err := running.Datapath.Publish(free, taken); !errors.Is(err, datapath.ErrTaken) {
@@ -195,7 +196,8 @@ func TestPublishedPorts(t *testing.T) {
 	}
 }
 
-// N11: ICMP errors find back through masquerade and published ports: a closed UDP port is refused, not silent.
+// N11: ICMP errors pass back through masquerade and published ports, so a closed UDP port is refused and does not time
+// out.
 func TestErrorsThroughTranslation(t *testing.T) {
 	observation := row.Observe(t, "N11")
 	observation.Observed = "a closed UDP port is refused through masquerade and through a published port, IPv4 and IPv6"
@@ -228,7 +230,7 @@ func TestErrorsThroughTranslation(t *testing.T) {
 	}
 }
 
-// echo keeps a connection open and exchanges a line on demand.
+// echo keeps a connection open and exchanges lines on it.
 type echo struct{ connection net.Conn }
 
 func (e echo) exchange() error {
@@ -259,7 +261,7 @@ func connect(t *testing.T, from *lab.Node, address netip.AddrPort) echo {
 	return made
 }
 
-// N9: half-open flows make room for each other, never for established ones, and memory does not grow.
+// N9: half-open flows replace each other and never established ones, and memory does not grow.
 func TestSYNFlood(t *testing.T) {
 	observation := row.Observe(t, "N9")
 	config := datapath.Config{Flows: 4096, PendingFlows: 4096}
@@ -296,15 +298,15 @@ func TestSYNFlood(t *testing.T) {
 	observation.Observed = fmt.Sprintf("%d SYNs from as many addresses; %d half-open flows are left of at most %d, %d established ones all answer",
 		flood, counts.Pending, config.PendingFlows, len(established))
 	observation.Control = "the flood did evict half-open flows"
-	for i, each := range established {
-		if err := each.exchange(); err != nil {
+	for i, connection := range established {
+		if err := connection.exchange(); err != nil {
 			t.Errorf("established flow %d: %v", i, err)
 		}
 	}
 	connect(t, a, address)
 }
 
-// N7: a policy is replaced as a whole, for all endpoints at once.
+// N7: a policy is replaced atomically, for all endpoints at once.
 func TestPolicySwapUnderLoad(t *testing.T) {
 	observation := row.Observe(t, "N7")
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
@@ -344,7 +346,7 @@ func TestPolicySwapUnderLoad(t *testing.T) {
 				return
 			default:
 			}
-			// A new socket each time, so that each packet is judged by itself.
+			// Each packet has a new socket, so that the policy applies to each.
 			connection, err := dial(a, "udp", netip.AddrPortFrom(b.IPv4, 80).String())
 			if err != nil {
 				return
@@ -355,7 +357,7 @@ func TestPolicySwapUnderLoad(t *testing.T) {
 			connection.Close()
 		}
 	})
-	// Each of the two denies the packet at another end; half of each would let it pass.
+	// Each of the two policies denies the packet at another end. A mixture of both would let it pass.
 	for i := range 40 {
 		if i%2 == 0 {
 			apply(t, running, subjects(open, closed))
@@ -375,7 +377,7 @@ func TestPolicySwapUnderLoad(t *testing.T) {
 	if received.Load() == 0 {
 		t.Error("no packet passed under the policy that allows them")
 	}
-	// Some packets have to meet each of the replacements.
+	// Some packets have to arrive during each replacement.
 	if during < 40*10 {
 		t.Errorf("only %d packets were sent while policies were replaced", during)
 	}
@@ -406,7 +408,7 @@ func TestRevokedFlows(t *testing.T) {
 	}
 }
 
-// An address that passes to another endpoint does not bring its flows along.
+// The flows of an address end when it belongs to another endpoint.
 func TestAddressReused(t *testing.T) {
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
 	apply(t, running, usualPolicy())
@@ -435,7 +437,7 @@ func TestAddressReused(t *testing.T) {
 	}
 }
 
-// Without the agent the kernel goes on by itself; the next agent takes over and replaces the programs under running flows.
+// Without the agent the kernel continues on its own. The next agent replaces the programs under running flows.
 func TestAgentGone(t *testing.T) {
 	observation := row.Observe(t, "N8")
 	observation.Observed = "without a process the policy holds; programs replaced under an open connection"
@@ -473,7 +475,7 @@ func TestAgentGone(t *testing.T) {
 	}
 }
 
-// On netkit not even a program that is taken off by hand opens a container's way out.
+// With netkit, a container cannot send even after its program was detached by hand.
 func TestNetkitWithoutProgramIsClosed(t *testing.T) {
 	running := newLab(t, lab.Description{Endpoints: endpoints()})
 	if *links != string(datapath.Netkit) {
@@ -507,15 +509,27 @@ func TestStatusAndRepair(t *testing.T) {
 	apply(t, running, usualPolicy())
 	d, a := running.Datapath, running.Nodes["a"].Endpoint
 	reaches := func(port uint16) bool { return probe(t, running, "a", "b", 4, "TCP", port).Allowed }
+	fromContainer, toContainer := string(datapath.FromContainer), string(datapath.ToContainer)
+	applied, err := d.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
-		name, problem string
-		damage        func() error
+		name    string
+		problem datapath.Problem
+		damage  func() error
 	}{
-		{"pin of a program", "the pin of from_container is gone", func() error { return os.Remove(d.LinkPin(a.Interface, datapath.FromContainer)) }},
-		{"pin of a map", "map flows: its pin is gone", func() error { return os.Remove(running.Pins + "/v1/maps/flows") }},
-		{"program", "to_container is not attached", func() error { return d.Detach(a.Interface, datapath.ToContainer) }},
-		{"map entry of an interface", `endpoint "a": its map entry`, func() error { return d.DeleteInterface(a.Interface) }},
-		{"rule of the policy", "its map entries were changed", func() error { return d.AllowByHand("b") }},
+		{"pin of a program", datapath.Problem{Kind: datapath.LinkPinMissing, Interface: a.Interface, Program: fromContainer},
+			func() error { return os.Remove(d.LinkPin(a.Interface, datapath.FromContainer)) }},
+		{"pin of a map", datapath.Problem{Kind: datapath.MapPinMissing, Map: "flows"},
+			func() error { return os.Remove(running.Pins + "/v1/maps/flows") }},
+		{"program", datapath.Problem{Kind: datapath.ProgramDetached, Interface: a.Interface, Program: toContainer},
+			func() error { return d.Detach(a.Interface, datapath.ToContainer) }},
+		{"map entry of an interface", datapath.Problem{Kind: datapath.EndpointEntryWrong, Endpoint: "a"},
+			func() error { return d.DeleteInterface(a.Interface) }},
+		{"rule of the policy",
+			datapath.Problem{Kind: datapath.PolicyEntriesChanged, AppliedHash: applied.PolicyHash, FoundHash: applied.PolicyHash},
+			func() error { return d.AllowByHand("b") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if err := test.damage(); err != nil {
@@ -525,8 +539,8 @@ func TestStatusAndRepair(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(status.Problems) != 1 || !strings.Contains(status.Problems[0], test.problem) {
-				t.Errorf("problems: %q, want one with %q", status.Problems, test.problem)
+			if !slices.Equal(status.Problems, []datapath.Problem{test.problem}) {
+				t.Errorf("problems: %v, want only %v", status.Problems, test.problem)
 			}
 			if err := running.InHost(func() error {
 				_, err := d.Repair()
@@ -535,7 +549,7 @@ func TestStatusAndRepair(t *testing.T) {
 				t.Fatal(err)
 			}
 			if status, err = d.Status(); err != nil || len(status.Problems) != 0 {
-				t.Errorf("after the repair: %q, %v", status.Problems, err)
+				t.Errorf("after the repair: %v, %v", status.Problems, err)
 			}
 			if !reaches(80) || reaches(81) {
 				t.Error("after the repair the policy is not in force")
@@ -544,7 +558,7 @@ func TestStatusAndRepair(t *testing.T) {
 	}
 }
 
-// N16: events and lost events are all packets, and a full ring holds no packet up.
+// N16: received and lost events together are all packets, and a full ring buffer delays no packet.
 func TestEvents(t *testing.T) {
 	observation := row.Observe(t, "N16")
 	running := newLab(t, lab.Description{Endpoints: endpoints(), Config: datapath.Config{Events: datapath.EventsPackets, Ring: 4096}})
@@ -573,7 +587,7 @@ func TestEvents(t *testing.T) {
 			t.Fatalf("packet %d did not arrive: %v", i, err)
 		}
 	}
-	// Nothing may send while the sums are read.
+	// Nothing may send while the counters are read.
 	for _, node := range running.Nodes {
 		for _, name := range []string{"eth0", "uplink"} {
 			if link, err := node.Handle.LinkByName(name); err == nil {
@@ -628,7 +642,7 @@ func TestEvents(t *testing.T) {
 	if want := fmt.Sprintf("palisade_datapath_lost_events_total %d\n", lost); !strings.Contains(metrics.String(), want) {
 		t.Errorf("metrics lack %q", want)
 	}
-	// One line for each hook and reason at most: no address, port or name is a label.
+	// There is at most one line for each hook and reason: no address, port or name is a label.
 	if lines := strings.Count(metrics.String(), "\n"); lines > 2*4*40+8 {
 		t.Errorf("%d lines of metrics", lines)
 	}

@@ -35,8 +35,8 @@ type segment struct {
 	verdict    uint8
 }
 
-// translate resolves all precedence: for each endpoint, direction, identity and protocol it computes what each port's
-// verdict is, so that a packet needs look-ups only. Equal sets of ports are stored once.
+// translate resolves all precedence. It computes the verdict of each port for each endpoint, direction, identity and
+// protocol, so that a packet needs only look-ups. Equal sets of ports are stored once.
 func translate(policy *Policy) (*tables, error) {
 	result := &tables{
 		rules:    map[datapathRuleKey]datapathRule{},
@@ -85,7 +85,7 @@ func (t *tables) addDirection(sets map[string]uint32, subject uint64, direction 
 			segments := general
 			if identity != 0 {
 				segments = resolve(byIdentity[0], own, protocol)
-				// The look-up falls back to the rules for any identity.
+				// Without an own entry the look-up uses the rules for any identity.
 				if slices.Equal(segments, general) {
 					continue
 				}
@@ -98,7 +98,7 @@ func (t *tables) addDirection(sets map[string]uint32, subject uint64, direction 
 
 var protocolNames = []string{"", "ICMP", "TCP", "UDP", "ICMPv6", "SCTP"}
 
-// resolve computes the verdict of each port for one protocol from the rules for any identity and for one.
+// resolve computes the verdict of each port for one protocol, from the rules for any identity and for one identity.
 func resolve(general, own []Rule, protocol string) []segment {
 	type interval struct {
 		start, end uint32
@@ -119,18 +119,18 @@ func resolve(general, own []Rule, protocol string) []segment {
 			intervals = append(intervals, interval{uint32(start), uint32(end), rule.Precedence, verdict})
 		}
 	}
-	// Highest precedence first, denials first among equals: what is painted is not painted over.
+	// The highest precedence comes first, and denials come first among equals, because a port keeps its first verdict.
 	slices.SortFunc(intervals, func(a, b interval) int {
 		return cmp.Or(cmp.Compare(b.precedence, a.precedence), cmp.Compare(b.verdict, a.verdict))
 	})
 	bounds := []uint32{0, 65536}
-	for _, each := range intervals {
-		bounds = append(bounds, each.start, each.end+1)
+	for _, interval := range intervals {
+		bounds = append(bounds, interval.start, interval.end+1)
 	}
 	slices.Sort(bounds)
 	bounds = slices.Compact(bounds)
 	verdicts := make([]uint8, len(bounds))
-	// next[i] is the first unpainted piece from i on.
+	// next[i] is the first piece from i on that has no verdict yet.
 	next := make([]int, len(bounds)+1)
 	for i := range next {
 		next[i] = i
@@ -142,11 +142,11 @@ func resolve(general, own []Rule, protocol string) []segment {
 		}
 		return i
 	}
-	for _, each := range intervals {
-		from, _ := slices.BinarySearch(bounds, each.start)
-		to, _ := slices.BinarySearch(bounds, each.end+1)
+	for _, interval := range intervals {
+		from, _ := slices.BinarySearch(bounds, interval.start)
+		to, _ := slices.BinarySearch(bounds, interval.end+1)
 		for i := find(from); i < to; i = find(i) {
-			verdicts[i] = each.verdict
+			verdicts[i] = interval.verdict
 			next[i] = i + 1
 		}
 	}
@@ -161,7 +161,8 @@ func resolve(general, own []Rule, protocol string) []segment {
 	return segments
 }
 
-// portRange is the range of a rule as the programs compare it: for ICMP the type in the upper byte, the code in the lower.
+// portRange returns the range of a rule in the programs' form. For ICMP the type is in the upper byte and the code in
+// the lower.
 func portRange(rule Rule) (uint16, uint16) {
 	if !strings.HasPrefix(rule.Protocol, "ICMP") {
 		return rule.PortStart, rule.PortEnd
@@ -173,11 +174,12 @@ func portRange(rule Rule) (uint16, uint16) {
 	return rule.PortStart << 8, rule.PortEnd<<8 | 0xff
 }
 
-// addSegments stores a set of ports unless there is an equal one. The verdict that most ports have is the rule's own.
+// addSegments stores a set of ports, unless an equal set is stored. The most frequent verdict is stored in the rule
+// itself.
 func (t *tables) addSegments(sets map[string]uint32, segments []segment) datapathRule {
 	var width [3]int
-	for _, each := range segments {
-		width[each.verdict] += int(each.end) - int(each.start) + 1
+	for _, part := range segments {
+		width[part.verdict] += int(part.end) - int(part.start) + 1
 	}
 	base := uint8(0)
 	for verdict := range width {
@@ -193,16 +195,16 @@ func (t *tables) addSegments(sets map[string]uint32, segments []segment) datapat
 	if !known {
 		set = uint32(len(sets) + 1)
 		sets[name] = set
-		for _, each := range segments {
-			if each.verdict != base {
-				t.addRange(set, each)
+		for _, part := range segments {
+			if part.verdict != base {
+				t.addRange(set, part)
 			}
 		}
 	}
 	return datapathRule{Ports: set, Verdict: base}
 }
 
-// addRange splits a range into prefixes.
+// addRange splits a range of ports into prefixes.
 func (t *tables) addRange(set uint32, each segment) {
 	for start, end := uint32(each.start), uint32(each.end); start <= end; {
 		size := min(bits.TrailingZeros32(start|1<<16), bits.Len32(end-start+1)-1)
@@ -216,8 +218,8 @@ func (t *tables) addRange(set uint32, each segment) {
 	}
 }
 
-// hash identifies the entries, wherever they were read from. The numbers of sets are an accident of their order; equal
-// policies are translated in different orders, so what counts is which ports a rule has.
+// hash identifies entries that were translated or read back. Equal policies can number their sets differently, so it
+// covers the ports of each rule and not the numbers of sets.
 func (t *tables) hash() string {
 	contents := map[uint32][]string{}
 	for key, verdict := range t.ports {

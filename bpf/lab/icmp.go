@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// exchangeEcho sends an echo request; the other side's kernel answers.
+// exchangeEcho sends an echo request, which the other side's kernel answers.
 func (n *Node) exchangeEcho(ctx context.Context, to netip.Addr) error {
 	network, request, reply := "ip4:icmp", byte(8), byte(0)
 	if to.Is6() {
@@ -30,7 +30,7 @@ func (n *Node) exchangeEcho(ctx context.Context, to netip.Addr) error {
 	message[0] = request
 	binary.BigEndian.PutUint16(message[4:], id)
 	if to.Is4() {
-		// For IPv6 the kernel does it.
+		// The kernel computes this checksum for IPv6.
 		var sum uint32
 		for i := 0; i < len(message); i += 2 {
 			sum += uint32(binary.BigEndian.Uint16(message[i:]))

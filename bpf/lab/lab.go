@@ -15,7 +15,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
-// Addresses of the host and of the machine that it shares a network with.
+// Addresses of the host and of the machine on the same network.
 var (
 	HostIPv4  = netip.MustParseAddr("192.0.2.1")
 	HostIPv6  = netip.MustParseAddr("2001:db8:0:2::1")
@@ -23,30 +23,30 @@ var (
 	WorldIPv6 = netip.MustParseAddr("2001:db8:0:2::2")
 )
 
-// Host and World can be named in probes like endpoints.
+// Host and World are the names of the host and of that machine in probes.
 const (
 	Host  = "host"
 	World = "world"
 )
 
-// Description of a lab.
+// Description describes a lab.
 type Description struct {
 	Endpoints []Endpoint `json:"endpoints"`
-	// Policy is a compiled policy; absent: nothing passes.
+	// Policy is a compiled policy; without one nothing passes.
 	Policy json.RawMessage `json:"policy,omitempty"`
-	// Masquerade hides endpoints behind the host's addresses.
+	// Masquerade replaces the endpoints' addresses by the host's.
 	Masquerade bool `json:"masquerade,omitempty"`
 	// Links is the kind of the links between endpoints and the host.
 	Links datapath.LinkKind `json:"links,omitempty"`
-	// TimeoutSeconds of a probe that is neither answered nor seen to be dropped; zero: those of Timeout.
+	// TimeoutSeconds is the timeout of a probe that is neither answered nor dropped visibly; zero means Timeout.
 	TimeoutSeconds uint `json:"timeoutSeconds,omitempty"`
-	// Config of the datapath; its pins are the lab's own.
+	// Config is that of the datapath, except for its pins.
 	Config datapath.Config `json:"-"`
-	// Unwatched labs read no events, and take no probes.
+	// Unwatched labs read no events and run no probes.
 	Unwatched bool `json:"-"`
 }
 
-// Endpoint of a lab. Its identity comes from the policy; when it is given it has to be the same.
+// Endpoint is an endpoint of a lab. Its identity is in the policy; an identity given here must be the same.
 type Endpoint struct {
 	Name     string     `json:"name"`
 	Identity uint32     `json:"identity,omitempty"`
@@ -54,19 +54,19 @@ type Endpoint struct {
 	IPv6     netip.Addr `json:"ipv6"`
 }
 
-// Node is a namespace with its addresses.
+// Node is a network namespace with its addresses.
 type Node struct {
 	*Namespace
 	Name       string
 	IPv4, IPv6 netip.Addr
-	// Endpoint is what the datapath knows; absent for the host and the world.
+	// Endpoint is the declared endpoint; empty for the host and the world.
 	Endpoint datapath.Endpoint
 
 	mutex   sync.Mutex
 	servers map[string]func()
 }
 
-// Address of a family: 4 or 6.
+// Address returns the address of a family: 4 or 6.
 func (n *Node) Address(family int) netip.Addr {
 	if family == 4 {
 		return n.IPv4
@@ -74,13 +74,13 @@ func (n *Node) Address(family int) netip.Addr {
 	return n.IPv6
 }
 
-// Lab is a running one.
+// Lab is a running lab.
 type Lab struct {
 	Datapath *datapath.Datapath
 	Nodes    map[string]*Node
-	// Uplink is the index of the host's device to the world, WorldLink that of its other end.
+	// Uplink is the index of the host's device to the world, and WorldLink that of its other end.
 	Uplink, WorldLink int
-	// Pins is where the datapath's pins are.
+	// Pins is the folder of the datapath's pins.
 	Pins string
 
 	description Description
@@ -88,7 +88,7 @@ type Lab struct {
 	watcher     *watcher
 }
 
-// New builds a lab and applies its policy. It needs root.
+// New creates a lab and applies its policy. It needs root.
 func New(description Description) (lab *Lab, err error) {
 	lab = &Lab{Nodes: map[string]*Node{}, description: description}
 	defer func() {
@@ -111,7 +111,7 @@ func New(description Description) (lab *Lab, err error) {
 	if err = lab.awaitNetwork(); err != nil {
 		return lab, err
 	}
-	// Links are attached in the host's namespace.
+	// Links can be attached only in the host's namespace.
 	if lab.Datapath, err = datapath.Open(config); err != nil {
 		return lab, err
 	}
@@ -134,7 +134,7 @@ func New(description Description) (lab *Lab, err error) {
 	return lab, err
 }
 
-// bpfFileSystem mounts one and takes it out of sight again: it lives as long as the file is open.
+// bpfFileSystem mounts a BPF file system and detaches it at once. It exists as long as the file is open.
 func bpfFileSystem() (*os.File, error) {
 	folder, err := os.MkdirTemp("", "palisade-lab-")
 	if err != nil {
@@ -151,7 +151,7 @@ func bpfFileSystem() (*os.File, error) {
 	return opened, err
 }
 
-// network makes the host, the world, and the link between them.
+// network creates the host, the world, and the link between them.
 func (l *Lab) network() error {
 	for _, node := range []*Node{
 		{Name: Host, IPv4: HostIPv4, IPv6: HostIPv6},
@@ -202,7 +202,7 @@ func (l *Lab) network() error {
 			return err
 		}
 	}
-	// Whatever the world asks for that is not on the link, the host may know.
+	// The world sends everything that is not on the link to the host.
 	link, err := world.Handle.LinkByName("uplink")
 	if err != nil {
 		return err
@@ -219,7 +219,7 @@ func (l *Lab) network() error {
 	return nil
 }
 
-// awaitNetwork waits for the link between host and world, which answers a moment after it is up.
+// awaitNetwork waits until packets pass between host and world, which takes a moment after the link is up.
 func (l *Lab) awaitNetwork() error {
 	for _, to := range []netip.Addr{WorldIPv4, WorldIPv6} {
 		var err error
@@ -250,12 +250,12 @@ func (l *Lab) devices() error {
 	return l.InHost(func() error { return l.Datapath.AddDevice(device) })
 }
 
-// InHost runs what attaches programs: the kernel looks interfaces up in the namespace of the thread.
+// InHost runs a function that attaches programs. The kernel looks interfaces up in the namespace of the thread.
 func (l *Lab) InHost(do func() error) error {
 	return l.Nodes[Host].Do(do)
 }
 
-// Add connects one more endpoint; `link` is the name of the host's end.
+// Add connects another endpoint; link is the name of the host's end.
 func (l *Lab) Add(endpoint Endpoint, link string) error {
 	if _, taken := l.Nodes[endpoint.Name]; taken || endpoint.Name == "" {
 		return fmt.Errorf("endpoints: name %q is empty or there twice", endpoint.Name)
@@ -294,13 +294,13 @@ func (l *Lab) Apply(compiled []byte) error {
 	return l.Datapath.Apply(policy)
 }
 
-// StopWatching leaves the ring of events to another reader; drops are not seen by probes any more.
+// StopWatching gives the ring buffer to another reader. From then on probes do not see drops.
 func (l *Lab) StopWatching() (read uint64) {
 	l.watcher.close()
 	return l.watcher.read
 }
 
-// Close ends everything.
+// Close removes the lab.
 func (l *Lab) Close() {
 	if l.watcher != nil {
 		l.watcher.close()

@@ -1,5 +1,5 @@
-// Package lab builds a host with containers and another machine out of network namespaces, runs the datapath between them,
-// and sends real traffic. Everything ends with the process, as nothing in it has a name.
+// Package lab creates a host with containers and another machine out of network namespaces, runs the datapath between
+// them, and sends real traffic. Nothing in a lab has a name, so everything disappears with the process.
 package lab
 
 import (
@@ -22,12 +22,12 @@ type Namespace struct {
 	work chan func()
 }
 
-// NewNamespace makes one, with its loopback up.
+// NewNamespace creates a network namespace with its loopback device up.
 func NewNamespace() (*Namespace, error) {
 	n := &Namespace{work: make(chan func())}
 	started := make(chan error)
 	go func() {
-		// Never unlocked: the thread ends with the goroutine, and is never used for anything else.
+		// The thread is never unlocked: it ends with the goroutine and runs nothing else.
 		runtime.LockOSThread()
 		var err error
 		if n.NS, err = netns.New(); err == nil {
@@ -63,7 +63,7 @@ func (n *Namespace) Sysctl(name, value string) error {
 	return n.Do(func() error { return os.WriteFile("/proc/sys/"+name, []byte(value), 0o644) })
 }
 
-// Close ends the thread; the namespace goes with the last socket in it.
+// Close ends the thread. The namespace disappears with the last socket in it.
 func (n *Namespace) Close() {
 	close(n.work)
 	n.Handle.Close()

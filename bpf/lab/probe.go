@@ -15,7 +15,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
-// Timeout of a probe that is neither answered nor seen to be dropped, where the lab's description has none.
+// Timeout is that of a probe that is neither answered nor dropped visibly, unless the lab's description sets another.
 const Timeout = time.Second
 
 // Probe is one exchange of real traffic.
@@ -28,16 +28,17 @@ type Probe struct {
 	Port     uint16 `json:"port"`
 }
 
-// Result of a probe: whether the answer came back.
+// Result is whether the answer of a probe came back.
 type Result struct {
 	Allowed bool `json:"allowed"`
-	// Reason is the datapath's for the drop that was seen, or "timeout"; empty when it was allowed.
+	// Reason is the datapath's reason for the drop, or "timeout"; empty for an allowed probe.
 	Reason string `json:"reason,omitempty"`
 }
 
 var protocols = map[string]uint8{"TCP": 6, "UDP": 17, "SCTP": 132, "ICMP": 1}
 
-// Probe sends from one node to a server that it starts on the other. An error says that the probe itself is wrong.
+// Probe sends from one node to a server that it starts on the other node. An error means that the probe itself is
+// invalid.
 func (l *Lab) Probe(probe Probe) (Result, error) {
 	if l.watcher == nil {
 		return Result{}, errors.New("probe: this lab reads no events")
@@ -62,7 +63,7 @@ func (l *Lab) Probe(probe Probe) (Result, error) {
 	return l.Send(from, protocol, address)
 }
 
-// Send sends to an address and waits for the answer, or for the datapath's event that it was dropped.
+// Send sends to an address, and waits for the answer or for the event of a drop.
 func (l *Lab) Send(from *Node, protocol uint8, to netip.AddrPort) (Result, error) {
 	timeout := Timeout
 	if seconds := l.description.TimeoutSeconds; seconds != 0 {
@@ -91,7 +92,7 @@ func (l *Lab) Send(from *Node, protocol uint8, to netip.AddrPort) (Result, error
 		return Result{Allowed: true}, nil
 	}
 	if errors.Is(err, unix.ENOBUFS) {
-		// The sender is told of the drop before its event is read.
+		// The drop fails the sender's call before the event of the drop is read.
 		<-ctx.Done()
 	}
 	if reason := drops.reason(); reason != "" {
@@ -113,7 +114,7 @@ func (n *Node) dialTCP(ctx context.Context, to netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	// Without the wait for late packets, ports would run out.
+	// A reset avoids the wait for late packets, in which ports would run out.
 	_ = connection.(*net.TCPConn).SetLinger(0)
 	return connection.Close()
 }
@@ -136,7 +137,7 @@ func (n *Node) exchangeUDP(ctx context.Context, to netip.AddrPort) error {
 	return err
 }
 
-// Serve starts a server on the first request for it; for echo requests there is one in every kernel.
+// Serve starts a server when it is requested for the first time. Each kernel answers echo requests by itself.
 func (n *Node) Serve(protocol string, address netip.AddrPort) error {
 	if protocol == "ICMP" {
 		return nil
@@ -145,7 +146,7 @@ func (n *Node) Serve(protocol string, address netip.AddrPort) error {
 	defer n.mutex.Unlock()
 	name := protocol + address.String()
 	if protocol == "SCTP" {
-		// One answers for all ports.
+		// One server answers for all ports.
 		name = protocol + address.Addr().String()
 	}
 	if _, running := n.servers[name]; running {
@@ -173,8 +174,8 @@ func serveTCP(address netip.AddrPort) (func(), error) {
 	return answer(address.String(), func(net.Conn) {})
 }
 
-// Answer hands each connection to a TCP address, `:80` for all of the namespace, to `do`, and closes it after that. It returns what
-// ends it.
+// Answer calls do with each connection to a TCP address and closes the connection after that. The address `:80` means
+// all addresses of the namespace. It returns the error that ends it.
 func (n *Namespace) Answer(address string, do func(net.Conn)) (stop func(), err error) {
 	err = n.Do(func() error {
 		stop, err = answer(address, do)
@@ -223,14 +224,14 @@ func serveUDP(address netip.AddrPort) (func(), error) {
 	return func() { _ = socket.Close() }, nil
 }
 
-// drop is what a probe's event is known by; the source port is the kernel's choice.
+// drop identifies the event of a probe. It has no source port, because the kernel chooses that.
 type drop struct {
 	source   netip.Addr
 	to       netip.AddrPort
 	protocol uint8
 }
 
-// watcher reads the datapath's events for probes that wait.
+// watcher reads the datapath's events for waiting probes.
 type watcher struct {
 	events *datapath.Events
 	done   chan struct{}
@@ -274,17 +275,17 @@ func (w *watcher) report(flow datapath.Flow) {
 	defer w.mutex.Unlock()
 	source, destination := flow.Source, flow.Destination
 	if flow.Protocol == 1 || flow.Protocol == 58 {
-		// Identifiers are no ports.
+		// ICMP identifiers are not ports.
 		source, destination = netip.AddrPortFrom(source.Addr(), 0), netip.AddrPortFrom(destination.Addr(), 0)
 	}
-	// The answer may be what is dropped.
+	// The dropped packet may also be the answer.
 	for _, key := range []drop{
 		{source.Addr(), destination, flow.Protocol},
 		{destination.Addr(), source, flow.Protocol},
 	} {
-		for _, each := range w.waiting[key] {
-			each.seen = flow.Reason
-			each.cancel()
+		for _, expected := range w.waiting[key] {
+			expected.seen = flow.Reason
+			expected.cancel()
 		}
 	}
 }
@@ -307,9 +308,9 @@ func (e *expectation) forget() {
 	e.watcher.mutex.Lock()
 	defer e.watcher.mutex.Unlock()
 	rest := e.watcher.waiting[e.drop][:0]
-	for _, each := range e.watcher.waiting[e.drop] {
-		if each != e {
-			rest = append(rest, each)
+	for _, expected := range e.watcher.waiting[e.drop] {
+		if expected != e {
+			rest = append(rest, expected)
 		}
 	}
 	if len(rest) == 0 {

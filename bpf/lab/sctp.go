@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// SCTP by raw sockets, as a kernel without its module has no other: an INIT, and an INIT ACK in answer (RFC 9260, 5.1).
+// SCTP over raw sockets, because a kernel without the SCTP module has no other: an INIT, answered by an INIT ACK (RFC
+// 9260, 5.1).
 const (
 	chunkInit    = 1
 	chunkInitAck = 2
@@ -18,7 +19,7 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sctpPacket is a packet with one chunk of parameters that mean nothing here.
+// sctpPacket returns a packet with one chunk, whose parameters have no meaning here.
 func sctpPacket(source, destination uint16, chunk byte) []byte {
 	packet := make([]byte, 32)
 	binary.BigEndian.PutUint16(packet, source)
@@ -90,8 +91,8 @@ func (n *Node) exchangeSCTP(ctx context.Context, source netip.Addr, to netip.Add
 	}
 }
 
-// isFrom says whether a packet came from an address. A raw socket sees the answers to all of a node's exchanges, and another one
-// may have chosen the same port or identifier.
+// isFrom reports whether a packet came from an address. A raw socket receives the answers of all exchanges of a node,
+// and another exchange may use the same port or identifier.
 func isFrom(from *net.IPAddr, address netip.Addr) bool {
 	sender, _ := netip.AddrFromSlice(from.IP)
 	return sender.Unmap() == address.Unmap()

@@ -1,7 +1,8 @@
-// palisade-agent is the program a Palisade host is operated by. It has no shell and starts no other program. Each role is a
-// process of its own with its own user: `api` (the only open port), `groups` (container groups through containerd's CRI),
-// `images` (sealed images and who may run), `integrity` (read-only facts of the kernel), `template` (clones of a machine) and
-// `netd` (the datapath). Under the name palisade-cni it is the CNI plugin of that.
+// palisade-agent is the program that operates a Palisade host. It has no shell and starts no other program. Each role
+// is a process of its own with its own user: `api` (the only open port), `groups` (container groups through
+// containerd's CRI), `images` (sealed images and the policies that admit them), `integrity` (read-only facts of the
+// kernel), `template` (clones of a machine) and `netd` (the datapath). Under the name palisade-cni it is the CNI plugin
+// of netd.
 package main
 
 import (
@@ -56,7 +57,7 @@ func run(args []string) int {
 		return 2
 	}
 	role, rest := args[0], args[1:]
-	// The journal adds the time of each line.
+	// The journal adds the time to each line.
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
 		Level: slog.LevelInfo,
 		ReplaceAttr: func(groups []string, attribute slog.Attr) slog.Attr {

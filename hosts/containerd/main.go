@@ -1,6 +1,5 @@
-// Command containerd is containerd 2.4 with the plugins that a Palisade host needs and no others, and with two of our own
-// in place of the upstream ones: the snapshotter `sealed` and the mount handler for EROFS (package sealed). Everything else
-// is upstream's, unchanged.
+// Command containerd is containerd 2.4 with only the plugins that a Palisade host needs. Package sealed replaces two of
+// them: the snapshotter, which is `sealed`, and the mount handler for EROFS. Everything else is upstream's, unchanged.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Package devicemapper makes, lists and removes devices of the kernel's device mapper by its ioctl interface, version 4
-// (include/uapi/linux/dm-ioctl.h). Hosts have neither dmsetup nor udev rules for it.
+// Package devicemapper creates, lists and removes devices of the kernel's device mapper through its ioctl interface,
+// version 4 (include/uapi/linux/dm-ioctl.h). Hosts have neither dmsetup nor udev rules for it.
 package devicemapper
 
 import (
@@ -54,33 +54,33 @@ const (
 
 // Target is the only target of a device.
 type Target struct {
-	// Sectors of 512 bytes.
+	// Sectors is the size in sectors of 512 bytes.
 	Sectors uint64
 	// Kind is the target's type, e.g. "verity".
 	Kind string
-	// Parameters as in the kernel's documentation of the target.
+	// Parameters are those of the kernel's documentation of the target.
 	Parameters string
 }
 
-// Device is a device as the kernel knows it.
+// Device is a device of the kernel.
 type Device struct {
 	Name string
 	// Number is the device number.
 	Number uint64
-	// OpenCount is how many users, e.g. mounted file systems, hold it open. Zero in lists.
+	// OpenCount is how many users, such as mounted file systems, hold it open. It is zero in lists.
 	OpenCount int32
-	// Target is what it maps to; absent when it has no table, or more than one target.
+	// Target is the device's only target; nil when it has no table or several targets.
 	Target *Target
-	// Status is the target's own word on itself, e.g. of verity V (all that was read is valid) or C (corrupted).
+	// Status is the target's own status. For verity it is V (all blocks that were read are valid) or C (corrupted).
 	Status string
 }
 
-// Node is the device node that devtmpfs makes: the device mapper's own names in /dev/mapper need udev rules.
+// Node returns the device node that devtmpfs creates. The names in /dev/mapper would need udev rules.
 func (d Device) Node() string {
 	return fmt.Sprintf("/dev/dm-%d", unix.Minor(d.Number))
 }
 
-// AwaitNode waits until devtmpfs has made the node, and returns its path.
+// AwaitNode waits until devtmpfs has created the node, and returns its path.
 func (d Device) AwaitNode(timeout time.Duration) (string, error) {
 	deadline := time.Now().Add(timeout)
 	for {
@@ -92,7 +92,7 @@ func (d Device) AwaitNode(timeout time.Duration) (string, error) {
 	}
 }
 
-// MajorMinor is the device's number as in mountinfo.
+// MajorMinor returns the device's number as in mountinfo.
 func (d Device) MajorMinor() string {
 	return fmt.Sprintf("%d:%d", unix.Major(d.Number), unix.Minor(d.Number))
 }
@@ -102,7 +102,7 @@ type Mapper struct {
 	control *os.File
 }
 
-// Open opens the device mapper to ask; the kernel checks CAP_SYS_ADMIN at each call, not how the node was opened.
+// Open opens the device mapper. The kernel checks CAP_SYS_ADMIN at each call, so the node is opened only for reading.
 func Open(control string) (*Mapper, error) {
 	file, err := os.Open(control)
 	if err != nil {
@@ -111,13 +111,13 @@ func Open(control string) (*Mapper, error) {
 	return &Mapper{file}, nil
 }
 
-// Close closes the device mapper; devices stay.
+// Close closes the device mapper. The devices stay.
 func (m *Mapper) Close() error {
 	return m.control.Close()
 }
 
-// CreateReadOnly makes a read-only device with one target and activates it. A device that could not be activated is
-// removed again. The error is EEXIST or EBUSY when the name is taken.
+// CreateReadOnly creates a read-only device with one target and activates it. It removes a device that could not be
+// activated. The error is EEXIST or EBUSY when the name is taken.
 func (m *Mapper) CreateReadOnly(name, uuid string, target Target) (Device, error) {
 	request, err := newRequest(name, uuid, flagReadOnly, nil)
 	if err != nil {
@@ -141,7 +141,7 @@ func (m *Mapper) activate(name string, target Target) (Device, error) {
 	if err := m.call(commandTableLoad, request); err != nil {
 		return Device{}, fmt.Errorf("load its table: %w", err)
 	}
-	// Without the flag to suspend, the call resumes, which activates the table.
+	// Without the suspend flag the call resumes the device, which activates the table.
 	if request, err = newRequest(name, "", 0, nil); err != nil {
 		return Device{}, err
 	}
@@ -151,7 +151,7 @@ func (m *Mapper) activate(name string, target Target) (Device, error) {
 	return Device{Name: name, Number: binary.NativeEndian.Uint64(request[numberAt:]), Target: &target}, nil
 }
 
-// Remove removes a device; the error is EBUSY while somebody uses it, ENXIO when there is none of that name.
+// Remove removes a device. The error is EBUSY while it is in use, and ENXIO when it does not exist.
 func (m *Mapper) Remove(name string) error {
 	request, err := newRequest(name, "", 0, nil)
 	if err != nil {
@@ -160,7 +160,7 @@ func (m *Mapper) Remove(name string) error {
 	return m.call(commandRemove, request)
 }
 
-// Find returns a device with its open count and table; the error is ENXIO when there is none of that name.
+// Find returns a device with its open count and table. The error is ENXIO when it does not exist.
 func (m *Mapper) Find(name string) (Device, error) {
 	request, err := newRequest(name, "", 0, nil)
 	if err != nil {
@@ -183,7 +183,7 @@ func (m *Mapper) Find(name string) (Device, error) {
 	return device, err
 }
 
-// List returns all devices with their tables. One that vanishes meanwhile is left out.
+// List returns all devices with their tables. It omits a device that disappears meanwhile.
 func (m *Mapper) List() ([]Device, error) {
 	answer, err := m.ask(commandListDevices, "", 0)
 	if err != nil {
@@ -203,7 +203,7 @@ func (m *Mapper) List() ([]Device, error) {
 	return devices, nil
 }
 
-// target asks for the table of a device or, without the flag for that, for its status.
+// target returns the table of a device or, without the flag for the table, its status.
 func (m *Mapper) target(name string, flags uint32) (*Target, error) {
 	answer, err := m.ask(commandTableStatus, name, flags)
 	if err != nil {
@@ -212,7 +212,7 @@ func (m *Mapper) target(name string, flags uint32) (*Target, error) {
 	return parseTable(answer), nil
 }
 
-// ask makes a call whose answer is longer than its request.
+// ask makes a call whose response is longer than its request.
 func (m *Mapper) ask(command uintptr, name string, flags uint32) ([]byte, error) {
 	request, err := newRequest(name, "", flags, nil)
 	if err != nil {
@@ -239,7 +239,7 @@ func (m *Mapper) call(command uintptr, buffer []byte) error {
 	return nil
 }
 
-// newRequest builds the argument of a call; with a target it carries a table of that one.
+// newRequest returns the argument of a call. With a target it contains a table with that target.
 func newRequest(name, uuid string, flags uint32, target *Target) ([]byte, error) {
 	if len(name) >= nameLength || len(uuid) >= uuidLength {
 		return nil, fmt.Errorf("device name %q or uuid %q is too long", name, uuid)
@@ -249,7 +249,7 @@ func newRequest(name, uuid string, flags uint32, target *Target) ([]byte, error)
 		if len(target.Kind) >= kindLength {
 			return nil, fmt.Errorf("target type %q is too long", target.Kind)
 		}
-		// Parameters end with a zero byte; the kernel wants targets aligned to 8 bytes.
+		// Parameters end with a zero byte, and the kernel requires targets to be aligned to 8 bytes.
 		size += targetSize + (len(target.Parameters)+1+7)/8*8
 	}
 	native := binary.NativeEndian
@@ -271,7 +271,7 @@ func newRequest(name, uuid string, flags uint32, target *Target) ([]byte, error)
 	return b, nil
 }
 
-// parseNameList reads a chain of struct dm_name_list: device number, offset of the next, name.
+// parseNameList parses a chain of struct dm_name_list: device number, offset of the next one, name.
 func parseNameList(buffer []byte) []Device {
 	native := binary.NativeEndian
 	var devices []Device
@@ -291,7 +291,7 @@ func parseNameList(buffer []byte) []Device {
 	return devices
 }
 
-// parseTable reads the only struct dm_target_spec of an answer, or none.
+// parseTable parses the only struct dm_target_spec of a response. It returns nil when there is none, or more than one.
 func parseTable(buffer []byte) *Target {
 	native := binary.NativeEndian
 	position := int(native.Uint32(buffer[startAt:]))

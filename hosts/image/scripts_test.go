@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// sources runs apt-sources.sh on a folder with the given files and returns "URI suite" of each source it prints.
+// sources runs apt-sources.sh on a folder with the given files. It returns "URI suite" of each source that the script
+// prints.
 func sources(t *testing.T, files map[string]string) ([]string, error) {
 	t.Helper()
 	folder := t.TempDir()

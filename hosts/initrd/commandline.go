@@ -26,8 +26,8 @@ func rootHash(commandLine string) (string, error) {
 	return hash, nil
 }
 
-// checkCommandLine demands that the kernel runs with the signed parameters only. A hypervisor or a boot menu can append
-// parameters to a signed image (SMBIOS strings, add-ons); they could switch off every check that follows.
+// checkCommandLine requires that the kernel runs with the signed parameters only. A hypervisor or a boot menu can
+// append parameters to a signed image (SMBIOS strings, add-ons), and they could switch off every later check.
 func checkCommandLine(actual, signed string) error {
 	var rest []string
 	hashes := 0

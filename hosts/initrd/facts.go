@@ -12,7 +12,7 @@ import (
 // The vendor of the variables that the UEFI specification defines.
 const efiGlobal = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
-// checkFacts demands the state of firmware and kernel that the rest of the chain stands on.
+// checkFacts requires the state of firmware and kernel that all later checks depend on.
 func checkFacts() error {
 	const efiVariables = "/sys/firmware/efi/efivars"
 	if err := unix.Mount("efivarfs", efiVariables, "efivarfs", unix.MS_RDONLY, ""); err != nil {
@@ -34,7 +34,7 @@ func checkFacts() error {
 			return fmt.Errorf("firmware variable %s is %d, expected %d", variable.name, got, variable.want)
 		}
 	}
-	// systemd mounts it again, writable for its own needs.
+	// systemd mounts it again, writable for its own use.
 	if err := unix.Unmount(efiVariables, 0); err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func checkFacts() error {
 	return nil
 }
 
-// efiByte returns the value of a one-byte variable; efivarfs puts four bytes of attributes before it.
+// efiByte returns the value of a one-byte variable. In efivarfs four bytes of attributes precede it.
 func efiByte(content []byte) (byte, error) {
 	if len(content) != 5 {
 		return 0, fmt.Errorf("%d bytes, expected 5", len(content))
@@ -86,7 +86,7 @@ func efiByte(content []byte) (byte, error) {
 	return content[4], nil
 }
 
-// selected returns the word in brackets of a kernel file that lists choices, e.g. "none [integrity] confidentiality".
+// selected returns the word in brackets in a kernel file that lists choices, as in "none [integrity] confidentiality".
 func selected(choices string) string {
 	_, rest, found := strings.Cut(choices, "[")
 	if !found {

@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// debugMode keeps what the other modes give up, so that tests can see each layer of protection alone. Images that are
-// products have no kernel image of this mode.
+// In debugMode the rights are kept that other modes give up, so that tests can check each layer of protection alone.
+// Product images have no kernel image of this mode.
 const debugMode = "debug"
 
-// giveUp takes away for ever what no program of a host needs and what an attacker with all of root's rights would use to undo
-// the integrity of code: CAP_MAC_ADMIN, by which policies of IPE are loaded and its enforcement is switched off, and
-// ptrace, by which the code of a running process is changed. A reboot brings the same state back.
+// giveUp permanently removes rights that no program of a host needs, and that an attacker with root's rights would use
+// against the integrity of code: CAP_MAC_ADMIN, which can load IPE policies and switch off their enforcement, and
+// ptrace, which can change the code of a running process. A reboot leads to the same state again.
 func giveUp() error {
 	commandLine, err := os.ReadFile(commandLineFile)
 	if err != nil {
@@ -27,7 +27,7 @@ func giveUp() error {
 	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_MAC_ADMIN, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop CAP_MAC_ADMIN: %w", err)
 	}
-	// Programs that the kernel itself starts, e.g. for core dumps, do not descend from this process.
+	// Programs that the kernel itself starts, such as for core dumps, are not descendants of this process.
 	for _, name := range []string{"bset", "inheritable"} {
 		file := filepath.Join("/proc/sys/kernel/usermodehelper", name)
 		content, err := os.ReadFile(file)
@@ -42,11 +42,11 @@ func giveUp() error {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
-	// 3: nobody attaches, and nobody can allow it again (Documentation/admin-guide/LSM/Yama.rst).
+	// With 3 no process can attach, and none can allow it again (Documentation/admin-guide/LSM/Yama.rst).
 	return writeKernelFile("/proc/sys/kernel/yama/ptrace_scope", []byte("3"))
 }
 
-// without clears a capability in the kernel's notation of a set: two words of 32 bits, the lower first.
+// without removes a capability from a set in the kernel's notation: two words of 32 bits, the lower one first.
 func without(set string, capability uint) (string, error) {
 	var words [2]uint32
 	if _, err := fmt.Sscanf(strings.TrimSpace(set), "%d %d", &words[0], &words[1]); err != nil {

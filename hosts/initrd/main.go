@@ -1,9 +1,9 @@
-// Command palisade-initrd is the whole userland of the initrd: it runs as /init, checks that firmware and kernel are in
-// exactly the state that the image was signed for, opens the root file system through dm-verity with a signature that the
-// kernel checks, activates the IPE policy and hands over to systemd.
+// Command palisade-initrd is the whole user space of the initrd. It runs as /init and checks that firmware and kernel
+// are in exactly the state that the image was signed for. Then it opens the root file system through dm-verity with a
+// signature that the kernel checks, activates the IPE policy, and executes systemd.
 //
-// There is no shell and no fallback here. Whatever differs from the expected state powers the machine off, after a line
-// on the console that names it: a host that does not prove its integrity must not run.
+// There is no shell and no fallback. Any difference from the expected state powers the machine off, after a line on the
+// console that names the difference: a host that does not prove its integrity must not run.
 package main
 
 import (
@@ -22,21 +22,21 @@ import (
 )
 
 const (
-	// Kept in the initrd, hence covered by the signature of the unified kernel image.
+	// The file is in the initrd, so the signature of the unified kernel image covers it.
 	commandLineFile = "/etc/palisade/command-line"
 	policyFile      = "/etc/palisade/ipe-policy.p7b"
 
 	newRoot = "/sysroot"
-	// How long to wait for the disk that carries the root file system. Emulated machines are slow to probe.
+	// Emulated machines are slow to probe the disk that has the root file system.
 	diskTimeout = 60 * time.Second
 )
 
-// Modules that are needed before the root file system is there, and loop, which nothing on a host without udev's rules for it
-// asks for. Those built into the kernel are skipped.
+// These modules are needed before the root file system is mounted. loop is among them because nothing on a host without
+// udev rules loads it later. Modules that are built into the kernel are skipped.
 var modules = []string{"efivarfs", "virtio_pci", "virtio_blk", "dm_mod", "dm_verity", "erofs", "loop"}
 
 func main() {
-	// Capabilities belong to a thread; the one that gives some up becomes systemd.
+	// Capabilities belong to a thread, and the thread that gives them up has to become systemd.
 	runtime.LockOSThread()
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "palisade-initrd runs as the init process of the initrd only")
@@ -44,7 +44,7 @@ func main() {
 	}
 	err := boot()
 	say("HALT: %v", err)
-	// Give the serial line time to drain: this is the only place where the reason can be read.
+	// The serial line needs time to drain, and only the console shows the reason.
 	time.Sleep(500 * time.Millisecond)
 	unix.Sync()
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
@@ -56,7 +56,7 @@ func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "palisade-initrd: "+format+"\n", args...)
 }
 
-// boot only returns when it failed.
+// boot returns only when it has failed.
 func boot() error {
 	for _, step := range []struct {
 		name string
@@ -154,7 +154,7 @@ func openRoot() error {
 	}
 	defer mapper.Close()
 	source := verity.Source{Data: parts.data.number, Hash: parts.hash.number, Superblock: superblock}
-	// A corrupted block stops the machine: the attacker who can change blocks should not get to choose which reads fail.
+	// A corrupted block stops the machine. An attacker who can change blocks must not choose which reads fail.
 	device, err := verity.Open(mapper, "root", source, hash, signature, "panic_on_corruption")
 	if err != nil {
 		return err

@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moduleIndex is what modules.dep and modules.builtin say, by module name with underscores.
+// moduleIndex is the content of modules.dep and modules.builtin, by module name with underscores.
 type moduleIndex struct {
-	// File of a module, relative to the folder of the kernel's modules.
+	// files are the modules' paths relative to the folder of the kernel's modules.
 	files map[string]string
-	// Files that must be loaded before, in the order of modules.dep: the last one first.
+	// dependencies must be loaded first. They are in the order of modules.dep, in which the last one is loaded first.
 	dependencies map[string][]string
 	builtin      map[string]bool
 }
 
-// moduleName turns the file name of a module into the name that the kernel uses.
+// moduleName converts the file name of a module to the name that the kernel uses.
 func moduleName(path string) string {
 	name, _, _ := strings.Cut(filepath.Base(path), ".ko")
 	return strings.ReplaceAll(name, "-", "_")
@@ -56,8 +56,8 @@ func parseModuleIndex(dependencies, builtin string) moduleIndex {
 	return index
 }
 
-// moduleParameters returns the parameters for a module from the kernel command line. The kernel applies `module.name=`
-// to built-in code only and leaves loadable modules to their loader.
+// moduleParameters returns the parameters of a module from the kernel command line. The kernel applies `module.name=`
+// to built-in code only, so the loader passes them to loadable modules.
 func moduleParameters(commandLine, module string) string {
 	var parameters []string
 	for _, word := range strings.Fields(commandLine) {

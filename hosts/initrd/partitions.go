@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// Type of the partition that carries the signature of the root hash, x86-64 (UAPI Group, Discoverable Partitions
-// Specification).
+// rootSignatureType is the type of the partition with the signature of the root hash on x86-64 (UAPI Group,
+// Discoverable Partitions Specification).
 const rootSignatureType = "41092b05-9fc8-4523-994f-2def0408b176"
 
 // gptEntry is one used entry of a GUID partition table.
 type gptEntry struct {
-	// Counted from 1, as the kernel does.
+	// index counts from 1, as the kernel does.
 	index            int
 	typeID, uniqueID string
 }
 
-// partition is a partition that the kernel knows.
+// partition is a partition in the kernel.
 type partition struct {
 	path string
-	// major:minor
+	// number is major:minor.
 	number string
 }
 
@@ -78,9 +78,9 @@ func readPartitionTable(disk io.ReaderAt, sector int64) ([]gptEntry, error) {
 	return entries, nil
 }
 
-// verifiable tells which entries of one table make up the root file system of a root hash; ok is false when the disk is
-// another one.
-func verifiable(entries []gptEntry, hash string) (data, hashes, signature int, ok bool) {
+// rootEntries returns the entries of a partition table that form the root file system of a root hash. ok is false when
+// the disk has another one.
+func rootEntries(entries []gptEntry, hash string) (data, hashes, signature int, ok bool) {
 	dataID, hashID := verityPartitionIDs(hash)
 	for _, entry := range entries {
 		switch {
@@ -95,7 +95,7 @@ func verifiable(entries []gptEntry, hash string) (data, hashes, signature int, o
 	return data, hashes, signature, data > 0 && hashes > 0 && signature > 0
 }
 
-// waitForRoot looks for the disk that carries the root file system until it is there.
+// waitForRoot waits for the disk that has the root file system, and returns its partitions.
 func waitForRoot(hash string, timeout time.Duration) (rootPartitions, error) {
 	deadline := time.Now().Add(timeout)
 	for {
@@ -120,7 +120,7 @@ func findRoot(hash string) (rootPartitions, error) {
 		if err != nil {
 			continue
 		}
-		data, hashes, signature, ok := verifiable(entries, hash)
+		data, hashes, signature, ok := rootEntries(entries, hash)
 		if !ok {
 			continue
 		}
@@ -152,7 +152,7 @@ func diskEntries(name string) ([]gptEntry, error) {
 	return readPartitionTable(disk, sector)
 }
 
-// kernelPartition finds the kernel's device for an entry of a disk's table.
+// kernelPartition returns the kernel's device for an entry of a disk's table.
 func kernelPartition(disk string, index int) (partition, error) {
 	folder := filepath.Join("/sys/block", disk)
 	entries, err := os.ReadDir(folder)

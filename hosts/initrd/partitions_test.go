@@ -67,7 +67,7 @@ func TestRootOnPartitionTable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, hashes, signature, ok := verifiable(entries, hash)
+		data, hashes, signature, ok := rootEntries(entries, hash)
 		if !ok || data != 2 || hashes != 3 || signature != 5 {
 			t.Errorf("sector %d: got %d, %d, %d, %v", sector, data, hashes, signature, ok)
 		}
@@ -76,7 +76,7 @@ func TestRootOnPartitionTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, _, ok := verifiable(entries, hash); ok {
+	if _, _, _, ok := rootEntries(entries, hash); ok {
 		t.Error("a disk without a signature partition was taken")
 	}
 }

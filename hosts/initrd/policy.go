@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// loadPolicy gives a signed policy (PKCS#7, DER) to IPE, activates it and returns its name. Once a policy is active the
-// kernel refuses to be without one.
+// loadPolicy loads a signed policy (PKCS#7, DER) into IPE, activates it and returns its name. Once a policy is active,
+// the kernel always keeps one active.
 func loadPolicy(securityFolder string, policy []byte) (string, error) {
 	if err := writeKernelFile(filepath.Join(securityFolder, "new_policy"), policy); err != nil {
 		return "", fmt.Errorf("the kernel refused the policy (is its signer in the platform keyring?): %w", err)
@@ -34,7 +34,7 @@ func loadPolicy(securityFolder string, policy []byte) (string, error) {
 	return entries[0].Name(), nil
 }
 
-// writeKernelFile writes the content by one call, as files of securityfs demand.
+// writeKernelFile writes the content with one system call, as files of securityfs require.
 func writeKernelFile(path string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

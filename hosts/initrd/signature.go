@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-// A signature partition is small; more is not read.
+// signatureLimit bounds what is read of the signature partition, in bytes.
 const signatureLimit = 1 << 20
 
 func readSignature(path, rootHash string) ([]byte, error) {
@@ -26,8 +26,8 @@ func readSignature(path, rootHash string) ([]byte, error) {
 	return parseSignature(content, rootHash)
 }
 
-// parseSignature reads the JSON object that systemd-repart writes into the signature partition, padded with zeros, and
-// returns the PKCS#7 signature in it. Nothing in it is trusted: the kernel checks the signature.
+// parseSignature parses the JSON object that systemd-repart writes to the signature partition, padded with zeros, and
+// returns its PKCS#7 signature. Nothing of it is trusted, because the kernel checks the signature.
 func parseSignature(content []byte, rootHash string) ([]byte, error) {
 	object, _, _ := bytes.Cut(content, []byte{0})
 	var parsed struct {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// switchRoot makes the given folder the root of all and starts its init. The files of the initrd are removed first:
-// they would stay in memory until the machine is off.
+// switchRoot makes a folder the root of the file system and executes its init. It removes the files of the initrd
+// first, because they would occupy memory until the machine is off.
 func switchRoot(root, init string) error {
 	for _, mount := range []string{"/dev", "/proc", "/sys"} {
 		if err := unix.Mount(mount, root+mount, "", unix.MS_MOVE, ""); err != nil {

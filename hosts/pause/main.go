@@ -1,5 +1,5 @@
-// Command pause holds the namespaces of a container group: it waits until it is told to end, and reaps the orphans that
-// a shared PID namespace leaves to its first process.
+// Command pause holds the namespaces of a container group. It waits for a signal to end, and reaps the orphans that a
+// shared PID namespace gives to its first process.
 package main
 
 import (

@@ -1,8 +1,10 @@
-// Package redact keeps secret values out of messages: an error of containerd, of a registry or of a program may quote them.
+// Package redact removes secret values from messages, because errors of containerd, registries and programs may quote
+// them.
 //
-// A message is compared with each secret as it is, line by line, in base64 and in hexadecimal, and again after the message's own
-// escapes (JSON, Go, URL, HTML) are undone and after its white space is taken out. What matches is found first and replaced once,
-// so overlapping secrets and secrets that occur in the replacement itself do no harm.
+// A message is searched for each secret as it is, line by line, in base64 and in hexadecimal. The search is repeated
+// after the message's own escapes (JSON, Go, URL, HTML) are undone, and after its white space is removed. All matches
+// are found first and replaced once, so overlapping secrets and secrets that occur in the replacement itself do no
+// harm.
 //
 // The provider does the same in TypeScript (redaction.ts). Both pass the cases in testdata/cases.json.
 package redact
@@ -22,23 +24,26 @@ import (
 
 const (
 	replacement = "[secret]"
-	// shortest secrets that are looked for anywhere; shorter ones are found in ordinary words and are replaced only where they
-	// stand alone.
+	// shortest is the length from which secrets are replaced anywhere. Shorter ones occur in ordinary words, so they
+	// are replaced only where they stand alone.
 	shortest = 4
-	// stretch is how many characters of a longer secret are replaced wherever they occur: a message may quote a part of it.
+	// stretch is the length of those parts of a longer secret that are replaced wherever they occur, because a message
+	// may quote a part of it.
 	stretch = 16
-	// shortestEncoded: shorter pieces of base64 and hexadecimal text could be ordinary words.
+	// shortestEncoded is the same as shortest for base64 and hexadecimal text, whose short pieces could be ordinary
+	// words.
 	shortestEncoded = 5
-	// longestEncoded is for how many characters of a secret encoded forms are prepared; longer ones would take too much memory.
+	// longestEncoded is how many characters of a secret are searched for in encoded forms. More would take too much
+	// memory.
 	longestEncoded = 8 << 10
-	// escapeLevels: messages are quoted in messages, and each time adds a level of escapes.
+	// escapeLevels bounds the levels of escapes. Each time a message is quoted in another one, a level is added.
 	escapeLevels = 4
 )
 
-// base64Widths are where openssl and base64 wrap lines.
+// base64Widths are the line lengths of openssl and base64.
 var base64Widths = []int{64, 76}
 
-// Redactor replaces a set of secrets. It may be used by several goroutines.
+// Redactor replaces a set of secrets. It is safe for concurrent use.
 type Redactor struct {
 	prepare      sync.Once
 	texts        []string
@@ -46,12 +51,12 @@ type Redactor struct {
 	beginnings   map[string]bool
 }
 
-// New returns a redactor of the texts; empty ones are left out. What it looks for is prepared at the first message.
+// New returns a redactor of the texts. It ignores empty ones. The search is prepared at the first message.
 func New(texts ...string) *Redactor {
 	return &Redactor{texts: texts}
 }
 
-// Redact returns the message with "[secret]" in place of each of the texts, in whatever form it occurs.
+// Redact returns the message with "[secret]" in place of each text, in any of its forms.
 func (r *Redactor) Redact(message string) string {
 	r.prepare.Do(r.prepareNeedles)
 	if len(r.plain) == 0 {
@@ -85,23 +90,24 @@ func (r *Redactor) Redact(message string) string {
 	return replaced(message, spans)
 }
 
-// reach is how far a match reaches beyond its own characters.
+// reach is how far a match extends beyond its own characters.
 type reach uint8
 
 const (
-	// reachLeft: one character of base64 holds the end of what precedes the secret and the secret's first bits.
+	// reachLeft means that one more base64 character holds the end of what precedes the secret and the first bits of
+	// the secret.
 	reachLeft reach = 1 << iota
 	// reachRight is the same at the end.
 	reachRight
-	// reachPadding: padding of base64 belongs to the match.
+	// reachPadding means that base64 padding belongs to the match.
 	reachPadding
-	// reachInset: the match includes a character on each side, which stays.
+	// reachInset means that the match includes a character on each side that stays.
 	reachInset
-	// reachAlone: the match counts only where no letter or digit adjoins it.
+	// reachAlone means that the match counts only where no letter or digit is next to it.
 	reachAlone
 )
 
-// needles are texts to look for, by their length in characters.
+// needles are the texts to search for, by their length in characters.
 type needles map[int]map[string]reach
 
 func (n needles) add(text string, reach reach) {
@@ -184,7 +190,7 @@ func (r *Redactor) prepareNeedles() {
 			for _, quote := range []string{`"`, "'", "`"} {
 				r.plain.add(quote+text+quote, reachInset)
 			}
-			// Words of a few letters are part of any message.
+			// Words of a few letters occur in every message.
 			if strings.ContainsFunc(text, func(character rune) bool { return !unicode.IsLetter(character) }) {
 				r.plain.add(text, reachAlone)
 			}
@@ -239,7 +245,8 @@ func (r *Redactor) addDense(text string, always bool) {
 	}
 }
 
-// encodings are a text in base64, at each of the three places it can have in a longer text that is encoded, and in hexadecimal.
+// encodings returns a text in hexadecimal and in base64. A base64 text depends on the position in the longer text that
+// is encoded, so there are three of them.
 func encodings(text string) map[string]reach {
 	result := map[string]reach{}
 	if characters := []rune(text); len(characters) > longestEncoded {
@@ -280,7 +287,7 @@ func encodings(text string) map[string]reach {
 	return result
 }
 
-// layer is a text made from a message, with the place in the message that each of its characters comes from, in bytes.
+// layer is a text that was derived from a message. For each of its characters it has the byte offset in the message.
 type layer struct {
 	text         []rune
 	starts, ends []int
@@ -333,13 +340,13 @@ const (
 	groupEntity
 )
 
-// escapedByte is a byte that a message gives by its number.
+// escapedByte is a byte that a message contains as a number.
 type escapedByte struct {
 	value      byte
 	start, end int
 }
 
-// unescaped returns the layer with one level of escapes undone; the same layer when there is none.
+// unescaped returns the layer with one level of escapes undone, or the same layer when there are none.
 func (l *layer) unescaped() *layer {
 	content := string(l.text)
 	matches := escapes.FindAllStringSubmatchIndex(content, -1)
@@ -351,8 +358,8 @@ func (l *layer) unescaped() *layer {
 	putBytes := func() {
 		for len(bytes) > 0 {
 			var sequence []byte
-			for _, one := range bytes[:min(len(bytes), utf8.UTFMax)] {
-				sequence = append(sequence, one.value)
+			for _, escaped := range bytes[:min(len(bytes), utf8.UTFMax)] {
+				sequence = append(sequence, escaped.value)
 			}
 			character, size := utf8.DecodeRune(sequence)
 			if character == utf8.RuneError && size == 1 {
@@ -362,7 +369,7 @@ func (l *layer) unescaped() *layer {
 			bytes = bytes[size:]
 		}
 	}
-	// copied counts characters, offset the bytes they take.
+	// copied counts characters, and offset their bytes.
 	copied, offset := 0, 0
 	copyUntil := func(end int) {
 		if offset < end {
@@ -377,7 +384,7 @@ func (l *layer) unescaped() *layer {
 	for _, match := range matches {
 		copyUntil(match[0])
 		start := copied
-		// Escapes are ASCII: as many characters as bytes.
+		// Escapes are ASCII, so they have as many characters as bytes.
 		copied, offset = copied+match[1]-match[0], match[1]
 		group := func(index int) (string, bool) {
 			if match[2*index] < 0 {
@@ -401,7 +408,7 @@ func (l *layer) unescaped() *layer {
 			}
 		}
 		from := l.starts[start]
-		// JSON writes what lies beyond 16 bits as two escapes.
+		// JSON writes a character beyond 16 bits as two escapes.
 		if low := numbered && 0xdc00 <= character && character <= 0xdfff; low && high != 0 {
 			character = (high-0xd800)<<10 + (character - 0xdc00) + 0x10000
 			from = result.starts[len(result.starts)-1]
@@ -422,7 +429,7 @@ func (l *layer) unescaped() *layer {
 	return result
 }
 
-// firstNumber is the number in the one of the groups that matched; bases are by group.
+// firstNumber returns the number in the group that matched. bases are the numbers' bases by group.
 func firstNumber(group func(int) (string, bool), bases map[int]int) (rune, bool) {
 	for index, base := range bases {
 		if digits, found := group(index); found {
@@ -448,7 +455,7 @@ func unescapedFully(text string) string {
 	return string(current.text)
 }
 
-// cutBeginnings finds beginnings of secrets that a message cuts off with "…" or "...".
+// cutBeginnings finds the beginnings of secrets that a message cuts off with "…" or "...".
 func (r *Redactor) cutBeginnings(text []rune, found func(start, end int)) {
 	for end, character := range text {
 		dots := character == '.' && end+2 < len(text) && text[end+1] == '.' && text[end+2] == '.'
@@ -464,11 +471,11 @@ func (r *Redactor) cutBeginnings(text []rune, found func(start, end int)) {
 	}
 }
 
-// span is a part of a message, in bytes.
+// span is a part of a message, as byte offsets.
 type span struct{ start, end int }
 
-// replaced returns the message with its spans replaced, those that overlap or adjoin as one. White space around a secret stays,
-// and so does what is replaced already.
+// replaced returns the message with its spans replaced. Spans that overlap or adjoin are replaced as one. White space
+// around a secret stays, and so does what is already replaced.
 func replaced(message string, spans []span) string {
 	spans = slices.DeleteFunc(spans, func(one span) bool {
 		if one.end-one.start > len(replacement) {
@@ -480,11 +487,11 @@ func replaced(message string, spans []span) string {
 	})
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.start, b.start) })
 	var merged []span
-	for _, one := range spans {
-		if last := len(merged) - 1; last >= 0 && one.start <= merged[last].end {
-			merged[last].end = max(merged[last].end, one.end)
+	for _, next := range spans {
+		if last := len(merged) - 1; last >= 0 && next.start <= merged[last].end {
+			merged[last].end = max(merged[last].end, next.end)
 		} else {
-			merged = append(merged, one)
+			merged = append(merged, next)
 		}
 	}
 	var result strings.Builder

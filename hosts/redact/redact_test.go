@@ -10,7 +10,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/redact"
 )
 
-// TestCases passes the cases that the provider passes too.
+// TestCases runs the cases that the provider is tested with as well.
 func TestCases(t *testing.T) {
 	content, err := os.ReadFile("testdata/cases.json")
 	if err != nil {
@@ -24,12 +24,12 @@ func TestCases(t *testing.T) {
 	if err := json.Unmarshal(content, &cases); err != nil {
 		t.Fatal(err)
 	}
-	for _, one := range cases {
-		t.Run(one.Name, func(t *testing.T) {
-			redactor := redact.New(one.Secrets...)
-			shown := redactor.Redact(one.Message)
-			if shown != one.Shown {
-				t.Errorf("%q is shown as\n%q, not as\n%q", one.Message, shown, one.Shown)
+	for _, test := range cases {
+		t.Run(test.Name, func(t *testing.T) {
+			redactor := redact.New(test.Secrets...)
+			shown := redactor.Redact(test.Message)
+			if shown != test.Shown {
+				t.Errorf("%q is shown as\n%q, not as\n%q", test.Message, shown, test.Shown)
 			}
 			if again := redactor.Redact(shown); again != shown {
 				t.Errorf("%q is changed again, to %q", shown, again)

@@ -8,8 +8,8 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// Decode reads JSON that others may read as well, in the one way in which all read it: names as they are written, none twice in an
-// object. encoding/json takes names in either case and the last of two.
+// Decode decodes JSON in the one way in which all parsers agree: names are case-sensitive, and no name occurs twice in
+// an object. encoding/json itself ignores case and takes the last of two names.
 func Decode(content []byte, value any) error {
 	var whole any
 	repeated, err := json.UnmarshalStrict(content, &whole, json.DisallowDuplicateFields)
@@ -22,8 +22,8 @@ func Decode(content []byte, value any) error {
 	return json.UnmarshalCaseSensitivePreserveInts(content, value)
 }
 
-// DecodeBase64 reads the standard or the URL-safe alphabet, as DSSE allows; padded, without line ends or anything else in between
-// (RFC 4648, section 3). encoding/base64 passes over line ends.
+// DecodeBase64 decodes the standard or the URL-safe alphabet, as DSSE allows, with padding and without line ends or
+// other characters (RFC 4648, section 3). encoding/base64 itself ignores line ends.
 func DecodeBase64(text string) ([]byte, error) {
 	encoding := base64.StdEncoding
 	if strings.ContainsAny(text, "-_") {

@@ -15,14 +15,14 @@ import (
 	"path/filepath"
 )
 
-// maximumEnvelope bounds an envelope in bytes; one of a hundred layers has about 50 KiB.
+// maximumEnvelope bounds an envelope in bytes. An envelope of a hundred layers has about 50 KiB.
 const maximumEnvelope = 1 << 20
 
-// ErrUnknownKey is the error of an envelope that nobody trusted has signed.
+// ErrUnknownKey is the error of an envelope that no trusted key has signed.
 var ErrUnknownKey = errors.New("no signature of the envelope is by a trusted key")
 
-// envelope is DSSE's (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md). The TypeScript twin is
-// provider/local/sealing/dsse.ts; the tests of both read hosts/api/testdata/seal-envelopes.json.
+// envelope is a DSSE envelope (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md).
+// provider/local/sealing/dsse.ts does the same, and the tests of both read hosts/api/testdata/seal-envelopes.json.
 type envelope struct {
 	PayloadType *string           `json:"payloadType"`
 	Payload     *string           `json:"payload"`
@@ -99,7 +99,7 @@ func (k Keys) addPEM(content []byte) error {
 	return nil
 }
 
-// KeyID names a public key: SHA-256 of its SubjectPublicKeyInfo (DER), hex.
+// KeyID returns the id of a public key: SHA-256 of its SubjectPublicKeyInfo (DER), hex.
 func KeyID(key crypto.PublicKey) (string, error) {
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -109,7 +109,7 @@ func KeyID(key crypto.PublicKey) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// open returns the payload of an envelope of the given type that one of the keys has signed, and that key's id.
+// open returns the payload of an envelope with a payload type that one of the keys has signed, and the id of that key.
 func (k Keys) open(content []byte, payloadType string) (payload []byte, keyID string, err error) {
 	if len(content) > maximumEnvelope {
 		return nil, "", fmt.Errorf("the envelope has %d bytes, more than %d", len(content), maximumEnvelope)
@@ -134,7 +134,7 @@ func (k Keys) open(content []byte, payloadType string) (payload []byte, keyID st
 		if err != nil {
 			continue
 		}
-		// The id is a hint that nobody has signed; the signature decides.
+		// The id is only a hint and is not signed. The signature decides.
 		if key, known := k[signature.KeyID]; known && Verify(key, digest, raw) {
 			return payload, signature.KeyID, nil
 		}
@@ -147,7 +147,7 @@ func (k Keys) open(content []byte, payloadType string) (payload []byte, keyID st
 	return nil, "", ErrUnknownKey
 }
 
-// readable are those signatures that are some: one that is none hides no other.
+// readable returns the entries that are signatures. Other entries do not hide them.
 func (e envelope) readable() []envelopeSignature {
 	var result []envelopeSignature
 	for _, raw := range e.Signatures {
@@ -163,7 +163,7 @@ func (e envelope) readable() []envelopeSignature {
 	return result
 }
 
-// Verify tells whether the signature over a SHA-256 digest is the key's: ECDSA (ASN.1) or RSA (PKCS #1 v1.5).
+// Verify reports whether a key has made the signature over a SHA-256 digest: ECDSA (ASN.1) or RSA (PKCS #1 v1.5).
 func Verify(key crypto.PublicKey, digest [sha256.Size]byte, signature []byte) bool {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:
@@ -174,7 +174,7 @@ func Verify(key crypto.PublicKey, digest [sha256.Size]byte, signature []byte) bo
 	return false
 }
 
-// PreAuthenticationEncoding is what a DSSE signature is made over (protocol.md of DSSE).
+// PreAuthenticationEncoding returns the bytes that a DSSE signature covers (protocol.md of DSSE).
 func PreAuthenticationEncoding(payloadType string, payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 }

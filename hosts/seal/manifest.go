@@ -1,6 +1,6 @@
-// Package seal reads what the seal of a container image says and checks that it is said by a trusted key: which image it
-// is, and which root hashes its layers have, in which order. Both the agent, which fetches seals, and containerd, which
-// mounts by them, use it.
+// Package seal reads the seals of container images and checks that a trusted key has signed them. A seal says which
+// image it belongs to, and which root hashes its layers have, in which order. The agent uses the package to fetch
+// seals, and containerd to mount by them.
 package seal
 
 import (
@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	// ArtifactType of a seal in a registry: its subject is the image's manifest.
+	// ArtifactType is that of a seal in a registry. Its subject is the image's manifest.
 	ArtifactType = "application/vnd.palisade.seal.v1"
-	// EnvelopeMediaType is the first blob of a seal.
+	// EnvelopeMediaType is that of the first blob of a seal.
 	EnvelopeMediaType = "application/vnd.dsse.envelope.v1+json"
-	// BlobMediaType is an EROFS file system with its dm-verity tree behind it.
+	// BlobMediaType is that of an EROFS file system followed by its dm-verity tree.
 	BlobMediaType = "application/vnd.erofs.layer.v1"
-	// SignatureMediaType is a PKCS#7 signature over a root hash (notaryproject/notation#1335).
+	// SignatureMediaType is that of a PKCS#7 signature over a root hash (notaryproject/notation#1335).
 	SignatureMediaType = "application/vnd.oci.image.layer.v1.erofs.sig"
 	// RootHashAnnotation names the root hash that a blob or signature belongs to.
 	RootHashAnnotation = "image.layer.root_hash"
@@ -33,8 +33,8 @@ const (
 	maximumBlobSize = 64 << 30
 )
 
-// MaximumLayers is how many layers an image may have; it has one at least. The sealer holds the same limit (maximumLayers in
-// provider/local/sealing/image.ts), and both are tested with testdata/layer-counts.json.
+// MaximumLayers is how many layers an image may have. It must have at least one. The sealer has the same limit
+// (maximumLayers in provider/local/sealing/image.ts), and both are tested with testdata/layer-counts.json.
 const MaximumLayers = 127
 
 // CheckLayerCount returns an error unless an image may have that many layers.
@@ -57,16 +57,16 @@ type Manifest struct {
 	Layers  []Layer `json:"layers"`
 	// LayerKey is the SHA-256 of the certificate (DER) that signed the layers' root hashes, hex.
 	LayerKey string `json:"layerKey"`
-	// Tools are the versions of what made the file systems; for information.
+	// Tools are the versions of the programs that made the file systems. They are information only.
 	Tools map[string]string `json:"tools"`
 
-	// KeyID names the key that signed the envelope; not part of the payload.
+	// KeyID is the id of the key that signed the envelope. It is not part of the payload.
 	KeyID string `json:"-"`
 }
 
-// Image names what was sealed.
+// Image identifies the sealed image.
 type Image struct {
-	// Digest of the image's manifest.
+	// Digest is that of the image's manifest.
 	Digest    string `json:"digest"`
 	MediaType string `json:"mediaType"`
 	// Config is the digest of the image's configuration.
@@ -75,23 +75,23 @@ type Image struct {
 
 // Layer is one layer of the image as a file system.
 type Layer struct {
-	// Digest as in the image's manifest.
+	// Digest is that of the layer in the image's manifest.
 	Digest string `json:"digest"`
 	// DiffID is the digest of the uncompressed layer.
 	DiffID string `json:"diffId"`
-	// RootHash of the dm-verity tree, hex.
+	// RootHash is that of the dm-verity tree, hex.
 	RootHash string `json:"rootHash"`
 	// HashOffset is where the verity superblock begins, in bytes.
 	HashOffset int64 `json:"hashOffset"`
-	// Size of file system and tree together, in bytes.
+	// Size is that of file system and tree together, in bytes.
 	Size int64 `json:"size"`
-	// Blob is the digest of both.
+	// Blob is the digest of file system and tree together.
 	Blob string `json:"blob"`
 	// Signature is the digest of the PKCS#7 signature over the root hash.
 	Signature string `json:"signature"`
 }
 
-// Open returns the manifest in an envelope that one of the keys has signed.
+// Open returns the manifest of an envelope that one of the keys has signed.
 func Open(content []byte, keys Keys) (*Manifest, error) {
 	payload, keyID, err := keys.open(content, payloadType)
 	if err != nil {
@@ -147,8 +147,8 @@ func (m *Manifest) check() error {
 	return nil
 }
 
-// Covers tells whether the manifest is that of an image: of these digests, which are the image's, its configuration's and its
-// layers' (bottom first), and of these diffIDs in the same order.
+// Covers returns an error unless the manifest belongs to an image with these digests of manifest, configuration and
+// layers (bottom first), and with these diffIDs in the same order.
 func (m *Manifest) Covers(image, config string, layers, diffIDs []string) error {
 	switch {
 	case m.Image.Digest != image:
@@ -169,17 +169,17 @@ func (m *Manifest) Covers(image, config string, layers, diffIDs []string) error 
 	return nil
 }
 
-// Revocations are what is not trusted any more although it was signed. They are part of the host image.
+// Revocations are signed things that are no longer trusted. They are part of the host image.
 type Revocations struct {
-	// Images by digest.
+	// Images are digests of images.
 	Images []string `json:"images"`
-	// RootHashes of layers.
+	// RootHashes are those of layers.
 	RootHashes []string `json:"rootHashes"`
-	// Keys by the id of a seal key, or the fingerprint of a layer key's certificate.
+	// Keys are ids of seal keys, or fingerprints of the certificates of layer keys.
 	Keys []string `json:"keys"`
 }
 
-// Refuse returns an error that names what of the manifest is revoked.
+// Refuse returns an error that names the revoked part of the manifest.
 func (r Revocations) Refuse(m *Manifest) error {
 	if slices.Contains(r.Images, m.Image.Digest) {
 		return fmt.Errorf("image %s is revoked", m.Image.Digest)
@@ -197,13 +197,13 @@ func (r Revocations) Refuse(m *Manifest) error {
 	return nil
 }
 
-// Trust is what a host believes: the keys that sign seals, and what is revoked.
+// Trust is what a host trusts: the keys of seals, except for what is revoked.
 type Trust struct {
 	Keys        Keys
 	Revocations Revocations
 }
 
-// LoadTrust reads `seals/*.pem` and `revoked.json` of a folder; without the latter nothing is revoked.
+// LoadTrust reads `seals/*.pem` and `revoked.json` of a folder. Without the latter nothing is revoked.
 func LoadTrust(folder string) (Trust, error) {
 	keys, err := LoadKeys(filepath.Join(folder, "seals"))
 	if err != nil {
@@ -223,7 +223,7 @@ func LoadTrust(folder string) (Trust, error) {
 	return trust, nil
 }
 
-// Open returns the manifest in an envelope that is signed by a trusted key and not revoked.
+// Open returns the manifest of an envelope that a trusted key has signed and that is not revoked.
 func (t Trust) Open(content []byte) (*Manifest, error) {
 	manifest, err := Open(content, t.Keys)
 	if err != nil {
@@ -232,7 +232,7 @@ func (t Trust) Open(content []byte) (*Manifest, error) {
 	return manifest, t.Revocations.Refuse(manifest)
 }
 
-// hexOf is the second half of a digest that has been checked.
+// hexOf returns the hexadecimal part of a valid digest.
 func hexOf(digest string) string {
 	return strings.TrimPrefix(digest, "sha256:")
 }

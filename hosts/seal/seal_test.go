@@ -141,14 +141,14 @@ func TestRSAKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !seal.Verify(&key.PublicKey, content, signature) || seal.Verify(&key.PublicKey, sha256.Sum256([]byte("other")), signature) {
-		t.Error("RSA signatures are not told apart")
+		t.Error("RSA signatures are not distinguished")
 	}
 	if seal.Verify("no key", content, signature) {
 		t.Error("something else than a key verifies")
 	}
 }
 
-// trustFolder holds what a host trusts: a public key and a certificate.
+// trustFolder returns a folder with the trusted keys of a host: a public key and a certificate.
 func trustFolder(t *testing.T, key *sealtest.Key) (folder string, certificateKey string) {
 	t.Helper()
 	folder = t.TempDir()
@@ -216,7 +216,7 @@ func TestTrust(t *testing.T) {
 			t.Errorf("%s, another image: %v", name, err)
 		}
 	}
-	// What cannot be read must not turn into nothing.
+	// An unreadable list must not count as an empty one.
 	write(t, filepath.Join(folder, "revoked.json"), []byte("["))
 	if _, err := seal.LoadTrust(folder); err == nil {
 		t.Error("broken revocations were read as none")
@@ -259,7 +259,7 @@ func TestFind(t *testing.T) {
 	if _, _, err := seal.Find(stores, trust, other.Digest); !errors.Is(err, seal.ErrUnknownKey) {
 		t.Errorf("a foreign seal: %v", err)
 	}
-	// The host image's own comes first.
+	// The layers of the host image come first.
 	put(builtIn, image.Digest, key.Seal(t, image.Sealed))
 	if _, store, err := seal.Find(stores, trust, image.Digest); err != nil || store != builtIn {
 		t.Errorf("%v, %v", store, err)
@@ -297,7 +297,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// TestEnvelopes reads the table that the TypeScript twin is tested with as well.
+// TestEnvelopes runs the table with which the TypeScript implementation is tested as well.
 func TestEnvelopes(t *testing.T) {
 	content, err := os.ReadFile("../api/testdata/seal-envelopes.json")
 	if err != nil {

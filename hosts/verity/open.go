@@ -9,20 +9,20 @@ import (
 	"github.com/palisade-host/palisade/hosts/devicemapper"
 )
 
-// Source is where a verity device takes its blocks from.
+// Source are the blocks of a verity device.
 type Source struct {
-	// Data and Hash are block devices, as paths or major:minor; they may be the same.
+	// Data and Hash are block devices, as paths or major:minor. They may be the same.
 	Data, Hash string
-	// HashOffset is where the header lies on the hash device, in bytes.
+	// HashOffset is where the header is on the hash device, in bytes.
 	HashOffset int64
 	Superblock Superblock
 }
 
-// Open makes a verity device. The kernel checks the signature (PKCS#7, DER, over the root hash in lower-case hexadecimal)
-// while it takes the table; options are those of the verity target, e.g. "panic_on_corruption".
+// Open creates a verity device. The kernel checks the signature (PKCS#7, DER, over the root hash in lower-case
+// hexadecimal) when it loads the table. options are those of the verity target, such as "panic_on_corruption".
 //
-// Errors of the kernel: ENOKEY without a signature where they are required, EKEYREJECTED or EBADMSG for a wrong one, EBUSY
-// when the name is taken.
+// Errors of the kernel are ENOKEY for a missing signature where one is required, EKEYREJECTED or EBADMSG for a wrong
+// one, and EBUSY when the name is taken.
 func Open(mapper *devicemapper.Mapper, name string, source Source, rootHash string, signature []byte, options ...string) (devicemapper.Device, error) {
 	// The keyring that carries the signature belongs to one thread.
 	runtime.LockOSThread()
@@ -33,7 +33,7 @@ func Open(mapper *devicemapper.Mapper, name string, source Source, rootHash stri
 		return devicemapper.Device{}, fmt.Errorf("verity device %s: hand the signature to the kernel: %w", name, err)
 	}
 	defer func() {
-		// The kernel has no further use for it. A failure leaves a public signature in a keyring of this process.
+		// The kernel no longer needs it. If this fails, a public signature stays in a keyring of this process.
 		_, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, key, unix.KEY_SPEC_THREAD_KEYRING, 0, 0)
 	}()
 	device, err := mapper.CreateReadOnly(name, source.Superblock.DeviceUUID(name), devicemapper.Target{

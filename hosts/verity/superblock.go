@@ -1,5 +1,5 @@
-// Package verity opens dm-verity devices whose root hash is signed: the header that cryptsetup writes, the line for the
-// device mapper, the signature for the kernel.
+// Package verity opens dm-verity devices with a signed root hash. It reads the header that cryptsetup writes, builds
+// the table for the device mapper, and passes the signature to the kernel.
 package verity
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// SuperblockSize is the size of the header, in bytes; the tree begins in the next hash block.
+	// SuperblockSize is the size of the header in bytes. The tree begins in the next hash block.
 	SuperblockSize = 512
 	sectorSize     = 512
 )
@@ -76,29 +76,29 @@ func blockSize(n uint32) bool {
 	return n >= 512 && n <= 65536 && n&(n-1) == 0
 }
 
-// DataSize is the size of the verified device, in bytes.
+// DataSize returns the size of the verified device, in bytes.
 func (s Superblock) DataSize() uint64 {
 	return s.DataBlocks * uint64(s.DataBlockSize)
 }
 
-// Sectors is the size of the verified device, in sectors of 512 bytes.
+// Sectors returns the size of the verified device, in sectors of 512 bytes.
 func (s Superblock) Sectors() uint64 {
 	return s.DataSize() / sectorSize
 }
 
-// DeviceUUID is the name that systemd and cryptsetup give to such a device.
+// DeviceUUID returns the UUID that systemd and cryptsetup give to such a device.
 func (s Superblock) DeviceUUID(name string) string {
 	return "CRYPT-VERITY-" + hex.EncodeToString(s.UUID) + "-" + name
 }
 
-// Table is the device's line for the device mapper (Documentation/admin-guide/device-mapper/verity.rst). The header lies
-// at offset bytes of the hash device; options come before the description of the key that holds the signature.
+// Table returns the device's parameters for the device mapper (Documentation/admin-guide/device-mapper/verity.rst). The
+// header is at offset bytes of the hash device. options precede the description of the key with the signature.
 func (s Superblock) Table(data, hash string, offset int64, rootHash, key string, options ...string) string {
 	options = append(options, "root_hash_sig_key_desc", key)
 	return fmt.Sprintf("%s %d %s", s.UnsignedTable(data, hash, offset, rootHash), len(options), strings.Join(options, " "))
 }
 
-// UnsignedTable is the line of a device whose root hash nobody signed; hosts refuse it.
+// UnsignedTable returns the parameters of a device with an unsigned root hash. Hosts refuse it.
 func (s Superblock) UnsignedTable(data, hash string, offset int64, rootHash string) string {
 	salt := "-"
 	if len(s.Salt) > 0 {
@@ -110,12 +110,13 @@ func (s Superblock) UnsignedTable(data, hash string, offset int64, rootHash stri
 		s.DataBlocks, start, s.Algorithm, rootHash, salt)
 }
 
-// Corrupted tells from a device's status whether the kernel has read a block that is not what the root hash says.
+// Corrupted reports from a device's status whether the kernel has read a block that does not match the root hash.
 func Corrupted(status string) bool {
 	return strings.HasPrefix(status, "C")
 }
 
-// Signed tells the root hash of a device's line, and whether the kernel checked a signature of it when it took the line.
+// Signed returns the root hash in a device's parameters, and whether the kernel checked its signature when it loaded
+// the table.
 func Signed(parameters string) (rootHash string, signed bool) {
 	fields := strings.Fields(parameters)
 	if len(fields) < 10 {

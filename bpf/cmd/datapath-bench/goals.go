@@ -2,14 +2,15 @@ package main
 
 import "fmt"
 
-// Goal is a ratio that is aimed at. Each of its samples is of one turn, in which both rungs met the same moment of the machine.
+// Goal is a ratio to reach. Each sample belongs to one turn, in which both rungs ran under the same load of the
+// machine.
 type Goal struct {
 	Name  string   `json:"name"`
 	Ratio Interval `json:"ratio"`
-	// AtLeast and AtMost bound it; zero: no bound.
+	// AtLeast and AtMost bound the ratio; zero means that there is no bound.
 	AtLeast float64 `json:"atLeast,omitempty"`
 	AtMost  float64 `json:"atMost,omitempty"`
-	// Holds says that the median is within the bounds, Shown that its whole interval is.
+	// Holds means that the median is within the bounds, and Shown that its whole interval is.
 	Holds bool `json:"holds"`
 	Shown bool `json:"shown"`
 }
@@ -25,7 +26,7 @@ var (
 	connecting = measured{func(s sample) float64 { return s.Connects }, "connects per second"}
 )
 
-// String is a line of the table that ends a run.
+// String returns the goal's line in the table at the end of a run.
 func (g Goal) String() string {
 	verdict := "missed"
 	if g.Shown {
@@ -43,16 +44,16 @@ func (g Goal) String() string {
 	return fmt.Sprintf("%s: %.2f (%.2f to %.2f),%s: %s", g.Name, g.Ratio.Median, g.Ratio.Low, g.Ratio.High, bounds, verdict)
 }
 
-// turns are the samples of rungs, in the order of the turns.
+// turns are the samples of the rungs, in the order of the turns.
 type turns struct {
 	rungs   []rung
 	samples [][]sample
 }
 
-// find returns nothing for a rung that was left out.
+// find returns the samples of a rung, or nothing for a rung that was skipped.
 func (t turns) find(rung end) []sample {
-	for i, each := range t.rungs {
-		if each.name == rung.name && each.rules == rung.rules {
+	for i, found := range t.rungs {
+		if found.name == rung.name && found.rules == rung.rules {
 			return t.samples[i]
 		}
 	}
@@ -64,7 +65,7 @@ type end struct {
 	rules int
 }
 
-// add appends a goal, unless one of its rungs was left out.
+// add appends a goal, unless one of its rungs was skipped.
 func (t turns) add(goals *[]Goal, what measured, ours, other end, atLeast, atMost float64) {
 	numerators, denominators := t.find(ours), t.find(other)
 	if numerators == nil || denominators == nil {
@@ -83,7 +84,8 @@ func (t turns) add(goals *[]Goal, what measured, ours, other end, atLeast, atMos
 	})
 }
 
-// ladderGoals: nothing lost against a bare link, and no slower than what others do on a bridge.
+// ladderGoals returns the goals of the ladder: no loss compared with a bare link, and no slower than others on a
+// bridge.
 func ladderGoals(t turns) (goals []Goal) {
 	for _, name := range []string{"palisade, policy and events", "palisade on netkit"} {
 		ours := end{name, 2}
@@ -95,7 +97,7 @@ func ladderGoals(t turns) (goals []Goal) {
 	return goals
 }
 
-// scalingGoals: the same at each number of rules, and next to no change from the fewest to the most.
+// scalingGoals returns the same goals at each number of rules, and a goal that the number of rules hardly matters.
 func scalingGoals(t turns, most int) (goals []Goal) {
 	last := 0
 	for rules := 10; rules <= most; rules *= 10 {

@@ -1,7 +1,9 @@
-// datapath-bench measures the ladder from loopback to Palisade's datapath, and how rules scale, all in one run on this
-// machine: figures of different runs do not compare. Repetitions of all rungs alternate, so that a busy moment hits all.
+// datapath-bench measures a ladder of data paths, from loopback to Palisade's datapath, and how each scales with rules.
+// It measures everything in one run, because results of different runs cannot be compared. The repetitions of all rungs
+// alternate, so that a busy moment of the machine affects all of them.
 //
-// It needs root, and iptables and nft for their rungs. The report (JSON) goes to standard output, progress to standard error.
+// It needs root, and iptables and nft for their rungs. It writes a report (JSON) to standard output and its progress to
+// standard error.
 package main
 
 import (
@@ -18,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Report is what is written.
+// Report is the output of a run.
 type Report struct {
 	Kernel      string    `json:"kernel"`
 	CPUs        int       `json:"cpus"`
@@ -35,7 +37,7 @@ type Report struct {
 type Rung struct {
 	Name  string `json:"name"`
 	Rules int    `json:"rules"`
-	// The client's and the server's processor time included.
+	// These values include the processor time of client and server.
 	StreamGbit   Interval `json:"streamGbit"`
 	CPUPerGbit   Interval `json:"cpuSecondsPerGbit"`
 	RoundTripP50 Interval `json:"roundTripP50Microseconds"`
@@ -43,7 +45,7 @@ type Rung struct {
 	Connects     Interval `json:"connectsPerSecond"`
 }
 
-// Interval is a median with the bounds that hold the true median in at least 95 of 100 runs (order statistics).
+// Interval is a median, with bounds that contain the true median in at least 95 of 100 runs (order statistics).
 type Interval struct {
 	Median float64 `json:"median"`
 	Low    float64 `json:"low"`
@@ -120,45 +122,45 @@ func run(repetitions, most int) (Report, error) {
 	return report, nil
 }
 
-// measureAll builds all rungs, then takes turns among them.
+// measureAll builds all rungs and measures them in turns.
 //
-// What this machine has no program or kind of link for is left out, and said.
+// It skips and reports rungs for which this machine lacks a program or a kind of link.
 func measureAll(all []rung, repetitions int) ([]Rung, turns, error) {
 	var rungs []rung
 	var servers []*running
-	for _, each := range all {
+	for _, rung := range all {
 		started := time.Now()
-		built, err := each.build()
+		built, err := rung.build()
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, unix.EOPNOTSUPP) {
-			fmt.Fprintf(os.Stderr, "%s, %d rules: left out: %v\n", each.name, each.rules, err)
+			fmt.Fprintf(os.Stderr, "%s, %d rules: left out: %v\n", rung.name, rung.rules, err)
 			continue
 		}
 		if err != nil {
-			return nil, turns{}, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+			return nil, turns{}, fmt.Errorf("%s with %d rules: %w", rung.name, rung.rules, err)
 		}
 		defer built.close()
 		server, err := built.serve()
 		if err != nil {
-			return nil, turns{}, fmt.Errorf("%s: %w", each.name, err)
+			return nil, turns{}, fmt.Errorf("%s: %w", rung.name, err)
 		}
 		defer server.stop()
-		rungs, servers = append(rungs, each), append(servers, server)
-		fmt.Fprintf(os.Stderr, "%s, %d rules: built in %.1f s\n", each.name, each.rules, time.Since(started).Seconds())
+		rungs, servers = append(rungs, rung), append(servers, server)
+		fmt.Fprintf(os.Stderr, "%s, %d rules: built in %.1f s\n", rung.name, rung.rules, time.Since(started).Seconds())
 	}
 	results, samples := make([]Rung, len(rungs)), make([][]sample, len(rungs))
 	for repetition := range repetitions {
-		for i, each := range rungs {
+		for i, rung := range rungs {
 			taken, err := servers[i].measure("measure")
 			if err != nil {
-				return nil, turns{}, fmt.Errorf("%s with %d rules: %w", each.name, each.rules, err)
+				return nil, turns{}, fmt.Errorf("%s with %d rules: %w", rung.name, rung.rules, err)
 			}
 			samples[i] = append(samples[i], taken)
 		}
 		fmt.Fprintf(os.Stderr, "repetition %d of %d\n", repetition+1, repetitions)
 	}
-	for i, each := range rungs {
+	for i, rung := range rungs {
 		results[i] = Rung{
-			Name: each.name, Rules: each.rules,
+			Name: rung.name, Rules: rung.rules,
 			StreamGbit:   interval(samples[i], func(s sample) float64 { return s.StreamGbit }),
 			CPUPerGbit:   interval(samples[i], func(s sample) float64 { return s.CPUPerGbit }),
 			RoundTripP50: interval(samples[i], func(s sample) float64 { return s.RoundTripP50 }),
@@ -171,13 +173,14 @@ func measureAll(all []rung, repetitions int) ([]Rung, turns, error) {
 
 func interval(samples []sample, value func(sample) float64) Interval {
 	var values []float64
-	for _, each := range samples {
-		values = append(values, value(each))
+	for _, sample := range samples {
+		values = append(values, value(sample))
 	}
 	return intervalOf(values)
 }
 
-// intervalOf n values: the k-th smallest and largest bound the median with probability 1 - 2·P(Binomial(n, ½) < k).
+// intervalOf returns the interval of n values. The k-th smallest and largest values bound the median with probability 1
+// - 2·P(Binomial(n, ½) < k).
 func intervalOf(values []float64) Interval {
 	slices.Sort(values)
 	n := len(values)

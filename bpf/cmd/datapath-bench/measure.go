@@ -19,7 +19,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/lab"
 )
 
-// How long and how often a sample measures.
+// How long and how often samples are measured.
 const (
 	streamTime  = 500 * time.Millisecond
 	connectTime = 300 * time.Millisecond
@@ -32,22 +32,22 @@ type sample struct {
 	StreamGbit, CPUPerGbit, RoundTripP50, RoundTripP99, Connects float64
 }
 
-// built is a rung whose links stand.
+// built is a rung whose links are set up.
 type built struct {
 	client, server *lab.Namespace
 	address        netip.Addr
 	close          func()
-	// datapath is ours, where the rung has it.
+	// datapath is Palisade's, if the rung has it.
 	datapath *datapath.Datapath
 }
 
-// running is a rung with a server process.
+// running is a rung with a running server process.
 type running struct {
 	built
 	process *exec.Cmd
 }
 
-// Client and server are processes of their own, each on its processor.
+// Client and server are processes of their own, each on its own processor.
 func (b built) start(in *lab.Namespace, role string, cpu int, output io.Writer) (*exec.Cmd, error) {
 	process := exec.Command("/proc/self/exe", role, netip.AddrPortFrom(b.address, port).String())
 	process.Stdout, process.Stderr = output, os.Stderr
@@ -77,7 +77,7 @@ func (r *running) measure(role string) (taken sample, err error) {
 	return taken, json.Unmarshal([]byte(output.String()), &taken)
 }
 
-// child is the client's or the server's process.
+// child runs the client's or the server's process.
 func child(role, address string) error {
 	var cpu int
 	if _, err := fmt.Sscan(os.Getenv("DATAPATH_BENCH_CPU"), &cpu); err != nil {
@@ -85,7 +85,7 @@ func child(role, address string) error {
 	}
 	var set unix.CPUSet
 	set.Set(cpu)
-	// Threads are made by this one, and inherit.
+	// Threads that are started later inherit the affinity of this one.
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return err
@@ -114,7 +114,8 @@ func child(role, address string) error {
 	return json.NewEncoder(os.Stdout).Encode(taken)
 }
 
-// serve does what the first byte of a connection says: swallow a stream and tell the processor time of it, echo, or end.
+// serve handles a connection by its first byte: it reads a stream and returns the processor time of that, echoes, or
+// ends.
 func serve(address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -156,7 +157,7 @@ func serve(address string) error {
 	}
 }
 
-// processorTime of this process, with what the kernel did for its packets in its name.
+// processorTime returns that of this process, including the kernel's for its packets.
 func processorTime() time.Duration {
 	var usage unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &usage) != nil {
@@ -180,7 +181,7 @@ func measure(address string) (taken sample, err error) {
 
 func dial(address, kind string) (*net.TCPConn, error) {
 	var lastError error
-	// The server's process may just have been started.
+	// The server's process may not listen yet.
 	for range 100 {
 		connection, err := net.DialTimeout("tcp", address, time.Second)
 		if err == nil {

@@ -11,18 +11,19 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
-// Program is what one costs a connection that is made, used once and reset. The kernel's own clock around each run is part of it.
+// Program is the cost of a program for one connection that is opened, used once and reset. It includes the kernel's own
+// clock around each run.
 type Program struct {
 	Name  string `json:"name"`
 	Rules int    `json:"rules"`
-	// RunsPerConnect is how many of a connection's packets it sees.
+	// RunsPerConnect is how many packets of a connection the program sees.
 	RunsPerConnect float64 `json:"runsPerConnect"`
-	// NanosecondsPerRun is the mean of its runs, NanosecondsPerConnect the sum of a connection's.
+	// NanosecondsPerRun is the mean of its runs, and NanosecondsPerConnect the sum for a connection.
 	NanosecondsPerRun     float64 `json:"nanosecondsPerRun"`
 	NanosecondsPerConnect float64 `json:"nanosecondsPerConnect"`
 }
 
-// withPalisade runs the datapath as scaling has it, with a server.
+// withPalisade runs the datapath and a server as the scaling rungs do.
 func withPalisade(rules int, do func(*running) error) error {
 	built, err := palisade(rules, datapath.EventsFlows, datapath.Veth)
 	if err != nil {
@@ -37,7 +38,7 @@ func withPalisade(rules int, do func(*running) error) error {
 	return do(server)
 }
 
-// connectFor makes connections, and does nothing else.
+// connectFor only opens connections, for a duration.
 func connectFor(server *running, duration time.Duration) error {
 	for started := time.Now(); time.Since(started) < duration; {
 		if _, err := server.measure("connect"); err != nil {
@@ -47,7 +48,8 @@ func connectFor(server *running, duration time.Duration) error {
 	return nil
 }
 
-// profile has the kernel count the time of programs; that takes time, so nothing else is measured meanwhile.
+// profile makes the kernel measure the run time of programs. The measurement takes time itself, so nothing else is
+// measured meanwhile.
 func profile(server *running, rules int) (programs []Program, err error) {
 	// The first connections find empty caches.
 	if _, err := server.measure("connect"); err != nil {

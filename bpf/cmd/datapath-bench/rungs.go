@@ -13,7 +13,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/lab"
 )
 
-// rung is one way for packets to go; build makes it.
+// rung is one way for packets to go. build sets it up.
 type rung struct {
 	name  string
 	rules int
@@ -57,11 +57,11 @@ func loopback() (built, error) {
 	return built{client: namespace, server: namespace, address: netip.MustParseAddr("127.0.0.1"), close: namespace.Close}, nil
 }
 
-// namespaces makes some, and closes those that stand when one fails.
-func namespaces(count int) (made []*lab.Namespace, closeAll func(), err error) {
+// namespaces creates network namespaces, and closes them when one fails.
+func namespaces(count int) (created []*lab.Namespace, closeAll func(), err error) {
 	closeAll = func() {
-		for _, each := range made {
-			each.Close()
+		for _, namespace := range created {
+			namespace.Close()
 		}
 	}
 	for range count {
@@ -70,12 +70,12 @@ func namespaces(count int) (made []*lab.Namespace, closeAll func(), err error) {
 			closeAll()
 			return nil, nil, err
 		}
-		made = append(made, namespace)
+		created = append(created, namespace)
 	}
-	return made, closeAll, nil
+	return created, closeAll, nil
 }
 
-// join links two namespaces by a veth pair; an end without an address is a port.
+// join connects two namespaces by a veth pair. An end without an address is a bridge port.
 func join(a *lab.Namespace, nameA, addressA string, b *lab.Namespace, nameB, addressB string) error {
 	attributes := netlink.NewLinkAttrs()
 	attributes.Name = nameA
@@ -107,20 +107,20 @@ func join(a *lab.Namespace, nameA, addressA string, b *lab.Namespace, nameB, add
 }
 
 func bareVeth() (built, error) {
-	made, closeAll, err := namespaces(2)
+	created, closeAll, err := namespaces(2)
 	if err != nil {
 		return built{}, err
 	}
-	if err := join(made[0], "eth0", clientAddress.String()+"/24", made[1], "eth0", serverAddress.String()+"/24"); err != nil {
+	if err := join(created[0], "eth0", clientAddress.String()+"/24", created[1], "eth0", serverAddress.String()+"/24"); err != nil {
 		closeAll()
 		return built{}, err
 	}
-	return built{client: made[0], server: made[1], address: serverAddress, close: closeAll}, nil
+	return built{client: created[0], server: created[1], address: serverAddress, close: closeAll}, nil
 }
 
-// between has a host between client and server, that forwards by routes or by a bridge, and sets rules there.
+// between sets up a host between client and server that routes or bridges, and sets rules on it.
 func between(bridge bool, rules func(host *lab.Namespace) error) (result built, err error) {
-	made, closeAll, err := namespaces(3)
+	created, closeAll, err := namespaces(3)
 	if err != nil {
 		return built{}, err
 	}
@@ -129,7 +129,7 @@ func between(bridge bool, rules func(host *lab.Namespace) error) (result built, 
 			closeAll()
 		}
 	}()
-	client, host, server := made[0], made[1], made[2]
+	client, host, server := created[0], created[1], created[2]
 	result = built{client: client, server: server, address: serverAddress, close: closeAll}
 	if bridge {
 		err = bridged(client, host, server)
@@ -191,12 +191,13 @@ func routed(client, host, server *lab.Namespace) error {
 	return host.Sysctl("net/ipv4/ip_forward", "1")
 }
 
-// source is the n-th address that rules allow, besides the client's own.
+// source returns the n-th address that rules allow, besides the client's own.
 func source(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{172, byte(16 + n>>16), byte(n >> 8), byte(n)})
 }
 
-// iptables: what is established passes first, then one rule for each source; the client's is the last.
+// iptables sets one rule that accepts established connections, and then one rule for each source. The client's rule is
+// the last.
 func iptables(rules int) func(*lab.Namespace) error {
 	return func(host *lab.Namespace) error {
 		var text strings.Builder
@@ -209,7 +210,7 @@ func iptables(rules int) func(*lab.Namespace) error {
 	}
 }
 
-// nft: the same with one set of sources and ports.
+// nft sets the same rules with one set of sources and ports.
 func nft(rules int) func(*lab.Namespace) error {
 	return func(host *lab.Namespace) error {
 		var text strings.Builder
@@ -237,8 +238,8 @@ func runIn(namespace *lab.Namespace, input, program string, arguments ...string)
 	return nil
 }
 
-// palisade: as many rules in the server's ingress, one for each identity; the client's among them. Without rules nothing is
-// enforced.
+// palisade sets as many rules on the server's ingress, one for each identity, including the client's. Without rules no
+// policy is enforced.
 func palisade(rules int, events datapath.EventLevel, links datapath.LinkKind) (built, error) {
 	policy := datapath.Policy{Version: 1, Endpoints: []datapath.Subject{{Name: "client", Identity: 256}, {Name: "server", Identity: 257}}}
 	allow := func(identity uint32) datapath.Rule {

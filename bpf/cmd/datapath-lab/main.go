@@ -1,14 +1,14 @@
 // datapath-lab builds a lab of network namespaces and answers probes: real traffic between endpoints under a compiled
-// policy. A tool for tests; it needs root, and nothing of it outlives it.
+// policy. It is a tool for tests. It needs root, and nothing of the lab outlives it.
 //
-// The lab is described by the JSON file in the argument (lab.Description). When it runs, it writes {"ready":true}; then one
-// line of JSON answers each line:
+// The argument is a JSON file that describes the lab (lab.Description). When the lab runs, the program writes
+// {"ready":true}. Then it answers each line of JSON with one line:
 //
 //	{"from":"a","to":"b","family":4,"protocol":"TCP","port":80}  →  {"allowed":false,"reason":"policy_denied"}
 //	{"probes":[…]}                                               →  {"results":[…]}, many at a time
 //	{"policy":{…}}                                               →  {"applied":"<hash>"}
 //
-// What cannot be done is {"error":"…"}.
+// The answer to a failed request is {"error":"…"}.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/lab"
 )
 
-// parallel is how many probes of a batch run at once.
+// parallel is how many probes of a batch run at the same time.
 const parallel = 16
 
 type request struct {

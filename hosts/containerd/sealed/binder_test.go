@@ -18,7 +18,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal/sealtest"
 )
 
-// recorded answers every question after an image with the same one; "" is that of a container that is not recorded.
+// recorded returns the same image for every snapshot; "" stands for a container that is not recorded.
 type recorded string
 
 func (r recorded) digestOf(context.Context, string) (string, error) {
@@ -29,7 +29,7 @@ func (h *host) binder(image string) binder {
 	return binder{stores: h.stores(), trust: h.trust, images: recorded(image)}
 }
 
-// overlay is the mount that the snapshotter below puts on the lower ones.
+// overlay is the mount that upstream's snapshotter puts on the lower ones.
 var overlay = mount.Mount{Type: "format/mkdir/overlay", Source: "overlay", Options: []string{"lowerdir={{ overlay 0 1 }}"}}
 
 func wantLayer(store seal.Store, layer seal.Layer) mount.Mount {
@@ -66,7 +66,7 @@ func TestBindUsesTheStoreOfTheSeal(t *testing.T) {
 	h := newHost(t)
 	image := sealtest.NewImage(t, "pause")
 	h.store(t, h.fixed, image, h.key.Seal(t, image.Sealed))
-	// The same layer came with another image, and the snapshot was made of that one.
+	// The same layer belongs to another image, and the snapshot was made from that one.
 	h.store(t, h.fetched, image, nil)
 	bound, err := h.binder(image.Digest).bind(t.Context(), "k8s.io/1/c", lowers(h.fetched, image.Sealed.Layers))
 	if err != nil {
@@ -104,13 +104,13 @@ func TestBindLeavesMountsWithoutLayers(t *testing.T) {
 	}
 }
 
-// Each refusal stands beside TestBind, which binds the same image with nothing wrong.
+// Each refusal belongs to TestBind, which binds the same image without an error.
 func TestBindRefuses(t *testing.T) {
 	foreign := sealtest.NewKey(t)
 	for name, test := range map[string]struct {
-		// recorded, when it is not the image itself.
+		// recorded returns the recorded image, if it is not the image itself.
 		recorded func(h *host, image *sealtest.Image) string
-		// spoil changes the host or the mounts; the image has three layers.
+		// spoil changes the host or the mounts. The image has three layers.
 		spoil func(t *testing.T, h *host, image *sealtest.Image, lowers []mount.Mount) []mount.Mount
 		says  string
 	}{
@@ -266,7 +266,7 @@ func TestBindOfAnUnrecordedContainerPassesOverBadSeals(t *testing.T) {
 	h := newHost(t)
 	image := h.sealed(t, "app")
 	writeFile(t, h.fixed.Seal("sha256:"+strings.Repeat("0", 64)), []byte("no envelope"))
-	// A seal that is being removed is gone between being listed and being read.
+	// A seal that is being removed can disappear between listing and reading.
 	if err := os.Symlink("gone", h.fixed.Seal("sha256:"+strings.Repeat("1", 64))); err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestBindOfAnUnrecordedContainerPassesOverBadSeals(t *testing.T) {
 	}
 }
 
-// The source of a mount comes from containerd's database on the state disk.
+// The source of a mount is from containerd's database on the state disk, which is not trusted.
 func TestBindRefusesSourcesOutsideTheStores(t *testing.T) {
 	h := newHost(t)
 	image := h.sealed(t, "app")
@@ -313,7 +313,7 @@ func TestBindRefusesSourcesOutsideTheStores(t *testing.T) {
 	}
 }
 
-// Where a name in the store leads to does not matter: it only chooses an entry of the manifest.
+// The target of a link in the store does not matter, because the name only selects an entry of the manifest.
 func TestBindFollowsNoLink(t *testing.T) {
 	h := newHost(t)
 	image := h.sealed(t, "app")
@@ -334,7 +334,7 @@ func TestBindFollowsNoLink(t *testing.T) {
 	}
 }
 
-// A merged file system in a snapshot's folder stands for many layers, which it names in its options.
+// A merged file system in a snapshot's folder stands for many layers, which its options name.
 func TestBindRefusesMergedLayers(t *testing.T) {
 	h := newHost(t)
 	image := h.sealed(t, "base", "app")

@@ -18,30 +18,30 @@ import (
 	"github.com/palisade-host/palisade/hosts/verity"
 )
 
-// nodeTimeout is how long devtmpfs may take to make a node.
+// nodeTimeout is how long devtmpfs may take to create a node.
 const nodeTimeout = 5 * time.Second
 
-// linger is how long a device without users stays open and mounted. A container's start looks into its image, e.g. at
-// /etc/passwd, before it mounts it, and one that crashed comes back: anew, each time, the kernel would check the signature and
-// all blocks that are read, as what it has read goes with the last mount.
+// linger is how long an unused device stays open and mounted. Before a container mounts its image, containerd looks
+// into it, at /etc/passwd for example, and a crashed container starts again soon. A device that is closed meanwhile
+// costs time, because the kernel forgets the blocks that it has verified and checks them and the signature again.
 const linger = 10 * time.Second
 
-// closing is how long the kernel may take to let go of a device after its last mount has gone.
+// closing is how long the kernel may take to release a device after its last unmount.
 const closing = 500 * time.Millisecond
 
-// signatureLimit bounds a signature, in bytes; one has some hundred.
+// signatureLimit bounds a signature in bytes. A signature has some hundred.
 const signatureLimit = 64 << 10
 
-// devices are the verity devices of layers: one for each root hash, however many containers use it. Who counts the users is
-// the kernel: a device that is mounted cannot be removed.
+// devices are the verity devices of layers. There is one for each root hash, however many containers use it. The kernel
+// counts the users, because it does not remove a device that is mounted.
 type devices struct {
 	control string
 	linger  time.Duration
-	// mutex keeps a device from being removed between being found and being mounted.
+	// mutex prevents the removal of a device between finding and mounting it.
 	mutex sync.Mutex
-	// idle are the timers of devices that had no user when they were last looked at, by name.
+	// idle are the timers, by name, of devices that had no users.
 	idle map[string]*time.Timer
-	// held are mounts of devices that no path leads to, by name: they keep what the kernel has read and checked.
+	// held are mounts without a path, by name. They keep the blocks that the kernel has read and verified.
 	held map[string]*os.File
 }
 
@@ -49,8 +49,8 @@ func newDevices() *devices {
 	return &devices{control: devicemapper.Control, linger: linger, idle: map[string]*time.Timer{}, held: map[string]*os.File{}}
 }
 
-// use calls mount with the node of the layer's device, to be mounted at target. The device stays for as long as something is
-// mounted from it.
+// use calls mount with the node of the layer's device, which mount has to mount at target. The device stays while it is
+// mounted.
 func (d *devices) use(l layer, target string, mount func(node string) error) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -69,7 +69,7 @@ func (d *devices) use(l layer, target string, mount func(node string) error) err
 	case err != nil:
 		return err
 	default:
-		// The kernel checked the signature when the device was opened, if its line says so.
+		// The parameters say whether the kernel checked the signature when the device was opened.
 		if err := signedFor(device, l.rootHash); err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (d *devices) use(l layer, target string, mount func(node string) error) err
 	return nil
 }
 
-// hold keeps the file system that is mounted at target. Without it, which a kernel may refuse, all is as well, but slower.
+// hold keeps the file system mounted that is mounted at target. A kernel may refuse that, which only costs time later.
 func (d *devices) hold(name, target string) {
 	if d.held[name] != nil {
 		return
@@ -124,7 +124,7 @@ func (d *devices) open(mapper *devicemapper.Mapper, name string, l layer) (devic
 	if superblock.DataSize() > uint64(l.hashOffset) {
 		return devicemapper.Device{}, fmt.Errorf("%s: the verity header counts %d bytes of data before the tree at %d", l.blob, superblock.DataSize(), l.hashOffset)
 	}
-	// Detached by the kernel when the verity device goes.
+	// The kernel detaches the loop device when the verity device is removed.
 	loop, err := mount.SetupLoop(l.blob, mount.LoopParams{Readonly: true, Autoclear: true})
 	if err != nil {
 		return devicemapper.Device{}, fmt.Errorf("loop device: %w", err)
@@ -141,7 +141,7 @@ func (d *devices) open(mapper *devicemapper.Mapper, name string, l layer) (devic
 	return device, nil
 }
 
-// release removes the device that a mount came from after a while, unless it is used then or is not ours.
+// release removes the device of a mount after linger, unless it is in use then. It ignores other devices.
 func (d *devices) release(node string) error {
 	if !strings.HasPrefix(node, "/dev/dm-") {
 		return nil
@@ -171,7 +171,7 @@ func (d *devices) release(node string) error {
 	return nil
 }
 
-// removeIdle lets go of a device, and removes it if nobody else uses it.
+// removeIdle releases an idle device, and removes it unless it is in use.
 func (d *devices) removeIdle(name string) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -187,7 +187,7 @@ func (d *devices) removeIdle(name string) error {
 		return err
 	}
 	defer mapper.Close()
-	// The kernel completes the closing of a last mount a little later; others go on meanwhile.
+	// The kernel releases a device some time after its last unmount. The lock is released meanwhile.
 	for end := time.Now().Add(closing); ; {
 		err := mapper.Remove(name)
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
@@ -202,7 +202,7 @@ func (d *devices) removeIdle(name string) error {
 	}
 }
 
-// removeUnused removes what an earlier containerd left open and nothing uses.
+// removeUnused removes unused devices of an earlier containerd.
 func (d *devices) removeUnused() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()

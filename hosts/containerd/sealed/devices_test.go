@@ -12,13 +12,13 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// withoutDeviceMapper are the devices of a machine that has no device mapper. What follows once the kernel is asked is
-// tested on hosts.
+// withoutDeviceMapper returns the devices of a machine without a device mapper. What needs the kernel is tested on
+// hosts.
 func withoutDeviceMapper(t *testing.T) *devices {
 	return &devices{control: filepath.Join(t.TempDir(), "control")}
 }
 
-// verityHeader is a superblock for that many data blocks of 4096 bytes.
+// verityHeader returns a superblock for a number of data blocks of 4096 bytes.
 func verityHeader(dataBlocks uint64) []byte {
 	header := make([]byte, 512)
 	copy(header, "verity\x00\x00")
@@ -34,7 +34,7 @@ func verityHeader(dataBlocks uint64) []byte {
 func TestOpenRefuses(t *testing.T) {
 	data := make([]byte, 8192)
 	for name, test := range map[string]struct {
-		// blob and signature are left out when nil.
+		// blob and signature are not written when they are nil.
 		blob, signature []byte
 		says            string
 	}{
@@ -58,7 +58,7 @@ func TestOpenRefuses(t *testing.T) {
 			if test.signature != nil {
 				writeFile(t, l.signature, test.signature)
 			}
-			// None of these comes to asking the device mapper, which is not there.
+			// All of these fail before they need a device mapper, which does not exist.
 			if _, err := newDevices().open(nil, seal.DevicePrefix+l.rootHash, l); err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, want an error that says %q", err, test.says)
 			}

@@ -14,8 +14,8 @@ import (
 	"github.com/containerd/log"
 )
 
-// layerContext is the SELinux label of everything in a layer: the same for all containers, as they share the device. What a
-// container writes carries its own label, on the overlay.
+// layerContext is the SELinux label of everything in a layer. It is the same for all containers, because they share the
+// device. What a container writes has the container's own label, on the overlay.
 const layerContext = "system_u:object_r:container_ro_file_t:s0"
 
 // blockSize is that of file systems and trees, in bytes.
@@ -23,10 +23,10 @@ const blockSize = 4096
 
 var rootHashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// handler mounts layers from verity devices that it opens and closes.
+// handler mounts layers from verity devices, which it opens and closes.
 type handler struct {
 	devices *devices
-	// labelled is true where SELinux is on.
+	// labelled is true if SELinux is enabled.
 	labelled bool
 }
 
@@ -34,13 +34,13 @@ func newHandler() (*handler, error) {
 	_, err := os.Stat("/sys/fs/selinux/enforce")
 	h := &handler{devices: newDevices(), labelled: err == nil}
 	if err := h.devices.removeUnused(); err != nil {
-		// A host without a device mapper can mount nothing; each mount says so.
+		// On a host without a device mapper every mount fails with this error.
 		log.L.WithError(err).Warn("sealed: devices of an earlier run are not removed")
 	}
 	return h, nil
 }
 
-// Mount opens the layer's device, unless another container has it open, and mounts it.
+// Mount opens the layer's device, unless it is already open, and mounts it.
 func (h *handler) Mount(ctx context.Context, m mount.Mount, target string, _ []mount.ActiveMount) (mount.ActiveMount, error) {
 	layer, err := layerOf(m)
 	if err != nil {
@@ -72,12 +72,12 @@ func (h *handler) Mount(ctx context.Context, m mount.Mount, target string, _ []m
 	return mount.ActiveMount{Mount: mounted, MountedAt: &now, MountPoint: target}, nil
 }
 
-// Unmount unmounts a layer and closes its device when no other mount uses it.
+// Unmount unmounts a layer. Its device is closed when no other mount uses it.
 func (h *handler) Unmount(ctx context.Context, target string) error {
 	info, err := mount.Lookup(target)
-	// Where nothing is mounted, Lookup tells the file system around it.
+	// Where nothing is mounted, Lookup returns the file system around it.
 	mounted := err == nil && info.Mountpoint == target
-	// A mapped layer lies over the one it was made from.
+	// A mapped layer is mounted over the unmapped one.
 	if err := mount.UnmountAll(target, 0); err != nil {
 		return err
 	}
@@ -90,17 +90,17 @@ func (h *handler) Unmount(ctx context.Context, target string) error {
 	return nil
 }
 
-// layer is what a mount of this package's snapshotter says.
+// layer is a layer as the snapshotter of this package describes it in a mount.
 type layer struct {
 	blob, signature string
 	rootHash        string
 	hashOffset      int64
-	// uidMap and gidMap are of the container's user namespace; empty when it has none.
+	// uidMap and gidMap are those of the container's user namespace; empty when it has none.
 	uidMap, gidMap string
 }
 
-// mapUsers makes the owners of files in a mounted layer those of the container's user namespace. Device and file system stay
-// shared: only the mount differs.
+// mapUsers maps the owners of files in a mounted layer to the container's user namespace. Device and file system stay
+// shared, because only the mount is mapped.
 func (l layer) mapUsers(target string) error {
 	if l.uidMap == "" || l.gidMap == "" {
 		return nil
@@ -113,7 +113,7 @@ func (l layer) mapUsers(target string) error {
 	return mount.IDMapMount(target, target, int(namespace.Fd()))
 }
 
-// layerOf reads the mount's options; any other EROFS mount is refused.
+// layerOf parses the mount's options. It refuses any other EROFS mount.
 func layerOf(m mount.Mount) (layer, error) {
 	if m.Type != "erofs" {
 		return layer{}, errdefs.ErrNotImplemented
@@ -139,7 +139,7 @@ func layerOf(m mount.Mount) (layer, error) {
 	if l.rootHash == "" || l.signature == "" || l.hashOffset == 0 {
 		return layer{}, fmt.Errorf("refused to mount %s: only layers of sealed images are mounted: %w", m.Source, errdefs.ErrPermissionDenied)
 	}
-	// Both become part of the device's name and of its line for the kernel.
+	// Both become part of the device's name and parameters.
 	if !rootHashPattern.MatchString(l.rootHash) {
 		return layer{}, fmt.Errorf("%s%s is no SHA-256 value: %w", optionRootHash, l.rootHash, errdefs.ErrInvalidArgument)
 	}

@@ -68,7 +68,7 @@ func TestLayerOfRefuses(t *testing.T) {
 	}
 }
 
-// Other types have handlers of their own, and containerd goes on looking for one.
+// Other types have handlers of their own, for which containerd continues to look.
 func TestLayerOfLeavesOtherTypes(t *testing.T) {
 	m := sealedMount()
 	m.Type = "ext4"
@@ -101,7 +101,7 @@ func TestUnmountOfAnotherFileSystem(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")
 	}
-	// A device mapper is not asked for what is on no device of it.
+	// The device mapper is not used for what is on none of its devices.
 	h := &handler{devices: withoutDeviceMapper(t)}
 	target := t.TempDir()
 	if err := unix.Mount("tmpfs", target, "tmpfs", 0, "size=64k"); err != nil {

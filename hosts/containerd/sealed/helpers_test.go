@@ -12,7 +12,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal/sealtest"
 )
 
-// host is what a host has: a store in its verity root, one on the state disk, and whom it trusts.
+// host has a store in its verified root, a store on the state disk, and its trusted keys.
 type host struct {
 	fixed, fetched seal.Store
 	trust          string
@@ -34,7 +34,7 @@ func (h *host) stores() []seal.Store {
 	return []seal.Store{h.fixed, h.fetched}
 }
 
-// revoke replaces what the host has revoked.
+// revoke replaces the host's revocations.
 func (h *host) revoke(t *testing.T, revocations seal.Revocations) {
 	t.Helper()
 	content, err := json.Marshal(revocations)
@@ -44,7 +44,7 @@ func (h *host) revoke(t *testing.T, revocations seal.Revocations) {
 	writeFile(t, filepath.Join(h.trust, "revoked.json"), content)
 }
 
-// store puts an image's layers and a seal into a store.
+// store writes an image's layers and a seal to a store.
 func (h *host) store(t *testing.T, store seal.Store, image *sealtest.Image, envelope []byte) {
 	t.Helper()
 	for index, layer := range image.Sealed.Layers {
@@ -68,7 +68,7 @@ func (h *host) store(t *testing.T, store seal.Store, image *sealtest.Image, enve
 	}
 }
 
-// sealed makes an image and puts it into the store on the state disk with the host's seal.
+// sealed creates an image and writes it to the store on the state disk with the host's seal.
 func (h *host) sealed(t *testing.T, contents ...string) *sealtest.Image {
 	t.Helper()
 	image := sealtest.NewImage(t, contents...)
@@ -76,7 +76,7 @@ func (h *host) sealed(t *testing.T, contents ...string) *sealtest.Image {
 	return image
 }
 
-// lowers are mounts of a store's layers as the snapshotter below tells them: from the top.
+// lowers returns mounts of a store's layers in the order of upstream's snapshotter: from the top.
 func lowers(store seal.Store, layers []seal.Layer) (mounts []mount.Mount) {
 	for _, layer := range layers {
 		lower := mount.Mount{Type: "erofs", Source: store.Lookup(layer.DiffID), Options: []string{"ro", "loop"}}

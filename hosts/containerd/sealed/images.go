@@ -11,7 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// imageLookup tells which image a container was made from, out of containerd's own records.
+// imageLookup finds the image of a container in containerd's own records.
 type imageLookup struct {
 	database atomic.Pointer[metadata.DB]
 }
@@ -20,13 +20,13 @@ func (l *imageLookup) use(database *metadata.DB) {
 	l.database.Store(database)
 }
 
-// digestOf returns the digest of the image of the container that owns a snapshot, or "" when no container is recorded:
-// CRI looks into an image, e.g. at /etc/passwd, before it records the container. The key is the metadata store's:
-// <namespace>/<number>/<container>.
+// digestOf returns the digest of the image of the container that owns a snapshot, or "" when no container is recorded,
+// because CRI looks into an image, at /etc/passwd for example, before it records the container. The key is that of the
+// metadata store: <namespace>/<number>/<container>.
 func (l *imageLookup) digestOf(ctx context.Context, key string) (string, error) {
 	database := l.database.Load()
 	if database == nil {
-		// Not an answer: "not recorded" would let any sealed image pass.
+		// This must be an error: "" would allow any sealed image.
 		return "", fmt.Errorf("containerd's records are not there yet: %w", errdefs.ErrUnavailable)
 	}
 	namespace, rest, found := strings.Cut(key, "/")

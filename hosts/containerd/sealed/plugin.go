@@ -1,12 +1,12 @@
-// Package sealed makes containerd run images only as their seals say: each lower layer of a container is an EROFS file
-// system on a dm-verity device of its own root hash, whose signature the kernel checks, and the layers of a container are
-// those that the signed seal manifest of its image lists, all of them and in their order.
+// Package sealed makes containerd run images only as their seals say. Each lower layer of a container is an EROFS file
+// system on a dm-verity device, and the kernel checks the signature of the device's root hash. The layers of a
+// container are exactly those that the signed seal manifest of its image lists, in the same order.
 //
-// Three plugins:
-//   - the snapshotter `sealed`, around upstream's `erofs`, which it gives the stores of sealed layers as layer content
-//     caches; it replaces what it says about mounts by what the seal manifest says;
-//   - the mount handler for `erofs`, which opens and closes the devices;
-//   - a hook that lets the snapshotter ask which image a container is of.
+// It has three plugins:
+//   - the snapshotter `sealed` wraps upstream's `erofs`, which finds layers in the stores of sealed layers. It takes
+//     source, root hash and signature of each mounted layer from the seal manifest;
+//   - the mount handler for `erofs` opens and closes the devices;
+//   - a hook lets the snapshotter look up the image of a container.
 package sealed
 
 import (
@@ -30,13 +30,13 @@ const Name = "sealed"
 
 // Config is the snapshotter's section of containerd's configuration.
 type Config struct {
-	// Stores are folders of sealed layers (seal.Store), looked through in order.
+	// Stores are folders of sealed layers (seal.Store), searched in order.
 	Stores []string `toml:"stores"`
-	// Trust is the folder of the keys that sign seals, and of what is revoked (seal.LoadTrust).
+	// Trust is the folder of the trusted keys of seals and of revocations (seal.LoadTrust).
 	Trust string `toml:"trust"`
 }
 
-// images is shared by the snapshotter and the hook, which is initialised later.
+// images is shared by the snapshotter and the hook, which is initialized later.
 var images = &imageLookup{}
 
 func init() {
@@ -48,7 +48,7 @@ func init() {
 	})
 	registry.Register(&plugin.Registration{
 		Type: plugins.MountHandlerPlugin,
-		// Mount handlers are chosen by the type of the mount.
+		// containerd chooses mount handlers by the type of the mount.
 		ID: "erofs",
 		InitFn: func(ic *plugin.InitContext) (any, error) {
 			ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
@@ -81,9 +81,9 @@ func initSnapshotter(ic *plugin.InitContext) (any, error) {
 	}
 	root := ic.Properties[plugins.PropertyRootDir]
 	ic.Meta.Exports[plugins.SnapshotterRootDir] = root
-	// As upstream's erofs: user namespaces by ID-mapped mounts, never by changing owners.
+	// As in upstream's erofs, user namespaces use ID-mapped mounts and never change owners.
 	ic.Meta.Capabilities = append(ic.Meta.Capabilities, "only-remap-ids", snapshots.RebaseCap)
-	// What upstream says about verity is replaced below, so it is not asked for here.
+	// Upstream's verity options are replaced below, so they are not requested here.
 	options := []erofs.Opt{erofs.WithLayerContentCaches(config.Stores...), erofs.WithDmverityMode("off")}
 	if supported, err := overlayutils.SupportsIDMappedMounts(); err == nil && supported {
 		options = append(options, erofs.WithRemapIDs())

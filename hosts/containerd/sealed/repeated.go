@@ -11,15 +11,15 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// reference is how a mount names earlier ones, by their places in the list (containerd's mount manager).
+// reference is how a mount refers to earlier mounts of the list, by their indices (containerd's mount manager).
 var reference = regexp.MustCompile(`\{\{ *(overlay|mount|source|target) +(\d+)(?: +(\d+))? *\}\}`)
 
-// withoutRepeated leaves out mounts of a layer that a mount before them, which is above them, mounts already: the kernel takes
-// no overlay with one file system twice (ELOOP). Nothing is lost: all that a layer says, it says at its upper place, too. What
-// names mounts by their places names those that are left.
+// withoutRepeated removes the repeated mounts of a layer that is mounted further above, because the kernel refuses an
+// overlay with the same file system twice (ELOOP). The overlay shows the same files, because the upper mount of the
+// layer hides the lower one. It renumbers references to the remaining mounts.
 func withoutRepeated(mounts []mount.Mount, repeated map[int]bool) ([]mount.Mount, error) {
 	var kept []mount.Mount
-	// places are the new ones by the old ones.
+	// places maps old indices to new ones.
 	places := map[int]int{}
 	for index, m := range mounts {
 		if !repeated[index] {
@@ -49,8 +49,8 @@ func withoutRepeated(mounts []mount.Mount, repeated map[int]bool) ([]mount.Mount
 	return kept, nil
 }
 
-// singleLower tells whether a mount is an overlay without an upper layer that has one lower layer left, and which. The kernel
-// takes no such overlay; the snapshotter below mounts an image of one layer by itself, too.
+// singleLower returns the remaining lower layer of an overlay without an upper layer, if there is exactly one. The
+// kernel refuses an overlay with one layer. Upstream also mounts an image with one layer without an overlay.
 func singleLower(m mount.Mount, places map[int]int) (int, bool) {
 	if !strings.HasSuffix(m.Type, "overlay") || slices.ContainsFunc(m.Options, func(option string) bool { return strings.HasPrefix(option, "upperdir=") }) {
 		return 0, false
@@ -60,46 +60,46 @@ func singleLower(m mount.Mount, places map[int]int) (int, bool) {
 		if match == nil || match[1] != "overlay" || !strings.HasPrefix(option, "lowerdir=") {
 			continue
 		}
-		if left := placesBetween(match[2], match[3], places); len(left) == 1 {
-			return left[0], true
+		if kept := placesBetween(match[2], match[3], places); len(kept) == 1 {
+			return kept[0], true
 		}
 	}
 	return 0, false
 }
 
-// placesBetween are the new places of a range of old ones, in the range's order.
-func placesBetween(first, last string, places map[int]int) (left []int) {
+// placesBetween returns the new indices of a range of old ones, in the order of the range.
+func placesBetween(first, last string, places map[int]int) (kept []int) {
 	from, _ := strconv.Atoi(first)
 	to, _ := strconv.Atoi(last)
 	for old := min(from, to); old <= max(from, to); old++ {
 		if place, found := places[old]; found {
-			left = append(left, place)
+			kept = append(kept, place)
 		}
 	}
 	if from > to {
-		slices.Reverse(left)
+		slices.Reverse(kept)
 	}
-	return left
+	return kept
 }
 
-// renumbered names mounts in a source or option by their new places.
+// renumbered replaces the indices in a source or an option by the new ones.
 func renumbered(text string, places map[int]int) (string, error) {
-	var problem error
+	var failure error
 	changed := reference.ReplaceAllStringFunc(text, func(whole string) string {
 		match := reference.FindStringSubmatch(whole)
 		last := match[3]
 		if last == "" {
 			last = match[2]
 		}
-		left := placesBetween(match[2], last, places)
-		if len(left) == 0 {
-			problem = fmt.Errorf("%s names a mount that is left out: %w", whole, errdefs.ErrInvalidArgument)
+		kept := placesBetween(match[2], last, places)
+		if len(kept) == 0 {
+			failure = fmt.Errorf("%s names a mount that is left out: %w", whole, errdefs.ErrInvalidArgument)
 			return whole
 		}
 		if match[3] == "" {
-			return fmt.Sprintf("{{ %s %d }}", match[1], left[0])
+			return fmt.Sprintf("{{ %s %d }}", match[1], kept[0])
 		}
-		return fmt.Sprintf("{{ %s %d %d }}", match[1], left[0], left[len(left)-1])
+		return fmt.Sprintf("{{ %s %d %d }}", match[1], kept[0], kept[len(kept)-1])
 	})
-	return changed, problem
+	return changed, failure
 }

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The rows give the layers bottom first, as in an image, and the overlay as the snapshotter below makes it.
+// The rows have the layers bottom first, as in an image, and the overlay as upstream's snapshotter creates it.
 func TestBindOfRepeatedLayers(t *testing.T) {
 	writable := func(lower string) mount.Mount {
 		return mount.Mount{Type: "format/mkdir/overlay", Source: "overlay", Options: []string{"workdir=/w", "upperdir=/u", "lowerdir=" + lower}}
@@ -25,7 +25,7 @@ func TestBindOfRepeatedLayers(t *testing.T) {
 	for name, test := range map[string]struct {
 		layers []string
 		given  mount.Mount
-		// kept are indexes of layers, top first.
+		// kept are indices of layers, top first.
 		kept []int
 		want mount.Mount
 	}{
@@ -62,7 +62,7 @@ func TestBindOfRepeatedLayers(t *testing.T) {
 	}
 }
 
-// A writable layer that is a block device comes before the lower ones, which are counted from there.
+// A writable layer on a block device precedes the lower ones, which shifts their indices.
 func TestRepeatedLayersBelowABlockDevice(t *testing.T) {
 	h := newHost(t)
 	image := h.sealed(t, "e", "a", "e")
@@ -84,7 +84,8 @@ func TestRenumberedRefusesAMountThatIsLeftOut(t *testing.T) {
 	}
 }
 
-// TestKernelTakesRepeatedLayers mounts overlays of folders, one for each file system. Without what bind does, the kernel refuses.
+// TestKernelTakesRepeatedLayers mounts overlays of folders, one for each file system. Without bind the kernel refuses
+// them.
 func TestKernelTakesRepeatedLayers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")

@@ -20,11 +20,11 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal/sealtest"
 )
 
-// service is containerd's snapshot service over the snapshotter of a host, with the records that it looks images up in.
+// service is containerd's snapshot service over the snapshotter of a host, with the records of images.
 type service struct {
 	*host
 	snapshots.Snapshotter
-	// below is our snapshotter without the service's records.
+	// below is the snapshotter of this package without the service's records.
 	below    *snapshotter
 	database *metadata.DB
 	root     string
@@ -56,7 +56,7 @@ func (s *service) extract(ctx context.Context, key, parent, chainID, diffID stri
 	}))
 }
 
-// unpack commits an image's layers and returns the chain's name.
+// unpack commits an image's layers and returns the name of the chain.
 func (s *service) unpack(t *testing.T, image *sealtest.Image) string {
 	t.Helper()
 	var parent string
@@ -69,7 +69,7 @@ func (s *service) unpack(t *testing.T, image *sealtest.Image) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The unpacker reads this as "nothing is left to apply".
+		// For the unpacker this means that nothing remains to be applied.
 		if !mounts[len(mounts)-1].ReadOnly() {
 			t.Fatalf("a sealed layer's mounts are not read-only: %+v", mounts)
 		}
@@ -81,8 +81,8 @@ func (s *service) unpack(t *testing.T, image *sealtest.Image) string {
 	return parent
 }
 
-// left are the snapshots below, and their folders.
-func (s *service) left(t *testing.T) (names, folders []string) {
+// remaining returns the snapshots of the wrapped snapshotter and their folders.
+func (s *service) remaining(t *testing.T) (names, folders []string) {
 	t.Helper()
 	err := s.below.Walk(t.Context(), func(_ context.Context, info snapshots.Info) error {
 		names = append(names, info.Name)
@@ -169,7 +169,7 @@ func TestMountsStopWhenTheImageIsRevoked(t *testing.T) {
 func TestPrepareRefusesAnUnsealedLayer(t *testing.T) {
 	s := newService(t)
 	parent := s.unpack(t, s.sealed(t, "base"))
-	names, folders := s.left(t)
+	names, folders := s.remaining(t)
 	diffID := digest.FromString("unsealed").String()
 	for name, parent := range map[string]string{"bottom": "", "above a sealed one": parent} {
 		t.Run(name, func(t *testing.T) {
@@ -177,7 +177,7 @@ func TestPrepareRefusesAnUnsealedLayer(t *testing.T) {
 			if !errdefs.IsFailedPrecondition(err) || mounts != nil {
 				t.Errorf("%+v, %v", mounts, err)
 			}
-			if namesAfter, foldersAfter := s.left(t); !reflect.DeepEqual(names, namesAfter) || !reflect.DeepEqual(folders, foldersAfter) {
+			if namesAfter, foldersAfter := s.remaining(t); !reflect.DeepEqual(names, namesAfter) || !reflect.DeepEqual(folders, foldersAfter) {
 				t.Errorf("left behind: %v %v, before %v %v", namesAfter, foldersAfter, names, folders)
 			}
 		})
@@ -189,7 +189,7 @@ func TestRefusedSnapshotsLeaveNothingBehind(t *testing.T) {
 	image := s.sealed(t, "base", "app")
 	top := s.unpack(t, image)
 	remove(t, s.fetched.Seal(image.Digest))
-	names, folders := s.left(t)
+	names, folders := s.remaining(t)
 	for name, make := range map[string]func(context.Context, string, string, ...snapshots.Opt) ([]mount.Mount, error){
 		"Prepare": s.Prepare, "View": s.View,
 	} {
@@ -197,12 +197,12 @@ func TestRefusedSnapshotsLeaveNothingBehind(t *testing.T) {
 			if mounts, err := make(inNamespace(t), "web", top); !errors.Is(err, errdefs.ErrPermissionDenied) || mounts != nil {
 				t.Errorf("%+v, %v", mounts, err)
 			}
-			if namesAfter, foldersAfter := s.left(t); !reflect.DeepEqual(names, namesAfter) || !reflect.DeepEqual(folders, foldersAfter) {
+			if namesAfter, foldersAfter := s.remaining(t); !reflect.DeepEqual(names, namesAfter) || !reflect.DeepEqual(folders, foldersAfter) {
 				t.Errorf("left behind: %v %v, before %v %v", namesAfter, foldersAfter, names, folders)
 			}
 		})
 	}
-	// The same snapshot is there as soon as the image is sealed again.
+	// The same snapshot can be mounted as soon as the image is sealed again.
 	writeFile(t, s.fetched.Seal(image.Digest), s.key.Seal(t, image.Sealed))
 	if _, err := s.Prepare(inNamespace(t), "web", top); err != nil {
 		t.Error(err)
@@ -228,14 +228,14 @@ func TestCommitRefusesWhatIsNoSealedLayer(t *testing.T) {
 	}
 }
 
-// Upstream takes a file of this name in a snapshot's folder for a layer that is complete.
+// Upstream takes a file with this name in a snapshot's folder for a complete layer.
 func TestCommitRefusesALayerInTheSnapshotsFolder(t *testing.T) {
 	s := newService(t)
 	ctx := inNamespace(t)
 	if _, err := s.Prepare(ctx, "own", ""); err != nil {
 		t.Fatal(err)
 	}
-	_, folders := s.left(t)
+	_, folders := s.remaining(t)
 	writeFile(t, filepath.Join(s.root, "snapshots", folders[0], "layer.erofs"), make([]byte, 4096))
 	if err := s.Commit(ctx, "committed", "own"); err == nil {
 		t.Error("it was committed")

@@ -13,8 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/erofs"
 )
 
-// Upstream's tests that every snapshotter of containerd has to pass. They make layers by writing files and mount them as they
-// are, so the snapshotter does not insist on seals here, and nothing else differs.
+// These are upstream's tests for every snapshotter of containerd. They write files into layers and mount them unsealed,
+// so the snapshotter does not require seals here. Nothing else differs.
 func TestSnapshotterSuite(t *testing.T) {
 	requireErofs(t)
 	// By this name the tests know that directories of lower layers cannot be renamed, as with every overlay.
@@ -28,7 +28,7 @@ func TestSnapshotterSuite(t *testing.T) {
 	})
 }
 
-// requireErofs skips a test that makes and mounts EROFS file systems where that does not work.
+// requireErofs skips a test where EROFS file systems cannot be made or mounted.
 func requireErofs(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -43,7 +43,7 @@ func requireErofs(t *testing.T) {
 	}
 	version := regexp.MustCompile(`(\d+)\.(\d+)`).FindSubmatch(output)
 	if version == nil {
-		t.Skipf("mkfs.erofs tells no version: %s", output)
+		t.Skipf("mkfs.erofs reports no version: %s", output)
 	}
 	major, _ := strconv.Atoi(string(version[1]))
 	minor, _ := strconv.Atoi(string(version[2]))

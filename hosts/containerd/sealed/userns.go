@@ -10,12 +10,12 @@ import (
 	"syscall"
 )
 
-// holder is the name under which containerd runs itself to hold a user namespace for the moment in which it is opened.
-// containerd's own way stops a process by ptrace, which no process of a host may use.
+// holder is the name under which containerd starts itself to hold a user namespace until it is opened. Upstream stops a
+// process by ptrace for that, and no process of a host may use ptrace.
 const holder = "palisade-user-namespace"
 
-// HoldNamespace tells whether this process only holds a user namespace, and returns when that is over. To be asked first in
-// main.
+// HoldNamespace returns false, unless this process was started to hold a user namespace. Then it returns true when the
+// process has to end. main calls it first.
 func HoldNamespace() bool {
 	if os.Args[0] != holder {
 		return false
@@ -24,8 +24,8 @@ func HoldNamespace() bool {
 	return true
 }
 
-// userNamespace makes a user namespace of these mappings, each <first inside>:<first outside>:<count>, several with commas
-// between them.
+// userNamespace creates a user namespace with these mappings. Each mapping is <first inside>:<first outside>:<count>,
+// and commas separate several of them.
 func userNamespace(uidMap, gidMap string) (*os.File, error) {
 	uids, err := parseMappings(uidMap)
 	if err != nil {
@@ -49,7 +49,7 @@ func userNamespace(uidMap, gidMap string) (*os.File, error) {
 	}
 	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", command.Process.Pid))
 	_ = hold.Close()
-	// How it ended does not matter: what counts is open.
+	// Its exit status does not matter, because the namespace is already open.
 	_ = command.Wait()
 	return namespace, err
 }

@@ -1,6 +1,6 @@
-// Command unpack is what tests of sealed layers compare with: it unpacks archives as containerd does and lists the files, and lists
-// those of EROFS images in an overlay in the same way. It reads a JSON list of cases and writes one of results; nothing ships it.
-// It needs root, and mounts in a mount namespace of its own.
+// Command unpack is the reference for tests of sealed layers. It unpacks archives as containerd does and lists the
+// files, and it lists the files of EROFS images in an overlay in the same way. It reads a JSON list of cases and writes
+// a list of results. It is never shipped. It needs root, and mounts in a mount namespace of its own.
 package main
 
 import (
@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// testCase names either archives or images, bottom first.
+// testCase has either archives or images, bottom first.
 type testCase struct {
 	Archives []string `json:"archives"`
 	Images   []string `json:"images"`
@@ -31,11 +31,12 @@ type testCase struct {
 
 type result struct {
 	Files map[string]file `json:"files,omitempty"`
-	// Error says why containerd refuses an archive.
+	// Error is why containerd refuses an archive.
 	Error string `json:"error,omitempty"`
 }
 
-// file is what users see of a file. Times of folders are left out: where no archive has them, they are those of the unpacking.
+// file is what users see of a file. It omits the times of folders, because folders that no archive contains have the
+// time of the unpacking.
 type file struct {
 	Mode     string            `json:"mode"`
 	Owner    string            `json:"owner"`
@@ -45,7 +46,7 @@ type file struct {
 	Target   string            `json:"target,omitempty"`
 	Device   string            `json:"device,omitempty"`
 	Xattrs   map[string]string `json:"xattrs,omitempty"`
-	// SameAs is the first name of a file that has several.
+	// SameAs is the first name of a file with several names.
 	SameAs string `json:"sameAs,omitempty"`
 }
 
@@ -74,9 +75,9 @@ func run() error {
 	}
 	defer os.RemoveAll(work)
 	results := make([]result, len(cases))
-	for index, one := range cases {
+	for index, testCase := range cases {
 		folder := filepath.Join(work, fmt.Sprint(index))
-		if results[index], err = one.look(folder); err != nil {
+		if results[index], err = testCase.look(folder); err != nil {
 			return fmt.Errorf("case %d: %w", index, err)
 		}
 	}
@@ -115,7 +116,8 @@ func apply(root, path string) error {
 	return err
 }
 
-// overlay mounts images over each other; below them is an empty folder, as one lower folder alone makes no overlay.
+// overlay mounts images over each other. An empty folder is the lowest one, because an overlay needs more than one
+// lower folder.
 func overlay(folder, root string, images []string) (unmount func(), err error) {
 	empty := filepath.Join(folder, "empty")
 	lower := []string{empty}

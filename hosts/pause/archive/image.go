@@ -12,7 +12,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// containerd takes the full image name from this annotation of the index.
+// containerd takes the full name of the image from this annotation of the index.
 const imageNameAnnotation = "io.containerd.image.name"
 
 type file struct {
@@ -21,7 +21,7 @@ type file struct {
 	content []byte
 }
 
-// build makes the archive: one layer with the program, its configuration, manifest and index.
+// build returns the archive: one layer with the program, its configuration, manifest and index.
 func build(program []byte, reference string) ([]byte, error) {
 	layer, err := tarball([]file{{"pause", 0o755, program}})
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command archive puts one static program into an OCI image archive (OCI image layout in a tar). The result depends on
-// the program's bytes and the reference only: no times, no users, no order of a file system.
+// Command archive puts one static program into an OCI image archive (OCI image layout in a tar). The result depends
+// only on the program's bytes and the reference, not on times, users or the order of a file system.
 //
 //	go run ./hosts/pause/archive -program pause -reference palisade.internal/pause:1 -output pause.oci.tar
 package main

@@ -1,5 +1,5 @@
-// Package sealtest makes sealed images for tests. Nothing mounts them, so a file system is arbitrary bytes with a root hash that
-// is not its own.
+// Package sealtest creates sealed images for tests. Nothing mounts them, so a file system is arbitrary bytes with the
+// root hash of something else.
 package sealtest
 
 import (
@@ -27,7 +27,7 @@ import (
 // PayloadType of a seal's envelope.
 const PayloadType = "application/vnd.palisade.seal.v1+json"
 
-// hashOffset of every test layer, in bytes.
+// hashOffset is that of every test layer, in bytes.
 const hashOffset = 4096
 
 // Key is an ECDSA P-256 key pair.
@@ -57,7 +57,7 @@ func NewKey(t testing.TB) *Key {
 	}
 }
 
-// Keys are this key and others, as a host trusts them.
+// Keys returns this key and others, in the form in which a host trusts them.
 func (k *Key) Keys(others ...*Key) seal.Keys {
 	keys := seal.Keys{}
 	for _, key := range append(others, k) {
@@ -66,7 +66,7 @@ func (k *Key) Keys(others ...*Key) seal.Keys {
 	return keys
 }
 
-// Sign signs SHA-256 of content (ASN.1).
+// Sign signs the SHA-256 of content (ASN.1).
 func (k *Key) Sign(t testing.TB, content []byte) []byte {
 	t.Helper()
 	sum := sha256.Sum256(content)
@@ -88,25 +88,25 @@ func (k *Key) Envelope(t testing.TB, payloadType string, payload []byte) []byte 
 	})
 }
 
-// Seal is the envelope of a seal manifest.
+// Seal returns the envelope of a seal manifest.
 func (k *Key) Seal(t testing.TB, manifest seal.Manifest) []byte {
 	t.Helper()
 	return k.Envelope(t, PayloadType, encode(t, manifest))
 }
 
-// Image is an image for this machine's platform, with what seals it.
+// Image is an image for this machine's platform, with its seal.
 type Image struct {
 	Manifest, Config []byte
 	Digest           string
-	// Layers are the image's own, which a sealed host never reads.
+	// Layers are the image's own layers, which a sealed host never reads.
 	Layers [][]byte
-	// Sealed is the right seal manifest.
+	// Sealed is the valid seal manifest.
 	Sealed seal.Manifest
 	// Blobs and Signatures are those of the layers, bottom first.
 	Blobs, Signatures [][]byte
 }
 
-// NewImage makes an image of one layer for each content; equal contents are equal layers.
+// NewImage creates an image with one layer for each content. Equal contents are equal layers.
 func NewImage(t testing.TB, contents ...string) *Image {
 	t.Helper()
 	result := &Image{}
@@ -140,7 +140,7 @@ func NewImage(t testing.TB, contents ...string) *Image {
 	return result
 }
 
-// Index names images; the first one has this machine's platform, the others a foreign one.
+// Index returns an index of images. The first one has this machine's platform, and the others have a foreign one.
 func Index(t testing.TB, images ...*Image) []byte {
 	t.Helper()
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
@@ -158,7 +158,7 @@ func Index(t testing.TB, images ...*Image) []byte {
 // EmptyConfig is the configuration of artifacts.
 var EmptyConfig = []byte("{}")
 
-// Artifact is the manifest of the seal in a registry, around an envelope.
+// Artifact returns the manifest of a seal in a registry, for an envelope.
 func (i *Image) Artifact(t testing.TB, envelope []byte) []byte {
 	t.Helper()
 	subject := descriptor(ocispec.MediaTypeImageManifest, i.Manifest)
@@ -181,7 +181,7 @@ func (i *Image) describe(kind string, contents [][]byte) (result []ocispec.Descr
 	return result
 }
 
-// CosignPayload is what cosign signs for an image (simple signing).
+// CosignPayload returns the bytes that cosign signs for an image (simple signing).
 func CosignPayload(t testing.TB, repository, imageDigest string) []byte {
 	t.Helper()
 	return encode(t, map[string]any{
@@ -194,7 +194,7 @@ func CosignPayload(t testing.TB, repository, imageDigest string) []byte {
 	})
 }
 
-// CosignManifest is what stands under the tag of an image's signatures: payloads and their signatures.
+// CosignManifest returns the manifest under the tag of an image's signatures, with payloads and signatures.
 func CosignManifest(t testing.TB, payloads, signatures [][]byte) []byte {
 	t.Helper()
 	manifest := ocispec.Manifest{

@@ -17,11 +17,11 @@ import (
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
 
-// roleTimeout bounds a question to another role.
+// roleTimeout bounds a call to another role.
 const roleTimeout = 5 * time.Second
 
-// hostService answers for the host. What only another role knows is asked of it: groups and integrity serve HostService on
-// their own sockets, each with its part.
+// hostService serves HostService. It asks the roles groups and integrity, each of which serves its part of HostService
+// on its own socket.
 type hostService struct {
 	identity       *identity.Identity
 	version        string
@@ -31,7 +31,7 @@ type hostService struct {
 	powerDirectory string
 }
 
-// systemFacts do not change while the host runs.
+// systemFacts are facts that do not change while the host runs.
 type systemFacts struct {
 	kernel   string
 	os       string
@@ -50,7 +50,7 @@ func readSystemFacts() systemFacts {
 			facts.kernel += string(rune(character))
 		}
 	}
-	// A clone has the kernel's boot id of its template; its own is in the first file.
+	// A clone has the boot id of its template in the kernel, and its own in the first file.
 	for _, file := range []string{"/run/palisade/boot-id", "/proc/sys/kernel/random/boot_id"} {
 		if content, err := os.ReadFile(file); err == nil {
 			facts.bootID = strings.TrimSpace(string(content))
@@ -64,7 +64,7 @@ func readSystemFacts() systemFacts {
 	return facts
 }
 
-// osVersion prefers the image's own version over the distribution's (os-release(5)).
+// osVersion returns the version of the image or, without one, of the distribution (os-release(5)).
 func osVersion() string {
 	content, err := os.ReadFile("/etc/os-release")
 	if err != nil {
@@ -86,7 +86,7 @@ func osVersion() string {
 	return name
 }
 
-// GetHost is answered even when other roles are down; ready_message names them.
+// GetHost answers even when other roles are down, and names them in ready_message.
 func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
 	response := &agentv1.GetHostResponse{
 		HostId:        s.identity.HostID(),
@@ -142,7 +142,7 @@ func (s *hostService) GetIntegrity(ctx context.Context, request *connect.Request
 	return connect.NewResponse(response.Msg), nil
 }
 
-// CreateCertificateRequest lets the operator renew without the enrollment channel.
+// CreateCertificateRequest lets the operator renew the certificate without the enrollment channel.
 func (s *hostService) CreateCertificateRequest(context.Context, *connect.Request[agentv1.CreateCertificateRequestRequest]) (*connect.Response[agentv1.CreateCertificateRequestResponse], error) {
 	request, err := s.identity.CertificateRequest()
 	if err != nil {
@@ -160,8 +160,8 @@ func (s *hostService) InstallCertificate(_ context.Context, request *connect.Req
 	return connect.NewResponse(&agentv1.InstallCertificateResponse{NotAfter: timestamppb.New(notAfter)}), nil
 }
 
-// PowerOff leaves a request to the service manager: this role has no right to stop anything. A path unit that watches the
-// power directory starts poweroff.target or reboot.target.
+// PowerOff writes a request for the service manager, because this role has no right to stop anything. A path unit
+// watches the power directory and starts poweroff.target or reboot.target.
 func (s *hostService) PowerOff(_ context.Context, request *connect.Request[agentv1.PowerOffRequest]) (*connect.Response[agentv1.PowerOffResponse], error) {
 	name := "poweroff"
 	if request.Msg.GetReboot() {

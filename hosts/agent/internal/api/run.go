@@ -1,5 +1,5 @@
-// Package api is the role that is reachable from the network: TLS, authorization, the host's identity. It holds no privilege;
-// everything else is asked of the other roles over unix sockets.
+// Package api is the role that is reachable from the network. It does TLS and authorization and has the host's
+// identity. It has no privileges, and asks the other roles over unix sockets.
 package api
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
 
-// What one call may send, in bytes; compiled network policies are large.
+// Largest sizes of a call in bytes. Compiled network policies are large.
 const (
 	maximumRequest        = 4 << 20
 	maximumNetworkRequest = 256 << 20
@@ -64,7 +64,7 @@ func Serve(ctx context.Context, listener net.Listener, options Options) error {
 	if err != nil {
 		return err
 	}
-	options.Logger.Info("serving", "host", host.HostID(), "address", listener.Addr().String(), "needs", host.Need())
+	options.Logger.Info("serving", "host", host.HostID(), "address", listener.Addr().String(), "needs", host.RequestReason())
 
 	enrolling := make(chan struct{})
 	loop := &enrollment.Loop{Identity: host, Open: options.EnrollmentPort, Logger: options.Logger}
@@ -102,7 +102,7 @@ func handler(host *identity.Identity, options Options) http.Handler {
 	}, connect.WithReadMaxBytes(maximumRequest)))
 	groups := service.Proxy("groups", options.GroupsSocket, options.Logger)
 	mux.Handle("/"+agentv1connect.GroupServiceName+"/", groups)
-	// Only the role groups reaches the roles images and netd.
+	// Only the role groups can reach the roles images and netd.
 	mux.Handle("/"+agentv1connect.ImagePolicyServiceName+"/", groups)
 	outer := http.NewServeMux()
 	outer.Handle("/", http.MaxBytesHandler(mux, maximumRequest))

@@ -28,7 +28,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
 
-// role stands for the roles behind api.
+// role stands for the other roles.
 type role struct {
 	agentv1connect.UnimplementedHostServiceHandler
 	agentv1connect.UnimplementedGroupServiceHandler
@@ -93,7 +93,7 @@ func (b *lockedBuffer) String() string {
 	return b.buffer.String()
 }
 
-// start serves an enrolled host; offset is what its system clock is wrong by.
+// start serves an enrolled host. offset is the error of its system clock.
 func start(t *testing.T, offset time.Duration) *fixture {
 	t.Helper()
 	directory, err := os.MkdirTemp("", "api")
@@ -214,7 +214,7 @@ func TestServes(t *testing.T) {
 			if err != nil || policy.Msg.GetPolicy().GetName() != "signed" || policy.Msg.GetPolicy().GetGeneration() != 3 {
 				t.Errorf("%v, %v", policy, err)
 			}
-			// A compiled network policy is larger than what other services take.
+			// A compiled network policy is larger than the limit of other services.
 			large := make([]byte, 2*maximumRequest)
 			network := agentv1connect.NewNetworkServiceClient(client, "https://"+f.address, options...)
 			applied, err := network.ApplyPolicy(ctx, connect.NewRequest(&agentv1.ApplyPolicyRequest{Policy: large}))
@@ -224,12 +224,12 @@ func TestServes(t *testing.T) {
 			if _, err := policies.GetImagePolicy(ctx, connect.NewRequest(&agentv1.GetImagePolicyRequest{Name: string(large)})); err == nil {
 				t.Error("as large a request passes to another service")
 			}
-			// The store is for the role groups only.
+			// Only the role groups may reach the store.
 			store := agentv1connect.NewImageStoreServiceClient(client, "https://"+f.address, options...)
 			if _, err := store.RetainImages(ctx, connect.NewRequest(&agentv1.RetainImagesRequest{})); connect.CodeOf(err) != connect.CodeUnimplemented {
 				t.Errorf("the store is reached from outside: %v", err)
 			}
-			// A stream's first message comes while the call goes on.
+			// The first message of a stream arrives while the call continues.
 			watching, cancel := context.WithCancel(ctx)
 			defer cancel()
 			stream, err := f.groups(client, options...).WatchGroup(watching, connect.NewRequest(&agentv1.WatchGroupRequest{Name: "web"}))
@@ -255,7 +255,7 @@ func TestOnlyOperatorsAreAdmitted(t *testing.T) {
 	for name, certificates := range tests {
 		t.Run(name, func(t *testing.T) {
 			_, err := f.hosts(f.client(certificates...)).GetHost(context.Background(), connect.NewRequest(&agentv1.GetHostRequest{}))
-			// With TLS 1.3 the alert may come after the client's first write failed.
+			// With TLS 1.3 the alert may arrive after the client's first write.
 			if err == nil {
 				t.Error("admitted")
 			}
@@ -382,7 +382,8 @@ func TestStopsInOrder(t *testing.T) {
 	}
 }
 
-// TestClientsLeave covers clients that end their connections, as Node's do with GOAWAY and CANCEL: nothing for the operator to read.
+// TestClientsLeave covers clients that close their connections, such as Node's with GOAWAY and CANCEL. Operators need
+// no warning about that.
 func TestClientsLeave(t *testing.T) {
 	f := start(t, 0)
 	roots := x509.NewCertPool()
@@ -409,14 +410,14 @@ func TestClientsLeave(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// The server ends the connection when it has taken the frame in.
+		// The server closes the connection after it has read the frame.
 		_, _ = io.Copy(io.Discard, connection)
 		_ = connection.Close()
 	}
 	if logs := f.logs.String(); strings.Contains(logs, "level=WARN") {
-		t.Errorf("a client that leaves is a warning: %s", logs)
+		t.Errorf("a client that closes its connection causes a warning: %s", logs)
 	}
-	// The control: one without a certificate is one.
+	// The control: a client without a certificate causes a warning.
 	connection := dial()
 	_, _ = io.Copy(io.Discard, connection)
 	_ = connection.Close()

@@ -11,7 +11,7 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// sign answers the first enrollment request, as the hypervisor's side does.
+// sign answers the first enrollment request as the hypervisor does.
 func (f *fixture) sign(hypervisor net.Conn, enrolled chan<- struct{}) {
 	line, err := bufio.NewReader(hypervisor).ReadString('\n')
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/identity"
 )
 
-// operatorName is the common name of client certificates that may use the agent.
+// operatorName is the common name in client certificates of operators, who may use the agent.
 const operatorName = "operator"
 
 var errNotEnrolled = errors.New("the host has no certificate yet")
 
-// tlsConfiguration takes certificate and CA anew at each handshake, so a renewed certificate needs no new listener.
+// tlsConfiguration reads certificate and CA at each handshake, so that a renewed certificate needs no new listener.
 func tlsConfiguration(host *identity.Identity) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -30,19 +30,19 @@ func tlsConfiguration(host *identity.Identity) *tls.Config {
 				MinVersion:   tls.VersionTLS13,
 				NextProtos:   []string{"h2"},
 				Certificates: []tls.Certificate{*certificate},
-				// Checks the chain, the validity by Time and the extended key usage clientAuth.
+				// This mode verifies the chain, the validity at Time, and the extended key usage clientAuth.
 				ClientAuth:       tls.RequireAndVerifyClientCert,
 				ClientCAs:        clients,
 				Time:             func() time.Time { return host.Clock().Now() },
 				VerifyConnection: authorize,
-				// Every connection is checked in full.
+				// Without session tickets every connection is verified in full.
 				SessionTicketsDisabled: true,
 			}, nil
 		},
 	}
 }
 
-// authorize admits operators only: hosts of the same CA have certificates, too.
+// authorize admits operators only, because hosts have certificates of the same CA.
 func authorize(state tls.ConnectionState) error {
 	if len(state.VerifiedChains) == 0 || len(state.PeerCertificates) == 0 {
 		return errors.New("no verified client certificate")

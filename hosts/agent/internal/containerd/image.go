@@ -1,5 +1,5 @@
-// Package containerd does what CRI has no call for, over containerd's own gRPC services: importing an image from an archive and
-// asking for the OCI runtime's version.
+// Package containerd uses containerd's own gRPC services for what CRI cannot do: importing an image from an archive,
+// and finding the version of the OCI runtime.
 package containerd
 
 import (
@@ -27,21 +27,21 @@ import (
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// criNamespace is where CRI keeps its images.
+// criNamespace is containerd's namespace for the images of CRI.
 const criNamespace = "k8s.io"
 
-// maximumBlob bounds a blob of the archive, in bytes; the pause image is below one megabyte.
+// maximumBlob bounds a blob of the archive in bytes. The pause image is smaller than one megabyte.
 const maximumBlob = 64 << 20
 
-// appearTimeout is how long CRI may take to see an image that was put into containerd's store.
+// appearTimeout is how long CRI may take to notice an image that was imported into containerd's store.
 const appearTimeout = 10 * time.Second
 
 func withNamespace(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", criNamespace)
 }
 
-// EnsureImage imports the OCI archive (image-layout in a tar file, one manifest) under reference unless CRI knows that image, and
-// waits until CRI does. The image is pinned: no garbage collection takes it.
+// EnsureImage imports the OCI archive (an image layout in a tar file, with one manifest) under a reference, unless CRI
+// has that image, and waits until CRI has it. The image is pinned, so garbage collection never removes it.
 func EnsureImage(ctx context.Context, connection grpc.ClientConnInterface, archive, reference string, logger *slog.Logger) error {
 	imageService := runtimev1.NewImageServiceClient(connection)
 	present := func() (bool, error) {
@@ -143,7 +143,7 @@ func readArchive(name string) (*layout, error) {
 	return result, nil
 }
 
-// importTo writes blobs under a lease, so that none is collected before the image refers to them.
+// importTo writes the blobs under a lease, so that none is collected before the image refers to it.
 func (l *layout) importTo(ctx context.Context, connection grpc.ClientConnInterface, reference string) error {
 	ctx = withNamespace(ctx)
 	leaseService := leases.NewLeasesClient(connection)
@@ -155,7 +155,7 @@ func (l *layout) importTo(ctx context.Context, connection grpc.ClientConnInterfa
 		return err
 	}
 	defer func() {
-		// An expired lease is collected; so a failure here costs nothing.
+		// An expired lease is collected anyway, so a failure here does not matter.
 		_, _ = leaseService.Delete(context.WithoutCancel(ctx), &leases.DeleteRequest{ID: lease.GetLease().GetID()})
 	}()
 	leased := metadata.AppendToOutgoingContext(ctx, "containerd-lease", lease.GetLease().GetID())
@@ -190,7 +190,7 @@ func (l *layout) importTo(ctx context.Context, connection grpc.ClientConnInterfa
 	return err
 }
 
-// write stores one blob; containerd checks size and digest.
+// write stores one blob. containerd checks size and digest.
 func (l *layout) write(ctx context.Context, store content.ContentClient, blob ocispec.Descriptor, labels map[string]string) error {
 	data := l.blobs[blob.Digest.String()]
 	stream, err := store.Write(ctx)
@@ -203,7 +203,7 @@ func (l *layout) write(ctx context.Context, store content.ContentClient, blob oc
 		Total: blob.Size, Expected: blob.Digest.String(), Data: data, Labels: labels,
 	})
 	if err == nil || errors.Is(err, io.EOF) {
-		// What went wrong is in the answer.
+		// The response contains the reason of the failure.
 		_, err = stream.Recv()
 	}
 	if status.Code(err) == codes.AlreadyExists {

@@ -12,8 +12,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// RuntimeVersion names the OCI runtime behind containerd's shim, e.g. "crun 1.21"; empty when the shim does not tell. The shim
-// asks the runtime for its features (OCI runtime-spec features.md), whose annotations hold the version.
+// RuntimeVersion returns name and version of the OCI runtime of containerd's shim, such as "crun 1.21", or nothing when
+// the shim does not report them. The shim asks the runtime for its features (OCI runtime-spec features.md), whose
+// annotations contain the version.
 func RuntimeVersion(ctx context.Context, connection grpc.ClientConnInterface) string {
 	ctx = withNamespace(ctx)
 	settings, err := anypb.New(&options.Options{BinaryName: "crun"})
@@ -31,7 +32,7 @@ func RuntimeVersion(ctx context.Context, connection grpc.ClientConnInterface) st
 		return ""
 	}
 	var info types.RuntimeInfo
-	// By its value: containerd leaves the type's host part out.
+	// The value is decoded without its type, because containerd omits the host part of the type's URL.
 	if proto.Unmarshal(response.GetExtra().GetValue(), &info) != nil {
 		return ""
 	}

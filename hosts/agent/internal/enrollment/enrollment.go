@@ -1,5 +1,5 @@
-// Package enrollment speaks the first-contact protocol of enrollment.proto over the virtio serial port that only the
-// hypervisor can open.
+// Package enrollment implements the first-contact protocol of enrollment.proto over a virtio serial port, which only
+// the hypervisor can open.
 package enrollment
 
 import (
@@ -19,47 +19,48 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// Interval between two requests.
+// Interval is the time between two requests.
 const Interval = 2 * time.Second
 
-// maximumLine is the longest answer that is read.
+// maximumLine is the longest response that is read, in bytes.
 const maximumLine = 256 << 10
 
-// Port is a serial port with deadlines; *os.File and net.Conn are.
+// Port is a serial port with deadlines, such as *os.File and net.Conn.
 type Port interface {
 	io.ReadWriteCloser
 	SetReadDeadline(time.Time) error
 	SetWriteDeadline(time.Time) error
 }
 
-// OpenDevice opens a virtio serial port. It is not blocking, as a write to a port without a listener would never return.
+// OpenDevice returns a function that opens a virtio serial port in non-blocking mode, because a write to a port without
+// a listener would never return.
 func OpenDevice(path string) func() (Port, error) {
 	return func() (Port, error) {
 		return os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
 	}
 }
 
-// Loop asks for certificates whenever the identity needs one, until ctx ends.
+// Loop requests certificates whenever the identity needs one, until ctx ends.
 type Loop struct {
 	Identity *identity.Identity
 	Open     func() (Port, error)
 	Logger   *slog.Logger
-	// Interval between requests; 0 means the default.
+	// Interval is the time between requests; 0 means the default.
 	Interval time.Duration
-	// Enrolled is called after each certificate that was taken; may be nil.
+	// Enrolled is called after each installed certificate; may be nil.
 	Enrolled func()
 
 	lastError string
 }
 
-// Run returns when ctx ends. Trouble with the port is reported once per kind and tried again.
+// Run returns when ctx ends. After an error of the port it tries again. It logs each error once.
 func (l *Loop) Run(ctx context.Context) {
 	interval := l.Interval
 	if interval == 0 {
 		interval = Interval
 	}
 	for ctx.Err() == nil {
-		if l.Identity.Need() != "" {
+		if l.Identity.RequestReason() != "" {
 			l.report(l.converse(ctx, interval))
 		}
 		select {
@@ -69,7 +70,7 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 }
 
-// report logs an error when it differs from the last one: an absent listener is normal and lasts.
+// report logs an error when it differs from the last one, because a missing listener is normal and can last.
 func (l *Loop) report(err error) {
 	text := ""
 	if err != nil {
@@ -81,7 +82,7 @@ func (l *Loop) report(err error) {
 	l.lastError = text
 }
 
-// converse keeps the port open and asks until a certificate is there.
+// converse keeps the port open and sends requests until a certificate is installed.
 func (l *Loop) converse(ctx context.Context, interval time.Duration) error {
 	port, err := l.Open()
 	if err != nil {
@@ -92,7 +93,7 @@ func (l *Loop) converse(ctx context.Context, interval time.Duration) error {
 	var pending []byte
 	broken := false
 	for ctx.Err() == nil {
-		reason := l.Identity.Need()
+		reason := l.Identity.RequestReason()
 		if reason == "" {
 			return nil
 		}
@@ -102,7 +103,7 @@ func (l *Loop) converse(ctx context.Context, interval time.Duration) error {
 		}
 		next := time.Now().Add(interval)
 		if broken {
-			// Ends what is left of a request that went out in part.
+			// The line feed ends the rest of a request that was sent only in part.
 			line = append([]byte{'\n'}, line...)
 		}
 		if err := port.SetWriteDeadline(next); err != nil {
@@ -134,7 +135,7 @@ func (l *Loop) request(reason string) ([]byte, error) {
 	return append(line, '\n'), err
 }
 
-// listen reads answers until the time of the next request, or until one of them was good.
+// listen reads responses until the next request is due or a response was accepted.
 func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time.Time) ([]byte, error) {
 	buffer := make([]byte, 16<<10)
 	for ctx.Err() == nil {
@@ -142,12 +143,12 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 		if !now.Before(until) {
 			return pending, nil
 		}
-		// Short, so that the end of ctx is noticed.
-		slice := now.Add(250 * time.Millisecond)
-		if slice.After(until) {
-			slice = until
+		// Reads are short, so that the end of ctx is noticed.
+		readDeadline := now.Add(250 * time.Millisecond)
+		if readDeadline.After(until) {
+			readDeadline = until
 		}
-		if err := port.SetReadDeadline(slice); err != nil {
+		if err := port.SetReadDeadline(readDeadline); err != nil {
 			return pending, err
 		}
 		count, err := port.Read(buffer)
@@ -159,7 +160,7 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 			}
 			line := bytes.TrimSpace(pending[:end])
 			pending = pending[end+1:]
-			if len(line) > 0 && l.answer(line) {
+			if len(line) > 0 && l.handleResponse(line) {
 				return nil, nil
 			}
 		}
@@ -170,9 +171,9 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 		switch {
 		case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
 		case errors.Is(err, io.EOF):
-			// Nobody has the other end open. Half an answer will not be completed.
+			// Nobody has the other end open, so the rest of a partial response will not come.
 			pending = nil
-			time.Sleep(time.Until(slice))
+			time.Sleep(time.Until(readDeadline))
 		default:
 			return pending, err
 		}
@@ -180,8 +181,8 @@ func (l *Loop) listen(ctx context.Context, port Port, pending []byte, until time
 	return pending, nil
 }
 
-// answer takes one line; true when it gave a certificate.
-func (l *Loop) answer(line []byte) bool {
+// handleResponse handles one response. It returns true when the response contained a certificate.
+func (l *Loop) handleResponse(line []byte) bool {
 	var response agentv1.EnrollmentResponse
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(line, &response); err != nil {
 		l.Logger.Warn("enrollment answer refused", "error", "not an EnrollmentResponse")

@@ -22,7 +22,8 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// port is a virtio serial port as the guest sees it: reads end at once and writes block while nobody has the other end open.
+// port is a virtio serial port as the guest sees it: while nobody has the other end open, reads return at once and
+// writes block.
 type port struct {
 	mutex    sync.Mutex
 	incoming bytes.Buffer
@@ -81,7 +82,7 @@ func (p *port) answer(content string) {
 	p.incoming.WriteString(content)
 }
 
-// request waits for a whole line of the guest.
+// request waits for a complete line of the guest.
 func (p *port) request(t *testing.T) *agentv1.EnrollmentRequest {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
@@ -182,16 +183,16 @@ func TestEnrollment(t *testing.T) {
 	if request.GetHostId() != f.host.HostID() || request.GetReason() != identity.ReasonInitial || request.GetHostTime() == nil {
 		t.Fatalf("%v", request)
 	}
-	// An answer in pieces, with noise before it.
+	// The response arrives in pieces, after noise.
 	answer := f.response(t, request, f.authority)
 	f.port.answer("noise\n\n{}\n" + answer[:100])
 	time.Sleep(50 * time.Millisecond)
 	f.port.answer(answer[100:])
 	f.wait(t)
-	if reason := f.host.Need(); reason != "" {
+	if reason := f.host.RequestReason(); reason != "" {
 		t.Errorf("needs %q", reason)
 	}
-	// Quiet while the certificate is good.
+	// Nothing is sent while the certificate is valid.
 	time.Sleep(60 * time.Millisecond)
 	f.port.mutex.Lock()
 	f.port.outgoing.Reset()
@@ -248,7 +249,7 @@ func TestWrongClock(t *testing.T) {
 	}
 }
 
-// TestSocket speaks over a real descriptor with deadlines.
+// TestSocket uses a real descriptor with deadlines.
 func TestSocket(t *testing.T) {
 	hypervisor, guest := net.Pipe()
 	host, err := identity.Open(t.TempDir(), identity.NewClock(time.Now))

@@ -17,8 +17,9 @@ const identityUsage = `usage: palisade-agent identity [-data FOLDER] request|enr
 request  prints an EnrollmentRequest of the identity in FOLDER, which is made when there is none
 enroll   takes the EnrollmentResponse on standard input`
 
-// RunIdentity is the first contact of a host that is being installed. The installer holds the machine by SSH: that channel stands in
-// for the serial port, and the messages are the same. The key is made on the machine and stays there.
+// RunIdentity is the first contact of a host that is being installed. The installer controls the machine over SSH, so
+// that channel replaces the serial port. The messages are the same. The key is created on the machine and never leaves
+// it.
 func RunIdentity(_ context.Context, arguments []string, input io.Reader, output io.Writer, logger *slog.Logger) error {
 	flags := flag.NewFlagSet("identity", flag.ContinueOnError)
 	data := flags.String("data", "/var/lib/palisade/agent/api", "folder of the host's identity")
@@ -32,9 +33,9 @@ func RunIdentity(_ context.Context, arguments []string, input io.Reader, output 
 	loop := &Loop{Identity: host, Logger: logger}
 	switch flags.Arg(0) {
 	case "request":
-		reason := host.Need()
+		reason := host.RequestReason()
 		if reason == "" {
-			// An installation that is repeated asks anew: the last answer may not have come to its end.
+			// A repeated installation requests a certificate again, because the last response may have been lost.
 			reason = identity.ReasonRenewal
 		}
 		line, err := loop.request(reason)
@@ -48,7 +49,7 @@ func RunIdentity(_ context.Context, arguments []string, input io.Reader, output 
 		if err != nil {
 			return err
 		}
-		if !loop.answer(line) {
+		if !loop.handleResponse(line) {
 			return errors.New("the signer's answer gave no certificate")
 		}
 		_, err = fmt.Fprintln(output, host.HostID())

@@ -46,7 +46,7 @@ func TestIdentityOfAnInstallation(t *testing.T) {
 		return string(text)
 	}
 	for range 2 {
-		// An installation that is repeated enrols the same identity again.
+		// A repeated installation enrolls the same identity again.
 		id, err := runIdentity(t, folder, "enroll", response(authority))
 		if err != nil || strings.TrimSpace(id) != request.GetHostId() {
 			t.Fatalf("enroll: %q, %v", id, err)
@@ -56,8 +56,8 @@ func TestIdentityOfAnInstallation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if certificate, _ := host.Certificate(); certificate == nil || host.Need() != "" {
-		t.Fatalf("the host that starts needs %q", host.Need())
+	if certificate, _ := host.Certificate(); certificate == nil || host.RequestReason() != "" {
+		t.Fatalf("the host that starts needs %q", host.RequestReason())
 	}
 	again, err := runIdentity(t, folder, "request", "")
 	var repeated struct{ HostId, Reason string }

@@ -10,13 +10,13 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// Capacity is what groups may use together.
+// Capacity is what all groups together may use.
 type Capacity struct {
 	CPUs        float64
 	MemoryBytes uint64
 }
 
-// HostCapacity is all CPUs, and the memory beside what the host itself needs.
+// HostCapacity returns all CPUs and the memory that is not reserved for the host itself.
 func HostCapacity(reservedMemory uint64) (Capacity, error) {
 	content, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -35,8 +35,8 @@ func HostCapacity(reservedMemory uint64) (Capacity, error) {
 	return Capacity{}, errors.New("/proc/meminfo: no MemTotal")
 }
 
-// demand sums requests; limits that stand alone count as nothing.
-func demand(spec *agentv1.GroupSpec) (cpus float64, memory uint64) {
+// requests sums the requests of a spec. A container with a limit and no request adds nothing.
+func requests(spec *agentv1.GroupSpec) (cpus float64, memory uint64) {
 	for _, container := range spec.GetContainers() {
 		cpus += container.GetResources().GetCpuRequest()
 		memory += container.GetResources().GetMemoryRequestBytes()
@@ -44,7 +44,7 @@ func demand(spec *agentv1.GroupSpec) (cpus float64, memory uint64) {
 	return cpus, memory
 }
 
-// admit refuses a group that the host has no room for beside the others.
+// admit refuses a group whose requests do not fit beside those of the others.
 func (c Capacity) admit(spec *agentv1.GroupSpec, others []*agentv1.GroupSpec) error {
 	for index, container := range spec.GetContainers() {
 		at := fmt.Sprintf("containers[%d].resources", index)
@@ -55,15 +55,15 @@ func (c Capacity) admit(spec *agentv1.GroupSpec, others []*agentv1.GroupSpec) er
 			return fmt.Errorf("%s.memoryLimitBytes: %d bytes exceed the %d that the host has for groups", at, limit, c.MemoryBytes)
 		}
 	}
-	wantedCPUs, wantedMemory := demand(spec)
+	wantedCPUs, wantedMemory := requests(spec)
 	var takenCPUs float64
 	var takenMemory uint64
 	for _, other := range others {
-		cpus, memory := demand(other)
+		cpus, memory := requests(other)
 		takenCPUs += cpus
 		takenMemory += memory
 	}
-	// Sums of hundredths are not exact.
+	// A sum of hundredths is not exact in floating point.
 	const rounding = 1e-6
 	if wantedCPUs+takenCPUs > c.CPUs+rounding {
 		return fmt.Errorf("containers: requests of %v cores exceed the %v that other groups leave of the host's %v", wantedCPUs, max(0, c.CPUs-takenCPUs), c.CPUs)

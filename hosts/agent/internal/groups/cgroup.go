@@ -14,7 +14,8 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// readCgroup fills in what the kernel enforces. Nothing is claimed where it cannot be read, e.g. without cgroup v2.
+// readCgroup adds the limits that the kernel enforces to the status. The fields stay empty where they cannot be read,
+// such as without cgroup v2.
 func (g *group) readCgroup(container *agentv1.ContainerStatus) {
 	id := container.GetContainerId()
 	path, known := g.cgroups[id]
@@ -37,7 +38,7 @@ func (g *group) readCgroup(container *agentv1.ContainerStatus) {
 	container.CgroupCpuWeight = read("cpu.weight")
 }
 
-// findCgroup asks containerd for the container's first process and the kernel for that process's cgroup.
+// findCgroup returns the folder of the cgroup of the container's first process, or nothing when it is not known.
 func (g *group) findCgroup(id string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

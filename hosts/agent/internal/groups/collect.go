@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// collectInterval is how often the disk is looked at.
+	// collectInterval is the time between two checks of the disk's usage.
 	collectInterval = time.Minute
-	// collectThreshold is how full the disk may get before images that no group uses are removed.
+	// collectThreshold is the disk usage above which unused images are removed.
 	collectThreshold = 0.8
 )
 
-// diskUsage tells how full the file system of path is. Agent and containerd share the state disk.
+// diskUsage returns the used part of the file system of path, 0 to 1. Agent and containerd share the state disk.
 func diskUsage(path string) (float64, error) {
 	var status syscall.Statfs_t
 	if err := syscall.Statfs(path, &status); err != nil {
@@ -29,7 +29,7 @@ func diskUsage(path string) (float64, error) {
 	return 1 - float64(status.Bavail)/float64(max(status.Blocks, 1)), nil
 }
 
-// collectImages keeps the disk from filling up with images of former groups, until ctx ends.
+// collectImages removes unused images when the disk fills up, until ctx ends.
 func (m *Manager) collectImages(ctx context.Context) {
 	for {
 		select {
@@ -50,8 +50,9 @@ func (m *Manager) collectImages(ctx context.Context) {
 	}
 }
 
-// removeUnusedImages removes what neither a group names, or named before its last change, nor a container uses nor is pinned,
-// like the pause image: first from containerd, then from the store of sealed layers.
+// removeUnusedImages removes unused images from containerd, then their layers from the store. An image is in use when a
+// group names it, named it before its last change, or when a container runs from it. Pinned images, such as the pause
+// image, stay.
 func (m *Manager) removeUnusedImages(ctx context.Context) error {
 	used, err := m.usedImages(ctx, nil)
 	if err != nil {
@@ -63,8 +64,9 @@ func (m *Manager) removeUnusedImages(ctx context.Context) error {
 	return m.retain(ctx, &agentv1.RetainImagesRequest{Images: used.digests()})
 }
 
-// releaseImages removes the sealed images of a group that is being deleted, unless somebody else names or uses them.
-func (m *Manager) releaseImages(ctx context.Context, deleted *group, wish *record) error {
+// releaseImages removes the sealed images of a group that is being deleted, unless another group or a container uses
+// them.
+func (m *Manager) releaseImages(ctx context.Context, deleted *group, desired *record) error {
 	if m.options.Sealed == nil {
 		return nil
 	}
@@ -73,7 +75,7 @@ func (m *Manager) releaseImages(ctx context.Context, deleted *group, wish *recor
 		return err
 	}
 	own := imageNames{}
-	own.add(wish)
+	own.add(desired)
 	if err := m.removeImages(ctx, func(names []string) bool { return own.any(names) && !used.any(names) }); err != nil {
 		return err
 	}
@@ -88,7 +90,7 @@ func (m *Manager) retain(ctx context.Context, request *agentv1.RetainImagesReque
 	return err
 }
 
-// removeImages removes containerd's images whose names are unwanted.
+// removeImages removes the images of containerd whose names are unwanted.
 func (m *Manager) removeImages(ctx context.Context, unwanted func(names []string) bool) error {
 	present, err := m.images.ListImages(ctx, &runtimev1.ListImagesRequest{})
 	if err != nil {
@@ -106,7 +108,8 @@ func (m *Manager) removeImages(ctx context.Context, unwanted func(names []string
 	return nil
 }
 
-// usedImages names what containers run from and what groups name, but for one group.
+// usedImages returns the names of the images that containers run from and that groups name. It does not count the group
+// except.
 func (m *Manager) usedImages(ctx context.Context, except *group) (imageNames, error) {
 	containers, err := m.runtime.ListContainers(ctx, &runtimev1.ListContainersRequest{})
 	if err != nil {
@@ -120,19 +123,19 @@ func (m *Manager) usedImages(ctx context.Context, except *group) (imageNames, er
 	}
 	for _, g := range m.all() {
 		if g != except {
-			used.add(g.wish())
+			used.add(g.desired())
 		}
 	}
 	return used, nil
 }
 
-// imageNames are references and ids of images.
+// imageNames is a set of image references and image identifiers.
 type imageNames map[string]bool
 
-// add names the images of a record, as given and as containerd knows them, and those before.
+// add adds the images of a record, both as the spec names them and as containerd does, and its previous images.
 func (n imageNames) add(r *record) {
 	for _, image := range r.images() {
-		n[image], n[r.local(image)] = true, true
+		n[image], n[r.localReference(image)] = true, true
 	}
 	for _, image := range r.Previous {
 		n[image] = true
@@ -143,7 +146,7 @@ func (n imageNames) any(names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return n[name] })
 }
 
-// digests returns those of the names that are references, sorted.
+// digests returns the sorted digests of those names that are references.
 func (n imageNames) digests() []string {
 	var result []string
 	for name := range n {

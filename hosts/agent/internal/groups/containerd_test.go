@@ -29,13 +29,14 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// binariesVariable names a folder with containerd, its shim and the agent, as `make host-binaries` leaves them in build/host.
+// binariesVariable names the folder of containerd, its shim and the agent. `make host-binaries` writes them to
+// build/host.
 const binariesVariable = "PALISADE_HOST_BINARIES"
 
 // runtimeVariable names the OCI runtime to use, by default crun on PATH.
 const runtimeVariable = "PALISADE_OCI_RUNTIME"
 
-// findRuntime skips the test without a runtime that knows the present OCI specification (crun does from 1.14.3).
+// findRuntime skips the test without a runtime that supports the present OCI specification (crun does from 1.14.3).
 func findRuntime(t *testing.T) string {
 	t.Helper()
 	name := os.Getenv(runtimeVariable)
@@ -57,8 +58,8 @@ func findRuntime(t *testing.T) string {
 	return path
 }
 
-// TestContainerd runs groups on a real containerd with crun, the role netd and its CNI plugin, as a host does, in a network of
-// its own. Needs root.
+// TestContainerd runs groups on a real containerd with crun, the role netd and its CNI plugin, as a host does, in a
+// network of its own. It needs root.
 func TestContainerd(t *testing.T) {
 	binaries := os.Getenv(binariesVariable)
 	if binaries == "" {
@@ -109,7 +110,7 @@ func TestContainerd(t *testing.T) {
 		}
 		started := time.Now()
 		for _, sandbox := range sandboxes.Items {
-			// The agent clears a stopped sandbox away as well: when it is faster, there is nothing left to stop or remove.
+			// The agent removes a stopped sandbox as well. When it is faster, nothing remains to stop or remove.
 			if _, err := h.manager.runtime.StopPodSandbox(h.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: sandbox.Id}); err != nil {
 				t.Logf("the agent was faster: %v", err)
 			}
@@ -293,7 +294,7 @@ func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness 
 	h.foreign = newImage(binary, "s390x")
 	registry := httptest.NewUnstartedServer(testimage.Registry("user", "password-canary", h.image, h.other, h.foreign))
 	registry.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	// Where containerd looks for it.
+	// containerd looks for it there.
 	_ = registry.Listener.Close()
 	if err := h.lab.InHost(func() (err error) {
 		registry.Listener, err = net.Listen("tcp", "127.0.0.1:0")
@@ -501,10 +502,10 @@ func (h *containerdHarness) deleteAll(t *testing.T) {
 	}
 }
 
-// startNetd starts the role netd, with the device to the lab's other machine, and returns its socket.
+// startNetd starts the role netd with the device to the lab's other machine, and returns its socket.
 func (h *containerdHarness) startNetd(t *testing.T, binaries, directory string) string {
 	t.Helper()
-	// The lab's own datapath makes room for it.
+	// The lab's own datapath gives up the interface first.
 	if err := h.lab.InHost(func() error { return h.lab.Datapath.RemoveDevice(h.lab.Uplink) }); err != nil {
 		t.Fatal(err)
 	}
@@ -512,7 +513,7 @@ func (h *containerdHarness) startNetd(t *testing.T, binaries, directory string) 
 	daemon := exec.Command(filepath.Join(binaries, "palisade-agent"), "netd", "-socket", socket, "-socket-group", "", "-device", "uplink",
 		"-state", filepath.Join(directory, "netd"), "-pins", h.lab.Pins+"/netd")
 	daemon.Stdout, daemon.Stderr = h.logs, h.logs
-	// Not Pdeathsig: it would come with the end of the thread that is the lab's host.
+	// Pdeathsig is not set, because it would be sent when the thread of the lab's host ends.
 	if err := h.lab.InHost(daemon.Start); err != nil {
 		t.Fatal(err)
 	}
@@ -531,7 +532,7 @@ func (h *containerdHarness) startNetd(t *testing.T, binaries, directory string) 
 	}
 }
 
-// dial connects as the lab's other machine: a host does not reach its own published ports by its addresses.
+// dial connects as the lab's other machine, because a host does not reach its own published ports by its addresses.
 func (h *containerdHarness) dial(ctx context.Context, network, address string) (connection net.Conn, err error) {
 	err = h.lab.Nodes[lab.World].Do(func() (err error) {
 		connection, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, address)

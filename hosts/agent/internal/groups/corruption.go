@@ -11,16 +11,16 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// layersInterval is how often the kernel is asked what it found in layers.
+// layersInterval is the time between two checks of the layers' devices.
 const layersInterval = 5 * time.Second
 
-// watchLayers tells the groups whose layers are not what was signed any more, until ctx ends. The kernel has failed the reads
-// already: containers that need a changed block see errors, all others go on.
+// watchLayers reports corrupted layers to the groups that run from them, until ctx ends. The kernel itself refuses to
+// read a changed block: containers that read one get errors, and all others continue to run.
 func (m *Manager) watchLayers(ctx context.Context) {
 	if m.options.LayerDevices == nil {
 		return
 	}
-	told := map[string]bool{}
+	reported := map[string]bool{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,14 +34,14 @@ func (m *Manager) watchLayers(ctx context.Context) {
 			}
 			continue
 		}
-		told = m.tellCorruption(answer.Msg.GetLayers(), told)
+		reported = m.reportCorruption(answer.Msg.GetLayers(), reported)
 	}
 }
 
-// tellCorruption makes an event in each group of a corrupted layer, once for as long as its device is open. It returns what
-// was told, now and before.
-func (m *Manager) tellCorruption(layers []*agentv1.LayerDevice, before map[string]bool) map[string]bool {
-	told := map[string]bool{}
+// reportCorruption adds an event to each group of a corrupted layer, unless it is among those reported before. It
+// returns all that are reported and still corrupted; a layer whose device was closed meanwhile is reported again.
+func (m *Manager) reportCorruption(layers []*agentv1.LayerDevice, before map[string]bool) map[string]bool {
+	reported := map[string]bool{}
 	for _, layer := range layers {
 		if !layer.GetCorrupted() {
 			continue
@@ -49,19 +49,19 @@ func (m *Manager) tellCorruption(layers []*agentv1.LayerDevice, before map[strin
 		for _, g := range m.all() {
 			for _, container := range g.containersOn(layer.GetRootHash()) {
 				key := g.name + "/" + container + "/" + layer.GetRootHash()
-				told[key] = true
+				reported[key] = true
 				if before[key] {
 					continue
 				}
 				g.event(eventWarning, reasonLayerCorrupted, fmt.Sprintf("layer with root hash %s was changed on disk: reads of its changed blocks "+
-					"fail (EIO); to fetch it anew, remove the groups that use it", layer.GetRootHash()), container)
+					"fail (EIO); to fetch it again, remove the groups that use it", layer.GetRootHash()), container)
 			}
 		}
 	}
-	return told
+	return reported
 }
 
-// containersOn lists the containers that run from a layer.
+// containersOn returns the names of the containers that run from a layer.
 func (g *group) containersOn(rootHash string) []string {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()

@@ -8,7 +8,7 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// maximumEvents is how many of a group's events are kept.
+// maximumEvents is how many events of a group are kept.
 const maximumEvents = 100
 
 const (
@@ -16,7 +16,7 @@ const (
 	eventWarning = "Warning"
 )
 
-// eventRing keeps the newest events. One that only repeats the last of its container is not added again.
+// eventRing keeps the newest events. A warning that repeats the last event of its container is not added.
 type eventRing struct {
 	events []*agentv1.Event
 }

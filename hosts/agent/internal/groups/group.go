@@ -8,49 +8,50 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// group is one declared group: its record, what was last seen of it, and the goroutine that brings the two together. Only that
-// goroutine calls containerd for the group.
+// group is one declared group. It holds the desired state, the status that was observed last, and the loop that
+// converges the group. Only the loop's goroutine calls containerd for the group.
 type group struct {
 	manager *Manager
 	name    string
 	logger  *slog.Logger
 
 	mutex sync.Mutex
-	// record is the wish; replaced, never changed in place, by apply.
+	// record is the desired state and the history. It is replaced and never changed in place.
 	record  *record
 	cleaner *cleaner
 	status  *agentv1.GroupStatus
 	events  eventRing
-	// changed is closed and replaced at every change that watchers see.
+	// changed is closed and replaced whenever something changes that watchers see.
 	changed        chan struct{}
 	suspendedUntil time.Time
 	observedAt     time.Time
 	observeError   error
-	// observedGeneration is the generation that was brought about.
+	// observedGeneration is the last generation that the group has converged on.
 	observedGeneration uint64
-	// declarations counts them: images that could not be had are tried again with each.
+	// declarations counts how often the group was declared. Each declaration retries failed images.
 	declarations uint64
-	// interrupt ends the pass in flight, as it works for an old wish.
+	// interrupt cancels the pass in flight, because it works for an outdated record.
 	interrupt context.CancelFunc
 
 	wake chan struct{}
-	// gone is closed when nothing is left of a deleted group.
+	// gone is closed when nothing remains of a deleted group.
 	gone chan struct{}
-	// seen is closed after the first pass that looked at containerd.
-	seen     chan struct{}
-	seenOnce sync.Once
+	// firstObserved is closed when the first pass has observed the group in containerd.
+	firstObserved chan struct{}
+	observedOnce  sync.Once
 
-	// The rest belongs to the goroutine.
+	// The fields below belong to the loop's goroutine.
 	pulls     map[string]*pullState
 	sandboxes sandboxFailures
 	waiting   map[string]waitingReason
 	cgroups   map[string]string
-	// lastFailure is what ended the last pass.
+	// lastFailure is the error of the last pass.
 	lastFailure string
 }
 
@@ -61,17 +62,17 @@ type waitingReason struct {
 
 func newGroup(manager *Manager, r *record) *group {
 	g := &group{
-		manager: manager,
-		name:    r.spec.GetName(),
-		logger:  manager.options.Logger.With("group", r.spec.GetName()),
-		record:  r,
-		changed: make(chan struct{}),
-		wake:    make(chan struct{}, 1),
-		gone:    make(chan struct{}),
-		seen:    make(chan struct{}),
-		pulls:   map[string]*pullState{},
-		waiting: map[string]waitingReason{},
-		cgroups: map[string]string{},
+		manager:       manager,
+		name:          r.spec.GetName(),
+		logger:        manager.options.Logger.With("group", r.spec.GetName()),
+		record:        r,
+		changed:       make(chan struct{}),
+		wake:          make(chan struct{}, 1),
+		gone:          make(chan struct{}),
+		firstObserved: make(chan struct{}),
+		pulls:         map[string]*pullState{},
+		waiting:       map[string]waitingReason{},
+		cgroups:       map[string]string{},
 	}
 	g.status = &agentv1.GroupStatus{Phase: agentv1.GroupPhase_GROUP_PHASE_PENDING}
 	if r.Deleting {
@@ -85,7 +86,7 @@ func newGroup(manager *Manager, r *record) *group {
 	return g
 }
 
-// run reconciles at every wake-up and every poll interval, until ctx ends or the group is gone.
+// run reconciles the group at every wake-up and every poll interval, until ctx ends or the group is gone.
 func (g *group) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -109,7 +110,7 @@ func (g *group) run(ctx context.Context) {
 	}
 }
 
-// logFailure logs what ended a pass, once for as long as it stays the same.
+// logFailure logs the error of a pass, unless the pass before failed with the same one.
 func (g *group) logFailure(ctx context.Context, err error) {
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return
@@ -124,14 +125,15 @@ func (g *group) logFailure(ctx context.Context, err error) {
 	g.lastFailure = text
 }
 
-func (g *group) poke() {
+func (g *group) wakeUp() {
 	select {
 	case g.wake <- struct{}{}:
 	default:
 	}
 }
 
-// replace stores a new wish made from the present one and ends work for the old one. A nil result of change leaves all as it is.
+// replace stores a new desired state and cancels the pass that works for the old one. It changes nothing when change
+// returns nil.
 func (g *group) replace(change func(*record) (*record, error)) error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -148,25 +150,62 @@ func (g *group) replace(change func(*record) (*record, error)) error {
 		g.interrupt()
 	}
 	g.notify()
-	g.poke()
+	g.wakeUp()
 	return nil
 }
 
-// wish returns the record; it must not be changed.
-func (g *group) wish() *record {
+// update declares a new spec of the group. With dryRun it changes nothing and returns the group as it would be.
+// Declaring the present spec again keeps the generation, and retries at once what waits: images that could not be
+// pulled, and restarts.
+func (g *group) update(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*agentv1.Group, error) {
+	var preview *agentv1.Group
+	err := g.replace(func(present *record) (*record, error) {
+		if present.Deleting {
+			return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("group %q is being deleted; try again", g.name))
+		}
+		if expected != 0 && present.Generation != expected {
+			return nil, generationConflict(g.name, present.Generation, expected)
+		}
+		changed := present.withSpec(spec)
+		if dryRun {
+			preview = &agentv1.Group{Spec: redacted(spec), Generation: changed.Generation}
+			return nil, nil
+		}
+		if changed == present {
+			return present.withRestartsDue(g.manager.options.Now()), nil
+		}
+		return changed, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !dryRun {
+		g.retryImages()
+	}
+	view, _ := g.view()
+	if preview != nil {
+		preview.Status = view.GetStatus()
+		return preview, nil
+	}
+	return view, nil
+}
+
+// desired returns the record; it must not be changed.
+func (g *group) desired() *record {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	return g.record
 }
 
-// remember stores what happened to a container, unless the wish has changed meanwhile.
-func (g *group) remember(wish *record, change func(*record)) (*record, error) {
+// updateRecord stores a change of the history in desired. It returns errDesiredChanged when another record has replaced
+// that one meanwhile.
+func (g *group) updateRecord(desired *record, change func(*record)) (*record, error) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
-	if g.record != wish {
-		return nil, errWishChanged
+	if g.record != desired {
+		return nil, errDesiredChanged
 	}
-	changed := wish.clone()
+	changed := desired.clone()
 	change(changed)
 	if err := g.manager.store.save(changed); err != nil {
 		return nil, err
@@ -175,14 +214,14 @@ func (g *group) remember(wish *record, change func(*record)) (*record, error) {
 	return changed, nil
 }
 
-var errWishChanged = fmt.Errorf("the group was declared anew: %w", context.Canceled)
+var errDesiredChanged = fmt.Errorf("the group was declared again: %w", context.Canceled)
 
 func (g *group) notify() {
 	close(g.changed)
 	g.changed = make(chan struct{})
 }
 
-// event records and logs what happened; messages are freed of the group's secrets.
+// event records and logs an event, without the group's secrets.
 func (g *group) event(kind, reason, message, container string) {
 	message = g.clean(message)
 	g.mutex.Lock()
@@ -200,8 +239,8 @@ func (g *group) event(kind, reason, message, container string) {
 	}
 }
 
-// clean returns the message without the group's secrets. Every message of others goes through it before it is stored, logged or
-// shown.
+// clean returns the message without the group's secrets. Every message from outside the agent passes through it before
+// it is stored, logged or shown.
 func (g *group) clean(message string) string {
 	g.mutex.Lock()
 	g.cleaner = g.cleaner.of(secrets(g.record.spec))
@@ -210,7 +249,7 @@ func (g *group) clean(message string) string {
 	return cleaner.clean(message)
 }
 
-// publish makes a status visible and wakes watchers when it differs from the last one.
+// publish makes a status visible, and wakes watchers when it differs from the last one.
 func (g *group) publish(status *agentv1.GroupStatus) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
@@ -230,8 +269,8 @@ func (g *group) observationFailed(err error) {
 	}
 }
 
-func (g *group) markSeen() {
-	g.seenOnce.Do(func() { close(g.seen) })
+func (g *group) markObserved() {
+	g.observedOnce.Do(func() { close(g.firstObserved) })
 }
 
 // view returns the group for callers, without secrets, and a channel that is closed at the next change.
@@ -248,8 +287,9 @@ func (g *group) view() (*agentv1.Group, <-chan struct{}) {
 	return &agentv1.Group{Spec: redacted(g.record.spec), Generation: g.record.Generation, Status: status}, g.changed
 }
 
-// stale is the error of a group that containerd has not shown for some time: its status would be a guess.
-func (g *group) stale() error {
+// observationError returns an error when containerd could not be observed for some time, because the last status may be
+// wrong by now.
+func (g *group) observationError() error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	if g.observeError != nil && g.manager.options.Now().Sub(g.observedAt) > 5*g.manager.options.PollInterval {
@@ -258,8 +298,8 @@ func (g *group) stale() error {
 	return nil
 }
 
-// tryImagesAnew forgets failed images: what they lacked, e.g. a seal or a policy, may be there by now.
-func (g *group) tryImagesAnew() {
+// retryImages forgets that images failed. What they lacked, such as a seal or a policy, may exist by now.
+func (g *group) retryImages() {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	g.declarations++
@@ -272,12 +312,12 @@ func (g *group) tryImagesAnew() {
 	if !proto.Equal(g.status, status) {
 		g.status = status
 		g.notify()
-		g.poke()
+		g.wakeUp()
 	}
 }
 
-// declared returns how often the group was declared.
-func (g *group) declared() uint64 {
+// declarationCount returns how often the group was declared.
+func (g *group) declarationCount() uint64 {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
 	return g.declarations
@@ -288,7 +328,7 @@ func (g *group) suspend(until time.Time) {
 	defer g.mutex.Unlock()
 	g.suspendedUntil = until
 	g.notify()
-	g.poke()
+	g.wakeUp()
 }
 
 func (g *group) suspended() bool {

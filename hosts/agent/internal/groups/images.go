@@ -16,31 +16,32 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// pullState is the history of pulling one image for the present wish.
+// pullState is the history of failed pulls of one image.
 type pullState struct {
 	failures uint32
 	next     time.Time
-	// access is how the registry was reached; other credentials are tried at once.
+	// access describes how the registry was reached. Changed credentials are tried at once.
 	access string
-	// declaration is the last one before the failure.
+	// declaration is the number of the declaration that the failure belongs to.
 	declaration uint64
 	err         error
 }
 
-// ensureImages pulls what is not there. A container whose image cannot be had waits with the reason; the others go on.
-func (g *group) ensureImages(ctx context.Context, wish *record, seen *observation) (*record, error) {
+// ensureImages pulls the images that are missing. A container whose image cannot be pulled waits with the reason, and
+// does not stop the others.
+func (g *group) ensureImages(ctx context.Context, desired *record, observed *observation) (*record, error) {
 	var failure error
 	wanted := map[string]bool{}
-	for _, container := range wish.spec.GetContainers() {
+	for _, container := range desired.spec.GetContainers() {
 		wanted[container.GetImage()] = true
-		changed, err := g.ensureImage(ctx, wish, seen, container)
+		changed, err := g.ensureImage(ctx, desired, observed, container)
 		if ctx.Err() != nil {
-			return wish, ctx.Err()
+			return desired, ctx.Err()
 		}
-		if errors.Is(err, errWishChanged) {
-			return wish, err
+		if errors.Is(err, errDesiredChanged) {
+			return desired, err
 		}
-		wish = changed
+		desired = changed
 		name := container.GetName()
 		if err != nil {
 			failure = err
@@ -56,10 +57,10 @@ func (g *group) ensureImages(ctx context.Context, wish *record, seen *observatio
 			delete(g.pulls, image)
 		}
 	}
-	return wish, failure
+	return desired, failure
 }
 
-// imageReason tells an image that must not run from one that cannot be had.
+// imageReason distinguishes an image that must not run from one that cannot be pulled.
 func imageReason(err error) string {
 	var refused *refusedError
 	if errors.As(err, &refused) {
@@ -68,58 +69,58 @@ func imageReason(err error) string {
 	return reasonPullFailed
 }
 
-func (g *group) ensureImage(ctx context.Context, wish *record, seen *observation, container *agentv1.Container) (*record, error) {
+func (g *group) ensureImage(ctx context.Context, desired *record, observed *observation, container *agentv1.Container) (*record, error) {
 	name, image := container.GetName(), container.GetImage()
-	if status := seen.containers[name]; status != nil && status.State == runtimev1.ContainerState_CONTAINER_RUNNING {
-		return wish, nil
+	if status := observed.containers[name]; status != nil && status.State == runtimev1.ContainerState_CONTAINER_RUNNING {
+		return desired, nil
 	}
-	if wish.Containers[name].Done {
-		return wish, nil
+	if desired.Containers[name].Done {
+		return desired, nil
 	}
-	access := registryOf(wish.spec, image)
+	access := registryOf(desired.spec, image)
 	if g.manager.options.Sealed != nil {
-		// At each start: what was accepted once may be refused by now.
+		// An image that was accepted before may be refused now, so each start asks again.
 		if err := g.failedBefore(image, access); err != nil {
-			return wish, err
+			return desired, err
 		}
-		changed, err := g.fetchImage(ctx, wish, seen, container, access)
+		changed, err := g.fetchImage(ctx, desired, observed, container, access)
 		if err != nil {
-			return wish, g.noteFailure(ctx, image, name, access, err)
+			return desired, g.recordImageFailure(ctx, image, name, access, err)
 		}
-		wish = changed
+		desired = changed
 	}
-	local := wish.local(image)
+	local := desired.localReference(image)
 	present, err := g.checkImage(ctx, local)
 	if err != nil {
-		return wish, err
+		return desired, err
 	}
 	if present {
 		delete(g.pulls, image)
-		return wish, nil
+		return desired, nil
 	}
 	if err := g.failedBefore(image, access); err != nil {
-		return wish, err
+		return desired, err
 	}
 	if g.pulls[image] == nil {
 		g.event(eventNormal, "Pulling", "image "+local, name)
 	}
 	g.waiting[name] = waitingReason{reason: reasonPulling}
-	g.publish(g.assess(wish, seen))
+	g.publish(g.statusOf(desired, observed))
 	started := time.Now()
-	if err := g.pull(ctx, wish, local, access); err != nil {
-		return wish, g.noteFailure(ctx, image, name, access, err)
+	if err := g.pull(ctx, desired, local, access); err != nil {
+		return desired, g.recordImageFailure(ctx, image, name, access, err)
 	}
 	delete(g.pulls, image)
 	g.event(eventNormal, "Pulled", fmt.Sprintf("image %s in %s", local, time.Since(started).Round(time.Millisecond)), name)
 	_, err = g.checkImage(ctx, local)
-	return wish, err
+	return desired, err
 }
 
-// failedBefore returns the last failure for as long as the image is not tried again. Other credentials are tried at once, and
-// all of it when the group is declared again.
+// failedBefore returns the last failure while the image waits for its next attempt. Changed credentials and a new
+// declaration of the group are tried at once.
 func (g *group) failedBefore(image string, access *agentv1.ImageRegistry) error {
 	state := g.pulls[image]
-	if state != nil && (state.access != access.String() || state.declaration != g.declared()) {
+	if state != nil && (state.access != access.String() || state.declaration != g.declarationCount()) {
 		delete(g.pulls, image)
 		return nil
 	}
@@ -129,17 +130,17 @@ func (g *group) failedBefore(image string, access *agentv1.ImageRegistry) error 
 	return nil
 }
 
-// noteFailure makes the image wait before the next attempt, and returns the error.
-func (g *group) noteFailure(ctx context.Context, image, name string, access *agentv1.ImageRegistry, failure error) error {
+// recordImageFailure delays the next attempt to pull the image, and returns the failure.
+func (g *group) recordImageFailure(ctx context.Context, image, name string, access *agentv1.ImageRegistry, failure error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(failure, errWishChanged) {
+	if errors.Is(failure, errDesiredChanged) {
 		return failure
 	}
 	state := g.pulls[image]
 	if state == nil {
-		state = &pullState{access: access.String(), declaration: g.declared()}
+		state = &pullState{access: access.String(), declaration: g.declarationCount()}
 		g.pulls[image] = state
 	}
 	state.failures++
@@ -149,8 +150,8 @@ func (g *group) noteFailure(ctx context.Context, image, name string, access *age
 	return failure
 }
 
-// checkImage tells whether the image is there, and refuses one for other machines: containerd looks at the platform only where
-// an index offers a choice.
+// checkImage reports whether containerd has the image, and refuses one that is built for another platform. containerd
+// itself checks the platform only when it chooses from an index.
 func (g *group) checkImage(ctx context.Context, image string) (present bool, err error) {
 	response, err := g.manager.images.ImageStatus(ctx, &runtimev1.ImageStatusRequest{Image: &runtimev1.ImageSpec{Image: image}, Verbose: true})
 	if err != nil {
@@ -177,18 +178,19 @@ func (g *group) checkImage(ctx context.Context, image string) (present bool, err
 	return true, nil
 }
 
-func (g *group) pull(ctx context.Context, wish *record, image string, access *agentv1.ImageRegistry) error {
+func (g *group) pull(ctx context.Context, desired *record, image string, access *agentv1.ImageRegistry) error {
 	server, _, _ := strings.Cut(image, "/")
-	// containerd looks for a server under this name.
+	// containerd looks up the server by this name.
 	server = reference.CanonicalServer(server)
 	release, err := g.manager.certificates.Use(server, access.GetEndpoint(), access.GetCa())
 	if err != nil {
 		return fmt.Errorf("configuration of registry %s: %w", server, err)
 	}
 	defer release()
-	request := &runtimev1.PullImageRequest{Image: &runtimev1.ImageSpec{Image: image}, SandboxConfig: g.sandboxConfig(wish)}
+	request := &runtimev1.PullImageRequest{Image: &runtimev1.ImageSpec{Image: image}, SandboxConfig: g.sandboxConfig(desired)}
 	if access.GetUsername() != "" {
-		// Without a server address containerd sends them to whatever endpoint the registry's configuration names.
+		// Without a server address containerd sends the credentials to the endpoint that the registry's configuration
+		// names.
 		request.Auth = &runtimev1.AuthConfig{Username: access.GetUsername(), Password: access.GetPassword()}
 	}
 	if _, err := g.manager.images.PullImage(ctx, request); err != nil {

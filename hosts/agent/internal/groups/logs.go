@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// maximumLogSize is where a container's log file is turned over; one older file is kept.
+	// maximumLogSize is the size at which a container's log file is rotated. One rotated file is kept.
 	maximumLogSize = 10 << 20
 	rotatedSuffix  = ".1"
 	logPoll        = 200 * time.Millisecond
@@ -26,7 +26,7 @@ type logLine struct {
 	content []byte
 }
 
-// parseLogLine reads CRI's format: time, stream, tag (P: part of a line, F: its end), content.
+// parseLogLine parses CRI's format: time, stream, tag (P for a part of a line, F for its end), content.
 func parseLogLine(line []byte) (parsed logLine, partial, ok bool) {
 	fields := bytes.SplitN(line, []byte{' '}, 4)
 	if len(fields) < 3 {
@@ -43,7 +43,7 @@ func parseLogLine(line []byte) (parsed logLine, partial, ok bool) {
 	return parsed, bytes.HasPrefix(fields[2], []byte("P")), true
 }
 
-// lineReader turns a log file that grows into lines; partial ones are joined.
+// lineReader splits a growing log file into lines, and joins lines that were written in parts.
 type lineReader struct {
 	pending []byte
 	parts   map[string]*logLine
@@ -83,11 +83,11 @@ type logOptions struct {
 	follow bool
 	tail   int
 	since  time.Time
-	// finished tells whether more output can come.
+	// finished reports whether no more output can come.
 	finished func() bool
 }
 
-// streamLog sends the lines of the log at path, the turned-over file's first. A file that does not exist yet is empty.
+// streamLog sends the lines of the log at path, beginning with the rotated file. A missing file counts as empty.
 func streamLog(ctx context.Context, path string, options logOptions, send func(logLine) error) error {
 	var kept []logLine
 	collect := func(line logLine) error {
@@ -141,7 +141,7 @@ func streamLog(ctx context.Context, path string, options logOptions, send func(l
 	}
 	options.tail = 0
 	for options.follow {
-		// Asked before the last read, so that nothing written until then is missed.
+		// finished is called before the last read, so that nothing written until then is missed.
 		finished := options.finished()
 		if file != nil {
 			if err := readAll(file, reader, collect); err != nil {
@@ -151,7 +151,7 @@ func streamLog(ctx context.Context, path string, options logOptions, send func(l
 		if finished {
 			return nil
 		}
-		if file == nil || turnedOver(file, path) {
+		if file == nil || isRotated(file, path) {
 			if file != nil {
 				if err := readAll(file, reader, collect); err != nil {
 					return err
@@ -190,7 +190,7 @@ func readAll(file *os.File, reader *lineReader, emit func(logLine) error) error 
 	}
 }
 
-func turnedOver(file *os.File, path string) bool {
+func isRotated(file *os.File, path string) bool {
 	current, err := os.Stat(path)
 	if err != nil {
 		return false
@@ -199,7 +199,8 @@ func turnedOver(file *os.File, path string) bool {
 	return err == nil && !os.SameFile(opened, current)
 }
 
-// createLog makes a container's log file before containerd opens it, so that it belongs to this role and not to root.
+// createLog creates a container's log file before containerd opens it, so that the file belongs to this role and not to
+// root.
 func (g *group) createLog(container string) error {
 	if err := os.MkdirAll(g.logDirectory(), 0o700); err != nil {
 		return err
@@ -211,10 +212,10 @@ func (g *group) createLog(container string) error {
 	return file.Close()
 }
 
-// rotateLogs turns over files that have grown too large and tells containerd to open new ones.
-func (g *group) rotateLogs(ctx context.Context, wish *record, seen *observation) {
-	for _, container := range wish.spec.GetContainers() {
-		status := seen.containers[container.GetName()]
+// rotateLogs rotates log files that have grown too large, and makes containerd open new ones.
+func (g *group) rotateLogs(ctx context.Context, desired *record, observed *observation) {
+	for _, container := range desired.spec.GetContainers() {
+		status := observed.containers[container.GetName()]
 		if status == nil || status.State != runtimev1.ContainerState_CONTAINER_RUNNING {
 			continue
 		}
@@ -233,7 +234,7 @@ func (g *group) rotateLogs(ctx context.Context, wish *record, seen *observation)
 		}
 		if err != nil {
 			g.logger.Warn("log is not turned over", "container", container.GetName(), "error", g.clean(err.Error()))
-			// Otherwise containerd would go on writing into the file that the next turn replaces.
+			// Otherwise containerd would continue to write into the file that the next rotation replaces.
 			_ = os.Rename(path+rotatedSuffix, path)
 		}
 	}

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// pollShare is what each group adds to the time between two looks at containerd.
+	// pollShare is what each group adds to the poll interval.
 	pollShare = 100 * time.Millisecond
-	// maximumPollInterval keeps the promise that a container stopped behind the agent is back within 30 s.
+	// maximumPollInterval guarantees that a container that was stopped by others runs again within 30 s.
 	maximumPollInterval = 20 * time.Second
 )
 
@@ -36,51 +36,51 @@ type Options struct {
 	LogDirectory string
 	// CertificatesDirectory is containerd's config_path.
 	CertificatesDirectory string
-	// CgroupParent of all sandboxes, by the cgroupfs driver's rules.
+	// CgroupParent is the cgroup of all sandboxes, as the cgroupfs driver names it.
 	CgroupParent string
 	// CgroupRoot is where the unified hierarchy is mounted.
 	CgroupRoot     string
 	MaximumLogSize int64
 	PollInterval   time.Duration
 	Capacity       Capacity
-	// Starts is how many groups may start at a time; the others wait their turn, so that each is done soon and none runs into the
-	// runtime's time limits when a host with many groups boots.
+	// Starts is how many groups may start at a time. With fewer at a time each start is short, and none runs into the
+	// runtime's timeouts when a host with many groups boots.
 	Starts int
-	// Sealed is the role images; nil when images are pulled without seals.
+	// Sealed is the client of the role images; nil when images are pulled without seals.
 	Sealed agentv1connect.ImageStoreServiceClient
-	// LayerDevices tells what the kernel found when it read layers; nil when images are pulled without seals.
+	// LayerDevices reports which layers the kernel found corrupted; nil when images are pulled without seals.
 	LayerDevices agentv1connect.LayerDeviceServiceClient
-	// Layers are the stores of sealed layers that containers run from, and Trust whose seals are believed; for the status.
+	// Layers are the stores of sealed layers, and Trust are the keys of trusted seals. Both serve the status only.
 	Layers []seal.Store
 	Trust  seal.Trust
-	// DiskUsage tells how full the disk of containerd's images is, 0 to 1; nil means that images are kept for ever.
+	// DiskUsage returns the used part of the disk of containerd's images, 0 to 1. With nil no image is ever removed.
 	DiskUsage func() (float64, error)
-	// ReservedPorts are the host's own.
+	// ReservedPorts are ports that the host itself uses.
 	ReservedPorts []uint32
 	Now           func() time.Time
 	Logger        *slog.Logger
-	// Prepare runs before the first pass until it succeeds, e.g. imports the pause image; may be nil.
+	// Prepare runs until it succeeds, before the first pass. It imports the pause image, for example. It may be nil.
 	Prepare func(context.Context) error
 }
 
-// Manager keeps all groups of the host.
+// Manager runs all groups of the host.
 type Manager struct {
 	options      Options
 	store        *store
 	runtime      runtimev1.RuntimeServiceClient
 	images       runtimev1.ImageServiceClient
 	certificates *registry.Certificates
-	starts       *semaphore.Weighted
+	startSlots   *semaphore.Weighted
 
-	// mutex orders declarations, so that two cannot take one port.
+	// mutex serializes declarations, so that two cannot take one port.
 	mutex   sync.Mutex
 	groups  map[string]*group
 	running sync.WaitGroup
-	// context of the goroutines; nil until containerd was prepared.
+	// context ends the groups' goroutines; nil until containerd is prepared.
 	context context.Context
 
 	sealsMutex sync.Mutex
-	// seals are root hashes by the digest of the image.
+	// seals are the root hashes of an image's layers by the image's digest.
 	seals map[string][]string
 
 	readyMutex   sync.Mutex
@@ -89,7 +89,7 @@ type Manager struct {
 	containerd   string
 }
 
-// NewManager loads what was declared; Run brings it about.
+// NewManager loads the declared groups. Run starts their loops.
 func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images runtimev1.ImageServiceClient) (*Manager, error) {
 	store, err := openStore(options.DataDirectory)
 	if err != nil {
@@ -105,7 +105,7 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 	m := &Manager{
 		options: options, store: store, runtime: runtime, images: images, groups: map[string]*group{}, seals: map[string][]string{},
 		certificates: registry.NewCertificates(options.CertificatesDirectory),
-		starts:       semaphore.NewWeighted(int64(options.Starts)),
+		startSlots:   semaphore.NewWeighted(int64(options.Starts)),
 		readyMessage: "starts",
 	}
 	for _, r := range records {
@@ -114,54 +114,69 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 	return m, nil
 }
 
-// Run reconciles until ctx ends. Containers go on running then.
+// Run reconciles the groups until ctx ends. Their containers continue to run.
 func (m *Manager) Run(ctx context.Context) error {
 	defer m.running.Wait()
-	for {
-		err := m.prepare(ctx)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		m.options.Logger.Warn("waits for containerd", "error", err)
-		m.setReady(false, err.Error())
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(m.options.PollInterval):
-		}
+	if !m.waitForContainerd(ctx) {
+		return nil
 	}
-	m.mutex.Lock()
-	m.context = ctx
-	present := make([]*group, 0, len(m.groups))
-	for _, g := range m.groups {
-		present = append(present, g)
-		m.start(g)
-	}
-	m.mutex.Unlock()
-	for _, g := range present {
+	started := m.startAll(ctx)
+	for _, g := range started {
 		m.setReady(false, fmt.Sprintf("group %q was not looked at yet", g.name))
 		select {
-		case <-g.seen:
+		case <-g.firstObserved:
 		case <-g.gone:
 		case <-ctx.Done():
 			return nil
 		}
 	}
 	m.setReady(true, "")
-	m.options.Logger.Info("ready", "groups", len(present))
+	m.options.Logger.Info("ready", "groups", len(started))
 	m.running.Go(func() { m.watchLayers(ctx) })
 	m.collectImages(ctx)
 	return nil
 }
 
+// waitForContainerd prepares containerd, and tries again until it succeeds. It returns false when ctx ends first.
+func (m *Manager) waitForContainerd(ctx context.Context) bool {
+	for {
+		err := m.prepare(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		m.options.Logger.Warn("waits for containerd", "error", err)
+		m.setReady(false, err.Error())
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(m.options.PollInterval):
+		}
+	}
+}
+
+// startAll starts the loops of all declared groups. From then on Apply starts the loops of new groups.
+func (m *Manager) startAll(ctx context.Context) []*group {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.context = ctx
+	started := make([]*group, 0, len(m.groups))
+	for _, g := range m.groups {
+		started = append(started, g)
+		m.start(g)
+	}
+	return started
+}
+
+// start starts the loop of a group.
 func (m *Manager) start(g *group) {
 	m.running.Go(func() { g.run(m.context) })
 }
 
-// pollInterval is that of the options; longer on a host with many groups, whose looks at containerd would otherwise keep it busy.
+// pollInterval returns the configured interval, or a longer one on a host with many groups, to limit the load on
+// containerd.
 func (m *Manager) pollInterval() time.Duration {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -184,7 +199,7 @@ func (m *Manager) prepare(ctx context.Context) error {
 	return m.removeOrphans(ctx)
 }
 
-// removeOrphans takes away sandboxes of groups that are not declared here, e.g. from before the agent's data was lost.
+// removeOrphans removes the sandboxes of groups that are not declared, for example because the agent's data was lost.
 func (m *Manager) removeOrphans(ctx context.Context) error {
 	response, err := m.runtime.ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{})
 	if err != nil {
@@ -212,7 +227,7 @@ func (m *Manager) setReady(ready bool, message string) {
 	m.ready, m.readyMessage = ready, message
 }
 
-// Ready tells whether every group was looked at since the start, and why not.
+// Ready reports whether every group was observed since the agent's start, and if not, why.
 func (m *Manager) Ready() (ready bool, message, containerdVersion string) {
 	m.readyMutex.Lock()
 	defer m.readyMutex.Unlock()
@@ -234,79 +249,45 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (
 	if err := m.admit(spec); err != nil {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
 	}
-	g := m.groups[spec.GetName()]
-	if g == nil {
-		if expected != 0 {
-			return nil, otherGeneration(spec.GetName(), 0, expected)
-		}
-		r := newRecord(spec)
-		if dryRun {
-			return &agentv1.Group{Spec: redacted(spec), Generation: r.Generation}, nil
-		}
-		if err := m.store.save(r); err != nil {
-			return nil, connect.NewError(connect.CodeInternal, err)
-		}
-		g = newGroup(m, r)
-		m.groups[spec.GetName()] = g
-		if m.context != nil {
-			m.start(g)
-		}
-		view, _ := g.view()
-		return view, nil
+	if g := m.groups[spec.GetName()]; g != nil {
+		return g.update(spec, expected, dryRun)
 	}
-	var preview *agentv1.Group
-	err := g.replace(func(present *record) (*record, error) {
-		if present.Deleting {
-			return nil, connect.NewError(connect.CodeAborted, fmt.Errorf("group %q is being deleted; try again", g.name))
-		}
-		if expected != 0 && present.Generation != expected {
-			return nil, otherGeneration(g.name, present.Generation, expected)
-		}
-		if proto.Equal(present.spec, spec) {
-			if dryRun {
-				return nil, nil
-			}
-			return present.withoutBackOff(m.options.Now()), nil
-		}
-		changed := present.clone()
-		changed.spec = spec
-		changed.rememberImages(present)
-		changed.Generation++
-		if changed.specHash() != present.specHash() {
-			changed.Containers = nil
-		}
-		if dryRun {
-			preview = &agentv1.Group{Spec: redacted(spec), Generation: changed.Generation}
-			return nil, nil
-		}
-		return changed, nil
-	})
-	if err != nil {
-		return nil, err
+	return m.create(spec, expected, dryRun)
+}
+
+// create declares a group that did not exist. The caller holds the mutex.
+func (m *Manager) create(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*agentv1.Group, error) {
+	if expected != 0 {
+		return nil, generationConflict(spec.GetName(), 0, expected)
 	}
-	if !dryRun {
-		g.tryImagesAnew()
+	r := newRecord(spec)
+	if dryRun {
+		return &agentv1.Group{Spec: redacted(spec), Generation: r.Generation}, nil
+	}
+	if err := m.store.save(r); err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	g := newGroup(m, r)
+	m.groups[spec.GetName()] = g
+	if m.context != nil {
+		m.start(g)
 	}
 	view, _ := g.view()
-	if preview != nil {
-		preview.Status = view.GetStatus()
-		return preview, nil
-	}
 	return view, nil
 }
 
-// otherGeneration tells a caller that somebody else has declared the group since it looked.
-func otherGeneration(name string, present, expected uint64) error {
+// generationConflict is the error of a caller that expected another generation than the present one.
+func generationConflict(name string, present, expected uint64) error {
 	return connect.NewError(connect.CodeFailedPrecondition,
 		fmt.Errorf("expectedGeneration: group %q has generation %d, not %d: it was declared anew meanwhile", name, present, expected))
 }
 
-// admit checks ports and room against the other groups. The caller holds the mutex.
+// admit checks ports and capacity against the other groups. The caller holds the mutex.
 func (m *Manager) admit(spec *agentv1.GroupSpec) error {
 	var others []*agentv1.GroupSpec
 	for name, other := range m.groups {
 		if name != spec.GetName() {
-			others = append(others, other.wish().spec)
+			others = append(others, other.desired().spec)
 		}
 	}
 	for index, port := range spec.GetPorts() {
@@ -345,7 +326,7 @@ func (m *Manager) all() []*group {
 	return result
 }
 
-// Delete declares a group unwanted and waits until nothing is left of it. When ctx ends before, the removal goes on.
+// Delete marks a group for deletion and waits until nothing remains of it. The removal continues when ctx ends first.
 func (m *Manager) Delete(ctx context.Context, name string) error {
 	g, err := m.find(name)
 	if connect.CodeOf(err) == connect.CodeNotFound {
@@ -373,11 +354,11 @@ func (m *Manager) Delete(ctx context.Context, name string) error {
 	}
 }
 
-// forget drops a group of which nothing is left.
-func (m *Manager) forget(g *group, wish *record) error {
+// forget drops a group of which nothing remains.
+func (m *Manager) forget(g *group, desired *record) error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	if err := m.store.remove(wish.spec.GetName()); err != nil {
+	if err := m.store.remove(desired.spec.GetName()); err != nil {
 		return err
 	}
 	delete(m.groups, g.name)

@@ -22,7 +22,7 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// clock is time that tests move.
+// clock is a clock that tests advance.
 type clock struct {
 	mutex sync.Mutex
 	time  time.Time
@@ -78,7 +78,7 @@ func newHarness(t *testing.T) *harness {
 	return h
 }
 
-// apply declares a group that always is valid.
+// apply declares a group that is always valid.
 func (h *harness) apply(spec *agentv1.GroupSpec) *agentv1.Group {
 	h.t.Helper()
 	group, err := h.manager.Apply(spec, 0, false)
@@ -88,7 +88,7 @@ func (h *harness) apply(spec *agentv1.GroupSpec) *agentv1.Group {
 	return group
 }
 
-// group is the group as callers see it now, without another pass.
+// group returns the group as callers see it, without another pass.
 func (h *harness) group(name string) *agentv1.Group {
 	h.t.Helper()
 	g, err := h.manager.find(name)
@@ -162,7 +162,7 @@ func TestGroupIsBroughtAbout(t *testing.T) {
 	if err != nil || !strings.Contains(string(hosts), `server = "https://10.0.2.2:5000"`) {
 		t.Errorf("%s, %v", hosts, err)
 	}
-	// Nothing more to do.
+	// Nothing more has to be done.
 	created := h.runtime.Calls("CreateContainer")
 	h.pass("web")
 	if h.runtime.Calls("CreateContainer") != created || len(h.runtime.Sandboxes()) != 1 {
@@ -200,7 +200,7 @@ func TestApplyRefusesAnotherGenerationThanTheExpectedOne(t *testing.T) {
 	if _, err := h.manager.Apply(rolled, 1, false); err != nil {
 		t.Fatal(err)
 	}
-	// Whoever has seen generation 1 only would bring the image of before back.
+	// A caller that has seen only generation 1 would restore the previous image.
 	if _, err := h.manager.Apply(changed, 1, false); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("an old generation: %v", err)
 	}
@@ -273,7 +273,7 @@ func TestImageIsPulledBeforeTheOldGenerationStops(t *testing.T) {
 	if h.running("server") != before {
 		t.Error("the old generation does not serve any more")
 	}
-	// No second attempt before its time.
+	// There is no second attempt before it is due.
 	pulls := h.runtime.Calls("PullImage")
 	h.pass("web")
 	if h.runtime.Calls("PullImage") != pulls {
@@ -317,7 +317,7 @@ func TestRestartPolicies(t *testing.T) {
 				if c := only(group); c.GetPhase() != agentv1.ContainerPhase_CONTAINER_PHASE_TERMINATED || c.GetExitCode() != test.code || c.GetReason() != "Reason" {
 					t.Errorf("%v", c)
 				}
-				// Neither an agent's restart nor a reboot starts it again.
+				// Neither a restart of the agent nor a reboot starts it again.
 				h.manager = h.reload()
 				h.runtime.Reboot()
 				h.clock.advance(time.Hour)
@@ -347,7 +347,7 @@ func TestCrashLoopBacksOff(t *testing.T) {
 		if h.pass("web"); h.running("server") != "" {
 			t.Fatalf("restarted before %s", wait)
 		}
-		// An agent that starts anew goes on waiting, not longer.
+		// After its restart the agent continues to wait, but not longer.
 		h.manager = h.reload()
 		h.clock.advance(time.Second)
 		if group := h.pass("web"); h.running("server") == "" || only(group).GetRestartCount() != uint32(index+2) {
@@ -385,7 +385,7 @@ func TestDeclaredAgainDuringBackOff(t *testing.T) {
 	}
 	h.runtime.Exit("server", 1, "Error")
 	if wait := only(h.pass("web")).GetBackOff().AsDuration(); wait != backOffFirst {
-		t.Errorf("the back-off goes on at %s instead of beginning anew", wait)
+		t.Errorf("the back-off continues at %s instead of starting again", wait)
 	}
 }
 
@@ -444,7 +444,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	if _, err := os.Stat(logs); err != nil {
 		t.Fatal(err)
 	}
-	// A failure in between is no reason to forget anything.
+	// A failure meanwhile must not make the agent forget anything.
 	h.runtime.Fail("RemovePodSandbox", status.Error(codes.Unknown, "busy"))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
@@ -458,7 +458,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 		t.Errorf("apply while deleting: %v", err)
 	}
 	h.runtime.Fail("RemovePodSandbox", nil)
-	// An agent that starts anew goes on deleting.
+	// After its restart the agent continues the deletion.
 	h.manager = h.reload()
 	g, _ := h.manager.find("web")
 	if err := g.reconcile(context.Background()); err != nil {
@@ -584,12 +584,12 @@ func TestRuntimeFaults(t *testing.T) {
 		h.runtime.Fail("ListPodSandbox", status.Error(codes.Unavailable, "gone"))
 		h.pass("web")
 		h.clock.advance(time.Minute)
-		if g.stale() == nil {
+		if g.observationError() == nil {
 			t.Error("an old status is given out as observed")
 		}
 		h.runtime.Fail("ListPodSandbox", nil)
 		h.pass("web")
-		if err := g.stale(); err != nil {
+		if err := g.observationError(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -609,7 +609,7 @@ func TestRunLoops(t *testing.T) {
 	h.runtime.Remove("server")
 	eventually(t, func() bool { return h.running("server") != "" })
 
-	// A new wish ends a pull for the old one.
+	// A new desired state cancels a pull for the old one.
 	pulling := make(chan struct{})
 	h.runtime.OnPull(func(ctx context.Context) {
 		h.runtime.OnPull(nil)

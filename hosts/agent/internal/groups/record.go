@@ -17,43 +17,45 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// record is what the host keeps of a group: the wish, and what has to outlive the agent and reboots.
+// record is what the host stores of a group: the desired state, and the history that has to outlive the agent and
+// reboots.
 type record struct {
 	spec *agentv1.GroupSpec
 	recordFields
 }
 
 type recordFields struct {
-	// UID tells a group from an earlier one of the same name.
+	// UID distinguishes the group from an earlier one with the same name.
 	UID        string `json:"uid"`
 	Generation uint64 `json:"generation"`
-	// Salt keeps the spec hash, which containerd stores as a label, from giving away what is in the spec.
+	// Salt prevents guessing the spec from its hash, which containerd stores as a label.
 	Salt     []byte `json:"salt"`
 	Deleting bool   `json:"deleting,omitempty"`
 	// SandboxAttempt makes the names of sandboxes unique in containerd.
 	SandboxAttempt uint32                    `json:"sandboxAttempt"`
 	Containers     map[string]containerState `json:"containers,omitempty"`
-	// Manifests are the digests of the manifests for this host's platform, by the sealed image's reference.
+	// Manifests are the digests of the manifests for the host's platform, by the reference of the sealed image.
 	Manifests map[string]string `json:"manifests,omitempty"`
-	// Previous are the images, as containerd knows them, of the spec before the present one: they stay for a way back.
+	// Previous are the images of the spec before the present one, as containerd names them. They are kept, so that the
+	// change can be undone quickly.
 	Previous []string `json:"previous,omitempty"`
 }
 
 // containerState is the history of one container of the present generation.
 type containerState struct {
-	// Attempt of the newest CRI container.
+	// Attempt is the number of the newest CRI container.
 	Attempt      uint32 `json:"attempt"`
 	RestartCount uint32 `json:"restartCount"`
-	// ContainerID of the newest CRI container; empty before the first.
+	// ContainerID is that of the newest CRI container; empty before the first one.
 	ContainerID string `json:"containerId,omitempty"`
-	// Restarts since the back-off was reset.
+	// Restarts counts those since the back-off was reset.
 	Restarts uint32 `json:"restarts,omitempty"`
-	// RestartAt is when the next container is made after an end; zero when none is due.
+	// RestartAt is when the next container may start after an exit; zero when no restart is due.
 	RestartAt time.Time     `json:"restartAt,omitzero"`
 	BackOff   time.Duration `json:"backOff,omitempty"`
-	// Exit is the last end that was seen.
+	// Exit is the last observed exit.
 	Exit *exit `json:"exit,omitempty"`
-	// Done: by the restart policy it is not started again.
+	// Done means that the restart policy does not start the container again.
 	Done bool `json:"done,omitempty"`
 }
 
@@ -74,8 +76,8 @@ func newRecord(spec *agentv1.GroupSpec) *record {
 	return &record{spec: spec, recordFields: recordFields{UID: hex.EncodeToString(uid), Salt: salt, Generation: 1}}
 }
 
-// specHash identifies what the running containers were made from. Labels, the owner's digest, the way to registries and the
-// channels that images follow can change without a restart.
+// specHash identifies the part of the spec that containers are created from. Labels, the digest of secrets, the access
+// to registries and the channels of images can change without a restart.
 func (r *record) specHash() string {
 	spec := proto.CloneOf(r.spec)
 	spec.Labels, spec.SecretDigest, spec.ImageRegistries = nil, "", nil
@@ -102,14 +104,21 @@ func (r *record) clone() *record {
 	return copied
 }
 
-// local is the reference by which containerd knows an image: of a sealed one always the manifest's, so that the digest that the
-// seal is about is the one that containerd mounts by.
-func (r *record) local(image string) string {
+// localReference returns the name by which containerd knows an image. For a sealed image it contains the manifest's
+// digest, because containerd must mount by the digest that the seal covers.
+func (r *record) localReference(image string) string {
 	if digest, found := r.Manifests[image]; found {
 		repository, _, _ := strings.Cut(image, "@")
 		return repository + "@" + digest
 	}
 	return image
+}
+
+// allDone reports whether every container has exited for good.
+func (r *record) allDone() bool {
+	return !slices.ContainsFunc(r.spec.GetContainers(), func(container *agentv1.Container) bool {
+		return !r.Containers[container.GetName()].Done
+	})
 }
 
 // images returns the references of the spec, sorted, each once.
@@ -122,8 +131,8 @@ func (r *record) images() []string {
 	return slices.Compact(result)
 }
 
-// rememberImages makes the images of the record before this one the previous ones. A change that leaves the images as they are
-// keeps the way back to those before.
+// rememberImages stores the images of the record before as the previous ones. A change that keeps the images also keeps
+// the previous ones.
 func (r *record) rememberImages(before *record) {
 	present := r.images()
 	if slices.Equal(present, before.images()) {
@@ -131,14 +140,30 @@ func (r *record) rememberImages(before *record) {
 	}
 	r.Previous = nil
 	for _, image := range before.images() {
-		r.Previous = append(r.Previous, before.local(image))
+		r.Previous = append(r.Previous, before.localReference(image))
 	}
 	maps.DeleteFunc(r.Manifests, func(image, _ string) bool { return !slices.Contains(present, image) })
 }
 
-// withoutBackOff returns the record with every waiting container due at now, or nil when none waits: who declares a group again
-// wants it tried again.
-func (r *record) withoutBackOff(now time.Time) *record {
+// withSpec returns the record of a new spec in the next generation, or r itself when the spec is the same. The history
+// of the containers is kept only when the running containers also serve the new spec.
+func (r *record) withSpec(spec *agentv1.GroupSpec) *record {
+	if proto.Equal(r.spec, spec) {
+		return r
+	}
+	changed := r.clone()
+	changed.spec = spec
+	changed.rememberImages(r)
+	changed.Generation++
+	if changed.specHash() != r.specHash() {
+		changed.Containers = nil
+	}
+	return changed
+}
+
+// withRestartsDue returns the record with every waiting restart due now, or nil when none waits: declaring a group
+// again asks for another attempt.
+func (r *record) withRestartsDue(now time.Time) *record {
 	changed := r.clone()
 	waiting := false
 	for name, state := range changed.Containers {
@@ -154,7 +179,7 @@ func (r *record) withoutBackOff(now time.Time) *record {
 	return changed
 }
 
-// MarshalJSON writes the spec, secrets included: the file is the host's own, mode 0600.
+// MarshalJSON writes the spec with its secrets. Only the agent reads the file; its mode is 0600.
 func (r *record) MarshalJSON() ([]byte, error) {
 	spec, err := protojson.Marshal(r.spec)
 	if err != nil {
@@ -175,6 +200,6 @@ func (r *record) UnmarshalJSON(content []byte) error {
 		return err
 	}
 	r.spec, r.recordFields = &agentv1.GroupSpec{}, parsed.recordFields
-	// A newer agent's fields do not keep an older one, after a roll-back, from serving.
+	// After a rollback an older agent has to read the records of a newer one, so unknown fields are ignored.
 	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(parsed.Spec, r.spec)
 }

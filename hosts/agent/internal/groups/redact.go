@@ -10,7 +10,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/redact"
 )
 
-// redacted is a copy of a spec without its secret values.
+// redacted returns a copy of a spec without its secret values.
 func redacted(spec *agentv1.GroupSpec) *agentv1.GroupSpec {
 	copied := proto.CloneOf(spec)
 	for _, container := range copied.GetContainers() {
@@ -24,7 +24,7 @@ func redacted(spec *agentv1.GroupSpec) *agentv1.GroupSpec {
 	return copied
 }
 
-// secrets are a spec's secret values.
+// secrets returns the secret values of a spec.
 func secrets(spec *agentv1.GroupSpec) []string {
 	var values []string
 	for _, container := range spec.GetContainers() {
@@ -38,14 +38,14 @@ func secrets(spec *agentv1.GroupSpec) []string {
 	return values
 }
 
-// cleaner removes the group's secrets from messages of others, such as containerd's errors. It also knows the secrets of the spec
-// before: what still runs by that spec can speak of them.
+// cleaner removes the group's secrets from messages of others, such as containerd's errors. It also knows the secrets
+// of the previous spec, because messages may still come from containers of that spec.
 type cleaner struct {
 	present, former []string
 	redactor        *redact.Redactor
 }
 
-// of returns a cleaner of the values, the same one for as long as they are the same.
+// of returns a cleaner for the values. It returns c itself while they are the same.
 func (c *cleaner) of(values []string) *cleaner {
 	if c != nil && slices.Equal(c.present, values) {
 		return c
@@ -58,7 +58,7 @@ func (c *cleaner) of(values []string) *cleaner {
 	return changed
 }
 
-// clean returns the message without secrets, as text that a protobuf message can carry.
+// clean returns the message without secrets, as valid UTF-8 for a protobuf message.
 func (c *cleaner) clean(message string) string {
 	message = c.redactor.Redact(strings.ToValidUTF8(message, "\ufffd"))
 	return strings.TrimPrefix(message, "rpc error: ")

@@ -8,15 +8,15 @@ import (
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// resolverFiles are read in this order. The first is systemd-resolved's list of the real servers: the stub that the second
-// usually names listens on the host's loopback address, which is not the containers'.
+// resolverFiles are read in this order. The first lists the real servers of systemd-resolved. The second usually names
+// its stub, which listens on the host's loopback address, and containers do not reach that.
 var resolverFiles = []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"}
 
 // maximumServers is what resolv.conf(5) allows.
 const maximumServers = 3
 
-// resolver returns what containers resolve names with. An option is always set: without any content containerd would copy the
-// host's own file.
+// resolver returns the DNS configuration of containers. It always has an option: for an empty configuration containerd
+// would copy the host's own file.
 func resolver(files []string) *runtimev1.DNSConfig {
 	config := &runtimev1.DNSConfig{Options: []string{"edns0"}}
 	for _, file := range files {

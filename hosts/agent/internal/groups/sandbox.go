@@ -10,7 +10,7 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// Labels on sandboxes and containers; by them an agent that starts anew knows its own.
+// Labels of sandboxes and containers. By them an agent recognizes its own after a restart.
 const (
 	labelGroup      = "palisade.host/group"
 	labelUID        = "palisade.host/uid"
@@ -19,12 +19,12 @@ const (
 	labelContainer  = "palisade.host/container"
 )
 
-// namespace of the sandboxes' names in CRI: the one that network policies mean when they name none. A host's groups are in one.
+// namespace is the CRI namespace of all sandboxes. Network policies mean the same one when they name none.
 const namespace = "default"
 
 const cpuPeriod = 100_000
 
-// Paths that containers do not see or not change: the defaults of the OCI engines.
+// Paths that containers cannot read or cannot write. They are the defaults of the OCI engines.
 var (
 	maskedPaths = []string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
@@ -42,7 +42,8 @@ func (g *group) labels(r *record) map[string]string {
 	}
 }
 
-// sandboxConfig describes the group's pod: one network namespace, the published ports, logs in the group's folder.
+// sandboxConfig describes the sandbox of the group: one network namespace, the published ports, and the folder of its
+// logs.
 func (g *group) sandboxConfig(r *record) *runtimev1.PodSandboxConfig {
 	config := &runtimev1.PodSandboxConfig{
 		Metadata:     &runtimev1.PodSandboxMetadata{Name: g.name, Uid: r.UID, Namespace: namespace, Attempt: r.SandboxAttempt},
@@ -92,9 +93,9 @@ func (g *group) containerConfig(r *record, container *agentv1.Container, attempt
 	labels[labelContainer] = container.GetName()
 	config := &runtimev1.ContainerConfig{
 		Metadata: &runtimev1.ContainerMetadata{Name: container.GetName(), Attempt: attempt},
-		Image:    &runtimev1.ImageSpec{Image: r.local(container.GetImage())},
+		Image:    &runtimev1.ImageSpec{Image: r.localReference(container.GetImage())},
 		Command:  container.GetCommand(),
-		// The image's own directory when empty.
+		// An empty value means the image's own directory.
 		WorkingDir: container.GetWorkingDirectory(),
 		Labels:     labels,
 		LogPath:    logFile(container.GetName()),
@@ -118,8 +119,8 @@ func (g *group) containerConfig(r *record, container *agentv1.Container, attempt
 	return config
 }
 
-// linuxResources turns requests into a share (cpu.weight) and limits into caps (cpu.max, memory.max). Unset limits are the
-// requests; unset requests are no share of their own.
+// linuxResources converts requests to cpu.weight, and limits to cpu.max and memory.max. Without a
+// request the weight stays the default.
 func linuxResources(resources *agentv1.Resources) *runtimev1.LinuxContainerResources {
 	linux := &runtimev1.LinuxContainerResources{}
 	if request := resources.GetCpuRequest(); request > 0 {
@@ -131,7 +132,7 @@ func linuxResources(resources *agentv1.Resources) *runtimev1.LinuxContainerResou
 	}
 	if limit := resources.GetMemoryLimitBytes(); limit > 0 {
 		linux.MemoryLimitInBytes = int64(min(limit, math.MaxInt64))
-		// Memory and swap together: no swap.
+		// This limit covers memory and swap together, so there is no swap.
 		linux.MemorySwapLimitInBytes = linux.MemoryLimitInBytes
 	}
 	return linux

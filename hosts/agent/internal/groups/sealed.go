@@ -23,21 +23,21 @@ func (e *refusedError) Error() string {
 	return e.message
 }
 
-// fetchImage has the role images bring the image into the store and judge it, and returns the record with the digest of the
-// manifest that runs.
-func (g *group) fetchImage(ctx context.Context, wish *record, seen *observation, container *agentv1.Container, access *agentv1.ImageRegistry) (*record, error) {
+// fetchImage has the role images fetch the image and check it against the policies. It returns the record with the
+// digest of the manifest that runs.
+func (g *group) fetchImage(ctx context.Context, desired *record, observed *observation, container *agentv1.Container, access *agentv1.ImageRegistry) (*record, error) {
 	name, image := container.GetName(), container.GetImage()
 	request := &agentv1.EnsureImageRequest{Reference: image}
 	if access != nil {
 		request.ImageRegistries = []*agentv1.ImageRegistry{access}
 	}
-	// Ends the call when this function returns before its last message.
+	// Cancelling ends the call when this function returns before its last message.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	started := time.Now()
 	stream, err := g.manager.options.Sealed.EnsureImage(ctx, connect.NewRequest(request))
 	if err != nil {
-		return nil, explainRefusal(err)
+		return nil, refusalOrFailure(err)
 	}
 	defer stream.Close()
 	fetching := false
@@ -46,7 +46,7 @@ func (g *group) fetchImage(ctx context.Context, wish *record, seen *observation,
 			fetching = true
 			g.event(eventNormal, "Fetching", fmt.Sprintf("image %s: %d of %d bytes are not in the store", image, progress.GetMissingBytes(), progress.GetTotalBytes()), name)
 			g.waiting[name] = waitingReason{reason: reasonPulling}
-			g.publish(g.assess(wish, seen))
+			g.publish(g.statusOf(desired, observed))
 		}
 		sealed := stream.Msg().GetImage()
 		if sealed == nil {
@@ -56,10 +56,10 @@ func (g *group) fetchImage(ctx context.Context, wish *record, seen *observation,
 			g.event(eventNormal, "Fetched", fmt.Sprintf("image %s: %d of %d bytes in %s, sealed by key %s", image, sealed.GetFetchedBytes(),
 				sealed.GetTotalBytes(), time.Since(started).Round(time.Millisecond), sealed.GetSealKeyId()), name)
 		}
-		if wish.Manifests[image] == sealed.GetManifestDigest() {
-			return wish, nil
+		if desired.Manifests[image] == sealed.GetManifestDigest() {
+			return desired, nil
 		}
-		return g.remember(wish, func(r *record) {
+		return g.updateRecord(desired, func(r *record) {
 			if r.Manifests == nil {
 				r.Manifests = map[string]string{}
 			}
@@ -67,13 +67,14 @@ func (g *group) fetchImage(ctx context.Context, wish *record, seen *observation,
 		})
 	}
 	if err := stream.Err(); err != nil {
-		return nil, explainRefusal(err)
+		return nil, refusalOrFailure(err)
 	}
 	return nil, errors.New("role images has ended its answer too early")
 }
 
-// explainRefusal tells refusals from trouble, in which the role says what to do in the words of a failed pull.
-func explainRefusal(err error) error {
+// refusalOrFailure distinguishes the refusal of an image from a failure of the role, whose message already says what to
+// do.
+func refusalOrFailure(err error) error {
 	var failure *connect.Error
 	if !errors.As(err, &failure) {
 		return err
@@ -90,7 +91,8 @@ func explainRefusal(err error) error {
 	return errors.New(failure.Message())
 }
 
-// rootHashes returns what an image's seal says that it runs from, bottom first; nothing when it has no seal here.
+// rootHashes returns the root hashes of an image's layers from its seal, bottom first. It returns nothing for an image
+// without a seal on this host.
 func (m *Manager) rootHashes(digest string) []string {
 	if m.options.Sealed == nil || digest == "" {
 		return nil

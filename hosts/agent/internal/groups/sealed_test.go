@@ -74,7 +74,7 @@ func newSealedHarness(t *testing.T) *sealedHarness {
 	return h
 }
 
-// image puts a sealed image into the registry.
+// image adds a sealed image to the registry.
 func (h *sealedHarness) image(layers ...string) (*sealtest.Image, string) {
 	h.t.Helper()
 	image := sealtest.NewImage(h.t, layers...)
@@ -83,7 +83,7 @@ func (h *sealedHarness) image(layers ...string) (*sealtest.Image, string) {
 	return image, reference
 }
 
-// spec of a group that runs an image.
+// spec returns the spec of a group that runs an image.
 func (h *sealedHarness) spec(name, reference string) *agentv1.GroupSpec {
 	spec := testSpec(name)
 	spec.Containers[0].Image = reference
@@ -118,7 +118,7 @@ func TestSealedImageRuns(t *testing.T) {
 	index := registrytest.Repository + "@" + h.registry.AddManifest(sealtest.Index(t, image))
 	h.apply(h.spec("web", index))
 	group := h.pass("web")
-	// containerd is asked for the manifest that was sealed, not for the index.
+	// containerd is asked for the sealed manifest, not for the index.
 	local := registrytest.Repository + "@" + image.Digest
 	if pulls := h.runtime.Pulls(); len(pulls) != 1 || pulls[0].Image.Image != local {
 		t.Errorf("%v", pulls)
@@ -136,7 +136,7 @@ func TestSealedImageRuns(t *testing.T) {
 	if fetched := message(group, "Fetched"); !strings.Contains(fetched, "bytes") || !strings.Contains(fetched, h.key.ID) {
 		t.Error(fetched)
 	}
-	// Started again by an agent that knows it from its record, with neither registry.
+	// The agent starts it again from the record, without any registry.
 	h.registry.Close()
 	h.manager = h.reload()
 	h.runtime.Exit("server", 1, "Error")
@@ -160,7 +160,7 @@ func TestUnsealedImageIsRefused(t *testing.T) {
 	if h.runtime.Calls("PullImage") != 0 || h.runtime.Calls("RunPodSandbox") != 0 {
 		t.Error("containerd was asked for a refused image")
 	}
-	// Not asked again before its time, and admitted once it is sealed.
+	// The registry is not asked again before the retry is due. The image is admitted once it is sealed.
 	asked := h.registry.Asked("")
 	h.pass("web")
 	if h.registry.Asked("") != asked {
@@ -259,14 +259,14 @@ func TestImagesOfADeletedGroup(t *testing.T) {
 	if got := h.runtime.Images(); slices.Contains(got, ownReference) || !slices.Contains(got, sharedReference) || !slices.Contains(got, idleReference) {
 		t.Errorf("%q", got)
 	}
-	// The image before the present one goes with its group.
+	// The previous image is removed with its group.
 	h.remove("idle")
 	if h.has(idle) || !h.has(shared) {
 		t.Error("the wrong images left the store")
 	}
 }
 
-// remove deletes a group and does the pass that clears it away.
+// remove deletes a group and runs the pass that removes it.
 func (h *sealedHarness) remove(name string) {
 	h.t.Helper()
 	g, err := h.manager.find(name)
@@ -292,7 +292,7 @@ func TestPreviousImagesStayWhenTheDiskIsFull(t *testing.T) {
 		h.apply(h.spec("web", reference))
 		h.pass("web")
 	}
-	// A change that leaves the image as it is keeps the way back.
+	// A change that keeps the image also keeps the previous one.
 	spec := h.spec("web", references[2])
 	spec.Labels = map[string]string{"team": "a"}
 	h.apply(spec)
@@ -318,7 +318,7 @@ func TestRefusedImageIsTriedAnewWhenDeclaredAgain(t *testing.T) {
 		t.Fatalf("%v", c)
 	}
 	h.registry.AddSeal(t, image, h.key.Seal(t, image.Sealed))
-	// Whoever looks now must not take the refusal of before for one of this declaration.
+	// A caller must not take the earlier refusal for one of this declaration.
 	h.apply(spec)
 	if c := only(h.group("web")); c.GetReason() == reasonRefused || c.GetMessage() != "" {
 		t.Errorf("%v", c)
@@ -347,17 +347,17 @@ func TestCorruptedLayerIsToldOnceToTheGroupsThatUseIt(t *testing.T) {
 		}
 		return n
 	}
-	told := h.manager.tellCorruption([]*agentv1.LayerDevice{sound}, nil)
-	if count() != 0 || len(told) != 0 {
-		t.Error("a sound layer was told to be corrupted")
+	reported := h.manager.reportCorruption([]*agentv1.LayerDevice{sound}, nil)
+	if count() != 0 || len(reported) != 0 {
+		t.Error("a sound layer is reported as corrupted")
 	}
-	told = h.manager.tellCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
-	told = h.manager.tellCorruption([]*agentv1.LayerDevice{sound, corrupted}, told)
-	if count() != 1 || len(told) != 1 {
-		t.Errorf("%d events, %v", count(), told)
+	reported = h.manager.reportCorruption([]*agentv1.LayerDevice{sound, corrupted}, reported)
+	reported = h.manager.reportCorruption([]*agentv1.LayerDevice{sound, corrupted}, reported)
+	if count() != 1 || len(reported) != 1 {
+		t.Errorf("%d events, %v", count(), reported)
 	}
 	elsewhere := &agentv1.LayerDevice{RootHash: strings.Repeat("0", 64), Corrupted: true}
-	if told = h.manager.tellCorruption([]*agentv1.LayerDevice{elsewhere}, told); count() != 1 || len(told) != 0 {
-		t.Errorf("%d events, %v", count(), told)
+	if reported = h.manager.reportCorruption([]*agentv1.LayerDevice{elsewhere}, reported); count() != 1 || len(reported) != 0 {
+		t.Errorf("%d events, %v", count(), reported)
 	}
 }

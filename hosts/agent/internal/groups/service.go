@@ -15,10 +15,10 @@ import (
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
 
-// firstObservation is how long a call waits for the first look at a group.
+// firstObservation is how long a call waits until the group was observed for the first time.
 const firstObservation = 5 * time.Second
 
-// maximumSuspension of the reconcile loop.
+// maximumSuspension is how long reconciliation can be suspended.
 const maximumSuspension = time.Hour
 
 // hostService serves this role's part of HostService to the role api.
@@ -26,14 +26,14 @@ type hostService struct {
 	agentv1connect.UnimplementedHostServiceHandler
 	manager *Manager
 	runtime func() string
-	// images is nil when images are pulled without seals.
+	// images is the client of the role images; nil when images are pulled without seals.
 	images agentv1connect.HostServiceClient
 }
 
-// imagesTimeout bounds the question whether the role images is up.
+// imagesTimeout bounds the check whether the role images answers.
 const imagesTimeout = 2 * time.Second
 
-// GetHost answers from memory, and asks the role images whether it is up.
+// GetHost answers from memory, except that it checks whether the role images answers.
 func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
 	ready, message, containerd := s.manager.Ready()
 	if s.images != nil {
@@ -53,7 +53,7 @@ func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.Ge
 	}), nil
 }
 
-// groupService serves GroupService over a Manager.
+// groupService serves GroupService.
 type groupService struct {
 	manager *Manager
 }
@@ -66,17 +66,18 @@ func (s *groupService) ApplyGroup(_ context.Context, request *connect.Request[ag
 	return connect.NewResponse(&agentv1.ApplyGroupResponse{Group: group}), nil
 }
 
-// observed waits, after a start of the agent, for the first look at the group, and refuses to show what is not known.
-func (s *groupService) observed(ctx context.Context, g *group) error {
+// waitObserved waits until the group was observed for the first time after a start of the agent. It returns an error
+// when the status is not known.
+func (s *groupService) waitObserved(ctx context.Context, g *group) error {
 	select {
-	case <-g.seen:
+	case <-g.firstObserved:
 	case <-g.gone:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(firstObservation):
 		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q was not looked at yet since the agent's start", g.name))
 	}
-	if err := g.stale(); err != nil {
+	if err := g.observationError(); err != nil {
 		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("group %q cannot be observed: %w", g.name, err))
 	}
 	return nil
@@ -87,7 +88,7 @@ func (s *groupService) GetGroup(ctx context.Context, request *connect.Request[ag
 	if err != nil {
 		return nil, err
 	}
-	if err := s.observed(ctx, g); err != nil {
+	if err := s.waitObserved(ctx, g); err != nil {
 		return nil, err
 	}
 	view, _ := g.view()
@@ -136,7 +137,7 @@ func (s *groupService) GetLogs(ctx context.Context, request *connect.Request[age
 		return err
 	}
 	name := request.Msg.GetContainer()
-	containers := g.wish().spec.GetContainers()
+	containers := g.desired().spec.GetContainers()
 	if !slices.ContainsFunc(containers, func(c *agentv1.Container) bool { return c.GetName() == name }) {
 		return connect.NewError(connect.CodeNotFound, fmt.Errorf("group %q has no container %q", g.name, name))
 	}
@@ -148,14 +149,14 @@ func (s *groupService) GetLogs(ctx context.Context, request *connect.Request[age
 			case <-g.gone:
 				return true
 			default:
-				return g.wish().Containers[name].Done
+				return g.desired().Containers[name].Done
 			}
 		},
 	}
 	if since := request.Msg.GetSince(); since != nil {
 		options.since = since.AsTime()
 	}
-	// Headers go out at once, so that a follower of a silent container knows that it is connected.
+	// Headers are sent at once, so that the caller knows that it is connected even when the container writes nothing.
 	if err := stream.Send(nil); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -80,7 +80,7 @@ func TestService(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A follower of a silent container is connected, and gets what comes.
+	// A caller that follows a silent container is connected, and receives what is written later.
 	logs, err := groups.GetLogs(ctx, connect.NewRequest(&agentv1.GetLogsRequest{Group: "web", Container: "server", Follow: true, Timestamps: true}))
 	if err != nil {
 		t.Fatal(err)

@@ -11,28 +11,43 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// assess turns an observation into the status that callers see.
-func (g *group) assess(wish *record, seen *observation) *agentv1.GroupStatus {
-	status := &agentv1.GroupStatus{Address: seen.address}
+// Reasons of a container's status, in addition to those of the runtime (Completed, Error, OOMKilled).
+const (
+	reasonPending        = "Pending"
+	reasonCreating       = "ContainerCreating"
+	reasonPulling        = "ImagePulling"
+	reasonPullFailed     = "ImagePullFailed"
+	reasonRefused        = "ImageRefused"
+	reasonSandboxFailed  = "SandboxFailed"
+	reasonCreateFailed   = "CreateContainerFailed"
+	reasonStartFailed    = "StartFailed"
+	reasonCrashLoop      = "CrashLoopBackOff"
+	reasonRemoved        = "Removed"
+	reasonLayerCorrupted = "LayerCorrupted"
+)
+
+// statusOf returns the status of an observation as callers see it.
+func (g *group) statusOf(desired *record, observed *observation) *agentv1.GroupStatus {
+	status := &agentv1.GroupStatus{Address: observed.address}
 	kept := map[string]string{}
-	for _, container := range wish.spec.GetContainers() {
+	for _, container := range desired.spec.GetContainers() {
 		name := container.GetName()
-		observed := g.assessContainer(name, wish.Containers[name], seen.containers[name])
-		if id := observed.GetContainerId(); observed.GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING {
-			g.readCgroup(observed)
+		shown := g.containerStatus(name, desired.Containers[name], observed.containers[name])
+		if id := shown.GetContainerId(); shown.GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING {
+			g.readCgroup(shown)
 			kept[id] = g.cgroups[id]
 		}
-		status.Containers = append(status.Containers, observed)
+		status.Containers = append(status.Containers, shown)
 	}
 	for _, container := range status.GetContainers() {
 		container.Sealed = g.manager.rootHashes(container.GetImageDigest())
 	}
 	g.cgroups = kept
-	status.Phase = groupPhase(wish, status.GetContainers(), g.suspended())
+	status.Phase = groupPhase(desired, status.GetContainers(), g.suspended())
 	return status
 }
 
-func (g *group) assessContainer(name string, state containerState, status *runtimev1.ContainerStatus) *agentv1.ContainerStatus {
+func (g *group) containerStatus(name string, state containerState, status *runtimev1.ContainerStatus) *agentv1.ContainerStatus {
 	result := &agentv1.ContainerStatus{Name: name, RestartCount: state.RestartCount, Phase: agentv1.ContainerPhase_CONTAINER_PHASE_WAITING}
 	if status != nil && status.State == runtimev1.ContainerState_CONTAINER_RUNNING {
 		result.Phase = agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING
@@ -78,15 +93,15 @@ func (g *group) assessContainer(name string, state containerState, status *runti
 	result.Reason = reasonPending
 	if state.ContainerID != "" {
 		result.Reason = reasonRemoved
-		result.Message = "container " + short(state.ContainerID) + " is not there any more"
+		result.Message = "container " + shortID(state.ContainerID) + " is not there any more"
 	}
 	return result
 }
 
-func groupPhase(wish *record, containers []*agentv1.ContainerStatus, suspended bool) agentv1.GroupPhase {
+func groupPhase(desired *record, containers []*agentv1.ContainerStatus, suspended bool) agentv1.GroupPhase {
 	running, started, done, failed := 0, 0, 0, 0
 	for _, container := range containers {
-		state := wish.Containers[container.GetName()]
+		state := desired.Containers[container.GetName()]
 		if container.GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING {
 			running++
 		}
@@ -113,7 +128,7 @@ func groupPhase(wish *record, containers []*agentv1.ContainerStatus, suspended b
 	return agentv1.GroupPhase_GROUP_PHASE_PENDING
 }
 
-// imageDigest takes the manifest's digest from what containerd says that it runs.
+// imageDigest returns the digest of the manifest that containerd reports as running.
 func imageDigest(status *runtimev1.ContainerStatus) string {
 	for _, reference := range []string{status.GetImageRef(), status.GetImage().GetImage()} {
 		if _, digest, found := strings.Cut(reference, "@"); found {

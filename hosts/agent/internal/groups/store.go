@@ -13,7 +13,7 @@ import (
 
 const recordSuffix = ".json"
 
-// store keeps one file per group, mode 0600 in a folder 0700, replaced atomically.
+// store keeps one file per group, with mode 0600 in a folder with mode 0700. Files are replaced atomically.
 type store struct {
 	directory string
 }
@@ -44,7 +44,8 @@ func (s *store) remove(name string) error {
 	return service.SyncDirectory(s.directory)
 }
 
-// load returns every record. One that cannot be read is an error: silently forgetting a group would be worse than not starting.
+// load returns every record. A record that cannot be read is an error, because silently forgetting a group is worse
+// than not starting.
 func (s *store) load() ([]*record, error) {
 	entries, err := os.ReadDir(s.directory)
 	if err != nil {

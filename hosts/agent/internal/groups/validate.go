@@ -19,7 +19,7 @@ import (
 
 const (
 	maximumContainers = 60
-	// minimumMemory is what a runtime needs to start a process at all (6 MiB, as in other engines).
+	// minimumMemory is what a runtime needs to start a process (6 MiB, as in other engines).
 	minimumMemory = 6 << 20
 	minimumCPU    = 0.01
 )
@@ -28,7 +28,7 @@ var (
 	labelPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 )
 
-// violations collects what is wrong with a spec, by path from GroupSpec in JSON names.
+// violations collects the errors of a spec by their paths, which begin at GroupSpec and use JSON names.
 type violations struct {
 	list []*errdetails.BadRequest_FieldViolation
 }
@@ -37,7 +37,7 @@ func (v *violations) add(path, format string, arguments ...any) {
 	v.list = append(v.list, &errdetails.BadRequest_FieldViolation{Field: path, Description: fmt.Sprintf(format, arguments...)})
 }
 
-// err is an INVALID_ARGUMENT error with a google.rpc.BadRequest detail; nil when nothing is wrong.
+// err returns INVALID_ARGUMENT with a google.rpc.BadRequest detail, or nil when there are no violations.
 func (v *violations) err() error {
 	if len(v.list) == 0 {
 		return nil
@@ -53,14 +53,14 @@ func (v *violations) err() error {
 	return failure
 }
 
-// normalize fills in what a spec leaves to the defaults, so that equal wishes are equal specs.
+// normalize sets the defaults and the canonical form of a spec, so that equal declarations are equal specs.
 func normalize(spec *agentv1.GroupSpec) {
 	if spec.GetRestartPolicy() == agentv1.RestartPolicy_RESTART_POLICY_UNSPECIFIED {
 		spec.RestartPolicy = agentv1.RestartPolicy_RESTART_POLICY_ALWAYS
 	}
 	normalizePorts(spec.GetPorts())
 	for _, container := range spec.GetContainers() {
-		// The digest decides: another tag beside the same digest is no change.
+		// With a digest the tag has no effect, so changing only the tag is no change.
 		if parsed, err := reference.Parse(container.GetImage()); err == nil {
 			container.Image = parsed.String()
 		}
@@ -87,7 +87,7 @@ func normalizePorts(ports []*agentv1.Port) {
 	}
 }
 
-// validate checks a normalized spec by itself; what depends on the host is checked by the manager.
+// validate checks a normalized spec on its own. The manager checks what depends on the host.
 func validate(spec *agentv1.GroupSpec) error {
 	v := &violations{}
 	if !labelPattern.MatchString(spec.GetName()) {
@@ -171,7 +171,7 @@ func validateContainer(v *violations, at string, container *agentv1.Container) {
 			v.add(where+".name", "%q is set twice", name)
 		}
 		variables[name] = true
-		// Values are not repeated in errors: one that was put into the wrong field may be a secret.
+		// Errors never repeat a value, because it may be a secret that was put into the wrong field.
 		if variable.GetSecure() && variable.GetValue() != "" {
 			v.add(where+".value", "must be empty, as the variable is secure: use secureValue")
 		}

@@ -16,7 +16,7 @@ import (
 
 const testImage = "registry.test:5000/web/nginx@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// testSpec is valid; tests change it.
+// testSpec returns a valid spec, which tests change.
 func testSpec(name string) *agentv1.GroupSpec {
 	return &agentv1.GroupSpec{
 		Name: name,

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// tolerance is the difference to the signer's time below which the system's clock is believed.
+// tolerance is the largest difference to the signer's time with which the system's clock is trusted.
 const tolerance = time.Minute
 
-// Clock tells the time that certificates are checked against. It follows the system's clock until a signer, whose answer was
-// verified, shows that clock to be wrong; from then on it counts from the signer's time.
+// Clock provides the time for checking certificates. It follows the system's clock, until a verified response of a
+// signer shows that clock to be wrong. From then on it counts from the signer's time.
 type Clock struct {
 	mutex  sync.Mutex
 	system func() time.Time
@@ -30,7 +30,7 @@ func (c *Clock) Now() time.Time {
 	if c.signed.IsZero() {
 		return now
 	}
-	// Differences of time.Now values are monotonic: a later correction of the system's clock is not counted twice.
+	// Differences of time.Now values are monotonic, so a later correction of the system's clock is not counted twice.
 	return c.signed.Add(now.Sub(c.at))
 }
 
@@ -39,7 +39,7 @@ func (c *Clock) System() time.Time {
 	return c.system()
 }
 
-// Learn takes over a verified signer's time.
+// Learn adopts the time of a verified signer.
 func (c *Clock) Learn(signer time.Time) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()

@@ -1,5 +1,5 @@
-// Package identity keeps who the host is: its id, its key, which never leaves the host, its certificate, and the CA it met
-// first.
+// Package identity stores the host's identity: its id, its key, which never leaves the host, its certificate, and the
+// CA of its first contact.
 package identity
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
-// DomainSuffix follows the host id in the DNS name of its certificate.
+// DomainSuffix is the end of the DNS name in the host's certificate, after the host id.
 const DomainSuffix = ".host.palisade.internal"
 
 const (
@@ -48,8 +48,8 @@ type Identity struct {
 	certificate *tls.Certificate
 }
 
-// Open reads the identity kept in directory, or makes it there: folder 0700, files 0600. A certificate that does not belong to
-// the key is left aside as if it were absent.
+// Open reads the identity in a directory, or creates it there, with mode 0700 for the folder and 0600 for files. It
+// ignores a certificate that does not belong to the key.
 func Open(directory string, clock *Clock) (*Identity, error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
@@ -153,22 +153,22 @@ func (i *Identity) openCertificate() {
 	i.certificate = i.tlsCertificate(chain)
 }
 
-// HostID is stable over reboots.
+// HostID is the same after each reboot.
 func (i *Identity) HostID() string {
 	return i.hostID
 }
 
-// DNSName is the name in the host's certificate.
+// DNSName returns the name in the host's certificate.
 func (i *Identity) DNSName() string {
 	return i.hostID + DomainSuffix
 }
 
-// Clock is the time certificates are checked against.
+// Clock returns the clock for checking certificates.
 func (i *Identity) Clock() *Clock {
 	return i.clock
 }
 
-// Certificate returns the certificate to serve with and the CA that clients are checked against; nil before the first contact.
+// Certificate returns the certificate of the host and the CA of its clients, or nil before the first contact.
 func (i *Identity) Certificate() (*tls.Certificate, *x509.Certificate) {
 	i.mutex.RLock()
 	defer i.mutex.RUnlock()
@@ -187,7 +187,7 @@ func (i *Identity) CertificateRequest() (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
 }
 
-// Reasons a host asks for a certificate, as in EnrollmentRequest.reason.
+// Reasons for requesting a certificate, as in EnrollmentRequest.reason.
 const (
 	ReasonInitial     = "initial"
 	ReasonExpired     = "expired"
@@ -195,8 +195,9 @@ const (
 	ReasonRenewal     = "renewal"
 )
 
-// Need tells why a new certificate is wanted; empty when none is. Renewal begins with the last tenth of the certificate's life.
-func (i *Identity) Need() string {
+// RequestReason returns the reason why a new certificate is needed, or nothing. Renewal is due in the last tenth of the
+// certificate's validity.
+func (i *Identity) RequestReason() string {
 	certificate, _ := i.Certificate()
 	if certificate == nil {
 		return ReasonInitial
@@ -213,8 +214,8 @@ func (i *Identity) Need() string {
 	return ""
 }
 
-// Enroll takes a signer's answer: checks it, keeps the CA if it is the first, the certificate, and the signer's time. An answer
-// with another CA than the kept one is refused.
+// Enroll checks a signer's response and stores the certificate, the signer's time and, at the first contact, the CA. It
+// refuses a response with another CA than the stored one.
 func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time.Time, error) {
 	authority, err := parseAuthority(authorityPEM)
 	if err != nil {
@@ -237,14 +238,14 @@ func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time
 		}
 		i.authority = authority
 	}
-	if err := i.keep(chain); err != nil {
+	if err := i.store(chain); err != nil {
 		return time.Time{}, err
 	}
 	i.clock.Learn(signer)
 	return chain[0].NotAfter, nil
 }
 
-// Install takes a certificate for the host's key and name that the kept CA signed and that is valid now.
+// Install stores a certificate for the host's key and name that the stored CA has signed and that is valid now.
 func (i *Identity) Install(chainPEM string) (time.Time, error) {
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
@@ -255,7 +256,7 @@ func (i *Identity) Install(chainPEM string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	if err := i.keep(chain); err != nil {
+	if err := i.store(chain); err != nil {
 		return time.Time{}, err
 	}
 	return chain[0].NotAfter, nil
@@ -284,7 +285,7 @@ func (i *Identity) check(chainPEM string, authority *x509.Certificate, at time.T
 	return chain, err
 }
 
-func (i *Identity) keep(chain []*x509.Certificate) error {
+func (i *Identity) store(chain []*x509.Certificate) error {
 	var content bytes.Buffer
 	for _, certificate := range chain {
 		if err := pem.Encode(&content, &pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}); err != nil {

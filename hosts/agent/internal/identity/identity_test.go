@@ -36,7 +36,7 @@ func (f *fixture) open(t *testing.T) {
 	f.identity = identity
 }
 
-// sign has a certificate made that is valid from signer on.
+// sign returns a certificate that is valid from signer on.
 func (f *fixture) sign(t *testing.T, authority *testca.Authority, signer time.Time) string {
 	t.Helper()
 	request, err := f.identity.CertificateRequest()
@@ -55,8 +55,8 @@ func (f *fixture) enroll(t *testing.T, signer time.Time) {
 
 func TestIdentityIsMadeOnceAndPrivate(t *testing.T) {
 	f := newFixture(t)
-	if f.identity.Need() != ReasonInitial {
-		t.Errorf("need %q", f.identity.Need())
+	if f.identity.RequestReason() != ReasonInitial {
+		t.Errorf("need %q", f.identity.RequestReason())
 	}
 	id := f.identity.HostID()
 	f.enroll(t, f.system)
@@ -91,7 +91,7 @@ func TestNeed(t *testing.T) {
 	} {
 		start := f.system
 		f.system = start.Add(test.after)
-		if reason := f.identity.Need(); reason != test.reason {
+		if reason := f.identity.RequestReason(); reason != test.reason {
 			t.Errorf("after %s: %q, expected %q", test.after, reason, test.reason)
 		}
 		f.system = start
@@ -105,16 +105,16 @@ func TestWrongClockHasAWayBack(t *testing.T) {
 			signer := f.system
 			f.system = signer.Add(wrong)
 			f.enroll(t, signer)
-			if reason := f.identity.Need(); reason != "" {
+			if reason := f.identity.RequestReason(); reason != "" {
 				t.Errorf("still needs %q", reason)
 			}
 			f.system = f.system.Add(time.Hour)
 			if now := f.identity.Clock().Now(); !now.Equal(signer.Add(time.Hour)) {
 				t.Errorf("clock shows %s", now)
 			}
-			// After a restart the offset is gone; the certificate asks for a new one.
+			// After a restart the offset is gone, so a new certificate is needed.
 			f.open(t)
-			if reason := f.identity.Need(); reason != ReasonNotYetValid && reason != ReasonExpired {
+			if reason := f.identity.RequestReason(); reason != ReasonNotYetValid && reason != ReasonExpired {
 				t.Errorf("needs %q", reason)
 			}
 		})
@@ -177,8 +177,8 @@ func TestDamagedFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.open(t)
-	if f.identity.Need() != ReasonInitial {
-		t.Errorf("need %q", f.identity.Need())
+	if f.identity.RequestReason() != ReasonInitial {
+		t.Errorf("need %q", f.identity.RequestReason())
 	}
 	for _, name := range []string{hostIDFile, keyFile, authorityFile} {
 		path := filepath.Join(f.directory, name)

@@ -14,20 +14,21 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// Bundles of cosign 3: https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_bundle.proto
+// Signature bundles of cosign 3: https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_bundle.proto
 const (
 	bundleMediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	statementType   = "application/vnd.in-toto+json"
-	// signPredicate is the statement's that says no more than that the image is signed. Others, such as an SBOM's, are no approval.
+	// signPredicate is the predicate of a statement that only says that the image is signed. Other predicates, such as
+	// an SBOM's, do not approve the image.
 	signPredicate = "https://sigstore.dev/cosign/sign/v1"
-	// maximumBundle bounds a bundle in bytes; it has an envelope, a certificate chain and entries of a log.
+	// maximumBundle bounds a bundle in bytes. A bundle has an envelope, a certificate chain and log entries.
 	maximumBundle = 1 << 20
 
 	dsseForm    = "dsse"
 	messageForm = "message"
 )
 
-// otherForms of signatures are named when they are there, as they are not read.
+// otherForms are signature formats that this role does not read. Their presence is reported.
 var otherForms = map[string]string{
 	"application/vnd.cncf.notary.signature":           "a signature of Notation",
 	"application/vnd.dev.cosign.artifact.sig.v1+json": "a signature of cosign as an artifact (experimental, before cosign 3)",
@@ -53,7 +54,8 @@ type bundle struct {
 	} `json:"messageSignature"`
 }
 
-// bundles reads what refers to an image as a bundle of cosign's, and names the forms that it does not read.
+// bundles reads the cosign bundles that refer to an image. It also returns the names of the formats that it does not
+// read.
 func (f *fetch) bundles(ctx context.Context, client *client, subject string, failed func(error)) (result []signature, unread []string) {
 	referrers, err := f.referrers(ctx, subject)
 	if err != nil {
@@ -100,19 +102,20 @@ func (f *fetch) bundleContent(ctx context.Context, client *client, referrer ocis
 	}
 	for _, layer := range layers {
 		if layer.MediaType == bundleMediaType {
-			return client.small(ctx, layer, maximumBundle)
+			return client.readBlob(ctx, layer, maximumBundle)
 		}
 	}
 	return nil, f.reference.refuse(ContentMismatch, "bundle %s: it has no layer of type %s", referrer.Digest, bundleMediaType)
 }
 
-// readBundle returns the signatures of a bundle, none for an attestation, and names the form when keys do not check it.
+// readBundle returns the signatures of a bundle, or none for an attestation. It returns the name of the format when a
+// key cannot verify it.
 func readBundle(content []byte) (result []signature, unread string, err error) {
 	var read bundle
 	if err := seal.Decode(content, &read); err != nil {
 		return nil, "", err
 	}
-	if isThere(read.Material.Certificate) || isThere(read.Material.Chain) {
+	if isSet(read.Material.Certificate) || isSet(read.Material.Chain) {
 		unread = "a sigstore bundle with a certificate instead of a key (keyless signing)"
 	}
 	switch {
@@ -146,7 +149,7 @@ func readBundle(content []byte) (result []signature, unread string, err error) {
 		if err != nil {
 			return nil, "", err
 		}
-		// What cannot be decoded is empty.
+		// A digest that cannot be decoded stays empty.
 		digest, _ := seal.DecodeBase64(read.Message.Digest.Digest)
 		if read.Message.Digest.Algorithm != "SHA2_256" || len(digest) != sha256.Size {
 			return nil, fmt.Sprintf("a sigstore bundle with a digest of %q", read.Message.Digest.Algorithm), nil
@@ -156,11 +159,11 @@ func readBundle(content []byte) (result []signature, unread string, err error) {
 	return nil, "a sigstore bundle with neither an envelope nor the signature of a message", nil
 }
 
-func isThere(field json.RawMessage) bool {
+func isSet(field json.RawMessage) bool {
 	return len(field) > 0 && string(field) != "null"
 }
 
-// statement is in-toto's: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
+// statement is an in-toto statement: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
 type statement struct {
 	Type          string `json:"_type"`
 	PredicateType string `json:"predicateType"`
@@ -176,7 +179,7 @@ func isSignStatement(payload []byte) bool {
 		slices.Contains([]string{"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"}, read.Type)
 }
 
-// statementClaim names every subject; a statement that is no signature claims nothing.
+// statementClaim returns the subjects of a statement. A statement that is not a signature claims nothing.
 func statementClaim(payload []byte) (result claim) {
 	var read statement
 	if !isSignStatement(payload) || seal.Decode(payload, &read) != nil {
@@ -189,7 +192,7 @@ func statementClaim(payload []byte) (result claim) {
 	return result
 }
 
-// messageClaim is about the manifest whose bytes are signed: their SHA-256 is its digest.
+// messageClaim returns the manifest whose bytes are signed, because their SHA-256 is its digest.
 func messageClaim(digest []byte) (result claim) {
 	raw, err := hex.DecodeString(strings.TrimPrefix(string(digest), "sha256:"))
 	if err != nil || len(raw) != sha256.Size {

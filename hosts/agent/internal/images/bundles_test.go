@@ -18,7 +18,7 @@ import (
 
 const bundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
-// refer puts an artifact with one layer there that refers to the image.
+// refer adds an artifact with one layer that refers to the image.
 func (f *fixture) refer(artifactType, layerType string, content []byte) {
 	f.server.AddBlob(content, sealtest.EmptyConfig)
 	f.server.AddReferrer(f.image.Digest, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":%q,
@@ -30,7 +30,7 @@ func encoded(content []byte) string {
 	return base64.StdEncoding.EncodeToString(content)
 }
 
-// cosignStatement is what cosign 3 signs.
+// cosignStatement returns what cosign 3 signs.
 func cosignStatement(image, predicate string) []byte {
 	return fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`,
 		strings.TrimPrefix(image, "sha256:"), predicate)
@@ -73,7 +73,7 @@ func TestBundles(t *testing.T) {
 		"another manifest under this digest": {func(f *fixture) []byte {
 			return messageBundle(t, ours, []byte("another"), f.image.Digest)
 		}, SignatureByUnknownKey, ""},
-		// Who attests an SBOM has not approved of the image.
+		// Attesting an SBOM does not approve the image.
 		"an attestation": {func(f *fixture) []byte {
 			return dsseBundle(t, ours, cosignStatement(f.image.Digest, "https://spdx.dev/Document"), key)
 		}, SignatureMissing, ""},
@@ -104,7 +104,7 @@ func TestBundles(t *testing.T) {
 				return
 			}
 			f.mustEnsure()
-			// The signature is kept: the image starts again without its registry.
+			// The signature is stored, so the image starts again without its registry.
 			f.server.Close()
 			f.restart()
 			f.mustEnsure()
@@ -129,7 +129,7 @@ func TestOtherSignaturesAreNamed(t *testing.T) {
 	}
 }
 
-// TestGoodAmongBad has what cannot be read before what can.
+// TestGoodAmongBad has unreadable signatures before a valid one.
 func TestGoodAmongBad(t *testing.T) {
 	ours := sealtest.NewKey(t)
 	good := func(f *fixture) ([]byte, []byte) {
@@ -189,12 +189,12 @@ func TestGoodAmongBad(t *testing.T) {
 			f.t = t
 			prepare(f)
 			f.mustEnsure()
-			f.complete(f.image)
+			f.expectComplete(f.image)
 		})
 	}
 }
 
-// TestProtocol has a registry that says the same in other ways that its specification allows.
+// TestProtocol has a registry that answers in other forms that its specification allows.
 func TestProtocol(t *testing.T) {
 	for name, lie := range map[string]func(*fixture, http.ResponseWriter, *http.Request) bool{
 		"a body without its length": func(f *fixture, writer http.ResponseWriter, request *http.Request) bool {
@@ -233,7 +233,7 @@ func TestProtocol(t *testing.T) {
 			if _, err := f.role.Ensure(t.Context(), f.reference, access, nil); err != nil {
 				t.Fatal(err)
 			}
-			f.complete(f.image)
+			f.expectComplete(f.image)
 		})
 	}
 }

@@ -31,13 +31,13 @@ import (
 const (
 	// maximumDocument bounds manifests, configurations and lists of referrers, in bytes.
 	maximumDocument = 4 << 20
-	// maximumPages bounds lists of referrers.
+	// maximumPages bounds the pages of a list of referrers.
 	maximumPages = 100
-	// maximumRedirects is what browsers and Go allow as well.
+	// maximumRedirects is the limit of browsers and of Go.
 	maximumRedirects = 10
 )
 
-// client reads one repository.
+// client reads one repository of a registry.
 type client struct {
 	reference  imageReference
 	repository *remote.Repository
@@ -46,7 +46,8 @@ type client struct {
 	close      func()
 }
 
-// newClient reaches the reference's repository as access says; nil means https://<server> without credentials.
+// newClient returns a client for the repository of a reference. Without access it connects to https://<server> without
+// credentials.
 func newClient(ref imageReference, access *agentv1.ImageRegistry, stall time.Duration) (*client, error) {
 	host, path := ref.API()
 	if endpoint := access.GetEndpoint(); endpoint != "" {
@@ -85,7 +86,7 @@ func newClient(ref imageReference, access *agentv1.ImageRegistry, stall time.Dur
 	return &client{reference: ref, repository: repository, user: access.GetUsername(), stall: stall, close: transport.CloseIdleConnections}, nil
 }
 
-// onlyTLS refuses to speak without TLS, whatever a redirect or a token service's address says.
+// onlyTLS refuses requests without TLS, also those to redirects and token services.
 type onlyTLS struct {
 	http.RoundTripper
 }
@@ -97,8 +98,8 @@ func (t onlyTLS) RoundTrip(request *http.Request) (*http.Response, error) {
 	return t.RoundTripper.RoundTrip(request)
 }
 
-// checkRedirect keeps credentials with the server that they are for. Go takes them away when the host's name changes, but not
-// when only the port does.
+// checkRedirect sends credentials only to the server that they belong to. Go removes them when the host's name changes,
+// but not when only the port changes.
 func checkRedirect(request *http.Request, via []*http.Request) error {
 	if len(via) >= maximumRedirects {
 		return fmt.Errorf("more than %d redirects", maximumRedirects)
@@ -109,20 +110,20 @@ func checkRedirect(request *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// explain classifies what a registry, or the way to it, did wrong.
+// explain classifies an error of the registry or of the connection to it.
 func (c *client) explain(err error) error {
 	var refusal *Refusal
 	if err == nil || errors.As(err, &refusal) {
 		return err
 	}
-	// oras tells only by its texts that a registry announced other content than what was asked for.
+	// oras reports only in the text of its error that the registry announced other content than was requested.
 	if strings.Contains(err.Error(), "mismatch") {
 		return c.reference.refuse(ContentMismatch, "the registry's answer is not what was asked for: %v", err)
 	}
 	return registry.Classify(c.reference.String(), c.user, err)
 }
 
-// manifest reads a manifest or index by its digest.
+// manifest returns the manifest or index with a digest.
 func (c *client) manifest(ctx context.Context, wanted string) ([]byte, error) {
 	content, _, err := c.get(ctx, "manifests/"+wanted)
 	if err != nil {
@@ -134,7 +135,7 @@ func (c *client) manifest(ctx context.Context, wanted string) ([]byte, error) {
 	return content, nil
 }
 
-// tagged reads the manifest that a tag points to; nil when there is no such tag.
+// tagged returns the manifest of a tag; nil when there is no such tag.
 func (c *client) tagged(ctx context.Context, tag string) ([]byte, error) {
 	content, _, err := c.get(ctx, "manifests/"+tag)
 	var pull *registry.PullError
@@ -144,15 +145,15 @@ func (c *client) tagged(ctx context.Context, tag string) ([]byte, error) {
 	return content, err
 }
 
-// answer is what a registry said beside a document.
+// answer is what a registry returns with a document.
 type answer struct {
 	header http.Header
-	// address is where the document is, after redirects.
+	// address is the document's URL after redirects.
 	address *url.URL
 }
 
-// get reads a document below the repository's path, or at an address that the registry gave. What media type and length the answer
-// claims does not matter: the content is read.
+// get reads a document below the repository's path, or at an address from the registry. It ignores the announced media
+// type and length, and reads the content.
 func (c *client) get(ctx context.Context, below string) ([]byte, answer, error) {
 	ctx, cancel := context.WithTimeout(auth.AppendRepositoryScope(ctx, c.repository.Reference, auth.ActionPull), c.stall)
 	defer cancel()
@@ -191,8 +192,8 @@ func (c *client) get(ctx context.Context, below string) ([]byte, answer, error) 
 	return content, answer{header: response.Header, address: response.Request.URL}, nil
 }
 
-// small reads a blob into memory.
-func (c *client) small(ctx context.Context, descriptor ocispec.Descriptor, maximum int64) ([]byte, error) {
+// readBlob reads a whole blob into memory.
+func (c *client) readBlob(ctx context.Context, descriptor ocispec.Descriptor, maximum int64) ([]byte, error) {
 	if descriptor.Size < 0 || descriptor.Size > maximum {
 		return nil, c.reference.refuse(ContentMismatch, "blob %s has %d bytes, more than %d", descriptor.Digest, descriptor.Size, maximum)
 	}
@@ -220,8 +221,8 @@ func (c *client) read(body io.ReadCloser, wanted string, maximum int64) ([]byte,
 	return content, nil
 }
 
-// large opens a blob. Reading fails when nothing arrives for the stall time.
-func (c *client) large(ctx context.Context, wanted string, size int64) (io.ReadCloser, error) {
+// openBlob opens a blob for streaming. Reading fails when nothing arrives for the stall time.
+func (c *client) openBlob(ctx context.Context, wanted string, size int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	body, err := c.repository.Blobs().Fetch(ctx, ocispec.Descriptor{Digest: digest.Digest(wanted), Size: size})
 	if err != nil {
@@ -232,7 +233,7 @@ func (c *client) large(ctx context.Context, wanted string, size int64) (io.ReadC
 	return &watchedBody{body: body, context: ctx, cancel: cancel, timer: timer, stall: c.stall}, nil
 }
 
-// watchedBody ends a download that makes no progress.
+// watchedBody cancels a download that makes no progress.
 type watchedBody struct {
 	body    io.ReadCloser
 	context context.Context
@@ -258,7 +259,8 @@ func (b *watchedBody) Close() error {
 	return b.body.Close()
 }
 
-// referrers lists what refers to a manifest, by the registry's referrers API where there is one, and by the fallback tag.
+// referrers returns what refers to a manifest, from the referrers API, if the registry has it, and from the fallback
+// tag.
 func (c *client) referrers(ctx context.Context, subject string) ([]ocispec.Descriptor, error) {
 	found, err := c.listed(ctx, "referrers/"+subject)
 	if err != nil {
@@ -283,7 +285,7 @@ func (c *client) referrers(ctx context.Context, subject string) ([]ocispec.Descr
 	}), nil
 }
 
-// listed reads all pages of a list; nothing where the registry has no such API.
+// listed returns all pages of a list, or nothing when the registry has no referrers API.
 func (c *client) listed(ctx context.Context, page string) (found []ocispec.Descriptor, err error) {
 	for count := 1; ; count++ {
 		content, said, err := c.get(ctx, page)

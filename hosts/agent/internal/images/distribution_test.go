@@ -102,7 +102,8 @@ func startDistribution(t *testing.T) (address string, certificate *x509.Certific
 	}
 }
 
-// TestDistribution takes a sealed and signed image from a real registry, whose referrers stand under the fallback tag.
+// TestDistribution fetches a sealed and signed image from a real registry that has its referrers under the fallback
+// tag.
 func TestDistribution(t *testing.T) {
 	address, certificate := startDistribution(t)
 	f := newFixture(t, "base", "app")
@@ -135,7 +136,7 @@ func TestDistribution(t *testing.T) {
 	}
 	push(ocispec.MediaTypeImageManifest, f.image.Manifest)
 	push(ocispec.MediaTypeImageManifest, sealtest.CosignManifest(t, [][]byte{payload}, [][]byte{key.Sign(t, payload)}), strings.Replace(f.image.Digest, ":", "-", 1)+".sig")
-	// Another artifact of the same image, as a scanner leaves it.
+	// This is another artifact of the same image, such as a scanner's.
 	other := ocispec.Manifest{
 		MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "application/spdx+json", Layers: []ocispec.Descriptor{},
 		Config:  ocispec.Descriptor{MediaType: ocispec.MediaTypeEmptyJSON, Digest: digest.FromBytes(sealtest.EmptyConfig), Size: 2},
@@ -160,7 +161,7 @@ func TestDistribution(t *testing.T) {
 	if _, err := f.role.Ensure(t.Context(), f.reference, access, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.complete(f.image)
+	f.expectComplete(f.image)
 	if _, _, err := seal.Find([]seal.Store{f.options.Store}, f.options.Trust, f.image.Digest); err != nil {
 		t.Error(err)
 	}

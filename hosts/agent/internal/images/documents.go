@@ -12,7 +12,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// What registries hold, read in one way: the TypeScript twin is provider/local/registry/documents.ts, and the tests of both
+// Documents of registries are read by the same rules in provider/local/registry/documents.ts. The tests of both
 // read hosts/api/testdata/image-documents.json.
 
 const (
@@ -30,12 +30,12 @@ type document struct {
 	isIndex bool
 	config  ocispec.Descriptor
 	layers  []ocispec.Descriptor
-	// manifests of an index; entries that are no descriptors are left out.
+	// manifests are the entries of an index, without those that are not descriptors.
 	manifests []ocispec.Descriptor
 }
 
-// readDocument tells an index from a manifest. What could be read as both is neither: other programs might read it differently
-// (CVE-2021-41190).
+// readDocument distinguishes an index from a manifest. It refuses content that could be read as both, because other
+// programs might read it differently (CVE-2021-41190).
 func readDocument(content []byte) (*document, error) {
 	var head struct {
 		SchemaVersion int    `json:"schemaVersion"`
@@ -75,7 +75,8 @@ func readDocument(content []byte) (*document, error) {
 	return found, nil
 }
 
-// descriptors of a list: an entry that is none hides no other.
+// descriptors parses a list of descriptors. It skips entries that are not descriptors, so that they do not hide the
+// others.
 func descriptors(list json.RawMessage) ([]ocispec.Descriptor, error) {
 	var entries []json.RawMessage
 	if err := seal.Decode(list, &entries); err != nil {
@@ -95,12 +96,13 @@ func isDigest(descriptor ocispec.Descriptor) bool {
 	return digestPattern.MatchString(descriptor.Digest.String()) && descriptor.Size >= 0
 }
 
-// artifactLayers are the layers of an artifact, such as a signature or a seal: those that are descriptors.
+// artifactLayers returns the layers of an artifact, such as a signature or a seal. It skips entries that are not
+// descriptors.
 func artifactLayers(content []byte) ([]ocispec.Descriptor, error) {
 	return listIn(content, "layers")
 }
 
-// referrerEntries are the manifests of an index of referrers: those that are descriptors.
+// referrerEntries returns the manifests of an index of referrers. It skips entries that are not descriptors.
 func referrerEntries(content []byte) ([]ocispec.Descriptor, error) {
 	return listIn(content, "manifests")
 }
@@ -119,11 +121,13 @@ func listIn(content []byte, name string) ([]ocispec.Descriptor, error) {
 	return nil, nil
 }
 
-// baseline are the variants that every CPU of an architecture runs. The provider, which seals the image, knows no more of the host.
+// baseline are the variants that every CPU of an architecture runs. The provider seals the image and does not know the
+// host's CPU.
 var baseline = map[string][]string{"amd64": {"", "v1"}, "arm64": {"", "v8"}}
 
-// candidates are the entries of an index that may be the image for Linux on an architecture: those whose platform says so, else those
-// that name no platform, of which the configuration tells. Several that name the platform are one too many for whoever needs one.
+// candidates returns the entries of an index that may be the image for Linux on an architecture: those with that
+// platform or, when there are none, those without a platform, whose configuration decides. More than one entry with the
+// platform is ambiguous.
 func candidates(manifests []ocispec.Descriptor, architecture string) []ocispec.Descriptor {
 	variants := baseline[architecture]
 	if variants == nil {
@@ -149,7 +153,7 @@ func candidates(manifests []ocispec.Descriptor, architecture string) []ocispec.D
 	return unnamed
 }
 
-// platformsOf names the platforms of an index's entries.
+// platformsOf lists the platforms of an index's entries.
 func platformsOf(manifests []ocispec.Descriptor) string {
 	var names []string
 	for _, entry := range manifests {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// table reads what the TypeScript twin is tested with as well.
+// table reads a table with which the TypeScript implementation is tested as well.
 func table(t *testing.T, name string, rows any) {
 	t.Helper()
 	content, err := os.ReadFile("../../../api/testdata/" + name)
@@ -46,8 +46,8 @@ func TestDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, one := range candidates(manifests, row.Architecture) {
-			got = append(got, one.Digest.String())
+		for _, candidate := range candidates(manifests, row.Architecture) {
+			got = append(got, candidate.Digest.String())
 		}
 		if !slices.Equal(got, row.Candidates) {
 			t.Errorf("%s: %v, expected %v", row.Name, got, row.Candidates)
@@ -69,10 +69,10 @@ func TestHeaders(t *testing.T) {
 			t.Errorf("%s: %v", header, got)
 			continue
 		}
-		for index, one := range want {
+		for index, expected := range want {
 			var scheme string
 			var parameters map[string]string
-			if json.Unmarshal(one[0], &scheme) != nil || json.Unmarshal(one[1], &parameters) != nil {
+			if json.Unmarshal(expected[0], &scheme) != nil || json.Unmarshal(expected[1], &parameters) != nil {
 				t.Fatal("the table")
 			}
 			if got[index].scheme != scheme || !maps.Equal(got[index].parameters, parameters) {

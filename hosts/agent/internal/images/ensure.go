@@ -12,7 +12,7 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// progressInterval is the least time between two reports of progress.
+// progressInterval is the shortest time between two progress reports.
 const progressInterval = time.Second
 
 // fetch is one call of Ensure.
@@ -21,7 +21,7 @@ type fetch struct {
 	reference imageReference
 	access    *agentv1.ImageRegistry
 	report    func(*agentv1.ImageProgress)
-	// listed are referrers by the digest of what they refer to.
+	// listed are the referrers that were already listed, by the digest of their subject.
 	listed map[string][]ocispec.Descriptor
 
 	mutex    sync.Mutex
@@ -30,9 +30,9 @@ type fetch struct {
 	reported time.Time
 }
 
-// Ensure brings an image into the store and checks that it may run here; see ImageStoreService.EnsureImage. The checks come in
-// this order: the manifest's digest, the policies, the seal, the layers. A *Refusal says that the image must not run here, a
-// *registry.PullError that it cannot be had; any other error is trouble of the host itself.
+// Ensure fetches an image into the store and checks that it may run here; see ImageStoreService.EnsureImage. The checks
+// are, in this order: the manifest's digest, the policies, the seal, the layers. A *Refusal means that the image must
+// not run here, a *registry.PullError that it could not be fetched, and any other error that the host itself failed.
 func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.ImageRegistry, report func(*agentv1.ImageProgress)) (*agentv1.SealedImage, error) {
 	ref, err := parseReference(text)
 	if err != nil {
@@ -45,7 +45,7 @@ func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.Im
 		}
 	}
 	defer f.close()
-	unlock, err := r.images.take(ctx, ref.Digest)
+	unlock, err := r.images.acquire(ctx, ref.Digest)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.Im
 	if err := f.admit(ctx, found); err != nil {
 		return nil, err
 	}
-	chosen, err := f.bring(ctx, found)
+	chosen, err := f.complete(ctx, found)
 	if err != nil {
 		return nil, err
 	}
@@ -73,26 +73,26 @@ func (r *Role) Ensure(ctx context.Context, text string, registries []*agentv1.Im
 	return result, nil
 }
 
-// open returns the client, which is made when the network is needed for the first time.
-func (f *fetch) open() (*client, error) {
+// openClient returns the client. It is created at the first use of the network.
+func (f *fetch) openClient() (*client, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.client == nil {
-		made, err := newClient(f.reference, f.access, f.role.options.Stall)
+		created, err := newClient(f.reference, f.access, f.role.options.Stall)
 		if err != nil {
 			return nil, err
 		}
-		f.client = made
+		f.client = created
 	}
 	return f.client, nil
 }
 
-// referrers of a manifest; signatures and seals are both among them, so they are listed once.
+// referrers returns what refers to a manifest. Signatures and seals are both referrers, so the list is fetched once.
 func (f *fetch) referrers(ctx context.Context, subject string) ([]ocispec.Descriptor, error) {
 	if known, found := f.listed[subject]; found {
 		return known, nil
 	}
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (f *fetch) close() {
 	}
 }
 
-// record notes what the image was asked for by and what it was read from.
+// record stores the reference by which the image was requested, and the documents that it was read from.
 func (f *fetch) record(found *image, signatures []signature) error {
 	before := f.role.records.load(found.digest)
 	after := before.with(f.reference.String(), found.documents...)
@@ -122,7 +122,7 @@ func (f *fetch) record(found *image, signatures []signature) error {
 	return f.diskError(f.role.records.save(found.digest, after))
 }
 
-// diskError makes a refusal of a disk that is full.
+// diskError turns the error of a full disk into a refusal.
 func (f *fetch) diskError(err error) error {
 	if isDiskFull(err) {
 		return f.reference.refuse(DiskFull, "the disk of the store is full: %v; delete groups or give the host a larger state disk", err)
@@ -130,23 +130,23 @@ func (f *fetch) diskError(err error) error {
 	return err
 }
 
-// expect starts the progress of an attempt.
-func (f *fetch) expect(total, missing int64) {
+// startProgress sets the total of the progress of an attempt.
+func (f *fetch) startProgress(total, missing int64) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.progress.TotalBytes, f.progress.MissingBytes = uint64(total), uint64(missing)
-	f.tell(true)
+	f.reportProgress(true)
 }
 
-// arrived adds to the progress.
-func (f *fetch) arrived(bytes int) {
+// addProgress adds received bytes to the progress.
+func (f *fetch) addProgress(bytes int) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.progress.FetchedBytes += uint64(bytes)
-	f.tell(false)
+	f.reportProgress(false)
 }
 
-func (f *fetch) tell(always bool) {
+func (f *fetch) reportProgress(always bool) {
 	if f.report == nil || !always && time.Since(f.reported) < progressInterval {
 		return
 	}

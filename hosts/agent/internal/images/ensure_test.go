@@ -34,7 +34,7 @@ type fixture struct {
 	role      *Role
 }
 
-// newFixture makes the image but does not seal it.
+// newFixture adds the image without a seal.
 func newFixture(t *testing.T, layers ...string) *fixture {
 	t.Helper()
 	f := &fixture{t: t, server: registrytest.New(t), key: sealtest.NewKey(t), image: sealtest.NewImage(t, layers...)}
@@ -105,8 +105,8 @@ func (f *fixture) noTemporary() {
 	})
 }
 
-// complete expects every file of the image in the store.
-func (f *fixture) complete(image *sealtest.Image) {
+// expectComplete requires every file of the image in the store.
+func (f *fixture) expectComplete(image *sealtest.Image) {
 	f.t.Helper()
 	store := f.options.Store
 	for index, layer := range image.Sealed.Layers {
@@ -151,7 +151,7 @@ func TestImageComesIntoTheStore(t *testing.T) {
 	if len(progress) == 0 || progress[0].GetMissingBytes() != total || progress[0].GetFetchedBytes() != 0 {
 		t.Errorf("%v", progress)
 	}
-	f.complete(f.image)
+	f.expectComplete(f.image)
 	f.noTemporary()
 	for index, layer := range f.image.Layers {
 		if f.server.Downloads(layer) != 0 {
@@ -183,7 +183,7 @@ func TestImageOfAnIndex(t *testing.T) {
 
 func TestForeignPlatform(t *testing.T) {
 	f := newFixture(t, "app")
-	// As long as the right one, so that sizes stay.
+	// It is as long as the right one, so that sizes stay the same.
 	foreignName := strings.Repeat("x", len(runtime.GOARCH))
 	index := strings.ReplaceAll(string(sealtest.Index(t, f.image)), runtime.GOARCH, foreignName)
 	foreign := strings.ReplaceAll(string(f.image.Config), runtime.GOARCH, foreignName)
@@ -208,7 +208,7 @@ func TestLayerIsFetchedOnce(t *testing.T) {
 	if want := uint64(len(other.Blobs[1])); image.GetFetchedBytes() != want || image.GetTotalBytes() != want+uint64(len(other.Blobs[0])) {
 		t.Errorf("%v", image)
 	}
-	f.complete(other)
+	f.expectComplete(other)
 	if count := f.server.Downloads(other.Blobs[0]); count != 1 {
 		t.Errorf("the shared layer was downloaded %d times", count)
 	}
@@ -219,7 +219,7 @@ func TestConcurrentFetchesAreOneDownload(t *testing.T) {
 	other := sealtest.NewImage(t, "base", "other")
 	reference := f.server.AddImage(other)
 	f.server.AddSeal(t, other, f.key.Seal(t, other.Sealed))
-	// Slow enough that all calls meet.
+	// This is slow enough that all calls overlap.
 	f.server.Tell(func(_ http.ResponseWriter, request *http.Request) bool {
 		if strings.Contains(request.URL.Path, "/blobs/") {
 			time.Sleep(50 * time.Millisecond)
@@ -240,8 +240,8 @@ func TestConcurrentFetchesAreOneDownload(t *testing.T) {
 	if err := calls.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	f.complete(f.image)
-	f.complete(other)
+	f.expectComplete(f.image)
+	f.expectComplete(other)
 	for _, blob := range append(f.image.Blobs, other.Blobs...) {
 		if count := f.server.Downloads(blob); count != 1 {
 			t.Errorf("a layer was downloaded %d times", count)
@@ -292,7 +292,7 @@ func TestInterruptedFetchIsTakenUpAgain(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	f.noTemporary()
-	// As after a loss of power in the middle of a write.
+	// This is the state after a power loss in the middle of a write.
 	left := filepath.Join(string(f.options.Store), "blobs", temporaryPrefix+"fetch-1")
 	if err := os.WriteFile(left, f.image.Blobs[1][:100], 0o600); err != nil {
 		t.Fatal(err)
@@ -303,7 +303,7 @@ func TestInterruptedFetchIsTakenUpAgain(t *testing.T) {
 	f.server.Tell(nil)
 	f.restart()
 	f.mustEnsure()
-	f.complete(f.image)
+	f.expectComplete(f.image)
 	f.noTemporary()
 }
 
@@ -334,7 +334,7 @@ func TestStoreIsRepaired(t *testing.T) {
 			}
 			f.t = t
 			f.mustEnsure()
-			f.complete(f.image)
+			f.expectComplete(f.image)
 		})
 	}
 }
@@ -351,7 +351,7 @@ func TestDiskFull(t *testing.T) {
 	f.mustEnsure()
 }
 
-// TestDiskRunsFull has a file system of its own that is too small, though it said otherwise.
+// TestDiskRunsFull uses a file system that is smaller than it reports.
 func TestDiskRunsFull(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")

@@ -9,9 +9,10 @@ import (
 	"strings"
 )
 
-// Headers of registries' answers, read as their specifications say; provider/local/registry/headers.ts does the same.
+// Headers of registries' responses are parsed as their specifications say. provider/local/registry/headers.ts does
+// the same.
 
-// What the grammar of RFC 9110 calls a token, not one that grants access.
+// A token in the grammar of RFC 9110, which grants no access.
 const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+" //nolint:gosec // G101: a regular expression
 
 var (
@@ -24,14 +25,14 @@ var (
 	linkParameter = regexp.MustCompile(`;\s*([\w*-]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+)))?`)
 )
 
-// challenge is one of a WWW-Authenticate header (https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1).
+// challenge is one challenge of a WWW-Authenticate header (https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1).
 type challenge struct {
-	// scheme and the names of parameters are in lower case.
+	// scheme and the names of the parameters are in lower case.
 	scheme     string
 	parameters map[string]string
 }
 
-// challenges reads all of a header; what follows a mistake is left out.
+// challenges parses a header up to its first error.
 func challenges(header string) (found []challenge) {
 	for {
 		header = header[len(separators.FindString(header)):]
@@ -57,7 +58,8 @@ func challenges(header string) (found []challenge) {
 	}
 }
 
-// oneChallenge leaves of several challenges the one that is answered, a token's before a password's: oras reads the first only.
+// oneChallenge keeps only the challenge that is answered, because oras reads only the first one. A challenge for a
+// token is preferred to one for a password.
 type oneChallenge struct {
 	http.RoundTripper
 }
@@ -68,17 +70,17 @@ func (t oneChallenge) RoundTrip(request *http.Request) (*http.Response, error) {
 		return response, err
 	}
 	var chosen string
-	for _, one := range challenges(strings.Join(response.Header.Values("WWW-Authenticate"), ", ")) {
-		if one.scheme == "bearer" && one.parameters["realm"] != "" {
+	for _, offered := range challenges(strings.Join(response.Header.Values("WWW-Authenticate"), ", ")) {
+		if offered.scheme == "bearer" && offered.parameters["realm"] != "" {
 			chosen = "Bearer "
 			for _, name := range []string{"realm", "service", "scope"} {
-				if value := one.parameters[name]; value != "" {
+				if value := offered.parameters[name]; value != "" {
 					chosen += fmt.Sprintf("%s=%s,", name, strconv.Quote(value))
 				}
 			}
 			break
 		}
-		if one.scheme == "basic" {
+		if offered.scheme == "basic" {
 			chosen = "Basic"
 		}
 	}
@@ -86,11 +88,12 @@ func (t oneChallenge) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// nextLink is the address of the next page (https://www.rfc-editor.org/rfc/rfc8288#section-3); empty when there is none.
+// nextLink returns the address of the next page (https://www.rfc-editor.org/rfc/rfc8288#section-3), or nothing on the
+// last page.
 func nextLink(headers []string) string {
 	for _, match := range link.FindAllStringSubmatch(strings.Join(headers, ", "), -1) {
-		for _, one := range linkParameter.FindAllStringSubmatch(match[2], -1) {
-			if strings.EqualFold(one[1], "rel") && slices.Contains(strings.Fields(strings.ToLower(one[2]+one[3])), "next") {
+		for _, parameter := range linkParameter.FindAllStringSubmatch(match[2], -1) {
+			if strings.EqualFold(parameter[1], "rel") && slices.Contains(strings.Fields(strings.ToLower(parameter[2]+parameter[3])), "next") {
 				return match[1]
 			}
 		}

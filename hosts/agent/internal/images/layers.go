@@ -20,21 +20,22 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// layerReaders is how many layers of an image are downloaded at a time.
+// layerReaders is how many layers of an image are downloaded at the same time.
 const layerReaders = 3
 
-// isPresent tells whether a layer's files are there.
+// isPresent reports whether the store has a layer's blob and signature.
 func (r *Role) isPresent(layer seal.Layer) bool {
 	return r.hasBlob(layer) && r.hasSignature(layer)
 }
 
-// hasBlob goes by name and size; the content is the kernel's to judge, block by block.
+// hasBlob compares name and size only. The kernel verifies the content, block by block.
 func (r *Role) hasBlob(layer seal.Layer) bool {
 	blob, err := os.Stat(r.options.Store.Blob(layer.RootHash))
 	return err == nil && blob.Size() == layer.Size
 }
 
-// hasSignature goes by the content, as the kernel would refuse the layer with a wrong one, and nothing would fetch it again.
+// hasSignature compares the content. The kernel would refuse the layer with a wrong signature, and nothing would fetch
+// it again.
 func (r *Role) hasSignature(layer seal.Layer) bool {
 	content, err := os.ReadFile(r.options.Store.Signature(layer.RootHash))
 	return err == nil && digest.FromBytes(content).String() == layer.Signature
@@ -50,11 +51,11 @@ func (f *fetch) missing(s *sealed) []seal.Layer {
 	return result
 }
 
-// layers downloads what the store lacks of a seal from the registry.
+// layers downloads the layers of a seal that the store lacks.
 func (f *fetch) layers(ctx context.Context, s *sealed) error {
 	missing := f.missing(s)
 	needed := sizeOf(slices.DeleteFunc(slices.Clone(missing), f.role.hasBlob))
-	f.expect(sizeOf(s.Layers), needed)
+	f.startProgress(sizeOf(s.Layers), needed)
 	store := string(f.role.options.Store)
 	if len(missing) > 0 {
 		available, err := f.role.options.Available(store)
@@ -77,9 +78,9 @@ func (f *fetch) layers(ctx context.Context, s *sealed) error {
 	return readers.Wait()
 }
 
-// layer brings one layer into the store. Another fetch may bring it meanwhile; then this one waits and finds it.
+// layer downloads one layer. When another fetch is downloading the same one, it waits for that.
 func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.Descriptor) error {
-	unlock, err := f.role.layers.take(ctx, layer.RootHash)
+	unlock, err := f.role.layers.acquire(ctx, layer.RootHash)
 	if err != nil {
 		return err
 	}
@@ -87,13 +88,13 @@ func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.D
 	if f.role.isPresent(layer) {
 		return nil
 	}
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return err
 	}
 	store := f.role.options.Store
 	if !f.role.hasSignature(layer) {
-		content, err := client.small(ctx, signature, maximumSignature)
+		content, err := client.readBlob(ctx, signature, maximumSignature)
 		if err != nil {
 			return f.ofLayer(err, layer)
 		}
@@ -104,7 +105,7 @@ func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.D
 	if f.role.hasBlob(layer) {
 		return nil
 	}
-	body, err := client.large(ctx, layer.Blob, layer.Size)
+	body, err := client.openBlob(ctx, layer.Blob, layer.Size)
 	if err != nil {
 		return f.ofLayer(err, layer)
 	}
@@ -112,7 +113,7 @@ func (f *fetch) layer(ctx context.Context, layer seal.Layer, signature ocispec.D
 	return f.write(body, layer, store.Blob(layer.RootHash))
 }
 
-// write stores a blob under its name only when it is complete, right and on the disk.
+// write stores a blob under its name only when it is complete, correct and on the disk.
 func (f *fetch) write(body io.Reader, layer seal.Layer, path string) error {
 	temporary, err := os.CreateTemp(filepath.Dir(path), temporaryPrefix+"fetch-*")
 	if err != nil {
@@ -122,10 +123,10 @@ func (f *fetch) write(body io.Reader, layer seal.Layer, path string) error {
 	defer temporary.Close()
 	hash := sha256.New()
 	counted := writerFunc(func(content []byte) (int, error) {
-		f.arrived(len(content))
+		f.addProgress(len(content))
 		return len(content), nil
 	})
-	// One byte more than it may have shows a blob that does not end.
+	// Reading one byte more than the expected size detects a blob that is too long.
 	size, err := io.Copy(io.MultiWriter(temporary, hash, counted), io.LimitReader(body, layer.Size+1))
 	if err != nil {
 		return f.ofLayer(err, layer)
@@ -147,7 +148,7 @@ func (f *fetch) write(body io.Reader, layer seal.Layer, path string) error {
 	return service.SyncDirectory(filepath.Dir(path))
 }
 
-// ofLayer names the layer in an error of its download.
+// ofLayer adds the layer to an error of its download.
 func (f *fetch) ofLayer(err error, layer seal.Layer) error {
 	if err = f.diskError(err); f.client != nil {
 		err = f.client.explain(err)
@@ -162,10 +163,10 @@ func (f *fetch) ofLayer(err error, layer seal.Layer) error {
 	return err
 }
 
-// link makes the layers findable by their diffIDs, as containerd looks for them.
+// link creates the names by diffID under which containerd looks layers up.
 func (f *fetch) link(ctx context.Context, s *sealed) error {
 	for _, layer := range unique(s.Layers) {
-		unlock, err := f.role.layers.take(ctx, layer.DiffID)
+		unlock, err := f.role.layers.acquire(ctx, layer.DiffID)
 		if err != nil {
 			return err
 		}
@@ -203,7 +204,7 @@ func (r *Role) link(layer seal.Layer) error {
 	if err := os.Rename(temporary, lookup); err != nil {
 		return err
 	}
-	// Renaming a link over another of the same file does nothing (rename(2)).
+	// Renaming a link to another link of the same file does nothing (rename(2)), so the temporary name remains.
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// locks are locks by name whose waiters can give up. The zero value is ready for use.
+// locks are named locks. Waiting for one ends with the context. The zero value is ready for use.
 type locks struct {
 	mutex sync.Mutex
 	held  map[string]*lock
@@ -16,34 +16,34 @@ type lock struct {
 	users int
 }
 
-// take waits for the name's lock.
-func (l *locks) take(ctx context.Context, name string) (release func(), err error) {
+// acquire waits for the lock with a name.
+func (l *locks) acquire(ctx context.Context, name string) (release func(), err error) {
 	l.mutex.Lock()
 	if l.held == nil {
 		l.held = map[string]*lock{}
 	}
-	wanted := l.held[name]
-	if wanted == nil {
-		wanted = &lock{token: make(chan struct{}, 1)}
-		l.held[name] = wanted
+	named := l.held[name]
+	if named == nil {
+		named = &lock{token: make(chan struct{}, 1)}
+		l.held[name] = named
 	}
-	wanted.users++
+	named.users++
 	l.mutex.Unlock()
-	leave := func() {
+	dropUser := func() {
 		l.mutex.Lock()
 		defer l.mutex.Unlock()
-		if wanted.users--; wanted.users == 0 {
+		if named.users--; named.users == 0 {
 			delete(l.held, name)
 		}
 	}
 	select {
-	case wanted.token <- struct{}{}:
+	case named.token <- struct{}{}:
 		return func() {
-			<-wanted.token
-			leave()
+			<-named.token
+			dropUser()
 		}, nil
 	case <-ctx.Done():
-		leave()
+		dropUser()
 		return nil, ctx.Err()
 	}
 }

@@ -42,7 +42,8 @@ type policies struct {
 	declared map[string]*agentv1.ImagePolicy
 }
 
-// openPolicies reads what was declared. A policy that cannot be read is an error: without it, more would be accepted.
+// openPolicies reads the declared policies. A policy that cannot be read is an error, because without it more images
+// would be accepted.
 func openPolicies(directory string) (*policies, error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
@@ -112,7 +113,7 @@ func (p *policies) get(name string) *agentv1.ImagePolicy {
 	return p.declared[name]
 }
 
-// all returns the policies by name.
+// all returns the policies, sorted by name.
 func (p *policies) all() []*agentv1.ImagePolicy {
 	p.mutex.RLock()
 	defer p.mutex.RUnlock()
@@ -137,26 +138,26 @@ func (p *policies) remove(name string) error {
 	return service.SyncDirectory(p.directory)
 }
 
-// demand is what the policies ask of an image of a repository.
-type demand struct {
-	// free: nothing is declared.
-	free bool
-	// policies that match, by name.
+// requirement is what the policies require of the images of a repository.
+type requirement struct {
+	// unrestricted means that no policy is declared.
+	unrestricted bool
+	// policies are the names of the matching policies.
 	policies []string
-	// keys of all of them; empty means that no signature is asked for.
+	// keys are those of all matching policies; empty means that no signature is required.
 	keys seal.Keys
 }
 
-// demandOf adds the matching policies up: one that names keys is not weakened by another that does not.
-func demandOf(declared []*agentv1.ImagePolicy, repository string) demand {
-	result := demand{free: len(declared) == 0, keys: seal.Keys{}}
+// requirementFor combines the matching policies. A policy without keys does not weaken one with keys.
+func requirementFor(declared []*agentv1.ImagePolicy, repository string) requirement {
+	result := requirement{unrestricted: len(declared) == 0, keys: seal.Keys{}}
 	for _, policy := range declared {
 		if !slices.ContainsFunc(policy.GetRepositories(), func(pattern string) bool { return matches(pattern, repository) }) {
 			continue
 		}
 		result.policies = append(result.policies, policy.GetName())
 		for _, text := range policy.GetKeys() {
-			// Every policy was validated before it was declared.
+			// Every policy was validated when it was declared.
 			if keys, err := seal.ParseKeys([]byte(text)); err == nil {
 				for id, key := range keys {
 					result.keys[id] = key
@@ -167,7 +168,7 @@ func demandOf(declared []*agentv1.ImagePolicy, repository string) demand {
 	return result
 }
 
-// matches compares server/repository with a pattern of a policy.
+// matches reports whether server/repository matches a pattern of a policy.
 func matches(pattern, repository string) bool {
 	pattern, repository = reference.CanonicalName(pattern), reference.CanonicalName(repository)
 	if prefix, found := strings.CutSuffix(pattern, "*"); found {
@@ -176,7 +177,8 @@ func matches(pattern, repository string) bool {
 	return pattern == repository
 }
 
-// normalizePolicy gives equal policies equal forms: what is listed has no order, and text around a key's PEM block no meaning.
+// normalizePolicy gives equal policies equal forms: the order of lists and the text around a key's PEM block have no
+// meaning.
 func normalizePolicy(policy *agentv1.ImagePolicy) {
 	slices.Sort(policy.Repositories)
 	policy.Repositories = slices.Compact(policy.Repositories)
@@ -228,7 +230,8 @@ func validatePolicy(policy *agentv1.ImagePolicy) error {
 	return failure
 }
 
-// validateKey accepts one ECDSA P-256 public key. The text is not repeated: it may be a private key by mistake.
+// validateKey accepts one ECDSA P-256 public key. Its errors do not contain the text, which may be a private key by
+// mistake.
 func validateKey(text string) error {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || block.Type != "PUBLIC KEY" || strings.TrimSpace(string(rest)) != "" {

@@ -29,7 +29,7 @@ func (f *fixture) declare(name string, keys []string, repositories ...string) *a
 	return policy
 }
 
-// sign puts a signature of the image there, as cosign does.
+// sign adds a signature of the image, as cosign does.
 func (f *fixture) sign(key *sealtest.Key) {
 	f.t.Helper()
 	payload := sealtest.CosignPayload(f.t, registrytest.Repository, f.image.Digest)
@@ -89,7 +89,7 @@ func TestSignatureByAKeyOfThePolicy(t *testing.T) {
 		})
 	}
 	f.t = t
-	// Among others, and where it does not say for which repository.
+	// The signature is among others, and one names no repository.
 	anonymous := payload("", f.image.Digest)
 	f.server.AddSignature(t, f.image.Digest, [][]byte{right, anonymous}, [][]byte{foreign.Sign(t, right), ours.Sign(t, anonymous)})
 	f.mustEnsure()
@@ -105,7 +105,7 @@ func TestSignatureOfTheIndex(t *testing.T) {
 	payload := sealtest.CosignPayload(t, registrytest.Repository, index)
 	f.server.AddSignature(t, index, [][]byte{payload}, [][]byte{key.Sign(t, payload)})
 	f.mustEnsure()
-	// The manifest by itself was not signed.
+	// The manifest itself was not signed.
 	f.reference = registrytest.Repository + "@" + f.image.Digest
 	if _, err := f.ensure(); err == nil || !strings.Contains(err.Error(), string(SignatureByUnknownKey)) && !strings.Contains(err.Error(), string(SignatureMissing)) {
 		t.Errorf("%v", err)
@@ -119,7 +119,7 @@ func TestPoliciesAddUp(t *testing.T) {
 	f.refused(ImageNotAllowed)
 	f.declare("wide", nil, "registry.test/*")
 	f.declare("narrow", []string{key.PEM}, registrytest.Repository)
-	// One without keys does not weaken one with keys.
+	// A policy without keys does not weaken one with keys.
 	if refusal := f.refused(SignatureMissing); !strings.Contains(refusal.Message, "narrow") {
 		t.Error(refusal)
 	}
@@ -141,7 +141,7 @@ func TestStricterPolicyRefusesTheNextStart(t *testing.T) {
 		}
 		return response.Msg.GetRefusedImages()
 	}
-	// The signature was seen before anybody asked for one; it does without the registry from then on.
+	// The signature was fetched before a policy required one. From then on it is available without the registry.
 	f.server.Close()
 	if refused := apply(&agentv1.ImagePolicy{Name: "p", Repositories: []string{registrytest.Repository}, Keys: []string{key.PEM}}, false); len(refused) != 0 {
 		t.Errorf("%v", refused)
@@ -172,7 +172,7 @@ func TestPoliciesAreKept(t *testing.T) {
 	if first.GetGeneration() != 1 {
 		t.Errorf("%v", first)
 	}
-	// Equal but for its order and for text around the key.
+	// It is equal except for the order and for text around the key.
 	if again := f.declare("b", []string{"\n" + key.PEM + "\n"}, "registry.test/a", "registry.test/z"); again.GetGeneration() != 1 {
 		t.Errorf("%v", again)
 	}
@@ -184,7 +184,7 @@ func TestPoliciesAreKept(t *testing.T) {
 	if all := f.role.policies.all(); len(all) != 2 || all[0].GetName() != "a" || all[1].GetName() != "b" || all[1].GetGeneration() != 2 {
 		t.Errorf("%v", all)
 	}
-	// One that cannot be read must not turn into none.
+	// An unreadable policy must not count as no policy.
 	if err := os.WriteFile(f.role.policies.file("b"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestPoliciesAreValidated(t *testing.T) {
 				t.Errorf("%s: no field path in the details of %v", field, err)
 			}
 			if err != nil && strings.Contains(err.Error(), "BEGIN") {
-				t.Errorf("a key is told: %v", err)
+				t.Errorf("an error contains a key: %v", err)
 			}
 		}
 	}

@@ -11,16 +11,16 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
-// records is what the role keeps so that an image starts again without its registry: documents by their digests, and per image
-// where it came from and who signed it. Nothing in it is believed: documents are compared with their digests, signatures are
-// checked at each use.
+// records is what the role keeps so that an image can start again without its registry: documents by their digests, and
+// for each image its references and signatures. None of it is trusted: documents are compared with their digests, and
+// signatures are verified at each use.
 type records struct {
 	directory string
 }
 
-// record of one image; the file is named after its manifest's digest.
+// record is that of one image. Its file is named after the manifest's digest.
 type record struct {
-	// References by which the image was asked for: by its own digest, or by that of an index.
+	// References are those by which the image was requested: with its own digest, or with that of an index.
 	References []string `json:"references"`
 	// Documents are the digests of the manifests and the configuration.
 	Documents  []string    `json:"documents"`
@@ -53,7 +53,7 @@ func (r *records) imageFile(digest string) string {
 	return filepath.Join(r.images(), strings.TrimPrefix(digest, "sha256:")+".json")
 }
 
-// document returns what has the digest, or nil.
+// document returns the document with a digest, or nil.
 func (r *records) document(digest string) []byte {
 	content, err := os.ReadFile(r.documentFile(digest))
 	if err != nil || digestOf(content) != digest {
@@ -66,7 +66,8 @@ func (r *records) saveDocument(content []byte) error {
 	return service.WriteFile(r.documentFile(digestOf(content)), content, 0o600)
 }
 
-// load returns the record of an image; an empty one when there is none that can be read: all of it can be fetched again.
+// load returns the record of an image. It returns an empty record when none can be read, because all of it can be
+// fetched again.
 func (r *records) load(digest string) record {
 	var found record
 	content, err := os.ReadFile(r.imageFile(digest))
@@ -89,7 +90,7 @@ func (r *records) all() ([]string, error) {
 	return digests(r.images(), ".json")
 }
 
-// digests lists the files of a folder that are named after a digest, sorted.
+// digests returns the sorted digests that files of a folder are named after.
 func digests(folder, suffix string) ([]string, error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -9,7 +9,7 @@ import (
 
 var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// imageReference is a reference that refuses in its own name.
+// imageReference is an image reference that creates refusals of its image.
 type imageReference struct {
 	reference.Reference
 }

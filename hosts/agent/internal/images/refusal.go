@@ -11,10 +11,10 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/registry"
 )
 
-// ErrorDomain of the reasons in google.rpc.ErrorInfo.
+// ErrorDomain is the domain of the reasons in google.rpc.ErrorInfo.
 const ErrorDomain = "images.palisade.host"
 
-// Reason says why an image does not come into the store.
+// Reason is why an image is refused.
 type Reason string
 
 // Reasons of refusals.
@@ -33,16 +33,16 @@ const (
 	DiskFull              Reason = "DiskFull"
 )
 
-// Refusal is the error of an image that must not run here, or cannot be kept.
+// Refusal is the error of an image that must not run here, or that cannot be stored.
 type Refusal struct {
 	Reason Reason
-	// Image is the reference that was asked for.
+	// Image is the requested reference.
 	Image string
-	// Layer is the digest of the layer that the refusal is about; empty when it is about the image.
+	// Layer is the digest of the layer that caused the refusal; empty when none did.
 	Layer string
-	// Key is the id of the key that the refusal is about; empty when it is about none.
+	// Key is the id of the key that caused the refusal; empty when none did.
 	Key string
-	// Message is a sentence without the image.
+	// Message is a sentence that does not name the image.
 	Message string
 }
 
@@ -64,12 +64,12 @@ func (r *Refusal) code() connect.Code {
 	return connect.CodeFailedPrecondition
 }
 
-// isDiskFull also means a quota that is used up.
+// isDiskFull reports whether the disk is full or a quota is used up.
 func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// connectError turns what Ensure returns into what callers of the service see.
+// connectError converts an error of Ensure to the error that callers of the service get.
 func connectError(err error) error {
 	var refusal *Refusal
 	if errors.As(err, &refusal) {

@@ -39,7 +39,7 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// TestSeals has one seal that is wrong in some way. Each case has its own reason; the first is the negative control.
+// TestSeals has one seal with one error. Each case has its own reason. The first is the negative control.
 func TestSeals(t *testing.T) {
 	type change func(f *fixture)
 	reseal := func(edit func(*seal.Manifest)) change {
@@ -138,7 +138,7 @@ func TestSeals(t *testing.T) {
 			f.restart()
 			if test.want == "" {
 				f.mustEnsure()
-				f.complete(f.image)
+				f.expectComplete(f.image)
 				return
 			}
 			refusal := f.refused(test.want)
@@ -161,7 +161,7 @@ func TestAnyValidSealDoes(t *testing.T) {
 	old := f.image.Sealed
 	old.Tools = map[string]string{"palisade": "0.9.0", "mkfs.erofs": "1.8.6"}
 	f.server.AddSeal(t, f.image, f.key.Seal(t, old))
-	// Newer than 0.9.0, though not by its letters; its key says which one was taken.
+	// It is newer than 0.9.0, although not in lexical order. Its key shows which one was used.
 	other := sealtest.NewKey(t)
 	f.options.Trust.Keys = f.key.Keys(other)
 	newest := f.image.Sealed
@@ -171,10 +171,10 @@ func TestAnyValidSealDoes(t *testing.T) {
 	if image := f.mustEnsure(); image.GetSealKeyId() != other.ID {
 		t.Errorf("%v", image)
 	}
-	f.complete(f.image)
+	f.expectComplete(f.image)
 }
 
-// TestNextSealWhenLayersAreWrong has a seal, valid in itself, whose blob the registry does not have any more.
+// TestNextSealWhenLayersAreWrong has a valid seal whose blob the registry no longer has.
 func TestNextSealWhenLayersAreWrong(t *testing.T) {
 	f := newFixture(t, "app")
 	broken := *f.image
@@ -194,7 +194,7 @@ func TestNextSealWhenLayersAreWrong(t *testing.T) {
 		return true
 	})
 	f.mustEnsure()
-	f.complete(f.image)
+	f.expectComplete(f.image)
 	f.noTemporary()
 }
 
@@ -223,7 +223,7 @@ func TestThousandReferrers(t *testing.T) {
 	g.mustEnsure()
 }
 
-// TestLies has a registry that answers what it was not asked for.
+// TestLies has a registry that returns wrong content.
 func TestLies(t *testing.T) {
 	answer := func(part func(*fixture) string, give func(*fixture, http.ResponseWriter)) func(*fixture) {
 		return func(f *fixture) {
@@ -291,10 +291,10 @@ func TestLies(t *testing.T) {
 			if named := refusal.Layer == f.image.Sealed.Layers[1].Digest && strings.Contains(refusal.Message, refusal.Layer); named != test.layer {
 				t.Errorf("layer %q: %v", refusal.Layer, refusal)
 			}
-			// Told the truth, it fetches what it lacks.
+			// With correct responses it fetches what is missing.
 			f.server.Tell(nil)
 			f.mustEnsure()
-			f.complete(f.image)
+			f.expectComplete(f.image)
 		})
 	}
 }
@@ -338,7 +338,7 @@ func TestAccessFails(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			if err != nil && strings.Contains(err.Error(), "password") && strings.Contains(err.Error(), f.server.Password+"@") {
-				t.Errorf("the password is told: %v", err)
+				t.Errorf("the error contains the password: %v", err)
 			}
 			if _, err := f.role.Ensure(context.Background(), f.reference, f.server.Access(), nil); err != nil {
 				t.Errorf("the right way: %v", err)
@@ -364,7 +364,7 @@ func TestSilentRegistry(t *testing.T) {
 					return false
 				}
 				if part == "/blobs/" {
-					// Begins, then says nothing more.
+					// The response begins and then stalls.
 					writer.Header().Set("Content-Length", "100")
 					_, _ = writer.Write([]byte("{"))
 					writer.(http.Flusher).Flush()
@@ -405,8 +405,8 @@ func TestSilentRegistry(t *testing.T) {
 	})
 }
 
-// TestCredentialsStayWithTheirServer has a registry that sends the host elsewhere: to another server, which does the same, and
-// to one without TLS.
+// TestCredentialsStayWithTheirServer has a registry that redirects to another server, which does the same, and to one
+// without TLS.
 func TestCredentialsStayWithTheirServer(t *testing.T) {
 	var seen []string
 	other := httptest.NewUnstartedServer(nil)
@@ -449,7 +449,7 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 	}
 }
 
-// An image that no seal may be of is refused before seals, or even its configuration, are asked for.
+// An image with too many layers is refused before its seals, or even its configuration, are requested.
 func TestLayerCounts(t *testing.T) {
 	content, err := os.ReadFile("../../../seal/testdata/layer-counts.json")
 	if err != nil {

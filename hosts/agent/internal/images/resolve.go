@@ -12,17 +12,17 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// image is what a reference leads to on this host's platform.
+// image is the image of a reference for this host's platform.
 type image struct {
 	digest  string
 	config  string
 	layers  []string
 	diffIDs []string
-	// documents are the digests of everything that was read.
+	// documents are the digests of all documents that were read.
 	documents []string
 }
 
-// resolve reads the manifest, by way of an index where the reference is one's, and the configuration.
+// resolve reads the index, if the reference is that of one, the manifest, and the configuration.
 func (f *fetch) resolve(ctx context.Context) (*image, error) {
 	found := &image{digest: f.reference.Digest}
 	read, err := f.document(ctx, found, found.digest)
@@ -39,7 +39,7 @@ func (f *fetch) resolve(ctx context.Context) (*image, error) {
 			len(entries), runtime.GOOS, runtime.GOARCH, entries[0].Digest, entries[1].Digest)
 	}
 	for _, entry := range entries {
-		// The index was read for whichever image it is.
+		// The documents so far, such as the index, belong to each candidate.
 		one := &image{digest: entry.Digest.String(), documents: found.documents}
 		manifest, err := f.document(ctx, one, one.digest)
 		if err != nil {
@@ -76,14 +76,14 @@ func (f *fetch) readImage(ctx context.Context, found *image, manifest *document)
 func (f *fetch) readConfig(ctx context.Context, found *image, descriptor ocispec.Descriptor) error {
 	content := f.role.records.document(found.config)
 	if content == nil {
-		client, err := f.open()
+		client, err := f.openClient()
 		if err != nil {
 			return err
 		}
-		if content, err = client.small(ctx, descriptor, maximumDocument); err != nil {
+		if content, err = client.readBlob(ctx, descriptor, maximumDocument); err != nil {
 			return err
 		}
-		if err := f.keep(content); err != nil {
+		if err := f.saveDocument(content); err != nil {
 			return err
 		}
 	}
@@ -105,18 +105,18 @@ func (f *fetch) readConfig(ctx context.Context, found *image, descriptor ocispec
 	return nil
 }
 
-// document returns a manifest or index, from the records or the registry.
+// document returns a manifest or an index, from the records or from the registry.
 func (f *fetch) document(ctx context.Context, found *image, digest string) (*document, error) {
 	content := f.role.records.document(digest)
 	if content == nil {
-		client, err := f.open()
+		client, err := f.openClient()
 		if err != nil {
 			return nil, err
 		}
 		if content, err = client.manifest(ctx, digest); err != nil {
 			return nil, err
 		}
-		if err := f.keep(content); err != nil {
+		if err := f.saveDocument(content); err != nil {
 			return nil, err
 		}
 	}
@@ -128,6 +128,6 @@ func (f *fetch) document(ctx context.Context, found *image, digest string) (*doc
 	return read, nil
 }
 
-func (f *fetch) keep(content []byte) error {
+func (f *fetch) saveDocument(content []byte) error {
 	return f.diskError(f.role.records.saveDocument(content))
 }

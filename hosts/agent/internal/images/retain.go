@@ -11,7 +11,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// Retain removes what is not named; see ImageStoreService.RetainImages.
+// Retain removes the images that are not kept; see ImageStoreService.RetainImages.
 func (r *Role) Retain(keep, candidates []string) (removed []string, bytes int64, err error) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -35,7 +35,7 @@ func (r *Role) Retain(keep, candidates []string) (removed []string, bytes int64,
 			kept[digest] = true
 			continue
 		}
-		// The seal goes first: an image without one is not run.
+		// The seal is removed first, because an image without a seal does not run.
 		for _, file := range []string{store.Seal(digest), r.records.imageFile(digest)} {
 			if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return removed, 0, err
@@ -51,12 +51,12 @@ func (r *Role) Retain(keep, candidates []string) (removed []string, bytes int64,
 		return removed, bytes, err
 	}
 	if len(removed) > 0 {
-		r.options.Logger.Info("images left the store", "images", removed, "bytes", bytes)
+		r.options.Logger.Info("removed images from the store", "images", removed, "bytes", bytes)
 	}
 	return removed, bytes, r.removeDocuments(kept)
 }
 
-// digestsOf returns the digests by which an image was asked for.
+// digestsOf returns the digests by which an image was requested.
 func (r *Role) digestsOf(digest string) []string {
 	var result []string
 	for _, text := range r.records.load(digest).References {
@@ -67,7 +67,8 @@ func (r *Role) digestsOf(digest string) []string {
 	return result
 }
 
-// removeLayers removes the files of layers that no kept image has. Files that containers run from stay readable for the kernel.
+// removeLayers removes the files of layers that no kept image has. Files of running containers stay readable for the
+// kernel.
 func (r *Role) removeLayers(kept map[string]bool) (int64, error) {
 	store := r.options.Store
 	layers := map[string]seal.Layer{}
@@ -80,10 +81,10 @@ func (r *Role) removeLayers(kept map[string]bool) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		// What is revoked may still run.
+		// The revocations do not matter here: a container with a revoked seal may still run.
 		manifest, err := seal.Open(content, r.options.Trust.Keys)
 		if err != nil {
-			r.options.Logger.Warn("layers stay, as a seal does not tell which ones are in use", "image", digest, "error", err)
+			r.options.Logger.Warn("layers are kept, because it is not known which of them a seal uses", "image", digest, "error", err)
 			return 0, nil
 		}
 		for _, layer := range manifest.Layers {
@@ -119,8 +120,8 @@ func (r *Role) removeBlobs(kept map[string]seal.Layer) (bytes int64, err error) 
 	return bytes, service.SyncDirectory(folder)
 }
 
-// removeLookups removes the second names of files whose first one has gone, and turns those whose diffID another kept file
-// system has as well to that one.
+// removeLookups removes the diffID names of removed layers. When a kept layer has the same diffID, the name is linked
+// to that layer.
 func (r *Role) removeLookups(kept map[string]seal.Layer) error {
 	root := filepath.Join(string(r.options.Store), "sha256")
 	folders, err := os.ReadDir(root)
@@ -139,13 +140,13 @@ func (r *Role) removeLookups(kept map[string]seal.Layer) error {
 			}
 		}
 	}
-	// Looked at after the lookups: a fetch makes a lookup after its blob.
+	// Blobs are listed after the lookups, because a fetch creates a lookup after its blob.
 	blobs, err := r.blobs()
 	if err != nil {
 		return err
 	}
 	for diffID, lookup := range lookups {
-		// Not by the number of names: containerd links to the file as well.
+		// The number of links does not decide, because containerd links to the file as well.
 		if slices.ContainsFunc(blobs, func(blob os.FileInfo) bool { return os.SameFile(blob, lookup) }) {
 			continue
 		}
@@ -164,7 +165,7 @@ func (r *Role) removeLookups(kept map[string]seal.Layer) error {
 	return nil
 }
 
-// blobs describes the files of layers that are there.
+// blobs returns the files of the layers in the store.
 func (r *Role) blobs() ([]os.FileInfo, error) {
 	entries, err := os.ReadDir(filepath.Join(string(r.options.Store), "blobs"))
 	if err != nil {
@@ -172,7 +173,7 @@ func (r *Role) blobs() ([]os.FileInfo, error) {
 	}
 	var found []os.FileInfo
 	for _, entry := range entries {
-		// One that a fetch renames meanwhile is not an old one.
+		// A file that a fetch renames meanwhile is new, so it may be missing here.
 		if info, err := entry.Info(); err == nil {
 			found = append(found, info)
 		}
@@ -180,9 +181,9 @@ func (r *Role) blobs() ([]os.FileInfo, error) {
 	return found, nil
 }
 
-// removeDocuments clears the records of manifests that nothing kept is made of.
+// removeDocuments removes documents that belong to no kept image.
 func (r *Role) removeDocuments(kept map[string]bool) error {
-	// What a fetch has just read is not in a record yet.
+	// Documents that a running fetch has just read are not in a record yet.
 	if len(r.busy) > 0 {
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal/sealtest"
 )
 
-// add brings another image into the store.
+// add adds another image to the store.
 func (f *fixture) add(layers ...string) *sealtest.Image {
 	f.t.Helper()
 	image := sealtest.NewImage(f.t, layers...)
@@ -33,8 +33,8 @@ func (f *fixture) retain(keep, candidates []string) []string {
 	return removed
 }
 
-// absent expects nothing of a layer in the store.
-func (f *fixture) absent(layer seal.Layer) {
+// expectAbsent requires that the store has nothing of a layer.
+func (f *fixture) expectAbsent(layer seal.Layer) {
 	f.t.Helper()
 	store := f.options.Store
 	for _, path := range []string{store.Blob(layer.RootHash), store.Signature(layer.RootHash), store.Lookup(layer.DiffID), store.Metadata(layer.DiffID)} {
@@ -51,30 +51,30 @@ func TestRetain(t *testing.T) {
 	if removed := f.retain([]string{f.image.Digest, other.Digest, third.Digest}, nil); len(removed) != 0 {
 		t.Fatalf("%v", removed)
 	}
-	// As containerd does for a snapshot.
+	// containerd does this for a snapshot.
 	if err := os.Link(f.options.Store.Lookup(third.Sealed.Layers[0].DiffID), filepath.Join(t.TempDir(), "layer.erofs")); err != nil {
 		t.Fatal(err)
 	}
-	// Only candidates go, and only those that nobody keeps.
+	// Only candidates are removed, and only those that are not kept.
 	if removed := f.retain([]string{other.Digest}, []string{other.Digest, third.Digest}); !slices.Equal(removed, []string{third.Digest}) {
 		t.Errorf("%v", removed)
 	}
-	f.absent(third.Sealed.Layers[0])
-	f.complete(f.image)
+	f.expectAbsent(third.Sealed.Layers[0])
+	f.expectComplete(f.image)
 	if removed := f.retain([]string{other.Digest}, nil); !slices.Equal(removed, []string{f.image.Digest}) {
 		t.Errorf("%v", removed)
 	}
-	f.absent(f.image.Sealed.Layers[1])
-	// The layer that both had is still there.
-	f.complete(other)
+	f.expectAbsent(f.image.Sealed.Layers[1])
+	// The layer that both images had is kept.
+	f.expectComplete(other)
 	if f.role.records.document(f.image.Digest) != nil || f.role.records.document(other.Digest) == nil {
 		t.Error("documents do not go with their image")
 	}
 	f.mustEnsure()
-	f.complete(f.image)
+	f.expectComplete(f.image)
 	f.retain(nil, nil)
 	for _, layer := range append(f.image.Sealed.Layers, other.Sealed.Layers...) {
-		f.absent(layer)
+		f.expectAbsent(layer)
 	}
 }
 
@@ -105,13 +105,14 @@ func TestRetainLeavesWhatIsBeingFetched(t *testing.T) {
 	if !f.role.isPresent(layer) {
 		t.Error("a layer that is being fetched was removed")
 	}
-	f.absent(f.image.Sealed.Layers[1])
+	f.expectAbsent(f.image.Sealed.Layers[1])
 	release()
 	f.retain(nil, nil)
-	f.absent(layer)
+	f.expectAbsent(layer)
 }
 
-// TestRetainWithAForeignSeal keeps every layer when it cannot tell which ones an image has, e.g. after its key has gone.
+// TestRetainWithAForeignSeal keeps every layer when the layers of an image are not known, such as after its key was
+// removed.
 func TestRetainWithAForeignSeal(t *testing.T) {
 	f := newSealedFixture(t, "app")
 	f.mustEnsure()
@@ -140,7 +141,7 @@ func TestRetainTurnsLookups(t *testing.T) {
 	if _, err := f.role.Ensure(t.Context(), reference, f.server.Access(), nil); err != nil {
 		t.Fatal(err)
 	}
-	f.complete(other)
+	f.expectComplete(other)
 	f.retain([]string{f.image.Digest}, nil)
-	f.complete(f.image)
+	f.expectComplete(f.image)
 }

@@ -1,6 +1,6 @@
-// Package images is the role that brings sealed images onto the host: it fetches an image's seal and layers from a registry into
-// the store, and holds the policies that say which images are accepted. The role is not trusted for integrity: containerd opens
-// the seal again at each mount, and the kernel checks each layer's signature.
+// Package images is the role that fetches sealed images. It downloads an image's seal and layers from a registry into
+// the store, and holds the policies that decide which images are accepted. The role is not trusted for integrity:
+// containerd verifies the seal again at each mount, and the kernel verifies each layer's signature.
 package images
 
 import (
@@ -15,40 +15,41 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// temporaryPrefix begins the names of files that are being written; those of an interrupted run are removed at the start.
+// temporaryPrefix begins the names of files that are being written. At its start the role removes those of an
+// interrupted run.
 const temporaryPrefix = "."
 
 // Options of the role.
 type Options struct {
 	// DataDirectory holds policies and records.
 	DataDirectory string
-	// Store is where layers and seals go.
+	// Store holds layers and seals.
 	Store seal.Store
-	// Trust says whose seals are believed.
+	// Trust holds the trusted keys of seals, and revocations.
 	Trust seal.Trust
-	// Stall is how long a registry may be silent.
+	// Stall is how long a registry may send nothing.
 	Stall time.Duration
-	// Available tells how many bytes may be written below a path.
+	// Available returns how many bytes can be written below a path.
 	Available func(path string) (uint64, error)
 	Logger    *slog.Logger
 }
 
-// Role keeps store, records and policies.
+// Role is the state of the role images.
 type Role struct {
 	options  Options
 	records  *records
 	policies *policies
-	// images and layers order fetches, so that two of one thing become one download.
+	// images and layers serialize fetches, so that two fetches of the same content download it once.
 	images locks
 	layers locks
 
-	// mutex orders removals and the beginning of fetches.
+	// mutex serializes removals and the start of fetches.
 	mutex sync.Mutex
-	// busy counts fetches by the digest or root hash of what must not be removed meanwhile.
+	// busy counts the fetches that need a digest or root hash, which must not be removed meanwhile.
 	busy map[string]int
 }
 
-// New makes the store's folders and clears away what an interrupted run has left.
+// New creates the store's folders and removes what an interrupted run left behind.
 func New(options Options) (*Role, error) {
 	records, err := openRecords(options.DataDirectory)
 	if err != nil {
@@ -71,7 +72,7 @@ func New(options Options) (*Role, error) {
 	return &Role{options: options, records: records, policies: policies, busy: map[string]int{}}, nil
 }
 
-// makeFolder makes a folder that other roles and containerd can read, whatever the umask.
+// makeFolder creates a folder that other roles and containerd can read, whatever the umask.
 func makeFolder(path string) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return err
@@ -93,7 +94,7 @@ func removeTemporary(folder string) error {
 	})
 }
 
-// protect keeps something from being removed until release is called.
+// protect prevents the removal of a digest or root hash until release is called.
 func (r *Role) protect(name string) (release func()) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()

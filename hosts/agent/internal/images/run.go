@@ -25,7 +25,7 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	socketGroup := flags.String("socket-group", "palisade-groups", "group that may connect")
 	data := flags.String("data", "/var/lib/palisade/agent/images", "folder of policies and records")
 	store := flags.String("store", "/var/lib/palisade/layers", "folder of sealed layers")
-	trust := flags.String("trust", "/usr/share/palisade/trust", "folder of the keys that seals are believed of, and of revocations")
+	trust := flags.String("trust", "/usr/share/palisade/trust", "folder of the trusted keys of seals, and of revocations")
 	stall := flags.Duration("stall", time.Minute, "how long a registry may be silent")
 	if err := flags.Parse(arguments); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (r *Role) Handler() http.Handler {
 	return mux
 }
 
-// Available is what a user without privilege may write to the file system of path, in bytes.
+// Available returns how many bytes an unprivileged user can write to the file system of path.
 func Available(path string) (uint64, error) {
 	var status syscall.Statfs_t
 	if err := syscall.Statfs(path, &status); err != nil {

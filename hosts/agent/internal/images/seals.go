@@ -19,34 +19,35 @@ import (
 )
 
 const (
-	// maximumSeals bounds how many seals of one image are looked at.
+	// maximumSeals bounds how many seals of one image are considered.
 	maximumSeals = 2000
-	// sealReaders is how many seals are read at a time.
+	// sealReaders is how many seals are read at the same time.
 	sealReaders = 8
-	// maximumTroubles is how often a registry may fail while seals are looked for.
-	maximumTroubles = 4
+	// maximumRegistryFailures is how many failures of the registry end the search for seals.
+	maximumRegistryFailures = 4
 	// maximumEnvelope bounds the envelope of a seal, in bytes.
 	maximumEnvelope = 1 << 20
 	// maximumSignature bounds the signature of a layer, in bytes.
 	maximumSignature = 64 << 10
 )
 
-// sealed is a seal that was checked, with where its blobs are in the registry.
+// sealed is a verified seal, with the descriptors of its blobs in the registry.
 type sealed struct {
 	*seal.Manifest
 	envelope []byte
-	// signatures of the layers, in their order; nil when the seal is from the store.
+	// signatures are the descriptors of the layers' signatures, in the order of the layers; nil for a seal from the
+	// store.
 	signatures []ocispec.Descriptor
 }
 
-// bring makes the store complete for the image, by the seal that is there or else by one of the registry's.
-func (f *fetch) bring(ctx context.Context, found *image) (*sealed, error) {
-	stored, problem := f.storedSeal(found)
+// complete makes the store hold everything of the image, by the seal in the store or else by a seal from the registry.
+func (f *fetch) complete(ctx context.Context, found *image) (*sealed, error) {
+	stored, failure := f.storedSeal(found)
 	if stored != nil {
 		release := f.protect(stored)
 		defer release()
 		if missing := f.missing(stored); len(missing) == 0 {
-			f.expect(sizeOf(stored.Layers), 0)
+			f.startProgress(sizeOf(stored.Layers), 0)
 			if err := f.link(ctx, stored); err != nil {
 				return nil, err
 			}
@@ -55,9 +56,9 @@ func (f *fetch) bring(ctx context.Context, found *image) (*sealed, error) {
 	}
 	candidates, err := f.registrySeals(ctx, found)
 	var refusal *Refusal
-	if err != nil && problem != nil && !errors.As(err, &refusal) {
-		// Why the seal that is here does not do tells more than that no other can be had.
-		return nil, problem
+	if err != nil && failure != nil && !errors.As(err, &refusal) {
+		// The reason why the stored seal is invalid says more than the registry's failure.
+		return nil, failure
 	}
 	if err != nil {
 		return nil, err
@@ -74,7 +75,8 @@ func (f *fetch) bring(ctx context.Context, found *image) (*sealed, error) {
 	return nil, err
 }
 
-// place downloads what is missing and writes the seal last: where it is, everything is.
+// place downloads the missing layers and writes the seal last. So the store has a seal only when it has everything
+// else.
 func (f *fetch) place(ctx context.Context, found *image, candidate *sealed) error {
 	release := f.protect(candidate)
 	defer release()
@@ -90,7 +92,7 @@ func (f *fetch) place(ctx context.Context, found *image, candidate *sealed) erro
 	return f.diskError(service.WriteFile(f.role.options.Store.Seal(found.digest), candidate.envelope, 0o644))
 }
 
-// protect keeps the layers from being removed.
+// protect prevents the removal of the layers until release is called.
 func (f *fetch) protect(s *sealed) (release func()) {
 	var releases []func()
 	for _, layer := range s.Layers {
@@ -103,7 +105,8 @@ func (f *fetch) protect(s *sealed) (release func()) {
 	}
 }
 
-// storedSeal returns the store's seal of the image, or why it does not do; neither when there is none.
+// storedSeal returns the seal of the image in the store, or the reason why it is invalid. It returns neither when the
+// store has no seal.
 func (f *fetch) storedSeal(found *image) (*sealed, error) {
 	content, err := os.ReadFile(f.role.options.Store.Seal(found.digest))
 	if errors.Is(err, os.ErrNotExist) {
@@ -119,7 +122,7 @@ func (f *fetch) storedSeal(found *image) (*sealed, error) {
 	return &sealed{Manifest: manifest, envelope: content}, nil
 }
 
-// check opens an envelope and compares what it says with the image.
+// check verifies an envelope and compares its content with the image.
 func (f *fetch) check(envelope []byte, found *image) (*seal.Manifest, error) {
 	trust := f.role.options.Trust
 	manifest, err := seal.Open(envelope, trust.Keys)
@@ -151,12 +154,13 @@ func (f *fetch) check(envelope []byte, found *image) (*seal.Manifest, error) {
 	return manifest, nil
 }
 
-// severity orders the reasons why seals do not do: the one that comes nearest to a good seal is reported.
+// severity orders the reasons why seals are refused. The refusal of the seal that is nearest to a valid one is
+// reported.
 var severity = []Reason{SealMissing, ContentMismatch, SealInvalid, SealByUnknownKey, SealMismatch, SealRevoked}
 
-// registrySeals returns the valid seals among the image's referrers, newest tools first.
+// registrySeals returns the valid seals among the image's referrers, those of the newest tools first.
 func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, error) {
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return nil, err
 	}
@@ -168,48 +172,49 @@ func (f *fetch) registrySeals(ctx context.Context, found *image) ([]*sealed, err
 	if len(referrers) > maximumSeals {
 		return nil, client.explain(fmt.Errorf("more than %d seals refer to it", maximumSeals))
 	}
-	candidates, problems := make([]*sealed, len(referrers)), make([]error, len(referrers))
-	var troubles atomic.Int32
-	var trouble atomic.Pointer[error]
+	candidates, failures := make([]*sealed, len(referrers)), make([]error, len(referrers))
+	var registryFailures atomic.Int32
+	var firstFailure atomic.Pointer[error]
 	readers, ctx := errgroup.WithContext(ctx)
 	readers.SetLimit(sealReaders)
 	for index, referrer := range referrers {
 		readers.Go(func() error {
-			candidates[index], problems[index] = f.registrySeal(ctx, client, found, referrer)
+			candidates[index], failures[index] = f.registrySeal(ctx, client, found, referrer)
 			var refusal *Refusal
 			var pull *registry.PullError
-			if problems[index] == nil || errors.As(problems[index], &refusal) || errors.As(problems[index], &pull) && pull.Reason == registry.NotFound {
+			if failures[index] == nil || errors.As(failures[index], &refusal) || errors.As(failures[index], &pull) && pull.Reason == registry.NotFound {
 				return nil
 			}
-			// A registry in trouble is not asked on and on.
-			if troubles.Add(1) >= maximumTroubles {
-				return problems[index]
+			// A registry that fails repeatedly is not asked again.
+			if registryFailures.Add(1) >= maximumRegistryFailures {
+				return failures[index]
 			}
-			trouble.CompareAndSwap(nil, &problems[index])
+			firstFailure.CompareAndSwap(nil, &failures[index])
 			return nil
 		})
 	}
 	err = readers.Wait()
 	valid := slices.DeleteFunc(candidates, func(one *sealed) bool { return one == nil })
 	if len(valid) == 0 {
-		// Trouble with the registry may hide the valid seal, so it is not taken for its absence.
-		if first := trouble.Load(); first != nil {
+		// A failure of the registry may hide the valid seal, so it does not count as absence of a seal.
+		if first := firstFailure.Load(); first != nil {
 			err = *first
 		}
 		if err != nil {
 			return nil, err
 		}
-		return nil, f.nearest(problems)
+		return nil, f.mostSevere(failures)
 	}
 	slices.SortStableFunc(valid, newestFirst)
 	return valid, nil
 }
 
-func (f *fetch) nearest(problems []error) error {
+// mostSevere returns the refusal that is nearest to a valid seal, or that there is no seal at all.
+func (f *fetch) mostSevere(failures []error) error {
 	result := f.reference.refuse(SealMissing, "it has no seal in repository %s: seal it with the operator's keys", f.reference.Name())
-	for _, problem := range problems {
+	for _, failure := range failures {
 		var refusal *Refusal
-		if errors.As(problem, &refusal) && slices.Index(severity, refusal.Reason) > slices.Index(severity, result.Reason) {
+		if errors.As(failure, &refusal) && slices.Index(severity, refusal.Reason) > slices.Index(severity, result.Reason) {
 			result = refusal
 		}
 	}
@@ -228,7 +233,7 @@ func (f *fetch) registrySeal(ctx context.Context, client *client, found *image, 
 	if len(layers) == 0 || layers[0].MediaType != seal.EnvelopeMediaType {
 		return nil, f.reference.refuse(SealInvalid, "seal %s does not begin with an envelope", referrer.Digest)
 	}
-	envelope, err := client.small(ctx, layers[0], maximumEnvelope)
+	envelope, err := client.readBlob(ctx, layers[0], maximumEnvelope)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +258,7 @@ func (f *fetch) registrySeal(ctx context.Context, client *client, found *image, 
 	return &sealed{Manifest: manifest, envelope: envelope, signatures: signatures}, nil
 }
 
-// newestFirst compares the tools that made two seals, the most telling first.
+// newestFirst compares the tools that made two seals, beginning with the most significant tool.
 func newestFirst(a, b *sealed) int {
 	for _, tool := range []string{"palisade", "mkfs.erofs", "veritysetup"} {
 		if order := semver.Compare("v"+b.Tools[tool], "v"+a.Tools[tool]); order != 0 {
@@ -270,7 +275,7 @@ func sizeOf(layers []seal.Layer) (total int64) {
 	return total
 }
 
-// unique leaves each file system once: an image may have a layer twice.
+// unique returns each layer once. An image may have the same layer twice.
 func unique(layers []seal.Layer) []seal.Layer {
 	seen := map[string]bool{}
 	var result []seal.Layer

@@ -20,7 +20,7 @@ type storeService struct {
 
 func (s *storeService) EnsureImage(ctx context.Context, request *connect.Request[agentv1.EnsureImageRequest], stream *connect.ServerStream[agentv1.EnsureImageResponse]) error {
 	report := func(progress *agentv1.ImageProgress) {
-		// A caller that has gone ends the call by its context.
+		// When the caller is gone, its context ends the call.
 		_ = stream.Send(&agentv1.EnsureImageResponse{Content: &agentv1.EnsureImageResponse_Progress{Progress: progress}})
 	}
 	image, err := s.role.Ensure(ctx, request.Msg.GetReference(), request.Msg.GetImageRegistries(), report)
@@ -38,7 +38,7 @@ func (s *storeService) RetainImages(_ context.Context, request *connect.Request[
 	return connect.NewResponse(&agentv1.RetainImagesResponse{RemovedImages: removed, RemovedBytes: uint64(bytes)}), nil
 }
 
-// policyService serves ImagePolicyService to operators, whose calls the roles api and groups pass on.
+// policyService serves ImagePolicyService to operators. The roles api and groups forward their calls.
 type policyService struct {
 	role *Role
 }
@@ -77,7 +77,7 @@ func (s *policyService) DeleteImagePolicy(_ context.Context, request *connect.Re
 	return connect.NewResponse(&agentv1.DeleteImagePolicyResponse{}), nil
 }
 
-// refused lists the images in the store that would not start any more with a policy declared.
+// refused returns the stored images that could no longer start with another policy declared.
 func (r *Role) refused(added *agentv1.ImagePolicy) ([]*agentv1.RefusedImage, error) {
 	declared := []*agentv1.ImagePolicy{added}
 	for _, policy := range r.policies.all() {
@@ -100,7 +100,7 @@ func (r *Role) refused(added *agentv1.ImagePolicy) ([]*agentv1.RefusedImage, err
 			if err != nil {
 				continue
 			}
-			if refusal := judge(declared, ref, digest, found.Signatures); refusal != nil {
+			if refusal := checkPolicies(declared, ref, digest, found.Signatures); refusal != nil {
 				result = append(result, &agentv1.RefusedImage{Reference: text, Reason: string(refusal.Reason), Message: strings.ToValidUTF8(refusal.Message, "\ufffd")})
 			}
 		}
@@ -108,12 +108,12 @@ func (r *Role) refused(added *agentv1.ImagePolicy) ([]*agentv1.RefusedImage, err
 	return result, nil
 }
 
-// hostService says that the role is up.
+// hostService reports that the role is running.
 type hostService struct {
 	agentv1connect.UnimplementedHostServiceHandler
 }
 
-// GetHost answers at once.
+// GetHost answers immediately.
 func (hostService) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
 	return connect.NewResponse(&agentv1.GetHostResponse{Ready: true}), nil
 }

@@ -81,7 +81,7 @@ func TestService(t *testing.T) {
 	if err != nil || len(progress) == 0 || progress[0].GetMissingBytes() != image.GetTotalBytes() || image.GetManifestDigest() != f.image.Digest {
 		t.Fatalf("%v, %v, %v", progress, image, err)
 	}
-	f.complete(f.image)
+	f.expectComplete(f.image)
 
 	key := sealtest.NewKey(t)
 	applied, err := policies.ApplyImagePolicy(ctx, connect.NewRequest(&agentv1.ApplyImagePolicyRequest{Policy: &agentv1.ImagePolicy{

@@ -13,23 +13,24 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
-// Forms of signatures that are read: cosign's simple signing, in the image of tag sha256-<hex>.sig
-// (https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md), and the bundles of cosign 3, which refer to the image
-// (https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md), with a DSSE envelope or a signature over the manifest.
+// Signature formats that are read: cosign's simple signing, in the image with the tag sha256-<hex>.sig
+// (https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md), and the bundles of cosign 3
+// (https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md), which refer to the image and contain a DSSE
+// envelope or a signature over the manifest.
 const (
 	simpleSigningMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 	signatureAnnotation    = "dev.cosignproject.cosign/signature"
-	// maximumPayload bounds what is signed, in bytes; it names an image.
+	// maximumPayload bounds the signed payload in bytes. It only names an image.
 	maximumPayload = 64 << 10
-	// maximumSignatures bounds how many signatures of an image are looked at.
+	// maximumSignatures bounds how many signatures of an image are considered.
 	maximumSignatures = 100
 )
 
-// signature of an image. It is kept in this form, and checked at each use.
+// signature is a signature of an image. It is stored in this form and verified at each use.
 type signature struct {
 	// Form is empty for simple signing, else dsseForm or messageForm.
 	Form string `json:"form,omitempty"`
-	// Payload is what names the image: of dsseForm an in-toto statement, of messageForm the manifest's digest.
+	// Payload names the image. It is an in-toto statement for dsseForm, and the manifest's digest for messageForm.
 	Payload   []byte `json:"payload"`
 	Signature []byte `json:"signature"`
 }
@@ -38,7 +39,7 @@ func (s signature) equal(other signature) bool {
 	return s.Form == other.Form && bytes.Equal(s.Payload, other.Payload) && bytes.Equal(s.Signature, other.Signature)
 }
 
-// signedBy returns the id of the key that made the signature for one of the digests in a repository; empty when none did.
+// signedBy returns the id of the key that signed one of the digests in a repository, or nothing when none did.
 func (s signature) signedBy(keys seal.Keys, repository string, digests ...string) string {
 	var named claim
 	switch s.Form {
@@ -66,9 +67,9 @@ func (s signature) signedBy(keys seal.Keys, repository string, digests ...string
 // claim is what a signature is about.
 type claim struct {
 	digests []string
-	// repository with its server; empty when the signature names none.
+	// repository includes the server; empty when the signature names none.
 	repository string
-	// signed is the SHA-256 of what is signed.
+	// signed is the SHA-256 of the signed bytes.
 	signed [sha256.Size]byte
 }
 
@@ -92,12 +93,12 @@ func simpleSigningClaim(content []byte) claim {
 	}
 }
 
-// admit refuses an image that the policies do not allow. Signatures are kept, so that the image starts again without its
-// registry; they are looked for once even when nobody asks for them, as a policy may later.
+// admit refuses an image that the policies do not allow. The signatures are stored, so that the image can start again
+// without its registry. They are fetched once even when no policy requires any, because a later policy may.
 func (f *fetch) admit(ctx context.Context, found *image) error {
 	declared := f.role.policies.all()
 	before := f.role.records.load(found.digest)
-	refusal := judge(declared, f.reference, found.digest, before.Signatures)
+	refusal := checkPolicies(declared, f.reference, found.digest, before.Signatures)
 	if refusal == nil && len(before.References) > 0 {
 		return nil
 	}
@@ -105,7 +106,7 @@ func (f *fetch) admit(ctx context.Context, found *image) error {
 		return refusal
 	}
 	fetched, unread, err := f.signatures(ctx, found)
-	if refusal := judge(declared, f.reference, found.digest, fetched); refusal != nil {
+	if refusal := checkPolicies(declared, f.reference, found.digest, fetched); refusal != nil {
 		if err != nil {
 			return err
 		}
@@ -123,34 +124,34 @@ func (f *fetch) admit(ctx context.Context, found *image) error {
 	return f.record(found, fetched)
 }
 
-// judge compares an image and its signatures with the policies.
-func judge(declared []*agentv1.ImagePolicy, ref imageReference, manifest string, signatures []signature) *Refusal {
-	wanted := demandOf(declared, ref.Name())
-	if wanted.free {
+// checkPolicies returns the refusal of an image whose signatures do not meet the policies, or nil.
+func checkPolicies(declared []*agentv1.ImagePolicy, ref imageReference, manifest string, signatures []signature) *Refusal {
+	required := requirementFor(declared, ref.Name())
+	if required.unrestricted {
 		return nil
 	}
-	if len(wanted.policies) == 0 {
+	if len(required.policies) == 0 {
 		return ref.refuse(ImageNotAllowed, "no image policy of this host names repository %s", ref.Name())
 	}
-	if len(wanted.keys) == 0 {
+	if len(required.keys) == 0 {
 		return nil
 	}
-	for _, one := range signatures {
-		if one.signedBy(wanted.keys, ref.Name(), manifest, ref.Digest) != "" {
+	for _, candidate := range signatures {
+		if candidate.signedBy(required.keys, ref.Name(), manifest, ref.Digest) != "" {
 			return nil
 		}
 	}
-	names := strings.Join(wanted.policies, ", ")
+	names := strings.Join(required.policies, ", ")
 	if len(signatures) == 0 {
 		return ref.refuse(SignatureMissing, "image policy %s asks for a signature and it has none", names)
 	}
 	return ref.refuse(SignatureByUnknownKey, "none of its %d signatures is by a key of image policy %s for this image in this repository", len(signatures), names)
 }
 
-// signatures reads the signatures of the manifest and, where the image was named by one, of the index. One that cannot be read hides
-// none that can: the first error is returned beside those. It also names the forms that it does not read.
+// signatures reads the signatures of the manifest and, if the reference names an index, of the index. It returns all
+// that can be read, the first error, and the names of the formats that it does not read.
 func (f *fetch) signatures(ctx context.Context, found *image) (result []signature, unread []string, first error) {
-	client, err := f.open()
+	client, err := f.openClient()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -190,7 +191,7 @@ func (f *fetch) simpleSignatures(ctx context.Context, client *client, digest str
 		if layer.MediaType != simpleSigningMediaType || encoded == "" || err != nil || len(result) >= maximumSignatures {
 			continue
 		}
-		payload, err := client.small(ctx, layer, maximumPayload)
+		payload, err := client.readBlob(ctx, layer, maximumPayload)
 		if err != nil {
 			failed(err)
 			continue

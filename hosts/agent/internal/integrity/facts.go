@@ -12,7 +12,7 @@ import (
 // efiGlobal is the vendor of the variables that the UEFI specification defines.
 const efiGlobal = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
-// Reader reads facts below Root, which is / but in tests.
+// Reader reads facts below Root, which is / except in tests.
 type Reader struct {
 	Root string
 }
@@ -21,7 +21,7 @@ func (r Reader) path(name string) string {
 	return filepath.Join(r.Root, name)
 }
 
-// text returns a file's content without white space around it; empty when it cannot be read.
+// text returns a file's content without surrounding white space, or nothing when it cannot be read.
 func (r Reader) text(name string) string {
 	content, err := os.ReadFile(r.path(name))
 	if err != nil {
@@ -30,7 +30,7 @@ func (r Reader) text(name string) string {
 	return strings.TrimSpace(string(content))
 }
 
-// Read returns what the kernel reports. What cannot be read stays empty, which claims nothing.
+// Read returns what the kernel reports. A fact that cannot be read stays empty, so nothing is claimed about it.
 func (r Reader) Read() *agentv1.GetIntegrityResponse {
 	root, layers := r.readVerity()
 	commandLine := r.text("proc/cmdline")
@@ -50,7 +50,7 @@ func (r Reader) Read() *agentv1.GetIntegrityResponse {
 	}
 }
 
-// mode returns the value of the last palisade.mode= word; the command line is part of what the firmware's keys sign.
+// mode returns the value of the last palisade.mode= parameter. The signature of the boot image covers the command line.
 func mode(commandLine string) (result string) {
 	for word := range strings.FieldsSeq(commandLine) {
 		if value, found := strings.CutPrefix(word, "palisade.mode="); found {
@@ -60,13 +60,13 @@ func mode(commandLine string) (result string) {
 	return result
 }
 
-// efiFlag reads a one-byte EFI variable; efivarfs puts four bytes of attributes before the value.
+// efiFlag reads a one-byte EFI variable. In efivarfs four bytes of attributes precede the value.
 func (r Reader) efiFlag(name string) bool {
 	content, err := os.ReadFile(r.path("sys/firmware/efi/efivars/" + name + "-" + efiGlobal))
 	return err == nil && len(content) == 5 && content[4] == 1
 }
 
-// selected returns the choice in brackets of "none [integrity] confidentiality".
+// selected returns the word in brackets, as in "none [integrity] confidentiality".
 func selected(choices string) string {
 	for choice := range strings.FieldsSeq(choices) {
 		if name, found := strings.CutPrefix(choice, "["); found {
@@ -103,7 +103,7 @@ func (r Reader) selinux() *agentv1.SelinuxStatus {
 	if enforce == "" {
 		return status
 	}
-	// The file system is there from boot; a policy only once one was loaded.
+	// The file system exists from boot on, but a policy only after it was loaded.
 	status.Enabled = r.text("sys/fs/selinux/policyvers") != "" && !isDirectoryEmpty(r.path("sys/fs/selinux/class"))
 	status.Enforcing = enforce == "1"
 	for line := range strings.Lines(r.text("etc/selinux/config")) {
@@ -119,7 +119,7 @@ func isDirectoryEmpty(path string) bool {
 	return err != nil || len(entries) == 0
 }
 
-// pcrs reads the SHA-256 bank, which the kernel reads from the TPM at each access.
+// pcrs reads the SHA-256 bank. The kernel reads it from the TPM at each access.
 func (r Reader) pcrs() map[uint32]string {
 	entries, err := os.ReadDir(r.path("sys/class/tpm/tpm0/pcr-sha256"))
 	if err != nil {

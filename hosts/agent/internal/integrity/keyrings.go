@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemKeyrings hold the certificates that signatures are checked against.
+// systemKeyrings hold the certificates that verify signatures.
 var systemKeyrings = []string{".builtin_trusted_keys", ".secondary_trusted_keys", ".platform", ".machine", ".ima", ".blacklist"}
 
 // key is a line of /proc/keys.
@@ -19,7 +19,8 @@ type key struct {
 	description string
 }
 
-// parseKeys reads /proc/keys (proc_keys(5)): serial, flags, usage, timeout, permissions, uid, gid, type, "description: summary".
+// parseKeys parses /proc/keys (proc_keys(5)): serial, flags, usage, timeout, permissions, uid, gid, type, "description:
+// summary".
 func parseKeys(content string) []key {
 	var keys []key
 	for line := range strings.Lines(content) {
@@ -31,9 +32,9 @@ func parseKeys(content string) []key {
 		if err != nil {
 			continue
 		}
-		// A certificate's name is whatever its maker wrote; a protobuf message carries UTF-8 only.
+		// A certificate's name may contain anything, but a protobuf message carries only UTF-8.
 		description := strings.ToValidUTF8(strings.Join(fields[8:], " "), "\ufffd")
-		// The summary follows the last colon; descriptions have colons themselves.
+		// The summary follows the last colon, because descriptions contain colons themselves.
 		if end := strings.LastIndex(description, ": "); end >= 0 {
 			description = description[:end]
 		} else {
@@ -44,7 +45,8 @@ func parseKeys(content string) []key {
 	return keys
 }
 
-// keyringCertificates lists what the kernel lets this user see of its own keyrings, as "keyring: description".
+// keyringCertificates returns the certificates in the kernel's own keyrings that this user may see, as "keyring:
+// description".
 func keyringCertificates(content string) []string {
 	keys := parseKeys(content)
 	var certificates []string
@@ -64,7 +66,7 @@ func keyringCertificates(content string) []string {
 	return certificates
 }
 
-// readKeyring returns the serials a keyring links to; none when it may not be read.
+// readKeyring returns the serials that a keyring links to, or none when it may not be read.
 func readKeyring(serial uint32) []uint32 {
 	buffer := make([]byte, 64<<10)
 	size, err := unix.KeyctlBuffer(unix.KEYCTL_READ, int(int32(serial)), buffer, 0)

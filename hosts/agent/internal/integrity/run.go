@@ -1,4 +1,4 @@
-// Package integrity is the role that reports what the kernel says about the host's integrity. It changes nothing.
+// Package integrity is the role that reports the kernel's facts about the host's integrity. It changes nothing.
 package integrity
 
 import (
@@ -41,23 +41,23 @@ type hostService struct {
 	reader Reader
 }
 
-// layerService tells the role groups about the devices of layers.
+// layerService reports the devices of layers to the role groups.
 type layerService struct {
 	reader Reader
 }
 
-// ListLayerDevices asks the kernel anew.
+// ListLayerDevices asks the kernel at each call.
 func (s *layerService) ListLayerDevices(context.Context, *connect.Request[agentv1.ListLayerDevicesRequest]) (*connect.Response[agentv1.ListLayerDevicesResponse], error) {
 	_, layers := s.reader.readVerity()
 	return connect.NewResponse(&agentv1.ListLayerDevicesResponse{Layers: layers}), nil
 }
 
-// GetHost says that the role is up.
+// GetHost reports that the role is running.
 func (s *hostService) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
 	return connect.NewResponse(&agentv1.GetHostResponse{Ready: true}), nil
 }
 
-// GetIntegrity reads every fact anew.
+// GetIntegrity reads every fact at each call.
 func (s *hostService) GetIntegrity(context.Context, *connect.Request[agentv1.GetIntegrityRequest]) (*connect.Response[agentv1.GetIntegrityResponse], error) {
 	return connect.NewResponse(s.reader.Read()), nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/verity"
 )
 
-// verityDevices lists the verity devices of the host; needs CAP_SYS_ADMIN.
+// verityDevices lists the verity devices of the host. It needs CAP_SYS_ADMIN.
 func verityDevices(control string) ([]devicemapper.Device, error) {
 	mapper, err := devicemapper.Open(control)
 	if err != nil {
@@ -25,7 +25,7 @@ func verityDevices(control string) ([]devicemapper.Device, error) {
 	}), err
 }
 
-// readVerity describes the verity device that carries the running system, and those of layers.
+// readVerity describes the verity device of the running system and the devices of layers.
 func (r Reader) readVerity() (*agentv1.VerityDevice, []*agentv1.LayerDevice) {
 	root := &agentv1.VerityDevice{SignaturesRequired: isTrue(r.text("sys/module/dm_verity/parameters/require_signatures"))}
 	devices, err := verityDevices(r.path("dev/mapper/control"))
@@ -42,7 +42,7 @@ func (r Reader) readVerity() (*agentv1.VerityDevice, []*agentv1.LayerDevice) {
 	return root, layerDevices(devices)
 }
 
-// layerDevices describes the devices of layers, by name.
+// layerDevices describes the devices of layers, sorted by name.
 func layerDevices(devices []devicemapper.Device) []*agentv1.LayerDevice {
 	var layers []*agentv1.LayerDevice
 	for _, device := range devices {
@@ -57,7 +57,7 @@ func layerDevices(devices []devicemapper.Device) []*agentv1.LayerDevice {
 	return layers
 }
 
-// mountPoints maps major:minor to where a file system of that device is mounted.
+// mountPoints maps major:minor to the mount points of that device's file systems.
 func mountPoints(mountInfo string) map[string][]string {
 	points := map[string][]string{}
 	for line := range strings.Lines(mountInfo) {
@@ -70,7 +70,7 @@ func mountPoints(mountInfo string) map[string][]string {
 	return points
 }
 
-// systemDevice picks the verity device of / or, failing that, of /usr.
+// systemDevice returns the verity device of / or, if there is none, of /usr.
 func systemDevice(devices []devicemapper.Device, points map[string][]string) (*devicemapper.Device, string) {
 	for _, wanted := range []string{"/", "/usr"} {
 		for index, device := range devices {

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// findBypasses names what else on the host decides about packets: the datapath hands packets between containers, and from
-// and to other machines, past the host's own stack, so rules there see none of them; or such a thing takes packets elsewhere.
+// findBypasses lists whatever else on the host handles packets. The datapath redirects packets between containers, and
+// from and to other machines, without passing the host's network stack. So rules in that stack do not see them, and
+// other devices take packets past the datapath.
 func findBypasses(handle *netlink.Handle) ([]string, error) {
 	var found []string
 	tables, err := nftables()
@@ -46,14 +47,14 @@ func findBypasses(handle *netlink.Handle) ([]string, error) {
 	return found, nil
 }
 
-// nftables lists the tables of the kernel (nfnetlink, NFT_MSG_GETTABLE) that are there for all families.
+// nftables lists the kernel's tables of all families (nfnetlink, NFT_MSG_GETTABLE).
 func nftables() ([]string, error) {
 	const getTable, tableName = 1, 1
 	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|getTable, unix.NLM_F_DUMP)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC})
 	answers, err := request.Execute(unix.NETLINK_NETFILTER, 0)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		// A kernel without netfilter's interface has no rules.
+		// A kernel without this netlink interface has no rules.
 		return nil, nil
 	}
 	if err != nil {

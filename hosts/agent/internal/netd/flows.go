@@ -12,34 +12,35 @@ import (
 )
 
 const (
-	// keptFlows are the latest ones, for those who ask what was.
+	// keptFlows is how many of the latest flows are kept for later callers.
 	keptFlows = 4096
-	// queuedFlows is how far a caller may fall behind.
+	// queuedFlows is how many flows a caller may fall behind.
 	queuedFlows = 4096
 )
 
-// seenFlow is a flow with the time of day.
-type seenFlow struct {
+// observedFlow is an observed flow with its wall-clock time.
+type observedFlow struct {
 	datapath.Flow
 	at time.Time
-	// Names of the endpoints at the time; addresses are given to others later.
+	// These are the endpoints' names at that time. Their addresses may belong to others later.
 	source, destination string
 }
 
-// flowHub hands what is read from the kernel's ring to everyone who asks. Nobody holds up the reader: the ring would fill.
+// flowHub distributes the flows of the kernel's ring buffer to callers. A slow caller loses flows, because waiting for
+// it would let the ring buffer fill.
 type flowHub struct {
 	mutex sync.Mutex
-	// kept is a ring of its own; next is the place of the oldest once it is full.
-	kept    []seenFlow
+	// kept is a ring; next is the index of the oldest flow once the ring is full.
+	kept    []observedFlow
 	next    int
 	callers map[*flowCaller]bool
 }
 
-// flowCaller is somebody who follows.
+// flowCaller is a caller that follows the flows.
 type flowCaller struct {
-	flows chan seenFlow
-	wants func(seenFlow) bool
-	// lost counts what found the queue full; of the hub's mutex.
+	flows chan observedFlow
+	wants func(observedFlow) bool
+	// lost counts the flows that found the queue full. The hub's mutex guards it.
 	lost uint64
 }
 
@@ -47,7 +48,7 @@ func newFlowHub() *flowHub {
 	return &flowHub{callers: map[*flowCaller]bool{}}
 }
 
-func (h *flowHub) add(flow seenFlow) {
+func (h *flowHub) add(flow observedFlow) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	if len(h.kept) < keptFlows {
@@ -68,13 +69,13 @@ func (h *flowHub) add(flow seenFlow) {
 	}
 }
 
-// follow returns what is kept, oldest first, and a caller that gets everything after it.
-func (h *flowHub) follow(wants func(seenFlow) bool) ([]seenFlow, *flowCaller) {
+// follow returns the kept flows, oldest first, and a caller that receives all later ones.
+func (h *flowHub) follow(wants func(observedFlow) bool) ([]observedFlow, *flowCaller) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
-	caller := &flowCaller{flows: make(chan seenFlow, queuedFlows), wants: wants}
+	caller := &flowCaller{flows: make(chan observedFlow, queuedFlows), wants: wants}
 	h.callers[caller] = true
-	var kept []seenFlow
+	var kept []observedFlow
 	for i := range h.kept {
 		if flow := h.kept[(h.next+i)%len(h.kept)]; wants(flow) {
 			kept = append(kept, flow)
@@ -83,7 +84,7 @@ func (h *flowHub) follow(wants func(seenFlow) bool) ([]seenFlow, *flowCaller) {
 	return kept, caller
 }
 
-func (h *flowHub) leave(caller *flowCaller) {
+func (h *flowHub) unfollow(caller *flowCaller) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	delete(h.callers, caller)
@@ -95,7 +96,7 @@ func (h *flowHub) lostBy(caller *flowCaller) uint64 {
 	return caller.lost
 }
 
-// readFlows hands events on until they are closed.
+// readFlows distributes the events until they are closed.
 func (n *network) readFlows(events *datapath.Events) {
 	for {
 		flow, err := events.Next()
@@ -106,14 +107,14 @@ func (n *network) readFlows(events *datapath.Events) {
 			n.logger.Error("read flows", "error", err)
 			return
 		}
-		n.flows.add(seenFlow{
+		n.flows.add(observedFlow{
 			Flow: flow, at: timeOfDay(flow.Time),
 			source: n.store.nameOf(flow.Source.Addr()), destination: n.store.nameOf(flow.Destination.Addr()),
 		})
 	}
 }
 
-// timeOfDay of a time since the machine was started, as of CLOCK_MONOTONIC.
+// timeOfDay converts a time since boot, as of CLOCK_MONOTONIC, to wall-clock time.
 func timeOfDay(sinceBoot time.Duration) time.Time {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {

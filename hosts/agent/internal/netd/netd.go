@@ -1,6 +1,6 @@
-// Package netd is the role that owns the host's datapath: it loads the eBPF programs, connects containers (as the other side
-// of the CNI plugin), and keeps policy and published ports as declared. Nothing else on the host needs CAP_BPF or
-// CAP_NET_ADMIN.
+// Package netd is the role that owns the host's datapath: it loads the eBPF programs, connects containers on behalf of
+// the CNI plugin, and keeps the declared policy and published ports in force. No other process of the host needs
+// CAP_BPF or CAP_NET_ADMIN.
 package netd
 
 import (
@@ -19,13 +19,13 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
-// eventInterval is how long a flow that was opened may wait to be shown.
+// eventInterval is the longest time between a flow's event in the kernel and its delivery.
 const eventInterval = 100 * time.Millisecond
 
-// Socket is where the CNI plugin finds the role unless its configuration says otherwise.
+// Socket is the default path of the socket that the CNI plugin connects to.
 const Socket = "/run/palisade/netd.sock"
 
-// Run parses the flags and serves until ctx ends. What is connected stays connected without it.
+// Run parses the flags and serves until ctx ends. Containers stay connected after that.
 func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	flags := flag.NewFlagSet("netd", flag.ContinueOnError)
 	socket := flags.String("socket", Socket, "unix socket of the CNI plugin and the role groups")
@@ -75,7 +75,7 @@ func parsePrefixes(texts ...string) (prefixes []netip.Prefix, err error) {
 	return prefixes, nil
 }
 
-// open loads the datapath and puts everything back that was connected before.
+// open loads the datapath and restores what was connected before.
 func open(pins, state, device string, prefixes []netip.Prefix, logger *slog.Logger) (*network, error) {
 	stored, err := readStore(state)
 	if err != nil {
@@ -105,9 +105,9 @@ func (n *network) close() {
 	n.handle.Close()
 }
 
-// restore tells the datapath what was connected. The policy comes first, so that no packet meets none.
+// restore declares the stored state to the datapath. The policy comes first, so that no packet passes without it.
 func (n *network) restore() error {
-	if err := n.forgetGone(); err != nil {
+	if err := n.forgetDisconnected(); err != nil {
 		return err
 	}
 	if len(n.store.Policy) == 0 {
@@ -138,7 +138,7 @@ func (n *network) restore() error {
 	return n.datapath.Prune()
 }
 
-// readHost tells the datapath the host's own addresses, and the devices that lead to other machines.
+// readHost declares the host's own addresses and its devices to other machines.
 func (n *network) readHost() error {
 	links, err := n.handle.LinkList()
 	if err != nil {
@@ -153,8 +153,8 @@ func (n *network) readHost() error {
 			return err
 		}
 		device := datapath.Device{Interface: link.Attrs().Index}
-		for _, each := range addresses {
-			address, ok := netip.AddrFromSlice(each.IP)
+		for _, assigned := range addresses {
+			address, ok := netip.AddrFromSlice(assigned.IP)
 			if address = address.Unmap(); !ok || address.IsLoopback() || address.IsLinkLocalUnicast() {
 				continue
 			}
@@ -166,7 +166,7 @@ func (n *network) readHost() error {
 				device.MasqueradeIPv6 = address
 			}
 		}
-		if n.leadsOutside(link) {
+		if n.isUplink(link) {
 			devices[device.Interface] = true
 			if own := link.Attrs().MTU; mtu == 0 || own < mtu {
 				mtu = own
@@ -187,8 +187,9 @@ func (n *network) readHost() error {
 	return n.datapath.SetHost(host...)
 }
 
-// leadsOutside: a device of the machine itself has no kind, unlike those that containers make.
-func (n *network) leadsOutside(link netlink.Link) bool {
+// isUplink reports whether a link is a device to other machines. Devices of the machine itself have no kind, unlike
+// those of containers.
+func (n *network) isUplink(link netlink.Link) bool {
 	attributes := link.Attrs()
 	if n.device != "" {
 		return attributes.Name == n.device
@@ -196,8 +197,8 @@ func (n *network) leadsOutside(link netlink.Link) bool {
 	return link.Type() == "device" && attributes.EncapType == "ether" && attributes.Flags&net.FlagLoopback == 0
 }
 
-// maintain keeps what the datapath knows as the host is, and what it does as it was declared. The host's addresses are
-// told as they change, which at a boot is after the role has started.
+// maintain keeps the datapath in step with the host's addresses, and repairs and collects periodically. Addresses
+// change while the role runs; at a boot the host gets its first ones after the role has started.
 func (n *network) maintain(ctx context.Context, period time.Duration) {
 	timer := time.NewTimer(period)
 	defer timer.Stop()
@@ -208,7 +209,8 @@ func (n *network) maintain(ctx context.Context, period time.Duration) {
 			return
 		case _, watching := <-changes:
 			if !watching {
-				// More at once than the kernel keeps for us; the next round reads them and watches anew.
+				// The kernel dropped updates because there were too many at once. The next round reads the addresses
+				// and subscribes again.
 				changes = nil
 			}
 			n.refresh(n.readHost, "read the host's addresses")
@@ -217,11 +219,11 @@ func (n *network) maintain(ctx context.Context, period time.Duration) {
 			if changes == nil {
 				changes = n.watchAddresses(ctx)
 			}
-			// First: reading the host attaches what is missing, too, but does not say what was.
+			// Repair comes first: reading the host also attaches missing programs, but does not report them.
 			n.refresh(n.repair, "repair the datapath")
 			n.refresh(n.readHost, "read the host's addresses")
 			n.refresh(n.collect, "collect expired flows")
-			// A large policy takes time to read back: never more than a twentieth of a processor.
+			// Reading back a large policy takes time. The interval keeps the load below a twentieth of one CPU.
 			timer.Reset(max(period, 20*time.Since(started)))
 		}
 	}
@@ -250,12 +252,12 @@ func (n *network) collect() error {
 }
 
 func (n *network) repair() error {
-	if err := n.forgetGone(); err != nil {
+	if err := n.forgetDisconnected(); err != nil {
 		return err
 	}
 	problems, err := n.datapath.Repair()
 	for _, problem := range problems {
-		n.logger.Warn("repaired", "problem", problem)
+		n.logger.Warn("repaired", "problem", problem.String())
 	}
 	return err
 }

@@ -30,7 +30,7 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// The test's own program is also netd and the plugin, each in a process of its own as on a host.
+// The test's own program also runs as netd and as the plugin, each in a process of its own as on a host.
 const role = "PALISADE_NETD_TEST"
 
 func TestMain(m *testing.M) {
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// host is a machine with netd on it.
+// host is a machine with netd.
 type host struct {
 	t      *testing.T
 	lab    *lab.Lab
@@ -68,7 +68,7 @@ func newHost(t *testing.T, flags ...string) *host {
 	t.Cleanup(running.Close)
 	folder := t.TempDir()
 	h := &host{t: t, lab: running, socket: filepath.Join(folder, "netd.sock")}
-	// netd has programs and maps of its own, beside those of the lab.
+	// netd has programs and maps of its own, in addition to the lab's.
 	h.args = []string{"-socket", h.socket, "-socket-group", "", "-state", filepath.Join(folder, "state"), "-pins", running.Pins + "/netd",
 		"-ipv4", "10.7.0.0/16", "-ipv6", "fd07::/112"}
 	h.args = append(h.args, flags...)
@@ -83,7 +83,7 @@ func (h *host) start() {
 	h.daemon.Env = append(os.Environ(), role+"=netd")
 	var output bytes.Buffer
 	h.daemon.Stdout, h.daemon.Stderr = &output, &output
-	// A child is born into the namespace of the thread that starts it.
+	// A child starts in the network namespace of the thread that starts it.
 	if err := h.lab.InHost(h.daemon.Start); err != nil {
 		h.t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func (h *host) start() {
 	}
 }
 
-// kill ends netd at once, without a word.
+// kill kills netd, which cannot clean up.
 func (h *host) kill() {
 	if h.daemon == nil {
 		return
@@ -109,7 +109,7 @@ func (h *host) kill() {
 	h.daemon = nil
 }
 
-// plugin runs the CNI plugin and returns its result. Port mappings are JSON, as a runtime gives them.
+// plugin runs the CNI plugin and returns its result. Port mappings are JSON, as from a runtime.
 func (h *host) plugin(command, id string, namespace *lab.Namespace, name string, portMappings ...string) (string, error) {
 	plugin := exec.Command(os.Args[0])
 	plugin.Env = append(os.Environ(), role+"=plugin", "CNI_COMMAND="+command, "CNI_CONTAINERID="+id, "CNI_IFNAME=eth0", "CNI_PATH=/nowhere",
@@ -159,7 +159,7 @@ func (h *host) apply(policy datapath.Policy) {
 	}
 }
 
-// addressOf is the IPv4 address of a plugin's result.
+// addressOf returns the IPv4 address in a plugin's result.
 func addressOf(t *testing.T, result string) netip.Addr {
 	t.Helper()
 	var parsed struct {
@@ -173,7 +173,7 @@ func addressOf(t *testing.T, result string) netip.Addr {
 	return parsed.IPs[0].Address.Addr()
 }
 
-// The server and the client of the tests; a client may reach port 80 only.
+// The client of the tests may reach only port 80 of the server.
 func clientAndServer() datapath.Policy {
 	allowed := datapath.Rule{Action: "allow", Protocol: "UDP", PortStart: 80, PortEnd: 80}
 	tcp := datapath.Rule{Action: "allow", Protocol: "TCP", PortStart: 80, PortEnd: 80}
@@ -192,7 +192,7 @@ func newNamespace(t *testing.T) *lab.Namespace {
 	return namespace
 }
 
-// counter counts by start and port what a server receives.
+// counter counts what a server receives, by start and port.
 type counter struct {
 	mutex    sync.Mutex
 	received map[uint32]uint32
@@ -233,10 +233,10 @@ func count(t *testing.T, in *lab.Namespace, address netip.Addr, port uint16) *co
 	return c
 }
 
-// taken counts the packets that the kernel of a container took for each port.
+// taken counts the packets that a container's kernel accepted for each port.
 type taken struct{ allowed, denied atomic.Uint32 }
 
-// sendFromTheStart sends before there is a network, and goes on until told to stop.
+// sendFromTheStart sends before there is a network, and continues until it is stopped.
 func sendFromTheStart(namespace *lab.Namespace, start uint32, to netip.Addr, stop <-chan struct{}, sent *taken) error {
 	message := binary.BigEndian.AppendUint32(nil, start)
 	return namespace.Do(func() error {
@@ -261,7 +261,8 @@ func sendFromTheStart(namespace *lab.Namespace, start uint32, to netip.Addr, sto
 	})
 }
 
-// N6: a workload that sends from its first instruction: no packet leaves that policy denies, none is lost that it allows.
+// N6: a workload sends from its first instruction. No packet that the policy denies leaves it, and none that the policy
+// allows is lost.
 func TestNoPacketBeforePolicy(t *testing.T) {
 	observation := row.Observe(t, "N6")
 	h := newHost(t)
@@ -297,7 +298,7 @@ func TestNoPacketBeforePolicy(t *testing.T) {
 		if _, err := h.plugin("ADD", id, client, "client"); err != nil {
 			t.Fatal(err)
 		}
-		// The sender may get the processor late: both kinds have to be on their way before it is told to stop.
+		// The sender may be scheduled late. Both kinds of packets have to be sent before it is stopped.
 		for deadline := time.Now().Add(10 * time.Second); (sent.allowed.Load() == 0 || sent.denied.Load() == 0) && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
@@ -323,7 +324,7 @@ func TestNoPacketBeforePolicy(t *testing.T) {
 	observation.Control = "the denied packets were taken by the kernel of the container"
 }
 
-// The commands of CNI: ADD twice is one link, CHECK sees damage, DEL of what is gone succeeds.
+// The CNI commands: a second ADD makes no second link, CHECK detects damage, and DEL of a missing container succeeds.
 func TestPlugin(t *testing.T) {
 	h := newHost(t)
 	h.apply(clientAndServer())
@@ -372,7 +373,7 @@ func TestPlugin(t *testing.T) {
 			t.Errorf("DEL: %v", err)
 		}
 	}
-	if err := previous("CHECK"); err == nil || !strings.Contains(err.Error(), errUnknown.Error()) {
+	if err := previous("CHECK"); err == nil || !strings.Contains(err.Error(), errNotConnected.Error()) {
 		t.Errorf("CHECK after DEL: %v", err)
 	}
 }
@@ -388,7 +389,7 @@ func (h *host) links() (names []string) {
 	return names
 }
 
-// netd killed: containers stay connected under their policy, and the next netd knows them.
+// After netd was killed, containers stay connected under their policy, and the next netd knows them.
 func TestKilled(t *testing.T) {
 	observation := row.Observe(t, "N8")
 	observation.Observed = "netd killed: an open connection goes on, the policy holds, the next netd knows its containers"
@@ -478,7 +479,7 @@ func TestWrongPolicy(t *testing.T) {
 	}
 }
 
-// N12: what decides about packets beside the datapath is named.
+// N12: everything else that handles packets is reported by name.
 func TestBypasses(t *testing.T) {
 	observation := row.Observe(t, "N12")
 	observation.Observed = "named with what is bypassed"
@@ -520,7 +521,7 @@ func TestBypasses(t *testing.T) {
 		}
 	})
 	t.Run("WireGuard", func(t *testing.T) {
-		// A part of its own: where this kernel has none, test/layers/conformance/guest.test.ts runs it on another.
+		// This is a part of its own: where this kernel has none, test/layers/conformance/guest.test.ts runs it on another.
 		observation := row.Observe(t, "N12")
 		observation.Observed = "a WireGuard device is named with what is bypassed"
 		observation.Control = "without one it is not named"

@@ -19,7 +19,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
-// firstIdentity of an endpoint in the default policy.
+// firstIdentity is the first identity of an endpoint in the default policy.
 const firstIdentity = 256
 
 // network connects containers, one at a time.
@@ -27,32 +27,34 @@ type network struct {
 	datapath *datapath.Datapath
 	handle   *netlink.Handle
 	prefixes []netip.Prefix
-	// device is the name of the one to other machines; empty: all devices of the machine.
+	// device is the name of the interface to other machines; empty means all devices of the machine.
 	device string
-	// devices are the indices of those that the datapath knows.
+	// devices are the interface indices of the devices that are declared to the datapath.
 	devices map[int]bool
-	// mtu is the smallest of theirs, and what containers' links have: a larger packet would end at the host. Zero: there are none.
+	// mtu is the smallest MTU of the devices, and the MTU of containers' links, because larger packets would be dropped
+	// at the host. Zero means that there are no devices.
 	mtu    int
 	logger *slog.Logger
 	flows  *flowHub
 
 	mutex sync.Mutex
 	store *store
-	// policy is the declared one; nil: none.
+	// policy is the declared policy; nil when none is declared.
 	policy *datapath.Policy
 }
 
-// container is what the plugin says of an interface.
+// container describes an interface of a container, as the plugin sends it.
 type container struct {
-	// ID and Interface identify it: the runtime's name of the sandbox, and the name inside it.
+	// ID is the runtime's identifier of the sandbox, and Interface the name of the interface in it. Together they are
+	// the key.
 	ID        string `json:"id"`
 	Interface string `json:"interface"`
-	// Namespace is a path to the network namespace.
+	// Namespace is the path of the network namespace.
 	Namespace string `json:"namespace,omitempty"`
-	// Name is the subject of policies.
+	// Name is the endpoint's name in policies.
 	Name string `json:"name,omitempty"`
 	MTU  int    `json:"mtu,omitempty"`
-	// PortMappings are the ports that it publishes.
+	// PortMappings are the ports to publish.
 	PortMappings []portMapping `json:"portMappings,omitempty"`
 }
 
@@ -60,29 +62,30 @@ func (c container) key() string {
 	return c.ID + "/" + c.Interface
 }
 
-// hostInterface is a name of at most 15 bytes, the same for each attempt.
+// hostInterface returns the name of the host's end of the link. It has at most 15 bytes, and is the same for each
+// attempt.
 func (c container) hostInterface() string {
 	sum := sha256.Sum256([]byte(c.key()))
 	return "pal" + hex.EncodeToString(sum[:6])
 }
 
-// errUnknown says that there is no such container.
-var errUnknown = errors.New("is not connected")
+// errNotConnected means that no such container is connected.
+var errNotConnected = errors.New("is not connected")
 
-// add connects a container and publishes its ports. When it returns, the policy is in place; before, the container can send
-// nothing. Asked again for the same container it returns what there is. A name, or a port, that another container has is
-// refused before anything changes.
+// add connects a container and publishes its ports. The container cannot send anything before the policy is in force
+// for it. For a container that is already connected it returns the existing attachment. It refuses a name or port of
+// another container before it changes anything.
 func (n *network) add(c container) (attachment, error) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	if err := n.forgetGone(); err != nil {
+	if err := n.forgetDisconnected(); err != nil {
 		return attachment{}, err
 	}
 	if existing, known := n.store.Attachments[c.key()]; known {
 		return existing, nil
 	}
 	for key, other := range n.store.Attachments {
-		// Policies, and the datapath, know endpoints by their names.
+		// Policies and the datapath identify endpoints by name.
 		if other.Endpoint.Name == c.Name {
 			return attachment{}, fmt.Errorf("endpoint %q: the name %w: container %s has it", c.Name, datapath.ErrTaken, key)
 		}
@@ -93,26 +96,26 @@ func (n *network) add(c container) (attachment, error) {
 	}
 	defer func() { _ = namespace.Close() }()
 	plug := datapath.Plug{Name: c.Name, Container: c.Interface, Host: c.hostInterface(), MTU: cmp.Or(c.MTU, n.mtu)}
-	if plug.IPv4, err = n.free(n.prefixes[0]); err != nil {
+	if plug.IPv4, err = n.freeAddress(n.prefixes[0]); err != nil {
 		return attachment{}, err
 	}
-	if plug.IPv6, err = n.free(n.prefixes[1]); err != nil {
+	if plug.IPv6, err = n.freeAddress(n.prefixes[1]); err != nil {
 		return attachment{}, err
 	}
-	made := attachment{HostInterface: plug.Host}
-	if made.Published, err = n.publishable(c, plug.IPv4, plug.IPv6); err != nil {
+	connected := attachment{HostInterface: plug.Host}
+	if connected.Published, err = n.portsToPublish(c, plug.IPv4, plug.IPv6); err != nil {
 		return attachment{}, err
 	}
-	// Of an attempt that was broken off.
+	// An interrupted attempt may have left this link.
 	if stale, err := n.handle.LinkByName(plug.Host); err == nil {
 		if err := n.handle.LinkDel(stale); err != nil {
 			return attachment{}, err
 		}
 	}
 	err = plug.Connect(n.handle, namespace, func(endpoint datapath.Endpoint) error {
-		made.Endpoint = endpoint
-		// Written first: an address is never given twice.
-		n.store.Attachments[c.key()] = made
+		connected.Endpoint = endpoint
+		// The store is written first, so that no address is assigned twice.
+		n.store.Attachments[c.key()] = connected
 		if err := n.store.write(); err != nil {
 			return err
 		}
@@ -122,16 +125,16 @@ func (n *network) add(c container) (attachment, error) {
 		if err := n.datapath.AddEndpoint(endpoint); err != nil {
 			return err
 		}
-		return n.datapath.Publish(made.Published...)
+		return n.datapath.Publish(connected.Published...)
 	})
 	if err != nil {
 		return attachment{}, errors.Join(err, n.forget(c.key()))
 	}
-	n.logger.Info("connected", "endpoint", c.Name, "interface", plug.Host, "link", made.Endpoint.Kind)
-	return made, nil
+	n.logger.Info("connected", "endpoint", c.Name, "interface", plug.Host, "link", connected.Endpoint.Kind)
+	return connected, nil
 }
 
-// remove disconnects a container; it is no error when it is gone.
+// remove disconnects a container. It is no error when the container is gone.
 func (n *network) remove(c container) error {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
@@ -158,18 +161,19 @@ func (n *network) forget(key string) error {
 	return errors.Join(n.store.write(), n.enforceDefault())
 }
 
-// forgetGone forgets containers whose links are gone: they went with their namespaces, and nobody said so.
-func (n *network) forgetGone() error {
+// forgetDisconnected forgets containers whose links are gone. Links disappear with their network namespaces, without a
+// call of the plugin.
+func (n *network) forgetDisconnected() error {
 	links, err := n.handle.LinkList()
 	if err != nil {
 		return err
 	}
-	there := map[string]int{}
+	present := map[string]int{}
 	for _, link := range links {
-		there[link.Attrs().Name] = link.Attrs().Index
+		present[link.Attrs().Name] = link.Attrs().Index
 	}
 	for key, attached := range n.store.Attachments {
-		if there[attached.HostInterface] == attached.Endpoint.Interface {
+		if present[attached.HostInterface] == attached.Endpoint.Interface {
 			continue
 		}
 		n.logger.Warn("the link of a container is gone", "container", key, "endpoint", attached.Endpoint.Name)
@@ -180,13 +184,13 @@ func (n *network) forgetGone() error {
 	return nil
 }
 
-// check says what is not as it was connected.
+// check returns an error that lists what differs from how the container was connected.
 func (n *network) check(c container) error {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	existing, known := n.store.Attachments[c.key()]
 	if !known {
-		return fmt.Errorf("container %s, interface %s: %w", c.ID, c.Interface, errUnknown)
+		return fmt.Errorf("container %s, interface %s: %w", c.ID, c.Interface, errNotConnected)
 	}
 	link, err := n.handle.LinkByName(existing.HostInterface)
 	if err != nil {
@@ -199,16 +203,10 @@ func (n *network) check(c container) error {
 	if err != nil {
 		return err
 	}
-	concerning := []string{
-		fmt.Sprintf("endpoint %q:", existing.Endpoint.Name), fmt.Sprintf("interface %d:", existing.Endpoint.Interface), "policy",
-	}
-	for _, port := range existing.Published {
-		concerning = append(concerning, fmt.Sprintf("published port %d:", port.Port))
-	}
 	var problems []string
 	for _, problem := range status.Problems {
-		if slices.ContainsFunc(concerning, func(prefix string) bool { return strings.HasPrefix(problem, prefix) }) {
-			problems = append(problems, problem)
+		if existing.affectedBy(problem) {
+			problems = append(problems, problem.String())
 		}
 	}
 	if len(problems) != 0 {
@@ -217,11 +215,27 @@ func (n *network) check(c container) error {
 	return nil
 }
 
-// free is the lowest address of a prefix that nobody has. The first one is left out: many take it for the network's own.
-func (n *network) free(prefix netip.Prefix) (netip.Addr, error) {
+// affectedBy reports whether a problem of the datapath changes what reaches or leaves this container.
+func (a attachment) affectedBy(problem datapath.Problem) bool {
+	switch problem.Kind {
+	case datapath.PolicyReplaced, datapath.PolicyEntriesChanged:
+		return true
+	case datapath.ProgramDetached, datapath.LinkPinMissing:
+		return problem.Interface == a.Endpoint.Interface
+	case datapath.EndpointEntryWrong:
+		return problem.Endpoint == a.Endpoint.Name
+	case datapath.PublishedEntryWrong:
+		return slices.Contains(a.Published, problem.Published)
+	}
+	return false
+}
+
+// freeAddress returns the lowest unused address of a prefix. It skips the first address, because much software treats
+// that as the network's own.
+func (n *network) freeAddress(prefix netip.Prefix) (netip.Addr, error) {
 	taken := map[netip.Addr]bool{}
-	for _, each := range n.store.Attachments {
-		taken[each.Endpoint.IPv4], taken[each.Endpoint.IPv6] = true, true
+	for _, attached := range n.store.Attachments {
+		taken[attached.Endpoint.IPv4], taken[attached.Endpoint.IPv6] = true, true
 	}
 	for address := prefix.Addr().Next(); prefix.Contains(address); address = address.Next() {
 		if !taken[address] {
@@ -231,16 +245,16 @@ func (n *network) free(prefix netip.Prefix) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("prefix %s: all addresses are taken; start netd with a larger one", prefix)
 }
 
-// enforceDefault puts the policy of a host that none was declared for in force: as on Kubernetes, everything is allowed to
-// containers that no policy selects. The datapath itself is closed to an endpoint that its policy does not name, so the
-// default names all that are connected. It does nothing once there is a declared policy, which names who may do what.
+// enforceDefault puts the default policy in force when no policy is declared. As on Kubernetes, it allows everything to
+// containers that no policy selects. The datapath drops everything of endpoints that its policy does not name, so the
+// default policy names all that are connected.
 func (n *network) enforceDefault() error {
 	if len(n.store.Policy) != 0 {
 		return nil
 	}
 	names := map[string]bool{}
-	for _, each := range n.store.Attachments {
-		names[each.Endpoint.Name] = true
+	for _, attached := range n.store.Attachments {
+		names[attached.Endpoint.Name] = true
 	}
 	open := datapath.Policy{Version: 1}
 	for i, name := range slices.Sorted(maps.Keys(names)) {
@@ -257,7 +271,7 @@ func (n *network) enforceDefault() error {
 	return n.datapath.Apply(policy)
 }
 
-// apply replaces the policy. It is stored once it is in force, and comes back with the role.
+// apply replaces the policy. The policy is stored once it is in force, and is restored when the role starts again.
 func (n *network) apply(compiled []byte) (string, error) {
 	policy, err := datapath.ParsePolicy(compiled)
 	if err != nil {
@@ -272,7 +286,8 @@ func (n *network) apply(compiled []byte) (string, error) {
 	return policy.Hash, n.store.write()
 }
 
-// withdraw forgets the declared policy. The default is in force before the store says so: a crash in between leaves the policy.
+// withdraw forgets the declared policy. The default policy is in force before the store is written, so a crash in
+// between keeps the declared policy.
 func (n *network) withdraw() error {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
@@ -286,8 +301,8 @@ func (n *network) withdraw() error {
 	return n.store.write()
 }
 
-// connected lists the endpoints by name.
-func (n *network) connected() []datapath.Endpoint {
+// endpoints returns the connected endpoints, sorted by name.
+func (n *network) endpoints() []datapath.Endpoint {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	endpoints := make([]datapath.Endpoint, 0, len(n.store.Attachments))
@@ -298,8 +313,8 @@ func (n *network) connected() []datapath.Endpoint {
 	return endpoints
 }
 
-// declared is the policy, and how it came; nil: none.
-func (n *network) declared() (*datapath.Policy, []byte) {
+// declaredPolicy returns the declared policy and its compiled JSON, or nil when none is declared.
+func (n *network) declaredPolicy() (*datapath.Policy, []byte) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	return n.policy, n.store.Policy

@@ -20,7 +20,7 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
-// pluginTimeout bounds a call of the plugin; the runtime tries again.
+// pluginTimeout bounds a call of the plugin. The runtime tries again after that.
 const pluginTimeout = 30 * time.Second
 
 // pluginConfig is the plugin's part of a CNI network configuration.
@@ -30,13 +30,13 @@ type pluginConfig struct {
 	Socket string `json:"socket"`
 	// MTU of containers' links. Default: the smallest of the devices to other machines.
 	MTU int `json:"mtu"`
-	// RuntimeConfig is what the runtime adds for capabilities that the configuration names.
+	// RuntimeConfig holds what the runtime adds for the capabilities in the configuration.
 	RuntimeConfig struct {
 		PortMappings []portMapping `json:"portMappings"`
 	} `json:"runtimeConfig"`
 }
 
-// podArguments are what runtimes say of a pod in CNI_ARGS.
+// podArguments are what runtimes pass about a pod in CNI_ARGS.
 type podArguments struct {
 	types.CommonArgs
 	// Named by the convention of Kubernetes.
@@ -44,8 +44,8 @@ type podArguments struct {
 	K8S_POD_NAMESPACE, K8S_POD_NAME types.UnmarshallableString
 }
 
-// Plugin is a CNI plugin (specification 1.1): it hands ADD, DEL and CHECK to netd, and does nothing by itself. It reads the
-// command from the environment and the configuration from standard input, and ends the process.
+// Plugin is a CNI plugin (specification 1.1) that forwards ADD, DEL and CHECK to netd. It reads the command from the
+// environment and the configuration from standard input, and ends the process.
 func Plugin() {
 	skel.PluginMainFuncs(skel.CNIFuncs{Add: pluginAdd, Del: pluginDel, Check: pluginCheck},
 		version.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "palisade: connects containers to Palisade's datapath")
@@ -76,23 +76,23 @@ func pluginAdd(arguments *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	var made attachment
-	if err := ask(config.Socket, "add", c, &made); err != nil {
+	var connected attachment
+	if err := ask(config.Socket, "add", c, &connected); err != nil {
 		return err
 	}
 	result := &current.Result{
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{
-			{Name: made.HostInterface, Mac: made.Endpoint.HostMAC.String()},
-			{Name: c.Interface, Mac: made.Endpoint.MAC.String(), Sandbox: arguments.Netns},
+			{Name: connected.HostInterface, Mac: connected.Endpoint.HostMAC.String()},
+			{Name: c.Interface, Mac: connected.Endpoint.MAC.String(), Sandbox: arguments.Netns},
 		},
 	}
-	for _, each := range []struct{ address, gateway netip.Addr }{
-		{made.Endpoint.IPv4, datapath.GatewayIPv4}, {made.Endpoint.IPv6, datapath.GatewayIPv6},
+	for _, assigned := range []struct{ address, gateway netip.Addr }{
+		{connected.Endpoint.IPv4, datapath.GatewayIPv4}, {connected.Endpoint.IPv6, datapath.GatewayIPv6},
 	} {
 		result.IPs = append(result.IPs, &current.IPConfig{
-			Interface: current.Int(1), Gateway: each.gateway.AsSlice(),
-			Address: net.IPNet{IP: each.address.AsSlice(), Mask: net.CIDRMask(each.address.BitLen(), each.address.BitLen())},
+			Interface: current.Int(1), Gateway: assigned.gateway.AsSlice(),
+			Address: net.IPNet{IP: assigned.address.AsSlice(), Mask: net.CIDRMask(assigned.address.BitLen(), assigned.address.BitLen())},
 		})
 	}
 	return types.PrintResult(result, config.CNIVersion)
@@ -114,7 +114,7 @@ func pluginCheck(arguments *skel.CmdArgs) error {
 	return ask(config.Socket, "check", c, nil)
 }
 
-// ask calls netd.
+// ask sends a command to netd and decodes the result.
 func ask(socket, command string, c container, result any) error {
 	body, err := json.Marshal(c)
 	if err != nil {

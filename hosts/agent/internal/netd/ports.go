@@ -9,18 +9,19 @@ import (
 	"github.com/palisade-host/palisade/bpf/datapath"
 )
 
-// portMapping is a port to publish, as the CNI capability portMappings has it.
+// portMapping is a port to publish, in the form of the CNI capability portMappings.
 type portMapping struct {
 	HostPort      int `json:"hostPort"`
 	ContainerPort int `json:"containerPort"`
-	// Protocol is tcp, udp or sctp in any case. Default: tcp.
+	// Protocol is tcp, udp or sctp, in upper or lower case. Default: tcp.
 	Protocol string `json:"protocol,omitempty"`
-	// HostIP is the host's address. Default, as for an unspecified one: all addresses of the host.
+	// HostIP is the host's address. By default, and for an unspecified address, the port is published on all addresses
+	// of the host.
 	HostIP string `json:"hostIP,omitempty"`
 }
 
-// published are the host's ports that a mapping means, one of each family in which the container has an address. An error
-// begins with the field.
+// published returns the host's ports of a mapping, one for each family in which the container has an address. An error
+// begins with the name of the wrong field.
 func (m portMapping) published(backends ...netip.Addr) (ports []datapath.Published, err error) {
 	if m.HostPort < 1 || m.HostPort > 65535 {
 		return nil, fmt.Errorf("hostPort: %d is not between 1 and 65535", m.HostPort)
@@ -53,8 +54,8 @@ func (m portMapping) published(backends ...netip.Addr) (ports []datapath.Publish
 	return ports, nil
 }
 
-// publishable are the ports of a new container; one that is taken is refused. Nothing is changed.
-func (n *network) publishable(c container, backends ...netip.Addr) (ports []datapath.Published, err error) {
+// portsToPublish returns the ports of a new container, and refuses one that is taken. It changes nothing.
+func (n *network) portsToPublish(c container, backends ...netip.Addr) (ports []datapath.Published, err error) {
 	for i, mapping := range c.PortMappings {
 		path := fmt.Sprintf("endpoint %q: portMappings[%d]", c.Name, i)
 		published, err := mapping.published(backends...)

@@ -19,7 +19,7 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// newConnectedHost is a host whose netd, and no longer the lab's own datapath, has the device to the world.
+// newConnectedHost returns a host on which netd, and not the lab's own datapath, has the device to the world.
 func newConnectedHost(t *testing.T) *host {
 	t.Helper()
 	h := newHost(t, "-device", "uplink", "-maintenance", "500ms")
@@ -39,8 +39,8 @@ func answerWith(t *testing.T, in *lab.Namespace, word string) {
 	t.Cleanup(stop)
 }
 
-// fromWorld asks a port of the host as another machine, and returns the answer or the error. IPv6 of a new link is ready a
-// moment after it is up: a first packet may have to be repeated.
+// fromWorld connects to a port of the host from another machine, and returns the answer or the error. IPv6 of a new
+// link works a moment after the link is up, so the first packet may have to be repeated.
 func (h *host) fromWorld(address netip.Addr, port uint16) string {
 	var connection net.Conn
 	err := h.lab.Nodes[lab.World].Do(func() (err error) {
@@ -77,7 +77,7 @@ func (h *host) wantAnswer(port uint16, word, when string) {
 	}
 }
 
-// A published port lives as long as its container, and over a restart of netd; no policy was declared.
+// A published port exists as long as its container, also over a restart of netd and without a declared policy.
 func TestPublishedPort(t *testing.T) {
 	h := newConnectedHost(t)
 	server := newNamespace(t)
@@ -99,7 +99,7 @@ func TestPublishedPort(t *testing.T) {
 	h.wantClosed(8080, "after DEL")
 }
 
-// Nothing says to a container that the host's way out is narrower than its link; so it never is.
+// A container cannot learn that the host's uplink has a smaller MTU than its link, so its link never has a larger one.
 func TestLinksAreAsNarrowAsTheWayOut(t *testing.T) {
 	const narrow = 1400
 	h := newConnectedHost(t)
@@ -178,7 +178,8 @@ func TestRefusedPorts(t *testing.T) {
 	h.wantAnswer(9090, "other", "without what was wrong")
 }
 
-// A host without a declared policy allows everything; once there is one, what it does not name passes nothing.
+// A host without a declared policy allows everything. With a declared policy, endpoints that it does not name pass
+// nothing.
 func TestDefaultPolicy(t *testing.T) {
 	h := newConnectedHost(t)
 	server := newNamespace(t)
@@ -210,7 +211,7 @@ func TestDefaultPolicy(t *testing.T) {
 	h.wantAnswer(8080, "served", "a policy that names it")
 }
 
-// N18: a program that was detached, or an entry that was removed, comes back by itself.
+// N18: a detached program and a removed entry are restored automatically.
 func TestMaintenanceRepairs(t *testing.T) {
 	observation := row.Observe(t, "N18")
 	observation.Observed = "netd attaches a detached program again within its maintenance period"

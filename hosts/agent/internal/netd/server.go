@@ -15,12 +15,12 @@ import (
 // maximumRequest bounds a compiled policy in bytes.
 const maximumRequest = 256 << 20
 
-// The requests of the plugin and of the host's own tools are JSON over the role's unix socket; those of operators, which the
-// roles api and groups pass on, are NetworkService.
+// handler serves the role's unix socket. The plugin and the host's own tools send JSON; the calls of operators, which
+// the roles api and groups forward, are NetworkService.
 //
 //	POST /v1/containers/add | remove | check    container → attachment
 //	PUT  /v1/policy                             compiled policy → its hash
-//	GET  /v1/status                             datapath.Status, whether a policy was declared, what bypasses the datapath
+//	GET  /v1/status                             datapath.Status, whether a policy is declared, what bypasses the datapath
 //	POST /v1/repair                             → the problems that were found
 //	GET  /metrics                               Prometheus text
 func (n *network) handler() http.Handler {
@@ -44,7 +44,7 @@ func (n *network) handler() http.Handler {
 			return
 		}
 		bypasses, err := findBypasses(n.handle)
-		declared, _ := n.declared()
+		declared, _ := n.declaredPolicy()
 		answer(writer, struct {
 			datapath.Status
 			// PolicyDeclared is false while the default policy is in force, which allows everything.
@@ -91,7 +91,7 @@ func answer(writer http.ResponseWriter, result any, err error) {
 	_ = json.NewEncoder(writer).Encode(result)
 }
 
-// failure is the answer to what could not be done.
+// failure is the response to a failed request.
 type failure struct {
 	Error string `json:"error"`
 }

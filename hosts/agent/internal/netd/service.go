@@ -17,10 +17,11 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// lossInterval is how often a caller that follows flows is told what it does not see, where there is something new.
+// lossInterval is the time between two reports of lost flows to a caller that follows. A report is sent only when more
+// were lost.
 const lossInterval = time.Second
 
-// networkService serves NetworkService to operators, whose calls the roles api and groups pass on.
+// networkService serves NetworkService to operators. The roles api and groups forward their calls.
 type networkService struct {
 	network *network
 }
@@ -40,7 +41,7 @@ func (s *networkService) ApplyPolicy(_ context.Context, request *connect.Request
 		}
 	}
 	response := &agentv1.ApplyPolicyResponse{PolicyHash: policy.Hash}
-	for _, endpoint := range s.network.connected() {
+	for _, endpoint := range s.network.endpoints() {
 		if !names(policy, endpoint.Name) {
 			response.UnnamedEndpoints = append(response.UnnamedEndpoints, endpoint.Name)
 		}
@@ -53,7 +54,7 @@ func names(policy *datapath.Policy, endpoint string) bool {
 }
 
 func (s *networkService) GetPolicy(context.Context, *connect.Request[agentv1.GetPolicyRequest]) (*connect.Response[agentv1.GetPolicyResponse], error) {
-	policy, compiled := s.network.declared()
+	policy, compiled := s.network.declaredPolicy()
 	if policy == nil {
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("no network policy is declared on this host"))
 	}
@@ -89,14 +90,14 @@ func (n *network) describe() (*agentv1.GetNetworkResponse, error) {
 		return nil, err
 	}
 	response := &agentv1.GetNetworkResponse{
-		Generation: status.Generation, Problems: status.Problems, Bypasses: bypasses, LostEvents: lost,
+		Generation: status.Generation, Problems: descriptions(status.Problems), Bypasses: bypasses, LostEvents: lost,
 	}
-	policy, _ := n.declared()
+	policy, _ := n.declaredPolicy()
 	response.PolicyDeclared = policy != nil
 	if policy != nil && status.PolicyIntact {
 		response.PolicyHash = status.PolicyHash
 	}
-	for _, endpoint := range n.connected() {
+	for _, endpoint := range n.endpoints() {
 		described := &agentv1.NetworkEndpoint{Name: endpoint.Name, Named: policy == nil || names(policy, endpoint.Name)}
 		for _, address := range []netip.Addr{endpoint.IPv4, endpoint.IPv6} {
 			if address.IsValid() {
@@ -113,7 +114,15 @@ func (s *networkService) Repair(context.Context, *connect.Request[agentv1.Repair
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
-	return connect.NewResponse(&agentv1.RepairResponse{Problems: problems}), nil
+	return connect.NewResponse(&agentv1.RepairResponse{Problems: descriptions(problems)}), nil
+}
+
+// descriptions returns the problems as operators read them.
+func descriptions(problems []datapath.Problem) (texts []string) {
+	for _, problem := range problems {
+		texts = append(texts, problem.String())
+	}
+	return texts
 }
 
 func (s *networkService) StreamFlows(ctx context.Context, request *connect.Request[agentv1.StreamFlowsRequest], stream *connect.ServerStream[agentv1.StreamFlowsResponse]) error {
@@ -126,7 +135,7 @@ func (s *networkService) StreamFlows(ctx context.Context, request *connect.Reque
 		return connect.NewError(connect.CodeInternal, err)
 	}
 	kept, caller := s.network.flows.follow(wants)
-	defer s.network.flows.leave(caller)
+	defer s.network.flows.unfollow(caller)
 	for _, flow := range kept {
 		if err := stream.Send(flowResponse(flow)); err != nil {
 			return err
@@ -135,13 +144,13 @@ func (s *networkService) StreamFlows(ctx context.Context, request *connect.Reque
 	if !request.Msg.GetFollow() {
 		return nil
 	}
-	// The caller knows by it that from here on it sees what happens.
+	// This first message shows the caller that it receives all flows from now on.
 	if err := stream.Send(lossResponse(0, 0)); err != nil {
 		return err
 	}
 	ticker := time.NewTicker(lossInterval)
 	defer ticker.Stop()
-	var toldRing, toldCaller uint64
+	var sentRing, sentCaller uint64
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,10 +166,10 @@ func (s *networkService) StreamFlows(ctx context.Context, request *connect.Reque
 			}
 			ring -= lostBefore
 			slow := s.network.flows.lostBy(caller)
-			if ring == toldRing && slow == toldCaller {
+			if ring == sentRing && slow == sentCaller {
 				continue
 			}
-			toldRing, toldCaller = ring, slow
+			sentRing, sentCaller = ring, slow
 			if err := stream.Send(lossResponse(ring, slow)); err != nil {
 				return err
 			}
@@ -173,8 +182,8 @@ func lossResponse(ring, caller uint64) *agentv1.StreamFlowsResponse {
 	return &agentv1.StreamFlowsResponse{Content: &agentv1.StreamFlowsResponse_Lost{Lost: lost}}
 }
 
-// flowFilter checks a request and says which flows it wants.
-func flowFilter(request *agentv1.StreamFlowsRequest) (func(seenFlow) bool, error) {
+// flowFilter checks a request and returns a function that selects the requested flows.
+func flowFilter(request *agentv1.StreamFlowsRequest) (func(observedFlow) bool, error) {
 	reasons, err := datapath.Reasons()
 	if err != nil {
 		return nil, err
@@ -192,7 +201,7 @@ func flowFilter(request *agentv1.StreamFlowsRequest) (func(seenFlow) bool, error
 	if since := request.GetSince(); since != nil && !since.IsValid() {
 		return nil, errors.New("since: is no time")
 	}
-	return func(flow seenFlow) bool {
+	return func(flow observedFlow) bool {
 		if since := request.GetSince(); since != nil && flow.at.Before(since.AsTime()) {
 			return false
 		}
@@ -212,7 +221,7 @@ func flowFilter(request *agentv1.StreamFlowsRequest) (func(seenFlow) bool, error
 	}, nil
 }
 
-func ofGroup(request *agentv1.StreamFlowsRequest, flow seenFlow) bool {
+func ofGroup(request *agentv1.StreamFlowsRequest, flow observedFlow) bool {
 	group := request.GetGroup()
 	is := func(endpoint string) bool {
 		return endpoint != "" && (group == "" || endpoint == group || strings.HasSuffix(endpoint, "/"+group))
@@ -227,7 +236,7 @@ func ofGroup(request *agentv1.StreamFlowsRequest, flow seenFlow) bool {
 	}
 }
 
-// prefixOf reads an address or a prefix; the invalid one stands for an empty text.
+// prefixOf parses an address or a prefix. An empty text gives the invalid prefix.
 func prefixOf(text string) (netip.Prefix, error) {
 	if text == "" {
 		return netip.Prefix{}, nil
@@ -242,8 +251,9 @@ func prefixOf(text string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// portOf leaves out what the kernel keeps in the place of a port for other protocols, such as the identifier of an echo.
-func portOf(flow seenFlow, at netip.AddrPort) uint16 {
+// portOf returns a flow's port, and zero for protocols without ports. For those the kernel stores something else there,
+// such as the identifier of an ICMP echo.
+func portOf(flow observedFlow, at netip.AddrPort) uint16 {
 	switch flow.Protocol {
 	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
 		return at.Port()
@@ -252,17 +262,17 @@ func portOf(flow seenFlow, at netip.AddrPort) uint16 {
 	}
 }
 
-func verdictOf(flow seenFlow) agentv1.FlowVerdict {
+func verdictOf(flow observedFlow) agentv1.FlowVerdict {
 	if flow.Forwarded {
 		return agentv1.FlowVerdict_FLOW_VERDICT_FORWARDED
 	}
 	return agentv1.FlowVerdict_FLOW_VERDICT_DROPPED
 }
 
-func flowResponse(flow seenFlow) *agentv1.StreamFlowsResponse {
+func flowResponse(flow observedFlow) *agentv1.StreamFlowsResponse {
 	peer := func(at netip.AddrPort, endpoint string, identity uint32) *agentv1.FlowPeer {
 		described := &agentv1.FlowPeer{Port: uint32(portOf(flow, at)), Endpoint: endpoint, Identity: identity}
-		// Frames of no IP have none.
+		// Frames that are not IP have no address.
 		if at.Addr().IsValid() {
 			described.Address = at.Addr().String()
 		}

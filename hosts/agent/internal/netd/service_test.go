@@ -26,7 +26,7 @@ import (
 	"github.com/palisade-host/palisade/test/support/acceptance/row"
 )
 
-// client reaches the role as the role groups does.
+// client returns a client of the role, such as the role groups has.
 func (h *host) client() agentv1connect.NetworkServiceClient {
 	transport := service.UnixTransport(h.socket)
 	h.t.Cleanup(transport.CloseIdleConnections)
@@ -72,7 +72,7 @@ func (h *host) connect(name string) (*lab.Namespace, netip.Addr) {
 	return namespace, addressOf(h.t, result)
 }
 
-// send sends datagrams to a port, from the same one each time.
+// send sends datagrams to a port, always from the same source port.
 func send(t *testing.T, from *lab.Namespace, to netip.AddrPort, packets int) {
 	t.Helper()
 	if err := from.Do(func() error {
@@ -92,7 +92,7 @@ func send(t *testing.T, from *lab.Namespace, to netip.AddrPort, packets int) {
 	}
 }
 
-// A policy as an operator declares it: applied, read back, survives the role, withdrawn; what is wrong changes nothing.
+// A policy of an operator is applied, read back, kept over a restart, and deleted. An invalid one changes nothing.
 func TestDeclaredPolicy(t *testing.T) {
 	h := newHost(t)
 	client := h.client()
@@ -188,7 +188,7 @@ func TestBypassesAreTold(t *testing.T) {
 	}
 }
 
-// N18, as an operator sees it: the hash of the declared policy is not there while the maps hold something else.
+// N18, as an operator sees it: the hash of the declared policy is not reported while the maps contain something else.
 func TestDriftIsReportedAndRepaired(t *testing.T) {
 	observation := row.Observe(t, "N18")
 	observation.Observed = "through NetworkService: a pin and the policy's map removed by hand are reported by name, the policy's hash is gone, Repair restores both"
@@ -228,7 +228,7 @@ func TestDriftIsReportedAndRepaired(t *testing.T) {
 	}
 }
 
-// follow collects what a stream says until the test ends.
+// followed collects the messages of a stream until the test ends.
 type followed struct {
 	flows chan *agentv1.Flow
 	lost  chan *agentv1.LostFlows
@@ -261,7 +261,7 @@ func (h *host) follow(request *agentv1.StreamFlowsRequest) followed {
 	return f
 }
 
-// kept is what a stream that does not follow says.
+// kept returns the messages of a stream that does not follow.
 func (h *host) kept(request *agentv1.StreamFlowsRequest) (flows []*agentv1.Flow, err error) {
 	stream, err := h.client().StreamFlows(h.t.Context(), connect.NewRequest(request))
 	if err != nil {
@@ -341,7 +341,8 @@ func TestFlows(t *testing.T) {
 	}
 }
 
-// N16: while the reader stands still the ring fills; packets go their way, and what a caller did not see it is told.
+// N16: while the reader stands still, the ring buffer fills. Packets still pass, and the caller receives the number of
+// lost events.
 func TestLostFlowsAreTold(t *testing.T) {
 	observation := row.Observe(t, "N16")
 	h := newHost(t)
@@ -350,7 +351,7 @@ func TestLostFlowsAreTold(t *testing.T) {
 	h.declare(clientAndServer())
 	arrived := count(t, receiver, server, 80)
 	live := h.follow(&agentv1.StreamFlowsRequest{Group: "client", Port: 81, Follow: true})
-	// Connected: something is seen.
+	// A flow arrives, so the stream is connected.
 	send(t, client, netip.AddrPortFrom(server, 81), 1)
 	select {
 	case <-live.flows:
@@ -383,27 +384,27 @@ func TestLostFlowsAreTold(t *testing.T) {
 			t.Fatalf("%d seen, %v lost, of %d", seen, lost, packets)
 		}
 	}
-	// The ring lost the allowed packet's event too, and what kernels say of themselves on new links meanwhile.
+	// The ring buffer may also have lost the event of the allowed packet, and events of what kernels send on new links.
 	if all := seen + lost.GetRing() + lost.GetCaller(); all > packets+50 || lost.GetRing() == 0 {
 		t.Errorf("%d seen, %v lost, of %d", seen, lost, packets)
 	}
-	if told := h.network().GetLostEvents(); told != lost.GetRing() {
-		t.Errorf("status tells %d", told)
+	if total := h.network().GetLostEvents(); total != lost.GetRing() {
+		t.Errorf("the status reports %d lost events", total)
 	}
 	observation.Observed = fmt.Sprintf("ring full: %d flows seen by the caller + %d lost in the ring + %d for which it was slow = %d packets; an allowed packet arrives",
 		seen, lost.GetRing(), lost.GetCaller(), packets)
 	observation.Control = "before, every packet is seen"
 }
 
-// A caller that does not read holds up nobody, and its loss is counted.
+// A caller that does not read delays nobody, and its losses are counted.
 func TestSlowCaller(t *testing.T) {
 	hub := newFlowHub()
-	all := func(seenFlow) bool { return true }
+	all := func(observedFlow) bool { return true }
 	_, slow := hub.follow(all)
-	_, none := hub.follow(func(seenFlow) bool { return false })
+	_, none := hub.follow(func(observedFlow) bool { return false })
 	const flows = queuedFlows + keptFlows + 7
 	for i := range flows {
-		hub.add(seenFlow{Flow: datapath.Flow{Length: uint32(i)}})
+		hub.add(observedFlow{Flow: datapath.Flow{Length: uint32(i)}})
 	}
 	if lost := hub.lostBy(slow); lost != flows-queuedFlows {
 		t.Errorf("%d lost", lost)
@@ -415,9 +416,9 @@ func TestSlowCaller(t *testing.T) {
 	if len(kept) != keptFlows || kept[0].Length != flows-keptFlows || kept[keptFlows-1].Length != flows-1 {
 		t.Errorf("%d kept, %v to %v", len(kept), kept[0].Length, kept[len(kept)-1].Length)
 	}
-	hub.leave(slow)
-	hub.leave(late)
-	hub.add(seenFlow{})
+	hub.unfollow(slow)
+	hub.unfollow(late)
+	hub.add(observedFlow{})
 	if lost := hub.lostBy(slow); lost != flows-queuedFlows {
 		t.Error("one that has left still loses")
 	}

@@ -13,23 +13,23 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
-// store is what survives the role: who is connected, and the policy.
+// store is the state that survives a restart of the role: the connected containers and the policy.
 type store struct {
-	// Attachments by container and interface.
+	// Attachments are keyed by container and interface.
 	Attachments map[string]attachment `json:"attachments"`
-	// Policy is the compiled policy, as it came.
+	// Policy is the compiled policy, as it was received.
 	Policy json.RawMessage `json:"policy,omitempty"`
 
 	path string
-	// names of the endpoints by address, for those who must not wait for a change to end.
+	// names are the endpoints' names by address. Readers need no lock, so they do not wait for a change in progress.
 	names atomic.Pointer[map[netip.Addr]string]
 }
 
-// attachment is one interface of one container.
+// attachment is a connected interface of a container.
 type attachment struct {
 	HostInterface string            `json:"hostInterface"`
 	Endpoint      datapath.Endpoint `json:"endpoint"`
-	// Published are the host's ports that lead to it.
+	// Published are the host's ports that lead to the container.
 	Published []datapath.Published `json:"published,omitempty"`
 }
 
@@ -53,7 +53,7 @@ func readStore(folder string) (*store, error) {
 	return s, nil
 }
 
-// nameOf is the endpoint that has an address, or empty.
+// nameOf returns the name of the endpoint with an address, or nothing.
 func (s *store) nameOf(address netip.Addr) string {
 	return (*s.names.Load())[address]
 }

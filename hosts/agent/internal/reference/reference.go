@@ -1,6 +1,7 @@
-// Package reference reads references to images: server/repository[:tag]@digest, in the grammar of
-// https://github.com/distribution/reference. The server is always written, and the digest decides: a tag beside it is only read.
-// The TypeScript twin is shared/image-reference.ts; the tests of both read hosts/api/testdata/image-references.json.
+// Package reference parses image references: server/repository[:tag]@digest, in the grammar of
+// https://github.com/distribution/reference. The server is always required, and the digest identifies the image: a tag
+// beside it has no effect. shared/image-reference.ts does the same, and the tests of both read
+// hosts/api/testdata/image-references.json.
 package reference
 
 import (
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	// Form is what messages show.
+	// Form is the form that messages show.
 	Form = "server/repository@sha256:<64 hexadecimal digits>"
 
 	// maximumHost and maximumLabel are the lengths of a DNS name and of its labels.
@@ -32,7 +33,7 @@ var (
 
 // Reference names an image by digest.
 type Reference struct {
-	// Server is host[:port] as written; IPv6 addresses in brackets.
+	// Server is host[:port] as written. IPv6 addresses are in brackets.
 	Server string
 	// Repository is the path below the server.
 	Repository string
@@ -40,7 +41,7 @@ type Reference struct {
 	Digest string
 }
 
-// Parse reads a reference by digest.
+// Parse parses a reference with a digest.
 func Parse(text string) (Reference, error) {
 	parsed, err := reference.Parse(text)
 	if err != nil {
@@ -95,7 +96,7 @@ func ValidateServer(server string) error {
 	return nil
 }
 
-// ValidatePattern checks what a policy accepts: server/repository, server/prefix/* or server/*.
+// ValidatePattern checks a pattern of a policy: server/repository, server/prefix/* or server/*.
 func ValidatePattern(pattern string) error {
 	name, isPrefix := strings.CutSuffix(pattern, "/*")
 	if isPrefix && !strings.Contains(name, "/") {
@@ -112,17 +113,18 @@ func ValidatePattern(pattern string) error {
 	return err
 }
 
-// Name is server and repository.
+// Name returns server and repository.
 func (r Reference) Name() string {
 	return r.Server + "/" + r.Repository
 }
 
-// String leaves out a tag.
+// String returns the reference without a tag.
 func (r Reference) String() string {
 	return r.Name() + "@" + r.Digest
 }
 
-// CanonicalServer gives all names of a server one form: lower case, and Docker Hub's old name as its present one.
+// CanonicalServer returns the same form for all names of a server: lower case, and Docker Hub's current name instead of
+// its old one.
 func CanonicalServer(server string) string {
 	if server = strings.ToLower(server); server == "index."+dockerHub {
 		return dockerHub
@@ -130,7 +132,7 @@ func CanonicalServer(server string) string {
 	return server
 }
 
-// CanonicalName gives all names of a repository, or patterns of them, one form.
+// CanonicalName returns the same form for all names of a repository or of a pattern.
 func CanonicalName(name string) string {
 	server, repository, _ := strings.Cut(name, "/")
 	server = CanonicalServer(server)
@@ -140,7 +142,8 @@ func CanonicalName(name string) string {
 	return server + "/" + repository
 }
 
-// API is where the registry API of the server answers, and the repository's path there: Docker Hub's is not at its name.
+// API returns the host of the server's registry API and the repository's path there. Docker Hub's API is on another
+// host than its name.
 func (r Reference) API() (host, repository string) {
 	if CanonicalServer(r.Server) != dockerHub {
 		return r.Server, r.Repository

@@ -1,4 +1,4 @@
-// Package registry tells containerd how to reach image registries, and people why one could not be reached.
+// Package registry configures how containerd reaches image registries, and explains why a pull has failed.
 package registry
 
 import (
@@ -13,8 +13,9 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
-// Certificates is the folder that containerd's `config_path` names: <server>/hosts.toml and the CA beside it. It holds no
-// credentials. Groups may reach one server in different ways; so its entry is written for each pull, one pull at a time.
+// Certificates is the folder in containerd's `config_path`: <server>/hosts.toml with the CA beside it. It contains no
+// credentials. Groups may reach one server in different ways, so the entry is written for each pull, one pull at a
+// time.
 type Certificates struct {
 	directory string
 
@@ -22,13 +23,13 @@ type Certificates struct {
 	servers map[string]*sync.Mutex
 }
 
-// NewCertificates uses directory, which is made when it is needed.
+// NewCertificates uses a directory, which is created when it is needed.
 func NewCertificates(directory string) *Certificates {
 	return &Certificates{directory: directory, servers: map[string]*sync.Mutex{}}
 }
 
-// Use writes the server's entry and holds it until release is called. Endpoint and ca may be empty; without either, containerd's
-// defaults hold.
+// Use writes the server's entry and locks it until release is called. Endpoint and ca may be empty. Without both,
+// containerd's defaults apply.
 func (c *Certificates) Use(server, endpoint, ca string) (release func(), err error) {
 	c.mutex.Lock()
 	lock := c.servers[server]

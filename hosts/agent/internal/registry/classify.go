@@ -7,10 +7,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason says why an image could not be pulled.
+// Reason is why an image could not be pulled.
 type Reason string
 
-// Reasons that a person can act on; everything else is Failed.
+// Reasons that a person can act on. Everything else is Failed.
 const (
 	Unauthorized  Reason = "unauthorized"
 	NotFound      Reason = "not found"
@@ -37,7 +37,8 @@ func Foreign(image, platform, host string) error {
 	return &PullError{Image: image, Reason: WrongPlatform, Hint: "the image has no variant for this host", Detail: "image is for " + platform + ", the host is " + host}
 }
 
-// signs are looked for in containerd's messages, in this order: it tells these cases apart in its texts only.
+// signs are searched for in containerd's messages, in this order, because containerd distinguishes these cases only in
+// its texts.
 var signs = []struct {
 	reason Reason
 	hint   string

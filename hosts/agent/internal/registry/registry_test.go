@@ -56,7 +56,7 @@ func TestCertificates(t *testing.T) {
 	if got := read("hosts.toml"); got != want || read("ca.pem") != "PEM" {
 		t.Errorf("%s", got)
 	}
-	// Another group's way to the same server waits until the pull has ended.
+	// Another group's access to the same server waits until the pull has ended.
 	taken := make(chan struct{})
 	go func() {
 		other, err := certificates.Use("127.0.0.1:5000", "", "OTHER")

@@ -14,7 +14,7 @@ func TestErrorLog(t *testing.T) {
 		"http: TLS handshake error from 10.0.2.2:40000: read tcp 10.0.2.15:8443->10.0.2.2:40000: read: connection reset by peer": "DEBUG",
 		"http2: server: error reading preface from client 10.0.2.2:40000: read tcp: connection reset by peer":                    "DEBUG",
 		"httputil: ReverseProxy read error during body copy: context canceled":                                                   "DEBUG",
-		// What may be an attack, or a mistake of ours, stays a warning.
+		// A possible attack or a mistake of the agent remains a warning.
 		"http: TLS handshake error from 10.0.2.2:40000: tls: client didn't provide a certificate":                                  "WARN",
 		"http: TLS handshake error from 10.0.2.2:40000: tls: failed to verify certificate: x509: certificate signed by EOF Inc.":   "WARN",
 		"http2: server connection error from 10.0.2.2:40000: connection error: PROTOCOL_ERROR":                                     "WARN",

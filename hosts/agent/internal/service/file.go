@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 )
 
-// WriteFile writes a file so that after a crash or a power cut either the old or the new content is there, never a part.
+// WriteFile replaces a file atomically: after a crash or a power loss the file has either the old or the new content.
 func WriteFile(path string, content []byte, mode os.FileMode) error {
 	directory := filepath.Dir(path)
 	temporary, err := os.CreateTemp(directory, "."+filepath.Base(path)+".*")

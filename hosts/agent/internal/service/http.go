@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ShutdownTimeout is how long calls in flight may take after SIGTERM.
+// ShutdownTimeout is how long calls in progress may take after SIGTERM.
 const ShutdownTimeout = 5 * time.Second
 
 // ServeUnix serves handler over plain HTTP/1.1 and HTTP/2 on a unix socket until ctx ends.
@@ -22,13 +22,13 @@ func ServeUnix(ctx context.Context, listener net.Listener, handler http.Handler)
 		Protocols:         protocols,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug),
-		// Streams end with the process instead of holding its shutdown up.
+		// Streams end with the process, so that they do not delay its shutdown.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	return Serve(ctx, server, func() error { return server.Serve(listener) })
 }
 
-// Serve runs serve until it fails or ctx ends, then lets calls in flight finish within ShutdownTimeout.
+// Serve runs serve until it fails or ctx ends. Then calls in progress have ShutdownTimeout to finish.
 func Serve(ctx context.Context, server *http.Server, serve func() error) error {
 	failed := make(chan error, 1)
 	go func() { failed <- serve() }()
@@ -46,7 +46,7 @@ func Serve(ctx context.Context, server *http.Server, serve func() error) error {
 	return nil
 }
 
-// UnixTransport returns a transport that speaks plain HTTP/2 to the unix socket at path, whatever the URL's host.
+// UnixTransport returns a transport for plain HTTP/2 to the unix socket at path, whatever the URL's host.
 func UnixTransport(path string) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)

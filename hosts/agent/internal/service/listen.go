@@ -12,9 +12,9 @@ import (
 	"syscall"
 )
 
-// Listen returns the unix socket a role serves on. A socket handed over by the service manager (sd_listen_fds(3)) comes first;
-// otherwise the socket is made at path with mode 0660 and the named group, so that only root, the role itself and the members
-// of that group connect. A left-over socket of an earlier run is replaced, a living one is an error.
+// Listen returns the unix socket of a role. It uses the socket that the service manager passes (sd_listen_fds(3)).
+// Without one it creates the socket at path with mode 0660 and the named group, so that only root, the role itself and
+// the members of that group can connect. It replaces the socket of an earlier run. A socket that is in use is an error.
 func Listen(path, group string) (net.Listener, error) {
 	if listener, err := activated(); listener != nil || err != nil {
 		return listener, err
@@ -32,7 +32,7 @@ func Listen(path, group string) (net.Listener, error) {
 		return nil, err
 	}
 	if err := grant(path, group); err != nil {
-		// Still reachable for the role's own user and root.
+		// The role's own user and root can still connect.
 		slog.Warn("socket keeps the role's own group", "path", path, "group", group, "error", err)
 	}
 	return listener, nil

@@ -1,4 +1,4 @@
-// Package service holds what every role needs from the service manager and from each other: readiness, sockets, shutdown.
+// Package service holds what all roles have in common: readiness, sockets, shutdown, atomic files.
 package service
 
 import (

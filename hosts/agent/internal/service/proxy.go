@@ -10,7 +10,7 @@ import (
 	"connectrpc.com/connect"
 )
 
-// Proxy hands calls to another role as they are; streams are passed on without delay.
+// Proxy forwards calls to another role unchanged. It forwards streams without delay.
 func Proxy(role, socket string, logger *slog.Logger) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(request *httputil.ProxyRequest) {
@@ -25,7 +25,8 @@ func Proxy(role, socket string, logger *slog.Logger) http.Handler {
 			}
 			writer.Header().Set("Content-Type", "application/json")
 			writer.WriteHeader(http.StatusServiceUnavailable)
-			// The Connect protocol's error for unary calls; streams and gRPC map the HTTP status to the same code.
+			// This is the Connect protocol's error for unary calls. Streams and gRPC map the HTTP status to the same
+			// code.
 			_ = json.NewEncoder(writer).Encode(map[string]string{
 				"code":    connect.CodeUnavailable.String(),
 				"message": "role " + role + " does not answer: " + err.Error(),

@@ -18,16 +18,16 @@ import (
 )
 
 const (
-	// interval between two messages.
+	// interval is the time between two messages.
 	interval = time.Second
-	// pause before the port is looked at again while nobody has its other end open.
+	// pause is the time until the port is tried again while nobody has its other end open.
 	pause = 50 * time.Millisecond
 	// minimumSeed is the strength of the kernel's random number generator, in bytes.
 	minimumSeed = 32
 	maximumLine = 64 << 10
 )
 
-// hasPort tells whether one of the files has this name in it.
+// hasPort reports whether one of the files contains this port name.
 func hasPort(pattern, name string) (bool, error) {
 	files, err := filepath.Glob(pattern)
 	if err != nil {
@@ -42,18 +42,18 @@ func hasPort(pattern, name string) (bool, error) {
 	return false, nil
 }
 
-// hold says how far the host is until it is released.
+// hold reports the state of the host until it is released.
 func hold(ctx context.Context, port enrollment.Port, state func(context.Context) *agentv1.TemplateWaiting) (*agentv1.CloneRelease, error) {
 	var pending []byte
 	buffer := make([]byte, 4<<10)
 	for ctx.Err() == nil {
 		waiting := state(ctx)
 		if waiting.GetReady() {
-			// What was written so far shall be on the disk of every clone.
+			// Everything written so far has to be on the disk of every clone.
 			syscall.Sync()
 		}
 		next := time.Now().Add(interval)
-		if err := say(port, waiting, next); err != nil && !isQuiet(err) {
+		if err := send(port, waiting, next); err != nil && !isQuiet(err) {
 			return nil, err
 		}
 		if err := port.SetReadDeadline(next); err != nil {
@@ -68,7 +68,7 @@ func hold(ctx context.Context, port enrollment.Port, state func(context.Context)
 					break
 				}
 				var release agentv1.CloneRelease
-				// What is no release is the rest of something older.
+				// A line that is not a release is the rest of an older message.
 				if protojson.Unmarshal(pending[:end], &release) == nil && len(release.GetSeed()) >= minimumSeed && release.GetTime() != nil {
 					return &release, nil
 				}
@@ -89,8 +89,8 @@ func hold(ctx context.Context, port enrollment.Port, state func(context.Context)
 	return nil, ctx.Err()
 }
 
-// say sends a message. The line feed before it ends what is left of one that went out in part.
-func say(port enrollment.Port, message *agentv1.TemplateWaiting, deadline time.Time) error {
+// send sends a message. The line feed before it ends the rest of a message that was sent only in part.
+func send(port enrollment.Port, message *agentv1.TemplateWaiting, deadline time.Time) error {
 	line, err := protojson.Marshal(message)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func say(port enrollment.Port, message *agentv1.TemplateWaiting, deadline time.T
 	return err
 }
 
-// isQuiet tells that the other end did not read or write in time.
+// isQuiet reports whether the other end did not read or write in time.
 func isQuiet(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.EAGAIN)
 }

@@ -14,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reseed mixes the seed into the kernel's random number generator and makes it, and every generator that follows it, begin
-// anew at once: all clones of a template have the same state until then (random(4)).
+// reseed mixes the seed into the kernel's random number generator and makes all generators use it at once. Until then
+// all clones of a template have the same state (random(4)).
 func reseed(device string, seed []byte) error {
 	file, err := os.OpenFile(device, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	// struct rand_pool_info: bits of entropy, bytes, the bytes.
+	// The argument is struct rand_pool_info: bits of entropy, number of bytes, bytes.
 	pool := binary.NativeEndian.AppendUint32(nil, uint32(8*len(seed)))
 	pool = binary.NativeEndian.AppendUint32(pool, uint32(len(seed)))
 	pool = append(pool, seed...)
@@ -35,12 +35,12 @@ func reseed(device string, seed []byte) error {
 	return nil
 }
 
-// maximumDelay is how long a release may be on its way; the hypervisor gives up after that time.
+// maximumDelay is how long a release may take to arrive. After that time the hypervisor gives up.
 const maximumDelay = time.Minute
 
-// currentTime returns the time of the release, or that of the machine's real-time clock where it is later: on a busy machine
-// the release arrives seconds after it was written. The real-time clock goes on while a template is stopped. It tells whole
-// seconds since 1970 in the file. A clock that is absent or far off does not count.
+// currentTime returns the later of the time in the release and that of the machine's real-time clock, because on a busy
+// machine the release arrives seconds after it was written. The real-time clock runs while a template is stopped. Its
+// file contains whole seconds since 1970. A clock that is missing or far off is ignored.
 func currentTime(released time.Time, realTimeClock string) time.Time {
 	content, err := os.ReadFile(realTimeClock)
 	if err != nil {
@@ -56,7 +56,7 @@ func currentTime(released time.Time, realTimeClock string) time.Time {
 	return released
 }
 
-// setClock ends the time at which the template stopped.
+// setClock sets the system's clock, which still has the time at which the template was stopped.
 func setClock(now time.Time) error {
 	value := unix.NsecToTimespec(now.UnixNano())
 	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &value); err != nil {
@@ -65,10 +65,10 @@ func setClock(now time.Time) error {
 	return nil
 }
 
-// renewIDs gives the clone a machine id, in the file that systemd has mounted over /etc/machine-id, and a boot id: the kernel's
-// own cannot be changed.
+// renewIDs gives the clone a machine id of its own, in the file that systemd has mounted over /etc/machine-id, and a
+// boot id, because the kernel's own boot id cannot be changed.
 func renewIDs(machineID, bootID string) error {
-	// Read-only for everybody; its owner opens it for the moment.
+	// The file is read-only for everybody, so its owner makes it writable for a moment.
 	if err := os.Chmod(machineID, 0o644); err != nil {
 		return err
 	}
@@ -83,11 +83,11 @@ func renewIDs(machineID, bootID string) error {
 	if err := os.WriteFile(bootID, []byte(text), 0o644); err != nil {
 		return err
 	}
-	// The service manager's umask is not this file's.
+	// The mode must not depend on the service manager's umask.
 	return os.Chmod(bootID, 0o644)
 }
 
-// randomID returns a UUID of version 4 (RFC 9562), as machine-id(5) wants it.
+// randomID returns a UUID of version 4 (RFC 9562), as machine-id(5) requires.
 func randomID() []byte {
 	id := make([]byte, 16)
 	rand.Read(id)

@@ -1,5 +1,6 @@
-// Package template is the role that holds a boot just before the host has an identity, where its hypervisor wants to keep the
-// machine as a template, and that makes a clone of it a host of its own: other random numbers, machine id, boot id, the time.
+// Package template is the role that stops a boot just before the host gets an identity, so that the hypervisor can keep
+// the machine as a template. It then turns each clone into a host of its own, with a new random seed, machine id and
+// boot id, and the current time.
 package template
 
 import (
@@ -19,13 +20,13 @@ import (
 )
 
 const (
-	// portTimeout bounds the wait for the device manager's name of a port that the kernel has already.
+	// portTimeout bounds the wait until the device manager has named a port that the kernel has.
 	portTimeout = 30 * time.Second
-	// answerTimeout bounds the wait for the one that released the clone to hear that it is.
+	// answerTimeout bounds the wait until the hypervisor has received the answer to its release.
 	answerTimeout = 10 * time.Second
 )
 
-// Run returns when a clone was released, and at once on a machine without the port.
+// Run returns when a clone was released. On a machine without the port it returns at once.
 func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	flags := flag.NewFlagSet("template", flag.ContinueOnError)
 	path := flags.String("port", "/dev/virtio-ports/palisade.template", "virtio serial port on which the hypervisor answers")
@@ -68,14 +69,14 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	if err := renewIDs(*machineID, *bootID); err != nil {
 		return err
 	}
-	if err := say(port, &agentv1.TemplateWaiting{Ready: true, Released: true}, time.Now().Add(answerTimeout)); err != nil {
+	if err := send(port, &agentv1.TemplateWaiting{Ready: true, Released: true}, time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
 	logger.Info("released as a host of its own", "time", release.GetTime().AsTime().Format(time.RFC3339))
 	return nil
 }
 
-// openPort waits until the device manager has named the port.
+// openPort opens the port after the device manager has named it.
 func openPort(ctx context.Context, path string) (enrollment.Port, error) {
 	deadline := time.Now().Add(portTimeout)
 	for {

@@ -16,7 +16,7 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// held starts hold on one end of a pipe and returns the other, with what hold returns.
+// held runs hold on one end of a pipe. It returns the other end and the result of hold.
 func held(t *testing.T, ctx context.Context, state func(context.Context) *agentv1.TemplateWaiting) (net.Conn, <-chan *agentv1.CloneRelease) {
 	t.Helper()
 	guest, host := net.Pipe()
@@ -59,7 +59,7 @@ func TestHoldSaysHowFarTheHostIsUntilItIsReleased(t *testing.T) {
 	if first.Ready || first.ReadyMessage != "containerd starts" || !second.Ready {
 		t.Errorf("said %q", said)
 	}
-	// The rest of something older first.
+	// The rest of an older message comes first.
 	if _, err := host.Write([]byte(`Time":1}` + "\n" + `{"seed":"` + seed + `","time":"2031-02-03T04:05:06Z"}` + "\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestRenewIDsReplacesBothInPlace(t *testing.T) {
 	if err := os.WriteFile(machineID, []byte(old), 0o444); err != nil {
 		t.Fatal(err)
 	}
-	// As systemd shows it: another name of the same file.
+	// systemd shows the file under another name.
 	shown := filepath.Join(folder, "shown")
 	if err := os.Link(machineID, shown); err != nil {
 		t.Fatal(err)

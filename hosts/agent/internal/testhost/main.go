@@ -1,5 +1,5 @@
-// testhost is what an agent needs of its host, for tests on a machine that is no host: a container runtime that starts nothing
-// and a registry of sealed images. It serves until its standard input ends.
+// testhost provides what an agent needs from its host, for tests on other machines: a container runtime that starts
+// nothing, and a registry of sealed images. It serves until its standard input ends.
 //
 // The program of a container is the first word of its command:
 //
@@ -27,10 +27,10 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal/sealtest"
 )
 
-// pauseReference is the image that the role groups looks for first.
+// pauseReference is the image that the role groups requires first.
 const pauseReference = "palisade.internal/pause:1"
 
-// process takes the place of a test for the helpers that need one.
+// process stands for the test in helpers that need one.
 type process struct {
 	testing.TB
 }
@@ -38,14 +38,14 @@ type process struct {
 func (process) Helper()              {}
 func (process) Fatal(reasons ...any) { log.Fatal(reasons...) }
 
-// Cleanup does nothing: what was started ends with the process.
+// Cleanup does nothing, because everything ends with the process.
 func (process) Cleanup(func()) {}
 
-// description is what is printed once everything serves, as JSON on one line.
+// description is printed when everything serves, as one line of JSON.
 type description struct {
 	// Images are references of sealed images.
 	Images []string `json:"images"`
-	// Server names the registry in references, which is reached at Endpoint. CA is in PEM.
+	// Server is the name of the registry in references, and Endpoint its address. CA is in PEM.
 	Server   string `json:"server"`
 	Endpoint string `json:"endpoint"`
 	CA       string `json:"ca"`
@@ -100,7 +100,7 @@ func serveImages(trust string) (*description, error) {
 	return described, nil
 }
 
-// start is the beginning of a container's program.
+// start starts a container's program.
 func start(program fakecri.Program) *fakecri.Exit {
 	file, err := os.OpenFile(program.Log, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

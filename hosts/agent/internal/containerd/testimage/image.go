@@ -1,4 +1,4 @@
-// Package testimage makes images of one program for tests, and serves them as a registry.
+// Package testimage creates images with one program for tests, and serves them from a registry.
 package testimage
 
 import (
@@ -25,7 +25,8 @@ type Image struct {
 	Blobs    map[string][]byte
 }
 
-// New makes an image of one layer with program as /program, its entry point. Architecture "" means this machine's.
+// New returns an image of one layer with program as /program, its entry point. An empty architecture means this
+// machine's.
 func New(program []byte, architecture string) (*Image, error) {
 	if architecture == "" {
 		architecture = runtime.GOARCH
@@ -74,7 +75,7 @@ func (i *Image) add(mediaType string, content []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(content))}
 }
 
-// Archive is the image as an OCI layout in a tar file.
+// Archive returns the image as an OCI layout in a tar file.
 func (i *Image) Archive() ([]byte, error) {
 	index, err := json.Marshal(ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{i.Manifest},
@@ -99,7 +100,8 @@ func (i *Image) Archive() ([]byte, error) {
 	return archive.Bytes(), writer.Close()
 }
 
-// Registry serves images by digest (OCI distribution specification, pull only); with a user, behind basic authentication.
+// Registry serves images by digest (OCI distribution specification, pull only). With a user it requires basic
+// authentication.
 func Registry(user, password string, images ...*Image) http.Handler {
 	return http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		if givenUser, givenPassword, _ := request.BasicAuth(); user != "" && (givenUser != user || givenPassword != password) {

@@ -1,4 +1,5 @@
-// Package fakecri is a container runtime for tests: it speaks CRI on a unix socket, starts nothing, and fails on demand.
+// Package fakecri is a container runtime for tests. It serves CRI on a unix socket, starts nothing, and fails when a
+// test wants it to.
 package fakecri
 
 import (
@@ -21,7 +22,7 @@ import (
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Runtime is the fake. All its methods may be called at any time.
+// Runtime is the fake runtime. Its methods are safe for concurrent use.
 type Runtime struct {
 	runtimev1.UnimplementedRuntimeServiceServer
 	runtimev1.UnimplementedImageServiceServer
@@ -36,21 +37,21 @@ type Runtime struct {
 	failures   map[string]error
 	calls      map[string]int
 	delays     map[string]time.Duration
-	// present are calls under way, atOnce the most there were of them.
+	// present counts the calls in progress, and atOnce the largest count so far.
 	present, atOnce map[string]int
 	pulls           []*runtimev1.PullImageRequest
 	onPull          func(context.Context)
 	onStart         func(Program) *Exit
 }
 
-// Program is what a container was started with.
+// Program is how a container was started.
 type Program struct {
 	Config *runtimev1.ContainerConfig
-	// Log is the file that its output goes to.
+	// Log is the file of the program's output.
 	Log string
 }
 
-// Exit is how a program ends.
+// Exit is how a program exits.
 type Exit struct {
 	Code   int32
 	Reason string
@@ -67,7 +68,7 @@ type container struct {
 	config  *runtimev1.ContainerConfig
 }
 
-// New makes a runtime without images. now is the time that it tells of its containers.
+// New creates a runtime without images. now returns the time for the containers' timestamps.
 func New(now func() time.Time) *Runtime {
 	return &Runtime{
 		now: now, names: map[string]bool{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
@@ -75,7 +76,7 @@ func New(now func() time.Time) *Runtime {
 	}
 }
 
-// Server speaks CRI for the runtime.
+// Server returns a gRPC server of the runtime.
 func (r *Runtime) Server() *grpc.Server {
 	server := grpc.NewServer(grpc.UnaryInterceptor(r.intercept))
 	runtimev1.RegisterRuntimeServiceServer(server, r)
@@ -83,11 +84,11 @@ func (r *Runtime) Server() *grpc.Server {
 	return server
 }
 
-// Start serves a fake on a socket in a folder of the test and returns it with a connection to it.
+// Start serves a fake runtime on a socket in a folder of the test, and returns it with a connection.
 func Start(t *testing.T, now func() time.Time) (*Runtime, grpc.ClientConnInterface) {
 	t.Helper()
 	fake := New(now)
-	// Short: a socket's path has at most 108 characters.
+	// The folder's path is short, because a socket's path has at most 108 characters.
 	directory, err := os.MkdirTemp("", "cri")
 	if err != nil {
 		t.Fatal(err)
@@ -129,21 +130,21 @@ func (r *Runtime) intercept(ctx context.Context, request any, info *grpc.UnarySe
 	return handle(ctx, request)
 }
 
-// Fail makes calls of a method fail; nil ends that.
+// Fail makes calls of a method fail; nil makes them succeed again.
 func (r *Runtime) Fail(method string, err error) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.failures[method] = err
 }
 
-// Delay makes calls of a method last.
+// Delay makes calls of a method take longer.
 func (r *Runtime) Delay(method string, delay time.Duration) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.delays[method] = delay
 }
 
-// AtOnce is how many calls of a method were under way at a time, at most.
+// AtOnce returns the largest number of concurrent calls of a method.
 func (r *Runtime) AtOnce(method string) int {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -157,14 +158,15 @@ func (r *Runtime) Calls(method string) int {
 	return r.calls[method]
 }
 
-// OnPull is called in each pull, before it succeeds.
+// OnPull sets a function that each pull calls before it succeeds.
 func (r *Runtime) OnPull(hook func(context.Context)) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	r.onPull = hook
 }
 
-// OnStart stands for the programs: it is called for each container that starts. A program for which it returns nil goes on running.
+// OnStart sets a function that stands for the programs: each container that starts calls it. A program for which it
+// returns nil keeps running.
 func (r *Runtime) OnStart(program func(Program) *Exit) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -178,7 +180,7 @@ func (r *Runtime) Pulls() []*runtimev1.PullImageRequest {
 	return append([]*runtimev1.PullImageRequest(nil), r.pulls...)
 }
 
-// Exit ends the running container of a name as if its process had.
+// Exit ends the running container with a name as if its process had exited.
 func (r *Runtime) Exit(name string, code int32, reason string) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -205,7 +207,7 @@ func (r *Runtime) SetMessage(name, message string) {
 	}
 }
 
-// Remove takes the containers of a name away, behind the agent's back.
+// Remove removes the containers with a name without the agent's knowledge.
 func (r *Runtime) Remove(name string) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -216,7 +218,7 @@ func (r *Runtime) Remove(name string) {
 	}
 }
 
-// Reboot ends everything that runs, as a host's restart does.
+// Reboot ends everything that runs, as a restart of the host does.
 func (r *Runtime) Reboot() {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -230,7 +232,7 @@ func (r *Runtime) Reboot() {
 	}
 }
 
-// Running returns the configuration of the running container of a name, and its id; nil if none runs.
+// Running returns the configuration and the id of the running container with a name, or nil.
 func (r *Runtime) Running(name string) (*runtimev1.ContainerConfig, string) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -434,7 +436,7 @@ func (r *Runtime) ContainerStatus(_ context.Context, request *runtimev1.Containe
 	if c == nil {
 		return nil, status.Error(codes.NotFound, "no such container")
 	}
-	// A copy: the answer is encoded after the lock is given back.
+	// The status is copied, because it is encoded after the lock is released.
 	copied := &runtimev1.ContainerStatus{
 		Id: c.status.Id, Metadata: c.status.Metadata, State: c.status.State, CreatedAt: c.status.CreatedAt, StartedAt: c.status.StartedAt,
 		FinishedAt: c.status.FinishedAt, ExitCode: c.status.ExitCode, Reason: c.status.Reason, Message: c.status.Message, Labels: c.status.Labels, ImageRef: c.status.ImageRef,
@@ -470,7 +472,7 @@ func (r *Runtime) PullImage(ctx context.Context, request *runtimev1.PullImageReq
 	return &runtimev1.PullImageResponse{ImageRef: request.Image.Image}, nil
 }
 
-// ListImages implements CRI; an image of the name "pinned" is pinned.
+// ListImages implements CRI. An image with the name "pinned" is pinned.
 func (r *Runtime) ListImages(context.Context, *runtimev1.ListImagesRequest) (*runtimev1.ListImagesResponse, error) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -489,14 +491,14 @@ func (r *Runtime) RemoveImage(_ context.Context, request *runtimev1.RemoveImageR
 	return &runtimev1.RemoveImageResponse{}, nil
 }
 
-// Images lists what is there; AddImage adds to it.
+// Images lists the images. AddImage adds one.
 func (r *Runtime) Images() []string {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	return slices.Sorted(maps.Keys(r.images))
 }
 
-// AddImage puts an image into the store as if it had been pulled before.
+// AddImage adds an image as if it had been pulled.
 func (r *Runtime) AddImage(name string) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// Authority signs what it is asked to.
+// Authority signs every request.
 type Authority struct {
 	t           *testing.T
 	key         *ecdsa.PrivateKey
 	Certificate *x509.Certificate
 }
 
-// New makes an authority that is valid from a year before now for ten years.
+// New creates an authority that is valid from a year before now for ten years.
 func New(t *testing.T, now time.Time) *Authority {
 	t.Helper()
 	a := &Authority{t: t, key: newKey(t)}
@@ -34,12 +34,12 @@ func New(t *testing.T, now time.Time) *Authority {
 	return a
 }
 
-// PEM is the authority's certificate.
+// PEM returns the authority's certificate.
 func (a *Authority) PEM() string {
 	return encode(a.Certificate)
 }
 
-// Host signs a host's PKCS#10 request for its DNS names.
+// Host signs a PKCS#10 request of a host for its DNS names.
 func (a *Authority) Host(request string, notBefore, notAfter time.Time) string {
 	a.t.Helper()
 	block, _ := pem.Decode([]byte(request))
@@ -59,7 +59,7 @@ func (a *Authority) Host(request string, notBefore, notAfter time.Time) string {
 	}, a.Certificate, parsed.PublicKey))
 }
 
-// Client makes a client certificate with its key.
+// Client creates a client certificate with its key.
 func (a *Authority) Client(name string, usage x509.ExtKeyUsage, notBefore, notAfter time.Time) tls.Certificate {
 	a.t.Helper()
 	key := newKey(a.t)

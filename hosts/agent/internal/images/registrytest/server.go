@@ -1,4 +1,4 @@
-// Package registrytest is an image registry for tests that tells lies on demand.
+// Package registrytest is an image registry for tests that can be made to lie.
 package registrytest
 
 import (
@@ -20,23 +20,23 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal/sealtest"
 )
 
-// Repository is the only one.
+// Repository is the only repository.
 const Repository = "registry.test/team/app"
 
-// Server is a registry of one repository with the referrers API, which tells lies on demand.
+// Server is a registry with one repository and the referrers API.
 type Server struct {
 	*httptest.Server
-	// User and Password are asked for when User is set.
+	// User and Password are required when User is set.
 	User, Password string
 
 	mutex     sync.Mutex
 	manifests map[string][]byte
 	blobs     map[string][]byte
 	referrers map[string][]ocispec.Descriptor
-	// pageSize of the referrers API.
+	// pageSize is that of the referrers API.
 	pageSize int
 	requests map[string]int
-	// lie answers a request in its own way when it returns true; may be nil.
+	// lie replaces the response to a request when it returns true; may be nil.
 	lie func(http.ResponseWriter, *http.Request) bool
 }
 
@@ -50,7 +50,7 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Access is how the registry is reached, beside one that is not there.
+// Access returns the access to the registry, and one to a registry that does not exist.
 func (s *Server) Access() []*agentv1.ImageRegistry {
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 	return []*agentv1.ImageRegistry{
@@ -111,20 +111,20 @@ func (s *Server) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 	}
 }
 
-// Send answers with content and its length.
+// Send sends content with its length.
 func Send(writer http.ResponseWriter, content []byte) {
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	_, _ = writer.Write(content)
 }
 
-// Tell makes the registry lie; nil ends that.
+// Tell makes the registry lie; nil makes it honest again.
 func (s *Server) Tell(lie func(http.ResponseWriter, *http.Request) bool) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.lie = lie
 }
 
-// Asked counts the requests of a kind of thing: manifests, blobs or referrers.
+// Asked counts the requests below a prefix: manifests, blobs or referrers.
 func (s *Server) Asked(prefix string) (count int) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -136,7 +136,7 @@ func (s *Server) Asked(prefix string) (count int) {
 	return count
 }
 
-// AddBlob puts blobs there.
+// AddBlob adds blobs.
 func (s *Server) AddBlob(contents ...[]byte) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -145,7 +145,7 @@ func (s *Server) AddBlob(contents ...[]byte) {
 	}
 }
 
-// AddManifest puts a manifest there and returns its digest.
+// AddManifest adds a manifest and returns its digest.
 func (s *Server) AddManifest(content []byte, tags ...string) string {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -156,14 +156,14 @@ func (s *Server) AddManifest(content []byte, tags ...string) string {
 	return name
 }
 
-// AddImage puts the image without its layers there: a sealed host does not read them.
+// AddImage adds an image without its layers, because a sealed host does not read them.
 func (s *Server) AddImage(image *sealtest.Image) string {
 	s.AddBlob(image.Config)
 	s.AddManifest(image.Manifest)
 	return Repository + "@" + image.Digest
 }
 
-// AddSeal puts a seal there, with its layers.
+// AddSeal adds a seal with its layers.
 func (s *Server) AddSeal(t testing.TB, image *sealtest.Image, envelope []byte) {
 	t.Helper()
 	s.AddBlob(envelope, sealtest.EmptyConfig)
@@ -171,7 +171,7 @@ func (s *Server) AddSeal(t testing.TB, image *sealtest.Image, envelope []byte) {
 	s.AddReferrer(image.Digest, image.Artifact(t, envelope))
 }
 
-// AddReferrer puts an artifact there that refers to a manifest.
+// AddReferrer adds an artifact that refers to a manifest.
 func (s *Server) AddReferrer(subject string, artifact []byte) {
 	name := s.AddManifest(artifact)
 	var manifest ocispec.Manifest
@@ -183,21 +183,21 @@ func (s *Server) AddReferrer(subject string, artifact []byte) {
 	})
 }
 
-// AddSignature puts cosign signatures of an image there.
+// AddSignature adds cosign signatures of an image.
 func (s *Server) AddSignature(t testing.TB, signed string, payloads, signatures [][]byte) {
 	t.Helper()
 	s.AddBlob(payloads...)
 	s.AddManifest(sealtest.CosignManifest(t, payloads, signatures), strings.Replace(signed, ":", "-", 1)+".sig")
 }
 
-// Downloads are how often a blob was asked for.
+// Downloads counts the downloads of a blob.
 func (s *Server) Downloads(content []byte) int {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	return s.requests["blobs/"+digest.FromBytes(content).String()]
 }
 
-// TakeReferrers removes and returns what refers to a manifest.
+// TakeReferrers removes and returns the referrers of a manifest.
 func (s *Server) TakeReferrers(subject string) []ocispec.Descriptor {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -206,7 +206,7 @@ func (s *Server) TakeReferrers(subject string) []ocispec.Descriptor {
 	return taken
 }
 
-// PutReferrers adds what TakeReferrers has returned.
+// PutReferrers adds referrers that TakeReferrers has returned.
 func (s *Server) PutReferrers(subject string, referrers []ocispec.Descriptor) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()

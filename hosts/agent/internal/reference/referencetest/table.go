@@ -1,4 +1,4 @@
-// Package referencetest reads the table of references that everything which takes one is tested with.
+// Package referencetest reads the table of references with which all parsers of references are tested.
 package referencetest
 
 import (
@@ -14,10 +14,10 @@ type Table struct {
 	Servers, Repositories, Patterns Cases
 }
 
-// Row is a reference and its parts, or why it is refused.
+// Row is a reference with its parts, or the reason why it is refused.
 type Row struct {
 	Reference, Server, Repository, Digest string
-	// API is where the registry API answers, host and repository, where that differs from server and repository.
+	// API is host and repository of the registry API, where they differ from server and repository.
 	API     []string
 	Refused string
 }
@@ -41,7 +41,7 @@ func Load(t *testing.T) Table {
 	return table
 }
 
-// moduleRoot is the folder of go.mod above that of the test. Paths that the compiler knows may be trimmed.
+// moduleRoot returns the folder of go.mod above that of the test. The compiler may trim its paths.
 func moduleRoot(t *testing.T) string {
 	t.Helper()
 	folder, err := os.Getwd()

@@ -1,4 +1,4 @@
-// The program of the test images: what it does is told by its first argument.
+// The program of the test images: its first argument selects what it does.
 package main
 
 import (

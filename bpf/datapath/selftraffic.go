@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Priorities of the rules that choose a routing table in a container's namespace. The kernel's own for the table of local
-// addresses is 0 and comes before all others, so it is replaced.
+// Priorities of the rules that choose a routing table in a container's network namespace. The kernel's own rule for the
+// table of local addresses has priority 0 and comes first, so it is replaced.
 const (
 	ruleFromLoopback = 1 + iota
 	ruleToItself
@@ -26,9 +26,10 @@ const (
 	devconfAcceptLocal = 23
 )
 
-// judgeItself has what a container sends to its own address leave by its link, where the policy is asked, and come back. The
-// kernel would keep it in the container's loopback device, where nobody judges it. 127.0.0.0/8 and ::1 stay there.
-func judgeItself(inside *netlink.Handle, container netns.NsHandle, link int, address netip.Addr) error {
+// routeSelfTraffic makes packets that a container sends to its own address pass over its link, where the policy applies
+// to them. Otherwise the kernel keeps them in the container's loopback device, past the policy. 127.0.0.0/8 and ::1
+// stay on that device.
+func routeSelfTraffic(inside *netlink.Handle, container netns.NsHandle, link int, address netip.Addr) error {
 	family, loopback := netlink.FAMILY_V4, "127.0.0.0/8"
 	if address.Is6() {
 		family, loopback = netlink.FAMILY_V6, "::1/128"
@@ -46,12 +47,12 @@ func judgeItself(inside *netlink.Handle, container netns.NsHandle, link int, add
 	}
 	fromLoopback, toItself := rule(ruleFromLoopback, unix.RT_TABLE_LOCAL), rule(ruleToItself, unix.RT_TABLE_MAIN)
 	fromLoopback.Src = loopbackNet
-	// The interface of what the container itself sends.
+	// The kernel gives packets that the container itself sends this incoming interface.
 	toItself.IifName = "lo"
 	toItself.Dst = single(address)
-	for _, each := range []*netlink.Rule{fromLoopback, toItself, rule(ruleLocal, unix.RT_TABLE_LOCAL)} {
-		if err := inside.RuleAdd(each); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("routing rule %d: %w", each.Priority, err)
+	for _, added := range []*netlink.Rule{fromLoopback, toItself, rule(ruleLocal, unix.RT_TABLE_LOCAL)} {
+		if err := inside.RuleAdd(added); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("routing rule %d: %w", added.Priority, err)
 		}
 	}
 	if err := inside.RuleDel(rule(0, unix.RT_TABLE_LOCAL)); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -60,8 +61,8 @@ func judgeItself(inside *netlink.Handle, container netns.NsHandle, link int, add
 	return nil
 }
 
-// acceptLocal has the kernel take packets on a link that come from its own address. By netlink, as netd cannot write to
-// /proc/sys on a host.
+// acceptLocal makes the kernel accept packets on a link that come from its own address. It uses netlink, because netd
+// cannot write to /proc/sys on a host.
 func acceptLocal(container netns.NsHandle, index int) error {
 	socket, err := nl.GetNetlinkSocketAt(container, netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
