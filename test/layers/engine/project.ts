@@ -217,10 +217,11 @@ export class EngineProject {
   async recover(): Promise<void> {
     for (const tool of ["stack-lock", "stack-checkpoint"]) {
       const child = spawn(process.execPath, [
-        path.join(repository, "tools", `${tool}.mjs`),
+        path.join(repository, "cli/recovery", `${tool}.mjs`),
         ...[this.backend, "engine-test", this.stack],
       ]);
-      await new Promise((resolve) => child.once("close", resolve));
+      const exitCode = await new Promise((resolve) => child.once("close", resolve));
+      if (exitCode !== 0) throw new Error(`${tool} ended with ${String(exitCode)}`);
     }
     const state = path.join(this.backend, ".pulumi/stacks/engine-test", `${this.stack}.json`);
     if (!existsSync(state)) await this.expectSuccess(["stack", "init", this.stack]);
