@@ -106,7 +106,7 @@ func (g *group) ensureImage(ctx context.Context, wish *record, seen *observation
 	g.waiting[name] = waitingReason{reason: reasonPulling}
 	g.publish(g.assess(wish, seen))
 	started := time.Now()
-	if err := g.pull(ctx, wish, local, access); err != nil {
+	if err := g.pull(ctx, local, access); err != nil {
 		return wish, g.noteFailure(ctx, image, name, access, err)
 	}
 	delete(g.pulls, image)
@@ -177,7 +177,7 @@ func (g *group) checkImage(ctx context.Context, image string) (present bool, err
 	return true, nil
 }
 
-func (g *group) pull(ctx context.Context, wish *record, image string, access *agentv1.ImageRegistry) error {
+func (g *group) pull(ctx context.Context, image string, access *agentv1.ImageRegistry) error {
 	server, _, _ := strings.Cut(image, "/")
 	// containerd looks for a server under this name.
 	server = reference.CanonicalServer(server)
@@ -186,7 +186,7 @@ func (g *group) pull(ctx context.Context, wish *record, image string, access *ag
 		return fmt.Errorf("configuration of registry %s: %w", server, err)
 	}
 	defer release()
-	request := &runtimev1.PullImageRequest{Image: &runtimev1.ImageSpec{Image: image}, SandboxConfig: g.sandboxConfig(wish)}
+	request := &runtimev1.PullImageRequest{Image: &runtimev1.ImageSpec{Image: image}}
 	if access.GetUsername() != "" {
 		// Without a server address containerd sends them to whatever endpoint the registry's configuration names.
 		request.Auth = &runtimev1.AuthConfig{Username: access.GetUsername(), Password: access.GetPassword()}

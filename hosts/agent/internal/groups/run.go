@@ -35,8 +35,6 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	logs := flags.String("logs", "", "folder of the containers' logs (default <data>/logs)")
 	certificates := flags.String("certificates", "/run/palisade/certs.d", "containerd's config_path of registries")
 	address := flags.String("containerd", "/run/containerd/containerd.sock", "containerd's socket")
-	pauseArchive := flags.String("pause-archive", "/usr/share/palisade/pause.oci.tar", "OCI archive of the pause image, imported when it is absent")
-	pauseReference := flags.String("pause-reference", "palisade.internal/pause:1", "name of the pause image")
 	cgroupParent := flags.String("cgroup-parent", "/palisade", "cgroup of all containers (cgroupfs driver)")
 	reserved := flags.Uint64("reserved-memory", 384<<20, "bytes of memory that groups cannot request")
 	poll := flags.Duration("poll-interval", 2*time.Second, "time between two looks at containerd")
@@ -64,14 +62,15 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	}
 	defer connection.Close()
 
+	runtimeService := runtimev1.NewRuntimeServiceClient(connection)
 	runtimeVersion := &cached{}
 	options := Options{
 		DataDirectory: *data, LogDirectory: *logs, CertificatesDirectory: *certificates,
 		CgroupParent: *cgroupParent, CgroupRoot: "/sys/fs/cgroup", MaximumLogSize: maximumLogSize,
 		PollInterval: *poll, Capacity: capacity, Starts: 2 * runtime.NumCPU(), DiskUsage: func() (float64, error) { return diskUsage(*data) }, ReservedPorts: []uint32{8443}, Now: time.Now, Logger: logger,
 		Prepare: func(ctx context.Context) error {
-			runtimeVersion.set(containerd.RuntimeVersion(ctx, connection))
-			return containerd.EnsureImage(ctx, connection, *pauseArchive, *pauseReference, logger)
+			runtimeVersion.set(containerd.RuntimeVersion(ctx, runtimeService))
+			return nil
 		},
 	}
 	roleImages := &http.Client{Transport: service.UnixTransport(*images)}
@@ -84,7 +83,7 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 		roleIntegrity := &http.Client{Transport: service.UnixTransport(*integrity)}
 		options.LayerDevices = agentv1connect.NewLayerDeviceServiceClient(roleIntegrity, "http://role")
 	}
-	manager, err := NewManager(options, runtimev1.NewRuntimeServiceClient(connection), runtimev1.NewImageServiceClient(connection))
+	manager, err := NewManager(options, runtimeService, runtimev1.NewImageServiceClient(connection))
 	if err != nil {
 		return err
 	}
