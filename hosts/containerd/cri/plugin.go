@@ -31,6 +31,9 @@ type Config struct {
 	Address string `toml:"address"`
 	// GID is the number of the group whose members may connect.
 	GID int `toml:"gid"`
+	// MaxRecvMsgSize and MaxSendMsgSize bound one message, in bytes; containerd's main program sets them.
+	MaxRecvMsgSize int `toml:"max_recv_message_size"`
+	MaxSendMsgSize int `toml:"max_send_message_size"`
 	// RuntimeBinary is the OCI runtime whose version is told; as BinaryName of the runtime in CRI's section.
 	RuntimeBinary string `toml:"runtime_binary"`
 	Policy
@@ -47,8 +50,11 @@ func init() {
 		Type:     plugins.ServerPlugin,
 		ID:       "grpc",
 		Requires: []plugin.Type{plugins.GRPCPlugin, plugins.RuntimePluginV2},
-		Config:   &Config{Address: defaults.DefaultAddress, RuntimeBinary: "crun"},
-		InitFn:   initServer,
+		Config: &Config{
+			Address: defaults.DefaultAddress, RuntimeBinary: "crun",
+			MaxRecvMsgSize: defaults.DefaultMaxRecvMsgSize, MaxSendMsgSize: defaults.DefaultMaxSendMsgSize,
+		},
+		InitFn: initServer,
 	})
 	registry.Register(&plugin.Registration{
 		Type:     plugins.ServerPlugin,
@@ -94,7 +100,8 @@ func initServer(ic *plugin.InitContext) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := newServer(&filter{policy: &config.Policy, runtimeVersion: version.get})
+	server := newServer(&filter{policy: &config.Policy, runtimeVersion: version.get},
+		grpc.MaxRecvMsgSize(config.MaxRecvMsgSize), grpc.MaxSendMsgSize(config.MaxSendMsgSize))
 	if err := criService.Register(server); err != nil {
 		return nil, err
 	}
@@ -104,10 +111,8 @@ func initServer(ic *plugin.InitContext) (any, error) {
 	return &listener{Server: server, address: config.Address, gid: config.GID}, nil
 }
 
-func newServer(f *filter) *grpc.Server {
-	return grpc.NewServer(
-		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize),
-		grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream))
+func newServer(f *filter, options ...grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append(options, grpc.UnaryInterceptor(f.unary), grpc.StreamInterceptor(f.stream))...)
 }
 
 func servesOnlyCRI(server *grpc.Server) error {
