@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -141,9 +143,9 @@ func TestRefusedValues(t *testing.T) {
 			"image.image", "no reference to an image"},
 		{"an image without a digest", func(c *runtimev1.ContainerConfig) { c.Image.Image = "registry.test/web:1" },
 			"image.image", "no reference by digest"},
-		{"an image without a server", func(c *runtimev1.ContainerConfig) {
-			c.Image.Image = "var/web@sha256:" + strings.Repeat("0", 64)
-		}, "image.image", "does not name its server"},
+		{"a digest of a file", func(c *runtimev1.ContainerConfig) {
+			c.Image.Image = "../web@sha256:" + strings.Repeat("0", 64)
+		}, "image.image", "no reference to an image"},
 		{"a label that containerd acts upon", func(c *runtimev1.ContainerConfig) { c.Labels["io.cri-containerd.kind"] = "sandbox" },
 			"labels", "none of the agent's labels"},
 		{"a name with a path", func(c *runtimev1.ContainerConfig) { c.Metadata.Name = "a/b" }, "metadata.name", "is not of the form"},
@@ -169,6 +171,32 @@ func TestRefusedValues(t *testing.T) {
 			"filter.label_selector"},
 	} {
 		t.Run(name, func(t *testing.T) { isRefused(t, policy, test.request, denied, test.path, "") })
+	}
+}
+
+// TestImagesOfTheAgent takes what the agent takes (hosts/agent/internal/reference).
+func TestImagesOfTheAgent(t *testing.T) {
+	content, err := os.ReadFile("../../api/testdata/image-references.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data struct {
+		References []struct{ Reference, Refused string }
+	}
+	if err := json.Unmarshal(content, &data); err != nil {
+		t.Fatal(err)
+	}
+	taken := 0
+	for _, one := range data.References {
+		err := image(nil, protoreflect.ValueOfString(one.Reference))
+		if one.Refused == "" && err != nil {
+			t.Errorf("%v", err)
+		} else if one.Refused == "" {
+			taken++
+		}
+	}
+	if taken == 0 {
+		t.Error("there is no reference in the file")
 	}
 }
 

@@ -59,7 +59,7 @@ type Options struct {
 	ReservedPorts []uint32
 	Now           func() time.Time
 	Logger        *slog.Logger
-	// Prepare runs before the first pass until it succeeds, e.g. imports the pause image; may be nil.
+	// Prepare runs before the first pass until it succeeds, e.g. asks for the runtime's version; may be nil.
 	Prepare func(context.Context) error
 }
 
