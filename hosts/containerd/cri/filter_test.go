@@ -93,6 +93,23 @@ func TestRequestsReachCRIWithoutHeaders(t *testing.T) {
 	}
 }
 
+// TestCRIGetsAnotherMessage looks past the socket: what CRI gets is the message that was made anew, not the client's.
+func TestCRIGetsAnotherMessage(t *testing.T) {
+	policy := newPolicy(t)
+	request := plainSandbox(t, policy)
+	info := &grpc.UnaryServerInfo{FullMethod: runtimev1.RuntimeService_RunPodSandbox_FullMethodName}
+	_, err := (&filter{policy: policy}).unary(t.Context(), request, info, func(_ context.Context, got any) (any, error) {
+		made, ok := got.(*runtimev1.RunPodSandboxRequest)
+		if !ok || made == request || made.Config == request.Config || made.Config.Linux == request.Config.Linux {
+			t.Errorf("CRI gets the client's own %T", got)
+		}
+		return &runtimev1.RunPodSandboxResponse{}, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStatusTellsTheRuntimeOnly(t *testing.T) {
 	runtime := runtimev1.NewRuntimeServiceClient(serve(t, newPolicy(t), &fakeCRI{}))
 	for verbose, want := range map[bool]string{true: `map[runtimeVersion:"crun 1.21"]`, false: "map[]"} {
