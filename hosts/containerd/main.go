@@ -1,5 +1,7 @@
-// Command containerd is containerd 2.4 with only the plugins that a Palisade host needs. Package sealed replaces two of
-// them: the snapshotter, which is `sealed`, and the mount handler for EROFS. Everything else is upstream's, unchanged.
+// Command containerd is containerd 2.4 with only the plugins that a Palisade host needs. Three of our own replace
+// upstream's: the snapshotter `sealed` and the mount handler for EROFS (package sealed), and the server that clients
+// reach (package cri). A plugin of our own also imports the pause image (package pauseimage). Everything else is
+// upstream's, unchanged.
 package main
 
 import (
@@ -25,9 +27,6 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/mount"
 	_ "github.com/containerd/containerd/v2/plugins/nri"
 	_ "github.com/containerd/containerd/v2/plugins/sandbox"
-	_ "github.com/containerd/containerd/v2/plugins/server/debug"
-	_ "github.com/containerd/containerd/v2/plugins/server/grpc"
-	_ "github.com/containerd/containerd/v2/plugins/server/metrics"
 	_ "github.com/containerd/containerd/v2/plugins/server/ttrpc"
 	_ "github.com/containerd/containerd/v2/plugins/services/containers"
 	_ "github.com/containerd/containerd/v2/plugins/services/content"
@@ -50,6 +49,8 @@ import (
 	_ "github.com/containerd/containerd/v2/plugins/streaming"
 	_ "github.com/containerd/containerd/v2/plugins/transfer"
 
+	_ "github.com/palisade-host/palisade/hosts/containerd/cri"
+	_ "github.com/palisade-host/palisade/hosts/containerd/pauseimage"
 	"github.com/palisade-host/palisade/hosts/containerd/sealed"
 )
 

@@ -26,10 +26,8 @@ install -D -m 644 "$keys/layers/seal.crt" "$usr/share/palisade/trust/seals/seal.
 # The certificates of public authorities without the package that manages them, which brings OpenSSL and scripts.
 install -D -m 644 "$tools/etc/ssl/certs/ca-certificates.crt" "$output/mkosi.extra/etc/ssl/certs/ca-certificates.crt"
 extra=$output/mkosi.profiles/$profile/mkosi.extra/usr
-case $profile in
-debug) install -D -m 755 -t "$extra/bin" "$binaries/ctr" ;;
-probe)
+# Only this profile has the socket that ctr needs.
+if [[ $profile == probe ]]; then
     install -D -m 755 -t "$extra/bin" "$binaries/ctr"
     install -D -m 755 -t "$extra/libexec" "$binaries/palisade-probe"
-    ;;
-esac
+fi

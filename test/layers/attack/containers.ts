@@ -1,4 +1,4 @@
-/** Rows C1 to C8: what runs in containers. The attacker is root on the host, or in a container. */
+/** Rows C1 to C8 and X5: what runs in containers. The attacker is root on the host, or in a container. */
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -407,6 +407,38 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
         await enforce.environment.agent((client) => client.deleteImagePolicy("attack"));
       }
       expect(await starts(two)).toBe("runs");
+    });
+
+    it("X5: containerd refuses the uid of role groups what the agent does not ask for", async () => {
+      const started = Date.now();
+      const ask = (what: string, uid = "841") => enforce.probe().attack("as", uid, "containerd", what, one.reference);
+      const refusals: [string, RegExp][] = [
+        ["sandbox-privileged", /PermissionDenied.*privileged/],
+        ["sandbox-network", /PermissionDenied.*network: NODE is refused/],
+        ["sandbox-pid", /PermissionDenied.*pid: NODE is refused/],
+        ["sandbox-ipc", /PermissionDenied.*ipc: NODE is refused/],
+        ["container-privileged", /PermissionDenied.*privileged/],
+        ["container-host-path", /PermissionDenied.*host_path/],
+        ["container-device", /PermissionDenied.*devices/],
+        ["container-capability", /PermissionDenied.*add_capabilities/],
+        ["native", /Unimplemented/],
+      ];
+      const answers: string[] = [];
+      for (const [what] of refusals) answers.push(await ask(what));
+      const plain = [await ask("sandbox-plain"), await ask("container-plain")];
+      const other = await ask("native", "842");
+      prove(
+        {
+          id: "X5",
+          observed: refusals.map(([what, expected], index) => `${what}: ${expected.test(answers[index]!)}`).join("; "),
+          control: `what the agent asks for: ${plain.join(", ")}; another role does not connect: ${short(other)}`,
+          evidence: answers.join("\n"),
+        },
+        started,
+        refusals.every(([, expected], index) => expected.test(answers[index]!)) &&
+          plain.every((answer) => answer === "done") &&
+          /permission denied/.test(other),
+      );
     });
 
     it("opens one device for a layer, however many containers use it, and closes it with the last", async () => {

@@ -23,12 +23,14 @@ let image: SealObserved;
 
 /** A second containerd, with upstream's overlayfs snapshotter, which unpacks layers as files. */
 const unsealed = { address: "/run/bench/containerd.sock", config: "/run/bench/config.toml" };
-const configuration = `version = 3
+const configuration = `version = 4
 root = "/var/lib/palisade/bench"
 state = "/run/bench/state"
 disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
-[grpc]
+[plugins."io.containerd.server.v1.native"]
   address = "${unsealed.address}"
+[plugins."io.containerd.server.v1.ttrpc"]
+  address = "${unsealed.address}.ttrpc"
 `;
 
 beforeAll(async () => {

@@ -73,6 +73,13 @@ var attacks = map[string]attackKind{
 	"empty-map": {1, func(a []string) error { return emptyMap(a[0]) }},
 	// ask SOCKET PATH: prints the answer to an HTTP request over a unix socket.
 	"ask": {2, func(a []string) error { return ask(a[0], a[1]) }},
+	// containerd WHAT IMAGE: over CRI's socket (cri.go).
+	"containerd": {2, func(a []string) error { return attackContainerd(a[0], a[1]) }},
+}
+
+func init() {
+	// as UID ATTACK...: with the uid of a role. Here, as it looks into the table.
+	attacks["as"] = attackKind{2, func(a []string) error { return attackAs(a[0], a[1:]) }}
 }
 
 // attack runs one attack, or several with "then" between them until one is refused.

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -32,6 +33,9 @@ import (
 // binariesVariable names the folder of containerd, its shim and the agent. `make host-binaries` writes them to
 // build/host.
 const binariesVariable = "PALISADE_HOST_BINARIES"
+
+// clientGroup is the group of containerd's socket, as on a host (sysusers.d).
+const clientGroup = 841
 
 // runtimeVariable names the OCI runtime to use, by default crun on PATH.
 const runtimeVariable = "PALISADE_OCI_RUNTIME"
@@ -90,6 +94,7 @@ func TestContainerd(t *testing.T) {
 	if !served {
 		return
 	}
+	t.Run("containerd refuses whoever has the socket", func(t *testing.T) { h.attackContainerd(t) })
 	t.Run("restores a container that was stopped behind its back", func(t *testing.T) {
 		before := h.group(t, "web").GetStatus().GetContainers()[0].GetContainerId()
 		started := time.Now()
@@ -331,12 +336,25 @@ func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness 
 	}
 	writeFile(t, filepath.Join(network, "10-test.conflist"), fmt.Sprintf(`{"cniVersion":"1.0.0","name":"palisade-test","plugins":[
 		{"type":"palisade-cni","socket":%q,"capabilities":{"portMappings":true}}]}`, h.startNetd(t, binaries, directory)))
-	writeFile(t, filepath.Join(directory, "config.toml"), fmt.Sprintf(`version = 3
+	logs := filepath.Join(directory, "logs")
+	if err := os.Mkdir(logs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(directory, "config.toml"), fmt.Sprintf(`version = 4
 root = %q
 state = %q
 disabled_plugins = ["io.containerd.nri.v1.nri"]
-[grpc]
+[plugins."io.containerd.server.v1.grpc"]
   address = %q
+  gid = %d
+  runtime_binary = %q
+  cgroup_parent = "/palisade-test"
+  log_root = %q
+[plugins."io.containerd.server.v1.ttrpc"]
+  address = %q
+[plugins."io.containerd.internal.v1.pause-image"]
+  archive = %q
+  reference = "palisade.internal/pause:1"
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
@@ -356,7 +374,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
         BinaryName = %q
         SystemdCgroup = false
-`, filepath.Join(directory, "root"), filepath.Join(directory, "state"), socket, filepath.Join(directory, "certs.d"), plugins, network, runtime))
+`, filepath.Join(directory, "root"), filepath.Join(directory, "state"), socket, clientGroup, runtime, logs, socket+".ttrpc", pause, filepath.Join(directory, "certs.d"), plugins, network, runtime))
 
 	logFile, err := os.Create(filepath.Join(directory, "containerd.log"))
 	if err != nil {
@@ -372,6 +390,9 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 	t.Cleanup(func() {
 		_ = daemon.Process.Signal(syscall.SIGTERM)
 		_ = daemon.Wait()
+		if err := unix.Unmount(logs, unix.MNT_DETACH); err != nil {
+			t.Errorf("the folder of logs was not mounted: %v", err)
+		}
 		if content, err := os.ReadFile(logFile.Name()); err == nil && t.Failed() {
 			lines := strings.Split(string(content), "\n")
 			t.Logf("containerd:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
@@ -383,13 +404,17 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 	}
 	logger := slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.options = Options{
-		DataDirectory: filepath.Join(directory, "data"), LogDirectory: filepath.Join(directory, "logs"),
+		DataDirectory: filepath.Join(directory, "data"), LogDirectory: logs,
 		CertificatesDirectory: filepath.Join(directory, "certs.d"), CgroupParent: "/palisade-test", CgroupRoot: "/sys/fs/cgroup",
 		MaximumLogSize: maximumLogSize, PollInterval: 200 * time.Millisecond, Starts: 2, Capacity: Capacity{CPUs: 2, MemoryBytes: 1 << 30},
 		Now: time.Now, Logger: logger,
 		Prepare: func(ctx context.Context) error {
-			t.Logf("runtime: %q", containerd.RuntimeVersion(ctx, h.conn))
-			return containerd.EnsureImage(ctx, h.conn, pause, "palisade.internal/pause:1", logger)
+			if version := containerd.RuntimeVersion(ctx, runtimev1.NewRuntimeServiceClient(h.conn)); version == "" {
+				t.Error("containerd does not tell the runtime's version")
+			} else {
+				t.Logf("runtime: %q", version)
+			}
+			return nil
 		},
 	}
 	h.startManager(t)

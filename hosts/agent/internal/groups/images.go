@@ -107,7 +107,7 @@ func (g *group) ensureImage(ctx context.Context, desired *record, observed *obse
 	g.waiting[name] = waitingReason{reason: reasonPulling}
 	g.publish(g.statusOf(desired, observed))
 	started := time.Now()
-	if err := g.pull(ctx, desired, local, access); err != nil {
+	if err := g.pull(ctx, local, access); err != nil {
 		return desired, g.recordImageFailure(ctx, image, name, access, err)
 	}
 	delete(g.pulls, image)
@@ -178,7 +178,7 @@ func (g *group) checkImage(ctx context.Context, image string) (present bool, err
 	return true, nil
 }
 
-func (g *group) pull(ctx context.Context, desired *record, image string, access *agentv1.ImageRegistry) error {
+func (g *group) pull(ctx context.Context, image string, access *agentv1.ImageRegistry) error {
 	server, _, _ := strings.Cut(image, "/")
 	// containerd looks up the server by this name.
 	server = reference.CanonicalServer(server)
@@ -187,7 +187,7 @@ func (g *group) pull(ctx context.Context, desired *record, image string, access 
 		return fmt.Errorf("configuration of registry %s: %w", server, err)
 	}
 	defer release()
-	request := &runtimev1.PullImageRequest{Image: &runtimev1.ImageSpec{Image: image}, SandboxConfig: g.sandboxConfig(desired)}
+	request := &runtimev1.PullImageRequest{Image: &runtimev1.ImageSpec{Image: image}}
 	if access.GetUsername() != "" {
 		// Without a server address containerd sends the credentials to the endpoint that the registry's configuration
 		// names.

@@ -59,7 +59,7 @@ type Options struct {
 	ReservedPorts []uint32
 	Now           func() time.Time
 	Logger        *slog.Logger
-	// Prepare runs until it succeeds, before the first pass. It imports the pause image, for example. It may be nil.
+	// Prepare runs until it succeeds, before the first pass. It asks for the runtime's version, for example. It may be nil.
 	Prepare func(context.Context) error
 }
 

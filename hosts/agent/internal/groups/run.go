@@ -36,12 +36,11 @@ type settings struct {
 	builtInLayers, layers    string
 	trust                    string
 
-	containerd                   string
-	pauseArchive, pauseReference string
-	cgroupParent                 string
-	reservedMemory               uint64
-	pollInterval                 time.Duration
-	sealed                       bool
+	containerd     string
+	cgroupParent   string
+	reservedMemory uint64
+	pollInterval   time.Duration
+	sealed         bool
 
 	// Sockets of other roles.
 	integritySocket, imagesSocket, netdSocket string
@@ -56,8 +55,6 @@ func parseSettings(arguments []string) (settings, error) {
 	flags.StringVar(&s.logs, "logs", "", "folder of the containers' logs (default <data>/logs)")
 	flags.StringVar(&s.certificates, "certificates", "/run/palisade/certs.d", "containerd's config_path of registries")
 	flags.StringVar(&s.containerd, "containerd", "/run/containerd/containerd.sock", "containerd's socket")
-	flags.StringVar(&s.pauseArchive, "pause-archive", "/usr/share/palisade/pause.oci.tar", "OCI archive of the pause image, imported when it is absent")
-	flags.StringVar(&s.pauseReference, "pause-reference", "palisade.internal/pause:1", "name of the pause image")
 	flags.StringVar(&s.cgroupParent, "cgroup-parent", "/palisade", "cgroup of all containers (cgroupfs driver)")
 	flags.Uint64Var(&s.reservedMemory, "reserved-memory", 384<<20, "bytes of memory that groups cannot request")
 	flags.DurationVar(&s.pollInterval, "poll-interval", 2*time.Second, "time between two passes over a group")
@@ -89,12 +86,13 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 		return err
 	}
 	defer connection.Close()
+	runtimeService := runtimev1.NewRuntimeServiceClient(connection)
 	runtimeVersion := &cached{}
-	options, err := settings.options(connection, runtimeVersion, logger)
+	options, err := settings.options(runtimeService, runtimeVersion, logger)
 	if err != nil {
 		return err
 	}
-	manager, err := NewManager(options, runtimev1.NewRuntimeServiceClient(connection), runtimev1.NewImageServiceClient(connection))
+	manager, err := NewManager(options, runtimeService, runtimev1.NewImageServiceClient(connection))
 	if err != nil {
 		return err
 	}
@@ -116,8 +114,8 @@ func Run(ctx context.Context, _ string, arguments []string, logger *slog.Logger)
 	return err
 }
 
-// options are those of the manager. The version of the runtime is known once they have prepared containerd.
-func (s settings) options(connection *grpc.ClientConn, runtimeVersion *cached, logger *slog.Logger) (Options, error) {
+// options are those of the manager. The version of the runtime is known once Prepare has run.
+func (s settings) options(runtimeService runtimev1.RuntimeServiceClient, runtimeVersion *cached, logger *slog.Logger) (Options, error) {
 	capacity, err := HostCapacity(s.reservedMemory)
 	if err != nil {
 		return Options{}, err
@@ -134,8 +132,8 @@ func (s settings) options(connection *grpc.ClientConn, runtimeVersion *cached, l
 		Now:            time.Now,
 		Logger:         logger,
 		Prepare: func(ctx context.Context) error {
-			runtimeVersion.set(containerd.RuntimeVersion(ctx, connection))
-			return containerd.EnsureImage(ctx, connection, s.pauseArchive, s.pauseReference, logger)
+			runtimeVersion.set(containerd.RuntimeVersion(ctx, runtimeService))
+			return nil
 		},
 	}
 	if !s.sealed {

@@ -27,9 +27,6 @@ import (
 	"github.com/palisade-host/palisade/hosts/seal/sealtest"
 )
 
-// pauseReference is the image that the role groups requires first.
-const pauseReference = "palisade.internal/pause:1"
-
 // process stands for the test in helpers that need one.
 type process struct {
 	testing.TB
@@ -62,7 +59,6 @@ func main() {
 		log.Fatal(err)
 	}
 	runtime := fakecri.New(time.Now)
-	runtime.AddImage(pauseReference)
 	runtime.OnStart(start)
 	go func() { log.Fatal(runtime.Server().Serve(listener)) }()
 
