@@ -1,6 +1,7 @@
 /** Checks that all backends of container groups share; each says by `GroupRules` what it takes of the arguments and why not the rest. */
 import type * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
+import { canonicalServer } from "../../shared/image-reference.js";
 import { imageReference, isImageParts } from "./images.js";
 import type * as model from "./model.js";
 import { type Backend, type ValueRules, valueRules } from "./rules.js";
@@ -71,7 +72,8 @@ export function checkGroup(check: ArgumentCheck, name: string, args: model.Group
   check.items("imageRegistryCredentials", args.imageRegistryCredentials, (credential, at) => {
     if (!check.object(at, credential)) return;
     checkCredential(check, at, credential, backend);
-    servers.add(`${at}.server`, known(credential.server), at);
+    const server = known(credential.server);
+    servers.add(`${at}.server`, typeof server === "string" ? canonicalServer(server) : undefined, at);
   });
   checkIpAddress(check, known(args.ipAddress), countReason ? undefined : containers, backend);
 }
@@ -420,6 +422,12 @@ function checkCredential(
   const parts = { username: has(credential.username), password: has(credential.password), identity: has(identity) };
   if (parts.password === true && parts.username === false) check.require(`${at}.username`, undefined);
   if (parts.username === true && parts.password === false) check.require(`${at}.password`, undefined);
+  if (known(credential.username) === "" && known(credential.password)) {
+    check.add(`${at}.username`, "", "must not be empty beside a password");
+  }
+  // A private key in its place must not be shown.
+  const { ca } = credential as { ca?: pulumi.Input<string> };
+  checkSecretNow(check, `${at}.ca`, ca, ruleOf(backend, "certificateAuthority"));
   const reason = ruleOf(backend, "credential")(parts);
   if (reason) check.add(at, undefined, reason);
 }

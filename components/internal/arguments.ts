@@ -1,6 +1,7 @@
 /** Checking of components' arguments: all problems of a call at once, each with the path of the wrong field. */
 import { inspect } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
+import { isDnsLabel } from "../../shared/dns-label.js";
 import { nameProblem, referenceProblem, serverProblem } from "../../shared/image-reference.js";
 
 /** What is wrong with one field. */
@@ -238,7 +239,7 @@ export const rules = {
 
   /** RFC 1123: what names of groups and containers are made of. */
   dnsLabel: ((value) =>
-    typeof value === "string" && /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(value)
+    isDnsLabel(value)
       ? undefined
       : "must be a DNS label: a to z, 0 to 9 and '-', at most 63 characters, '-' not at its ends") as Rule<string>,
 
