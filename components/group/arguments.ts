@@ -1,5 +1,6 @@
 /** The arguments of a container group on a host, and what is refused of them before anything is asked of a host. */
 import * as pulumi from "@pulumi/pulumi";
+import { argumentNames } from "../internal/argument-names.js";
 import { type ArgumentCheck, known } from "../internal/arguments.js";
 import type * as inputs from "../../sdk/types/input.js";
 import { checkGroup, type GroupRules } from "./checks.js";
@@ -41,15 +42,15 @@ export interface ContainerGroupArgs {
   restartPolicy?: pulumi.Input<string>;
 }
 
-const groupFields = [
-  "host",
-  "containerGroupName",
-  "containers",
-  "imageRegistryCredentials",
-  "ipAddress",
-  "osType",
-  "restartPolicy",
-] as const satisfies readonly (keyof ContainerGroupArgs)[];
+const groupArguments = argumentNames<ContainerGroupArgs>({
+  host: true,
+  containerGroupName: true,
+  containers: true,
+  imageRegistryCredentials: true,
+  ipAddress: true,
+  osType: true,
+  restartPolicy: true,
+});
 
 const onAzureOnly = "belongs to Azure and means nothing on a host; leave it out";
 
@@ -85,7 +86,7 @@ const refusedContainerFields: Record<string, string> = {
 /** What a host takes. */
 export const hostRules: GroupRules = {
   backend: "host",
-  group: { allowed: groupFields, refused: refusedGroupFields },
+  group: { allowed: groupArguments, refused: refusedGroupFields },
   container: {
     allowed: ["name", "image", "command", "environmentVariables", "ports", "resources"],
     refused: refusedContainerFields,

@@ -1,5 +1,6 @@
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
+import { argumentNames } from "../internal/argument-names.js";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles } from "../../shared/directories.js";
@@ -45,22 +46,29 @@ export interface NestedHostArgs {
   forceDestroy?: pulumi.Input<boolean>;
 }
 
-const argumentNames = [
-  "image",
-  "hypervisor",
-  "cpus",
-  "memoryMiB",
-  "stateDiskGiB",
-  "protectState",
-  "publishedPorts",
-  "certificateAuthority",
-  "clientIdentity",
-  "keysDirectory",
-  "acceleration",
-  "snapshot",
-  "powerState",
-  "forceDestroy",
-] as const satisfies readonly (keyof NestedHostArgs)[];
+const hostArguments = argumentNames<NestedHostArgs>({
+  image: true,
+  hypervisor: true,
+  cpus: true,
+  memoryMiB: true,
+  stateDiskGiB: true,
+  protectState: true,
+  publishedPorts: true,
+  certificateAuthority: true,
+  clientIdentity: true,
+  keysDirectory: true,
+  acceleration: true,
+  snapshot: true,
+  powerState: true,
+  forceDestroy: true,
+});
+
+const publishedPortArguments = argumentNames<inputs.PublishedPortArgs>({
+  port: true,
+  protocol: true,
+  hostAddress: true,
+  hostPort: true,
+});
 
 /**
  * A hardened, immutable container host in a virtual machine: a {@link StateDisk} and a {@link VirtualMachine} that boots a
@@ -140,7 +148,7 @@ export class NestedHost extends Component {
 }
 
 function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
-  check.keys("", args, argumentNames);
+  check.keys("", args, hostArguments);
   check.require("image", args.image);
   if (isGiven(args.protectState) && typeof args.protectState !== "boolean") {
     check.add("protectState", undefined, "must be true or false, known before the program runs");
@@ -183,7 +191,7 @@ function checkPublishedPorts(check: ArgumentCheck, ports: NestedHostArgs["publis
   const seen = new Map<string, number>();
   check.items("publishedPorts", ports, (published, at, index) => {
     if (!check.object(at, published)) return;
-    check.keys(at, published, ["port", "protocol", "hostAddress", "hostPort"]);
+    check.keys(at, published, publishedPortArguments);
     check.require(`${at}.port`, published.port);
     check.field(`${at}.port`, published.port, rules.integer(1, 65535));
     check.field(

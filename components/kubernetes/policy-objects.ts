@@ -4,6 +4,7 @@
  *
  * @see https://docs.cilium.io/en/stable/network/kubernetes/policy/
  */
+import { argumentNames } from "../internal/argument-names.js";
 import { ArgumentCheck } from "../internal/arguments.js";
 import type {
   ClusterNetworkPolicyArgs,
@@ -27,6 +28,12 @@ export interface ClusterPolicies {
    */
   cilium?: boolean;
 }
+
+const clusterPolicyArguments = argumentNames<ClusterPolicies>({
+  networkPolicies: true,
+  clusterNetworkPolicies: true,
+  cilium: true,
+});
 
 /** An object that is one of a policy. */
 export interface PolicyObject {
@@ -62,7 +69,7 @@ const rulesOf = (policy: NetworkPolicyArgs | ClusterNetworkPolicyArgs, { field }
 
 /** Refuses policies that the cluster cannot be told, with each field's path; see {@link policyObjects}. */
 export function checkClusterPolicies(check: ArgumentCheck, policies: ClusterPolicies): void {
-  check.keys("", policies, ["networkPolicies", "clusterNetworkPolicies", "cilium"]);
+  check.keys("", policies, clusterPolicyArguments);
   const { networkPolicies, clusterNetworkPolicies } = policies;
   const cilium = policies.cilium ?? false;
   check.field("cilium", cilium, (value) => (typeof value === "boolean" ? undefined : "must be true or false"));

@@ -3,6 +3,7 @@ import path from "node:path";
 import { local, remote, types } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import { decode, object } from "../../shared/decode.js";
+import { argumentNames } from "../internal/argument-names.js";
 import { type ArgumentCheck, known, rules } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles, packageRoot } from "../../shared/directories.js";
@@ -35,17 +36,25 @@ export interface BareMetalHostArgs {
   installation?: number;
 }
 
-const argumentNames = [
-  "connection",
-  "image",
-  "imageFile",
-  "disk",
-  "allowOverwrite",
-  "endpoint",
-  "keysDirectory",
-  "startSeconds",
-  "installation",
-] as const satisfies readonly (keyof BareMetalHostArgs)[];
+const hostArguments = argumentNames<BareMetalHostArgs>({
+  connection: true,
+  image: true,
+  imageFile: true,
+  disk: true,
+  allowOverwrite: true,
+  endpoint: true,
+  keysDirectory: true,
+  startSeconds: true,
+  installation: true,
+});
+
+const diskArguments = argumentNames<DiskRule>({
+  serial: true,
+  wwn: true,
+  model: true,
+  minimumGiB: true,
+  maximumGiB: true,
+});
 
 /**
  * A hardened, immutable container host on a machine of its own. **Experimental.** The machine runs any Linux rescue system with an SSH
@@ -192,7 +201,7 @@ export class BareMetalHost extends Component {
 }
 
 function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
-  check.keys("", args, argumentNames);
+  check.keys("", args, hostArguments);
   check.require("image", args.image);
   check.field("image", args.image, rules.digest);
   check.require("connection", args.connection);
@@ -215,7 +224,7 @@ function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
   check.require("disk", args.disk);
   const { disk } = args;
   if (disk !== undefined) {
-    check.keys("disk", disk, ["serial", "wwn", "model", "minimumGiB", "maximumGiB"]);
+    check.keys("disk", disk, diskArguments);
     for (const field of ["serial", "wwn", "model"] as const) check.field(`disk.${field}`, disk[field], rules.text);
     for (const field of ["minimumGiB", "maximumGiB"] as const) {
       check.field(`disk.${field}`, disk[field], rules.integer(1, 1024 * 1024));
