@@ -2,6 +2,7 @@
 import type * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
 import { canonicalServer } from "../../shared/image-reference.js";
+import { sharedFields } from "./fields.js";
 import { imageReference, isImageParts } from "./images.js";
 import type * as model from "./model.js";
 import { type Backend, type ValueRules, valueRules } from "./rules.js";
@@ -78,27 +79,23 @@ export function checkGroup(check: ArgumentCheck, name: string, args: model.Group
   checkIpAddress(check, known(args.ipAddress), countReason ? undefined : containers, backend);
 }
 
-/** Applies a rule to what is known now; what is not is checked again by its user when it is. */
-function checkNow<T>(
+/**
+ * Applies a rule to what is known now. What is not known is checked again by its user when it is.
+ *
+ * @param options `secret`: no message may show the value
+ */
+export function checkNow<T>(
   check: ArgumentCheck,
   path: string,
   input: pulumi.Input<T> | undefined,
   rule: (value: NonNullable<T>) => string | undefined,
-): void {
-  const value = known(input);
-  if (isGiven(value)) check.field(path, value, rule);
-}
-
-/** The same for a value that no message may show. */
-function checkSecretNow<T>(
-  check: ArgumentCheck,
-  path: string,
-  input: pulumi.Input<T> | undefined,
-  rule: (value: NonNullable<T>) => string | undefined,
+  options: { secret?: boolean } = {},
 ): void {
   const value = known(input);
   const reason = isGiven(value) ? rule(value) : undefined;
-  if (reason) check.addSecret(path, reason);
+  if (!reason) return;
+  if (options.secret) check.addSecret(path, reason);
+  else check.add(path, value, reason);
 }
 
 /** Calls `visit` with each item that is known. */
@@ -185,21 +182,21 @@ function checkImage(
   check: ArgumentCheck,
   at: string,
   image: model.ImageArgs | undefined,
-  { image: fields, ...backend }: GroupRules,
+  { image: parts, ...backend }: GroupRules,
 ): void {
   const server = valueRules.imageServer[backend.backend];
   if (!isImageParts(image)) {
     checkNow(check, at, image, (reference) => rules.imageReference(reference) ?? server(reference));
     return;
   }
-  check.keys(at, image, fields.allowed, fields.refused);
+  check.keys(at, image, parts.allowed, parts.refused);
   check.require(`${at}.repository`, image.repository);
   checkNow(check, `${at}.repository`, image.repository, rules.imageRepository);
   const { digest, channel } = image as Partial<model.PinnedImageArgs & model.ChannelImageArgs>;
-  if (fields.allowed.includes("channel") && isGiven(digest) === isGiven(channel)) {
+  if (parts.allowed.includes("channel") && isGiven(digest) === isGiven(channel)) {
     check.add(at, undefined, "needs exactly one of digest and channel");
   }
-  if (!fields.allowed.includes("channel")) check.require(`${at}.digest`, digest);
+  if (!parts.allowed.includes("channel")) check.require(`${at}.digest`, digest);
   checkNow(check, `${at}.digest`, digest, rules.digest);
   if (isGiven(image.repository) && isGiven(digest)) {
     checkNow(check, at, imageReference(image as model.PinnedImageArgs), server);
@@ -209,7 +206,7 @@ function checkImage(
 
 function checkPort(check: ArgumentCheck, at: string, port: model.PortArgs, backend: GroupRules): void {
   if (!check.object(at, port)) return;
-  check.keys(at, port, ["port", "protocol"]);
+  check.keys(at, port, sharedFields.port);
   check.require(`${at}.port`, port.port);
   checkNow(check, `${at}.port`, port.port, ruleOf(backend, "port"));
   checkNow(check, `${at}.protocol`, port.protocol, rules.oneOf("TCP", "UDP"));
@@ -224,8 +221,8 @@ function checkVariable(
   check.keys(at, variable, backend.environmentVariable.allowed, backend.environmentVariable.refused);
   check.require(`${at}.name`, variable.name);
   checkNow(check, `${at}.name`, variable.name, ruleOf(backend, "environmentName"));
-  checkSecretNow(check, `${at}.value`, variable.value, ruleOf(backend, "environmentValue"));
-  checkSecretNow(check, `${at}.secureValue`, variable.secureValue, ruleOf(backend, "environmentValue"));
+  checkNow(check, `${at}.value`, variable.value, ruleOf(backend, "environmentValue"), { secret: true });
+  checkNow(check, `${at}.secureValue`, variable.secureValue, ruleOf(backend, "environmentValue"), { secret: true });
   exactlyOne(check, at, { value: variable.value, secureValue: variable.secureValue });
 }
 
@@ -245,7 +242,7 @@ function checkResources(
   backend: GroupRules,
 ): void {
   if (!check.object(at, resources)) return;
-  check.keys(at, resources, ["requests", "limits"]);
+  check.keys(at, resources, sharedFields.resources);
   check.require(`${at}.requests`, resources.requests);
   const requests = known(resources.requests);
   const limits = known(resources.limits);
@@ -277,7 +274,7 @@ function checkProbe(check: ArgumentCheck, at: string, probe: model.ContainerProb
     ["failureThreshold", 1],
     ["successThreshold", 1],
   ] as const;
-  check.keys(at, probe, ["exec", "httpGet", ...times.map(([field]) => field)]);
+  check.keys(at, probe, sharedFields.probe);
   exactlyOne(check, at, { exec: probe.exec, httpGet: probe.httpGet });
   for (const [field, minimum] of times) {
     checkNow(check, `${at}.${field}`, probe[field], rules.integer(minimum, 2 ** 31 - 1));
@@ -377,7 +374,7 @@ function checkVolumes(check: ArgumentCheck, args: model.GroupArgs, backend: Grou
         const path = `${at}.secret[${JSON.stringify(file)}]`;
         const reason = ruleOf(backend, "secretFileName")(file);
         if (reason) check.addSecret(path, reason);
-        checkSecretNow(check, path, content, ruleOf(backend, "secretFileContent"));
+        checkNow(check, path, content, ruleOf(backend, "secretFileContent"), { secret: true });
       }
     }
     const name = known(volume.name);
@@ -390,7 +387,7 @@ function checkVolumes(check: ArgumentCheck, args: model.GroupArgs, backend: Grou
       const paths = new Distinct(check, "is where", "is mounted already");
       check.items(`${list}[${index}].volumeMounts`, container?.volumeMounts, (mount: model.VolumeMountArgs, at) => {
         if (!check.object(at, mount)) return;
-        check.keys(at, mount, ["mountPath", "name", "readOnly"]);
+        check.keys(at, mount, sharedFields.volumeMount);
         check.require(`${at}.name`, mount.name);
         check.require(`${at}.mountPath`, mount.mountPath);
         checkNow(check, `${at}.mountPath`, mount.mountPath, ruleOf(backend, "mountPath"));
@@ -427,7 +424,7 @@ function checkCredential(
   }
   // A private key in its place must not be shown.
   const { ca } = credential as { ca?: pulumi.Input<string> };
-  checkSecretNow(check, `${at}.ca`, ca, ruleOf(backend, "certificateAuthority"));
+  checkNow(check, `${at}.ca`, ca, ruleOf(backend, "certificateAuthority"), { secret: true });
   const reason = ruleOf(backend, "credential")(parts);
   if (reason) check.add(at, undefined, reason);
 }
