@@ -1,6 +1,7 @@
 /**
- * What Azure Container Instances refuses, so that a preview refuses it. The limits are ACI's own, as its pages named them in
- * July 2026; those that a subscription can have raised (groups in a region, creations in an hour) are not checked.
+ * What Azure Container Instances refuses, so that a preview refuses it. The limits are ACI's own, as its pages named
+ * them in July 2026; those that a subscription can have raised (groups in a region, creations in an hour) are not
+ * checked.
  */
 import { argumentNames } from "../internal/argument-names.js";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";

@@ -1,4 +1,4 @@
-/** The arguments of a container group on a host, and what is refused of them before anything is asked of a host. */
+/** The arguments of a container group on a host, and the checks of them that need no host. */
 import * as pulumi from "@pulumi/pulumi";
 import { argumentNames } from "../internal/argument-names.js";
 import { type ArgumentCheck, known } from "../internal/arguments.js";
@@ -18,9 +18,9 @@ export interface IpAddressArgs {
 /** As in Azure Container Instances, with an image that may follow a channel. */
 export interface ContainerArgs extends Omit<inputs.ContainerArgs, "image" | "imageChannel"> {
   /**
-   * A reference with a digest, server/repository@sha256:…, or its parts `{ repository, digest }`: Pulumi rolls. Or a channel,
-   * `{ repository, channel }`, that a pipeline moves: its digest is taken when the container is declared first, and from then on the
-   * digest that runs stays until whoever rolls changes it; `observedContainers` tells it.
+   * A reference with a digest, server/repository@sha256:…, or its parts `{ repository, digest }`: Pulumi rolls out each
+   * change. Or a channel, `{ repository, channel }`, that a pipeline moves: the group starts with the digest to which
+   * the channel points then. Later only the pipeline changes the digest that runs; `observedContainers` reports it.
    */
   image: model.ImageArgs;
 }
@@ -55,7 +55,7 @@ const groupArguments = argumentNames<ContainerGroupArgs>({
 
 const onAzureOnly = "belongs to Azure and means nothing on a host; leave it out";
 
-/** Arguments of azure-native's group that a host cannot honour; ignoring them would change what the program means. */
+/** Arguments of azure-native's group that a host cannot apply. Ignoring them would change the meaning of a program. */
 const refusedGroupFields: Record<string, string> = {
   confidentialComputeProperties: "a host has no confidential containers",
   containerGroupProfile: onAzureOnly,
@@ -84,7 +84,7 @@ const refusedContainerFields: Record<string, string> = {
   volumeMounts: "a host mounts no volumes into groups",
 };
 
-/** What a host takes. */
+/** The arguments that a host accepts. */
 export const hostRules: GroupRules = {
   backend: "host",
   group: { allowed: groupArguments, refused: refusedGroupFields },

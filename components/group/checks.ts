@@ -1,4 +1,7 @@
-/** Checks that all backends of container groups share; each says by `GroupRules` what it takes of the arguments and why not the rest. */
+/**
+ * Checks that all backends of container groups share. Each backend says in its `GroupRules` which arguments it accepts
+ * and why not the others.
+ */
 import type * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
 import { canonicalServer } from "../../shared/image-reference.js";
@@ -10,16 +13,19 @@ import { type Backend, type ValueRules, valueRules } from "./rules.js";
 /** Fields of one kind of argument. */
 export interface Fields {
   allowed: readonly string[];
-  /** Fields of azure-native's that this backend cannot honour, and why; ignoring them would change what a program means. */
+  /**
+   * Fields of azure-native's that this backend cannot apply, and why. Ignoring them would change the meaning of a
+   * program.
+   */
   refused?: Record<string, string>;
 }
 
-/** What a backend takes. What the values may be is its column in `valueRules`. */
+/** The fields that a backend accepts. Its column in `valueRules` says which values they may have. */
 export interface GroupRules {
   backend: Backend;
   group: Fields;
   container: Fields;
-  /** Absent: the backend runs no init containers, and `group` refuses them. */
+  /** Absent: the backend has no init containers, and `group` refuses them. */
   initContainer?: Fields;
   /** Fields of an image that is not a reference. */
   image: Fields;
@@ -80,7 +86,7 @@ export function checkGroup(check: ArgumentCheck, name: string, args: model.Group
 }
 
 /**
- * Applies a rule to what is known now. What is not known is checked again by its user when it is.
+ * Applies a rule to a value that is known now. The backend checks later values again when they become known.
  *
  * @param options `secret`: no message may show the value
  */
@@ -226,7 +232,7 @@ function checkVariable(
   exactlyOne(check, at, { value: variable.value, secureValue: variable.secureValue });
 }
 
-/** What becomes known later may turn out not to be given: then this is checked again. */
+/** A value that becomes known later may be absent then, and is checked again. */
 function exactlyOne(check: ArgumentCheck, at: string, fields: Record<string, unknown>): void {
   const certain = Object.values(fields).filter((value) => isGiven(value) && !isLate(value)).length;
   const possible = Object.values(fields).filter(isGiven).length;

@@ -1,4 +1,6 @@
-/** Names of the arguments in `model.ts`. A backend that takes more, or less, says so beside them in its `GroupRules`. */
+/**
+ * Names of the arguments in `model.ts`. A backend that takes more, or less, says so beside them in its `GroupRules`.
+ */
 import type * as inputs from "../../sdk/types/input.js";
 import { argumentNames } from "../internal/argument-names.js";
 import type * as model from "./model.js";

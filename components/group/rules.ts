@@ -1,6 +1,6 @@
 /**
- * What the values of a container group's arguments may be: one list of rules with a column per backend. A rule that one backend has
- * has to be stated for its siblings too, so that none of them lacks it by oversight; `anything` says that a backend has no such limit.
+ * Which values the arguments of a container group may have: one list of rules with a column per backend. Each rule
+ * names every backend, so that none lacks it by oversight. `anything` says that a backend has no such limit.
  */
 import { type Rule, rules } from "../internal/arguments.js";
 

@@ -21,7 +21,9 @@ export interface NestedHostArgs {
   cpus?: pulumi.Input<number>;
   /** Memory in MiB, at least 1024. Default: 2048. A change restarts the machine. */
   memoryMiB?: pulumi.Input<number>;
-  /** Size in GiB of the disk that keeps groups, images and identity, 1 to 65536. Default: 8. It can grow, not shrink. */
+  /**
+   * Size in GiB of the disk that keeps groups, images and identity, 1 to 65536. Default: 8. It can grow, not shrink.
+   */
   stateDiskGiB?: pulumi.Input<number>;
   /** Refuse every deletion of the state disk until this is false again. Default: false. */
   protectState?: boolean;
@@ -36,8 +38,8 @@ export interface NestedHostArgs {
   /** auto, kvm or tcg. Default: auto, which boots a probe guest to find out whether KVM works. */
   acceleration?: pulumi.Input<string>;
   /**
-   * none or template. template: a host whose state disk is new does not boot, but resumes a template of its image and size, which the
-   * first one makes; for tests, see `docs/testing.md`. Default: none.
+   * none or template. template: a host whose state disk is new does not boot, but resumes a template of its image and
+   * size, which the first one makes; for tests, see `docs/testing.md`. Default: none.
    */
   snapshot?: pulumi.Input<string>;
   /** running or stopped. Default: running. */
@@ -71,8 +73,8 @@ const publishedPortArguments = argumentNames<inputs.PublishedPortArgs>({
 });
 
 /**
- * A hardened, immutable container host in a virtual machine: a {@link StateDisk} and a {@link VirtualMachine} that boots a
- * host image. It is ready when its agent says so. Groups are put on it through {@link connection}.
+ * A hardened, immutable container host in a virtual machine: a {@link StateDisk} and a {@link VirtualMachine} that
+ * boots a host image. It is ready when its agent says so. Groups are put on it through {@link connection}.
  *
  * A replacement deletes the old machine first, as both would use the same state disk.
  *

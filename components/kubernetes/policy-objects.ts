@@ -1,6 +1,7 @@
 /**
- * Palisade's network policies as objects of a cluster: pure. What Kubernetes' NetworkPolicy says is one; the rest needs Cilium 1.20,
- * which has denial, entities and ICMP in CiliumNetworkPolicy and tiers in ClusterNetworkPolicy of network-policy-api.
+ * Palisade's network policies as objects of a cluster, by pure functions. What Kubernetes can express becomes a
+ * NetworkPolicy. The rest needs Cilium 1.20, which has denial, entities and ICMP in CiliumNetworkPolicy and tiers in
+ * ClusterNetworkPolicy of network-policy-api.
  *
  * @see https://docs.cilium.io/en/stable/network/kubernetes/policy/
  */
@@ -23,8 +24,9 @@ export interface ClusterPolicies {
   networkPolicies?: NetworkPolicyArgs[];
   clusterNetworkPolicies?: ClusterNetworkPolicyArgs[];
   /**
-   * Whether the cluster's network is Cilium 1.20 or newer. Default: false, and what a NetworkPolicy cannot say is refused. Tiers need
-   * Cilium's `k8sClusterNetworkPolicy.enabled`, and ranges of addresses that hold groups `policyCIDRMatchMode: pods`.
+   * Whether the cluster's network is Cilium 1.20 or newer. Default: false, and what a NetworkPolicy cannot say is
+   * refused. Tiers need Cilium's `k8sClusterNetworkPolicy.enabled`, and ranges of addresses that hold groups
+   * `policyCIDRMatchMode: pods`.
    */
   cilium?: boolean;
 }
@@ -67,7 +69,7 @@ interface AnyRule {
 const rulesOf = (policy: NetworkPolicyArgs | ClusterNetworkPolicyArgs, { field }: Direction): AnyRule[] =>
   policy[field] ?? [];
 
-/** Refuses policies that the cluster cannot be told, with each field's path; see {@link policyObjects}. */
+/** Refuses policies that no object of the cluster can express, with each field's path; see {@link policyObjects}. */
 export function checkClusterPolicies(check: ArgumentCheck, policies: ClusterPolicies): void {
   check.keys("", policies, clusterPolicyArguments);
   const { networkPolicies, clusterNetworkPolicies } = policies;
@@ -201,7 +203,7 @@ function checkTier(check: ArgumentCheck, path: string, policy: ClusterNetworkPol
 /**
  * The objects that say in a cluster what the policies say on a host.
  *
- * @throws ArgumentError with what the cluster cannot be told
+ * @throws ArgumentError with each field that no object of the cluster can express
  */
 export function policyObjects(given: ClusterPolicies): PolicyObject[] {
   const check = new ArgumentCheck("network policies");
@@ -256,7 +258,7 @@ function toCilium(policy: NetworkPolicyArgs): PolicyObject {
   const isolates = (type: PolicyType): boolean => action === "Allow" && types.includes(type);
   const sections = directions.flatMap((direction) => {
     const rules = rulesOf(policy, direction).flatMap((rule) => ciliumRules(rule, direction, namespace));
-    // A rule without anything allows nothing: without one Cilium would leave the direction open.
+    // An empty rule allows nothing. Without any rule, Cilium would not restrict the direction.
     if (rules.length === 0 && isolates(direction.type)) rules.push({});
     return rules.length === 0 ? [] : [[`${direction.field}${action === "Deny" ? "Deny" : ""}`, rules] as const];
   });

@@ -14,9 +14,15 @@ import { Installation } from "./installation.js";
 
 /** Arguments of {@link BareMetalHost}. */
 export interface BareMetalHostArgs {
-  /** How the rescue system is reached over SSH, as root. Name its `hostKey`: what is sent there becomes the host's identity. */
+  /**
+   * How the rescue system is reached over SSH, as root. Name its `hostKey`: what is sent there becomes the host's
+   * identity.
+   */
   connection: types.input.remote.ConnectionArgs;
-  /** Digest of the host image, `sha256:…`: the `imageDigest` of a `HostImage`. A change installs anew, from the rescue system. */
+  /**
+   * Digest of the host image, `sha256:…`: the `imageDigest` of a `HostImage`. A change installs anew, from the rescue
+   * system.
+   */
   image: pulumi.Input<string>;
   /** The image itself. Default: that of this machine's store. */
   imageFile?: string;
@@ -55,14 +61,14 @@ const diskArguments = argumentNames<DiskRule>({
 });
 
 /**
- * A hardened, immutable container host on a machine of its own. **Experimental.** The machine runs any Linux rescue system with an SSH
- * server, started by UEFI whose Secure Boot is in setup mode; it ends as a host whose agent answers. Every step is a command of
- * `@pulumi/command` and can be interrupted; the next `pulumi up` goes on.
+ * A hardened, immutable container host on a machine of its own. **Experimental.** The machine runs any Linux rescue
+ * system with an SSH server, started by UEFI whose Secure Boot is in setup mode; it ends as a host whose agent answers.
+ * Every step is a command of `@pulumi/command` and can be interrupted; the next `pulumi up` goes on.
  *
  * Once installed, nothing connects to the machine by SSH again: there is none. Destroying leaves the host as it is.
  *
- * @throws ArgumentError in preview, with the path of each wrong field; during the installation, before anything is written, with the
- * machine's disks when the rule fits none or several, or a disk with a content of others.
+ * @throws ArgumentError in preview, with the path of each wrong field; during the installation, before anything is
+ * written, with the machine's disks when the rule fits none or several, or a disk with a content of others.
  */
 export class BareMetalHost extends Component {
   /** Identity of the host; stable over reboots. */
@@ -101,7 +107,7 @@ export class BareMetalHost extends Component {
     const connection = connectionOf(this.hostId, endpoint, keysDirectory);
     const { start, integrity } = installation.start(connection, args.startSeconds ?? 900);
     this.integrity = integrity;
-    // Whoever uses the connection waits for the host.
+    // Everything that uses the connection waits for the host.
     this.connection = pulumi.all([connection, integrity]).apply(([value]) => value);
     rememberHostResource(this.connection, start);
     this.registerOutputs({

@@ -163,7 +163,10 @@ export class Installation {
     );
   }
 
-  /** An installed host has no SSH: whatever changes later, in the arguments or in this package, must not run a step again. */
+  /**
+   * An installed host has no SSH: whatever changes later, in the arguments or in this package, must not run a step
+   * again.
+   */
   private options(ignoreChanges: string[], dependsOn: pulumi.Resource[] = []): pulumi.CustomResourceOptions {
     return this.context.optionsOf({ dependsOn, ignoreChanges });
   }

@@ -1,6 +1,6 @@
 /**
- * The specs of container groups that are accepted and refused: one table for the component, the provider and the agent. The agent's test
- * of it is hosts/agent/internal/groups/group_specs_test.go.
+ * The specs of container groups that are accepted and refused: one table for the component, the provider and the agent.
+ * The agent's test of it is hosts/agent/internal/groups/group_specs_test.go.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

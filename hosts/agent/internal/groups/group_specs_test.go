@@ -138,7 +138,8 @@ func inContract(field string) string {
 	return field
 }
 
-// specOf writes inputs as toGroupSpec in provider/resources/group-spec.ts does. It fails where the contract has no form for them.
+// specOf writes inputs as toGroupSpec in provider/resources/group-spec.ts does. It fails where the contract has no form
+// for them.
 func specOf(inputs map[string]any) (*agentv1.GroupSpec, error) {
 	content, err := json.Marshal(inputs)
 	if err != nil {
