@@ -6,6 +6,7 @@ import { X509Certificate } from "node:crypto";
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { isIP, isIPv4 } from "node:net";
 import path from "node:path";
+import { isDnsLabel } from "../shared/dns-label.js";
 import { parsePkcs11Uri } from "../shared/pkcs11-uri.js";
 import {
   parseImageReference,
@@ -56,7 +57,7 @@ export function address(text: string): string {
 
 /** A DNS label: the form of group and container names. */
 export function dnsLabel(text: string): string {
-  if (/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)) return text;
+  if (isDnsLabel(text)) return text;
   return refuse("must be 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit");
 }
 

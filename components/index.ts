@@ -1,7 +1,8 @@
 /**
  * Palisade: hardened, immutable container hosts and serverless container groups, as code.
  *
- * Components are what programs use; the resources beneath them are exported for imports and for compositions of one's own.
+ * Components are what programs use; the resources beneath them are exported for imports and for compositions of one's
+ * own.
  */
 // Registers the resources' types, so that references to them in a stack's state become objects again.
 import "../sdk/index.js";

@@ -1,4 +1,7 @@
-/** The template of `pulumi new` compiles with the TypeScript that Pulumi takes, and with the versions that npm gives by itself. */
+/**
+ * The template of `pulumi new` compiles with the TypeScript that Pulumi takes, and with the versions that npm gives by
+ * itself.
+ */
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import ts5 from "typescript";

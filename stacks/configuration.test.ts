@@ -36,7 +36,7 @@ it.each([
   expect(() => readConfiguration()).toThrow(`palisade:${key} = ${JSON.stringify(value)}: ${reason}`);
 });
 
-it("demands what an environment cannot be without, and shows no secret", () => {
+it("requires the settings of an environment, and shows no secret", () => {
   pulumi.runtime.setAllConfig({
     "palisade:environment": "azure",
     "palisade:registryPassword": "",
@@ -53,7 +53,7 @@ it("demands what an environment cannot be without, and shows no secret", () => {
   );
 });
 
-it("demands of metal how the machine is reached and which disk is meant, and never shows the key", () => {
+it("requires the machine and the disk for metal, and never shows the key", () => {
   pulumi.runtime.setAllConfig({
     "palisade:environment": "metal",
     "palisade:sshPrivateKey": "",

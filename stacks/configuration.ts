@@ -1,4 +1,7 @@
-/** What the operator sets: `pulumi config set palisade:<name> <value>`. Every wrong value is refused at once, with its path. */
+/**
+ * What the operator sets: `pulumi config set palisade:<name> <value>`. Every wrong value is refused at once, with its
+ * path.
+ */
 import * as pulumi from "@pulumi/pulumi";
 import {
   ArgumentError,
@@ -28,7 +31,7 @@ export interface Configuration {
   forceDestroy: boolean;
   /** auto, kvm or tcg. */
   acceleration: string;
-  /** What the host demands of code: enforce, audit or jit. */
+  /** Integrity mode of the host: enforce, audit or jit. */
   mode: string;
   /** Port of 127.0.0.1 on which the group answers; 0 chooses a free one and keeps it. */
   hostPort: number;
@@ -49,11 +52,11 @@ export interface Configuration {
   sshPort: number;
   /** metal: key of its root. Set it with `pulumi config set --secret`. */
   sshPrivateKey?: string;
-  /** metal: its public host key, `ssh-ed25519 …`; whoever has it becomes the host. */
+  /** metal: its public host key, `ssh-ed25519 …`. The machine with this key becomes the host. */
   sshHostKey?: string;
   /** metal: serial number of the disk that is written. */
   diskSerial?: string;
-  /** metal: serial number of a disk whose content may be lost. Absent: a disk with a content of others is refused. */
+  /** metal: serial number of a disk whose content may be lost. Absent: a disk with other content is refused. */
   allowOverwrite?: string;
   /** azure: an existing resource group. */
   resourceGroupName?: string;
@@ -136,7 +139,9 @@ const required: Record<Environment, (keyof Configuration)[]> = {
 /** Settings whose values no message shows. */
 const secrets: string[] = ["registryPassword", "sshPrivateKey"] satisfies (keyof Configuration)[];
 
-/** As in the `config` section of Pulumi.yaml, which a test compares; here for programs run without that file. */
+/**
+ * The same as in the `config` section of Pulumi.yaml, for programs that run without that file. A test compares the two.
+ */
 export const defaults: Configuration = {
   environment: "local",
   cpus: 2,

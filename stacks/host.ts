@@ -5,7 +5,8 @@ import type { Configuration } from "./configuration.js";
 /** The provider, the host's image and where the operator's keys are. */
 export function hostImage(configuration: Configuration) {
   const { imageDigest: digest, mode, keysDirectory = defaultKeysDirectory() } = configuration;
-  // A provider of its own: the default one would be given every setting of the namespace `palisade`, also those of the stack.
+  // An explicit provider: the default one would get every setting of the namespace `palisade`, including those of the
+  // stack.
   const provider = new Provider("palisade", {
     stateDirectory: configuration.stateDirectory,
     cacheDirectory: configuration.cacheDirectory,

@@ -1,6 +1,6 @@
 /**
- * The program that Pulumi runs. The configuration chooses the environment; the stack's name means nothing. An environment is
- * loaded when it is chosen: the packages of the clouds are large, and optional.
+ * The program that Pulumi runs. The configuration chooses the environment; the stack's name means nothing. An
+ * environment is loaded when it is chosen: the packages of the clouds are large, and optional.
  */
 import { type Configuration, type Environment, readConfiguration } from "./configuration.js";
 

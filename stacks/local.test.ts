@@ -1,4 +1,6 @@
-/** The whole graph of the environment `local`, compared with a committed one: a changed URN or input is seen in review. */
+/**
+ * The whole graph of the environment `local`, compared with a committed one: a changed URN or input is seen in review.
+ */
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -42,7 +44,7 @@ it("keeps the registry's password secret wherever it goes", async () => {
   expect(marked).toBe(4);
 });
 
-it("tells where the group answers", async () => {
+it("reports where the group answers", async () => {
   const { outputs } = await program(false);
   expect(await valueOf(outputs.url)).toBe("http://127.0.0.1:40080/");
   expect(await valueOf(outputs.registry)).toBe("127.0.0.1:5000");

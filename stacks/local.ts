@@ -1,6 +1,6 @@
 /**
- * The environment `local`: a registry, an image and its seal, a host in a virtual machine with its network policy, and a group on
- * it, all on this machine.
+ * The environment `local`: a registry, an image and its seal, a host in a virtual machine with its network policy, and
+ * a group on it, all on this machine.
  */
 import * as pulumi from "@pulumi/pulumi";
 import {
@@ -34,7 +34,7 @@ export function local(configuration: Configuration) {
       repository: "web/nginx",
       suite: "trixie",
       packages: ["nginx"],
-      // As the last point release has it, so that there is something to patch.
+      // The packages of the last point release, so that there is something to patch.
       securityUpdates: false,
       packageSources: true,
       entrypoint: ["/usr/sbin/nginx"],
@@ -89,7 +89,7 @@ export function local(configuration: Configuration) {
       ...website(sealed.reference),
       imageRegistryCredentials: [access],
     },
-    // Under its policy from its first packet.
+    // The policy applies from the group's first packet.
     { provider, dependsOn: network },
   );
   const address = web.endpoints.apply((endpoints) => endpoints?.[0]?.address);
@@ -104,7 +104,7 @@ export function local(configuration: Configuration) {
     hostId: host.hostId,
     /** Digest of the image the host runs. */
     hostImage: image.imageDigest,
-    /** What the host demands of code: enforce, audit or jit. */
+    /** Integrity mode of the host: enforce, audit or jit. */
     mode: image.mode,
     /** kvm or tcg. */
     accelerator: host.accelerator,

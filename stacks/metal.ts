@@ -30,10 +30,10 @@ export function metal(configuration: Configuration) {
       ...website(configuration.image!),
       imageRegistryCredentials: registryCredentials(configuration),
     },
-    // Under its policy from its first packet.
+    // The policy applies from the group's first packet.
     { provider, dependsOn: network },
   );
-  // Every port of the machine is its group's: nothing in between publishes some.
+  // All ports of the machine are the group's own: there is no hypervisor that would have to publish them.
   const sshHost = configuration.sshHost!;
   const address = `${isIPv6(sshHost) ? `[${sshHost}]` : sshHost}:${port}`;
   return {
@@ -49,7 +49,7 @@ export function metal(configuration: Configuration) {
     device: host.device,
     /** Digest of the image the host runs. */
     hostImage: image.imageDigest,
-    /** What the host demands of code: enforce, audit or jit. */
+    /** Integrity mode of the host: enforce, audit or jit. */
     mode: image.mode,
     /** Name of the group on the host. */
     group: web.containerGroupName,

@@ -1,4 +1,7 @@
-/** The website that every environment runs, and what its nginx is told: stay in the foreground, log to its streams, serve a page. */
+/**
+ * The website that every environment runs. Its nginx stays in the foreground, logs to its standard streams and serves a
+ * page.
+ */
 import type * as pulumi from "@pulumi/pulumi";
 import type { HostNetworkPolicyArgs } from "../components/index.js";
 
@@ -21,7 +24,7 @@ export function website(image: pulumi.Input<string>) {
   };
 }
 
-/** Who may talk with the website on a host: everybody asks its port, and it asks nobody. */
+/** The website's network policy on a host: everybody may reach its port, and it may reach nobody. */
 export const websitePolicy = {
   groups: [{ name: "web" }],
   networkPolicies: [

@@ -13,8 +13,8 @@ import { hostPort } from "../../shared/host-port.js";
 import { azureRules, checkLimits } from "./limits.js";
 
 /**
- * The arguments of azure-native's container group, without those that exist in ACI's preview API only. A container's image may be
- * given by its parts, too.
+ * The arguments of azure-native's container group, without those that exist in ACI's preview API only. A container's
+ * image may be given by its parts, too.
  */
 export type ContainerGroupArgs = Omit<
   AzureContainerGroupArgs,
@@ -34,7 +34,8 @@ export interface Endpoint {
 }
 
 /**
- * Properties that ACI does not change on a living group; azure-native would try, and fail. Microsoft names the zone on a page of its own.
+ * Properties that ACI does not change on a living group; azure-native would try, and fail. Microsoft names the zone on
+ * a page of its own.
  * @see https://learn.microsoft.com/azure/container-instances/container-instances-update#properties-that-require-container-delete
  * @see https://learn.microsoft.com/azure/reliability/reliability-containers#availability-zone-redeployment-and-migration
  */
@@ -52,11 +53,11 @@ const secretOutputs = [
 
 /**
  * Containers that run together in Azure Container Instances, with the arguments of
- * `azure-native.containerinstance.ContainerGroup`. Experimental: it has been proved against Microsoft's published client, not
- * against Azure. Images are named by digest as everywhere in Palisade; their seals mean nothing to ACI.
+ * `azure-native.containerinstance.ContainerGroup`. Experimental: it has been tested with Microsoft's published client,
+ * not with Azure. Images are named by digest as everywhere in Palisade; ACI does not check their seals.
  *
- * Secure values, passwords, storage keys, secret volumes, workspace keys and protected settings are marked secret. What ACI
- * cannot change on a living group is shown as a replacement; the old group goes first, as the name is the same.
+ * Secure values, passwords, storage keys, secret volumes, workspace keys and protected settings are marked secret. What
+ * ACI cannot change on a living group is shown as a replacement; the old group goes first, as the name is the same.
  *
  * @throws ArgumentError in preview, with the path of each wrong field and ACI's own limit.
  * @see https://learn.microsoft.com/azure/templates/microsoft.containerinstance/containergroups
@@ -79,7 +80,7 @@ export class ContainerGroup extends Component {
 
     const late = verified(`ContainerGroup "${name}"`, checked, (check, resolved) => {
       checkArguments(check, name, resolved);
-      // A group that was to be in a subnet must not become public because nothing came of that.
+      // A group that was meant for a subnet must not become public because the subnet turned out to be absent.
       if (isLate(checked.subnetIds) && !isGiven(resolved.subnetIds)) {
         check.add("subnetIds", undefined, "turned out not to be given; leave it out for a group that is in no subnet");
       }

@@ -1,4 +1,7 @@
-/** One table of wrong values for all backends of container groups: what one of them refuses, its siblings have been asked about, too. */
+/**
+ * One table of wrong values for all backends of container groups: what one of them refuses, its siblings have been
+ * asked about, too.
+ */
 import * as pulumi from "@pulumi/pulumi";
 import { describe, expect, it } from "vitest";
 import { ContainerGroup as OnAzure } from "../azure/container-group.js";

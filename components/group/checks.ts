@@ -1,6 +1,11 @@
-/** Checks that all backends of container groups share; each says by `GroupRules` what it takes of the arguments and why not the rest. */
+/**
+ * Checks that all backends of container groups share. Each backend says in its `GroupRules` which arguments it accepts
+ * and why not the others.
+ */
 import type * as pulumi from "@pulumi/pulumi";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
+import { canonicalServer } from "../../shared/image-reference.js";
+import { sharedFields } from "./fields.js";
 import { imageReference, isImageParts } from "./images.js";
 import type * as model from "./model.js";
 import { type Backend, type ValueRules, valueRules } from "./rules.js";
@@ -8,16 +13,19 @@ import { type Backend, type ValueRules, valueRules } from "./rules.js";
 /** Fields of one kind of argument. */
 export interface Fields {
   allowed: readonly string[];
-  /** Fields of azure-native's that this backend cannot honour, and why; ignoring them would change what a program means. */
+  /**
+   * Fields of azure-native's that this backend cannot apply, and why. Ignoring them would change the meaning of a
+   * program.
+   */
   refused?: Record<string, string>;
 }
 
-/** What a backend takes. What the values may be is its column in `valueRules`. */
+/** The fields that a backend accepts. Its column in `valueRules` says which values they may have. */
 export interface GroupRules {
   backend: Backend;
   group: Fields;
   container: Fields;
-  /** Absent: the backend runs no init containers, and `group` refuses them. */
+  /** Absent: the backend has no init containers, and `group` refuses them. */
   initContainer?: Fields;
   /** Fields of an image that is not a reference. */
   image: Fields;
@@ -71,32 +79,29 @@ export function checkGroup(check: ArgumentCheck, name: string, args: model.Group
   check.items("imageRegistryCredentials", args.imageRegistryCredentials, (credential, at) => {
     if (!check.object(at, credential)) return;
     checkCredential(check, at, credential, backend);
-    servers.add(`${at}.server`, known(credential.server), at);
+    const server = known(credential.server);
+    servers.add(`${at}.server`, typeof server === "string" ? canonicalServer(server) : undefined, at);
   });
   checkIpAddress(check, known(args.ipAddress), countReason ? undefined : containers, backend);
 }
 
-/** Applies a rule to what is known now; what is not is checked again by its user when it is. */
-function checkNow<T>(
+/**
+ * Applies a rule to a value that is known now. The backend checks later values again when they become known.
+ *
+ * @param options `secret`: no message may show the value
+ */
+export function checkNow<T>(
   check: ArgumentCheck,
   path: string,
   input: pulumi.Input<T> | undefined,
   rule: (value: NonNullable<T>) => string | undefined,
-): void {
-  const value = known(input);
-  if (isGiven(value)) check.field(path, value, rule);
-}
-
-/** The same for a value that no message may show. */
-function checkSecretNow<T>(
-  check: ArgumentCheck,
-  path: string,
-  input: pulumi.Input<T> | undefined,
-  rule: (value: NonNullable<T>) => string | undefined,
+  options: { secret?: boolean } = {},
 ): void {
   const value = known(input);
   const reason = isGiven(value) ? rule(value) : undefined;
-  if (reason) check.addSecret(path, reason);
+  if (!reason) return;
+  if (options.secret) check.addSecret(path, reason);
+  else check.add(path, value, reason);
 }
 
 /** Calls `visit` with each item that is known. */
@@ -183,21 +188,21 @@ function checkImage(
   check: ArgumentCheck,
   at: string,
   image: model.ImageArgs | undefined,
-  { image: fields, ...backend }: GroupRules,
+  { image: parts, ...backend }: GroupRules,
 ): void {
   const server = valueRules.imageServer[backend.backend];
   if (!isImageParts(image)) {
     checkNow(check, at, image, (reference) => rules.imageReference(reference) ?? server(reference));
     return;
   }
-  check.keys(at, image, fields.allowed, fields.refused);
+  check.keys(at, image, parts.allowed, parts.refused);
   check.require(`${at}.repository`, image.repository);
   checkNow(check, `${at}.repository`, image.repository, rules.imageRepository);
   const { digest, channel } = image as Partial<model.PinnedImageArgs & model.ChannelImageArgs>;
-  if (fields.allowed.includes("channel") && isGiven(digest) === isGiven(channel)) {
+  if (parts.allowed.includes("channel") && isGiven(digest) === isGiven(channel)) {
     check.add(at, undefined, "needs exactly one of digest and channel");
   }
-  if (!fields.allowed.includes("channel")) check.require(`${at}.digest`, digest);
+  if (!parts.allowed.includes("channel")) check.require(`${at}.digest`, digest);
   checkNow(check, `${at}.digest`, digest, rules.digest);
   if (isGiven(image.repository) && isGiven(digest)) {
     checkNow(check, at, imageReference(image as model.PinnedImageArgs), server);
@@ -207,7 +212,7 @@ function checkImage(
 
 function checkPort(check: ArgumentCheck, at: string, port: model.PortArgs, backend: GroupRules): void {
   if (!check.object(at, port)) return;
-  check.keys(at, port, ["port", "protocol"]);
+  check.keys(at, port, sharedFields.port);
   check.require(`${at}.port`, port.port);
   checkNow(check, `${at}.port`, port.port, ruleOf(backend, "port"));
   checkNow(check, `${at}.protocol`, port.protocol, rules.oneOf("TCP", "UDP"));
@@ -222,12 +227,12 @@ function checkVariable(
   check.keys(at, variable, backend.environmentVariable.allowed, backend.environmentVariable.refused);
   check.require(`${at}.name`, variable.name);
   checkNow(check, `${at}.name`, variable.name, ruleOf(backend, "environmentName"));
-  checkSecretNow(check, `${at}.value`, variable.value, ruleOf(backend, "environmentValue"));
-  checkSecretNow(check, `${at}.secureValue`, variable.secureValue, ruleOf(backend, "environmentValue"));
+  checkNow(check, `${at}.value`, variable.value, ruleOf(backend, "environmentValue"), { secret: true });
+  checkNow(check, `${at}.secureValue`, variable.secureValue, ruleOf(backend, "environmentValue"), { secret: true });
   exactlyOne(check, at, { value: variable.value, secureValue: variable.secureValue });
 }
 
-/** What becomes known later may turn out not to be given: then this is checked again. */
+/** A value that becomes known later may be absent then, and is checked again. */
 function exactlyOne(check: ArgumentCheck, at: string, fields: Record<string, unknown>): void {
   const certain = Object.values(fields).filter((value) => isGiven(value) && !isLate(value)).length;
   const possible = Object.values(fields).filter(isGiven).length;
@@ -243,7 +248,7 @@ function checkResources(
   backend: GroupRules,
 ): void {
   if (!check.object(at, resources)) return;
-  check.keys(at, resources, ["requests", "limits"]);
+  check.keys(at, resources, sharedFields.resources);
   check.require(`${at}.requests`, resources.requests);
   const requests = known(resources.requests);
   const limits = known(resources.limits);
@@ -275,7 +280,7 @@ function checkProbe(check: ArgumentCheck, at: string, probe: model.ContainerProb
     ["failureThreshold", 1],
     ["successThreshold", 1],
   ] as const;
-  check.keys(at, probe, ["exec", "httpGet", ...times.map(([field]) => field)]);
+  check.keys(at, probe, sharedFields.probe);
   exactlyOne(check, at, { exec: probe.exec, httpGet: probe.httpGet });
   for (const [field, minimum] of times) {
     checkNow(check, `${at}.${field}`, probe[field], rules.integer(minimum, 2 ** 31 - 1));
@@ -375,7 +380,7 @@ function checkVolumes(check: ArgumentCheck, args: model.GroupArgs, backend: Grou
         const path = `${at}.secret[${JSON.stringify(file)}]`;
         const reason = ruleOf(backend, "secretFileName")(file);
         if (reason) check.addSecret(path, reason);
-        checkSecretNow(check, path, content, ruleOf(backend, "secretFileContent"));
+        checkNow(check, path, content, ruleOf(backend, "secretFileContent"), { secret: true });
       }
     }
     const name = known(volume.name);
@@ -388,7 +393,7 @@ function checkVolumes(check: ArgumentCheck, args: model.GroupArgs, backend: Grou
       const paths = new Distinct(check, "is where", "is mounted already");
       check.items(`${list}[${index}].volumeMounts`, container?.volumeMounts, (mount: model.VolumeMountArgs, at) => {
         if (!check.object(at, mount)) return;
-        check.keys(at, mount, ["mountPath", "name", "readOnly"]);
+        check.keys(at, mount, sharedFields.volumeMount);
         check.require(`${at}.name`, mount.name);
         check.require(`${at}.mountPath`, mount.mountPath);
         checkNow(check, `${at}.mountPath`, mount.mountPath, ruleOf(backend, "mountPath"));
@@ -420,6 +425,12 @@ function checkCredential(
   const parts = { username: has(credential.username), password: has(credential.password), identity: has(identity) };
   if (parts.password === true && parts.username === false) check.require(`${at}.username`, undefined);
   if (parts.username === true && parts.password === false) check.require(`${at}.password`, undefined);
+  if (known(credential.username) === "" && known(credential.password)) {
+    check.add(`${at}.username`, "", "must not be empty beside a password");
+  }
+  // A private key in its place must not be shown.
+  const { ca } = credential as { ca?: pulumi.Input<string> };
+  checkNow(check, `${at}.ca`, ca, ruleOf(backend, "certificateAuthority"), { secret: true });
   const reason = ruleOf(backend, "credential")(parts);
   if (reason) check.add(at, undefined, reason);
 }

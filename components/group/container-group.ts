@@ -13,7 +13,8 @@ export type { ChannelImageArgs, PinnedImageArgs } from "./model.js";
 
 /**
  * Containers that run together on one host: they share a network namespace and are restarted as the policy says. Its
- * arguments are those of `azure-native.containerinstance.ContainerGroup`; what a host cannot honour is refused in preview.
+ * arguments are those of `azure-native.containerinstance.ContainerGroup`; what a host cannot honour is refused in
+ * preview.
  *
  * The group is deleted with its host: a replaced or removed host takes it along without being asked.
  *

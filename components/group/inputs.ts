@@ -3,7 +3,10 @@ import * as pulumi from "@pulumi/pulumi";
 import { ArgumentCheck, given, isGiven, known } from "../internal/arguments.js";
 import type { List, OptionalList } from "./model.js";
 
-/** Applies a change now when the input itself is known, otherwise when it becomes so; what turns out to be `null` is undefined. */
+/**
+ * Applies a change now when the input itself is known, otherwise when it becomes known. A later `null` is passed on as
+ * undefined.
+ */
 export function lift<T, R>(input: pulumi.Input<T>, change: (value: T) => R): pulumi.Input<R> {
   const value = known(input);
   return value === undefined
@@ -11,7 +14,7 @@ export function lift<T, R>(input: pulumi.Input<T>, change: (value: T) => R): pul
     : change(value);
 }
 
-/** A value, or its default when it is not given or turns out not to be. */
+/** A value, or its default when it is absent now or later. */
 export function withDefault<T>(input: pulumi.Input<T | undefined> | undefined, byDefault: T): pulumi.Input<T> {
   return isGiven(input) ? lift(input as pulumi.Input<T | undefined>, (value) => value ?? byDefault) : byDefault;
 }
@@ -35,14 +38,17 @@ export function mapItems<T, R>(
   ) as List<R>;
 }
 
-/** Marks a value secret by its nature, so that a program need not remember `pulumi.secret`; an absent one stays absent. */
+/**
+ * Marks a value secret by its nature, so that a program need not remember `pulumi.secret`; an absent one stays absent.
+ */
 export function secret<T>(input: pulumi.Input<T> | undefined): pulumi.Output<T> | undefined {
   return isGiven(input) ? (pulumi.secret(input).apply((value) => value ?? undefined) as pulumi.Output<T>) : undefined;
 }
 
 /**
  * For `dependsOn`: lets a resource be registered only when its arguments, all known by then, have passed `report`. In a
- * preview in which some are not known yet nothing is verified by this. Where one of them is secret no message shows a value.
+ * preview in which some are not known yet nothing is verified by this. Where one of them is secret no message shows a
+ * value.
  */
 export function verified<T extends object>(
   subject: string,

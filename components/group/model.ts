@@ -1,6 +1,6 @@
 /**
  * The arguments that every backend of container groups understands: a subset, under the same names, of those of
- * `azure-native.containerinstance.ContainerGroup`. What a backend cannot honour of them it refuses in preview.
+ * `azure-native.containerinstance.ContainerGroup`. A backend refuses, in preview, what it cannot apply.
  *
  * @see https://learn.microsoft.com/azure/templates/microsoft.containerinstance/containergroups
  */
@@ -84,15 +84,18 @@ export interface PinnedImageArgs {
   digest: pulumi.Input<string>;
 }
 
-/** An image whose digest whoever rolls names, on hosts only: Pulumi neither moves it nor puts it back. */
+/** An image whose digest a pipeline chooses, on hosts only. Pulumi does not change that digest. */
 export interface ChannelImageArgs {
   /** server/repository */
   repository: pulumi.Input<string>;
-  /** A DNS label; in the program that publishes into it the output `channel` of its PatchedImage, so that the group comes after. */
+  /**
+   * A DNS label. A program that also publishes to the channel gives the output `channel` of its PatchedImage, so that
+   * the group waits for it.
+   */
   channel: pulumi.Input<string | undefined>;
   /**
-   * PEM of the key (ECDSA on P-256) that must have published what the channel leads to. Default: where it leads is believed, and the
-   * host's image policies decide.
+   * PEM of the key (ECDSA on P-256) that must have signed the channel's publication. Default: the publication is not
+   * verified, and only the image policies of the host decide.
    */
   publicKey?: pulumi.Input<string | undefined>;
 }

@@ -1,6 +1,6 @@
 /**
- * What the values of a container group's arguments may be: one list of rules with a column per backend. A rule that one backend has
- * has to be stated for its siblings too, so that none of them lacks it by oversight; `anything` says that a backend has no such limit.
+ * Which values the arguments of a container group may have: one list of rules with a column per backend. Each rule
+ * names every backend, so that none lacks it by oversight. `anything` says that a backend has no such limit.
  */
 import { type Rule, rules } from "../internal/arguments.js";
 
@@ -31,6 +31,10 @@ export const maximumContainers = 60;
 
 /** @see https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted */
 export const restricted = "the Pod Security Standard restricted forbids it";
+
+/** A program in JavaScript may give a number, which an expression alone would read as its digits. */
+const matches = (value: unknown, expression: RegExp): value is string =>
+  typeof value === "string" && expression.test(value);
 
 /** A text in a process's environment or arguments ends at a zero byte. */
 const noZeroByte: Rule<string> = (value) =>
@@ -111,6 +115,9 @@ const userOrIdentity: Rule<CredentialParts> = ({ username, password, identity })
     ? "ACI needs username and password, or identity"
     : undefined;
 
+const certificate: Rule<string> = (pem) =>
+  typeof pem === "string" && pem.includes("-----BEGIN CERTIFICATE-----") ? undefined : "must be a PEM certificate";
+
 /** A name that is one file in a folder. */
 const fileName: Rule<string> = (name) =>
   /^[^/\0]+$/.test(name) && name !== "." && name !== ".."
@@ -162,6 +169,7 @@ export interface ValueRules {
   ipAddressType: Row<string>;
   ipAddressPortCount: Row<number>;
   credential: Row<CredentialParts>;
+  certificateAuthority: Row<string>;
   volumeCount: Row<number>;
   volumeName: Row<string>;
   secretFileName: Row<string>;
@@ -203,14 +211,14 @@ export const valueRules: ValueRules = {
   commandWord: same(noZeroByte),
   environmentName: {
     host: (name) =>
-      /^[^=\0]+$/.test(name) ? undefined : "must not be empty and must hold neither '=' nor a zero byte",
+      matches(name, /^[^=\0]+$/) ? undefined : "must not be empty and must hold neither '=' nor a zero byte",
     // Names that every version of Kubernetes takes; they are also keys of the Secret with the secure values.
     kubernetes: (name) =>
-      /^[-._a-zA-Z][-._a-zA-Z0-9]*$/.test(name) && name !== "." && !name.startsWith("..")
+      matches(name, /^[-._a-zA-Z][-._a-zA-Z0-9]*$/) && name !== "." && !name.startsWith("..")
         ? undefined
         : "Kubernetes takes letters, digits, '-', '_' and '.', no digit first, not '.' and no '..' in front",
     azure: (name) =>
-      /^[A-Za-z0-9]([A-Za-z0-9_]{0,61}[A-Za-z0-9])?$/.test(name)
+      matches(name, /^[A-Za-z0-9]([A-Za-z0-9_]{0,61}[A-Za-z0-9])?$/)
         ? undefined
         : `ACI takes 1 to 63 letters, digits and '_', '_' not at the ends (${azurePages.names})`,
   },
@@ -237,6 +245,8 @@ export const valueRules: ValueRules = {
       somePorts(length) ?? (length > 5 ? `ACI opens at most 5 ports of an address (${azurePages.quotas})` : undefined),
   },
   credential: { host: anything, kubernetes: userAndPassword, azure: userOrIdentity },
+  /** CA of a registry's certificate. */
+  certificateAuthority: { host: certificate, kubernetes: notTaken, azure: notTaken },
   volumeCount: {
     host: notTaken,
     kubernetes: anything,

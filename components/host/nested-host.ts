@@ -1,5 +1,6 @@
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";
+import { argumentNames } from "../internal/argument-names.js";
 import { type ArgumentCheck, isGiven, isLate, known, rules } from "../internal/arguments.js";
 import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles } from "../../shared/directories.js";
@@ -20,7 +21,9 @@ export interface NestedHostArgs {
   cpus?: pulumi.Input<number>;
   /** Memory in MiB, at least 1024. Default: 2048. A change restarts the machine. */
   memoryMiB?: pulumi.Input<number>;
-  /** Size in GiB of the disk that keeps groups, images and identity, 1 to 65536. Default: 8. It can grow, not shrink. */
+  /**
+   * Size in GiB of the disk that keeps groups, images and identity, 1 to 65536. Default: 8. It can grow, not shrink.
+   */
   stateDiskGiB?: pulumi.Input<number>;
   /** Refuse every deletion of the state disk until this is false again. Default: false. */
   protectState?: boolean;
@@ -35,8 +38,8 @@ export interface NestedHostArgs {
   /** auto, kvm or tcg. Default: auto, which boots a probe guest to find out whether KVM works. */
   acceleration?: pulumi.Input<string>;
   /**
-   * none or template. template: a host whose state disk is new does not boot, but resumes a template of its image and size, which the
-   * first one makes; for tests, see `docs/testing.md`. Default: none.
+   * none or template. template: a host whose state disk is new does not boot, but resumes a template of its image and
+   * size, which the first one makes; for tests, see `docs/testing.md`. Default: none.
    */
   snapshot?: pulumi.Input<string>;
   /** running or stopped. Default: running. */
@@ -45,26 +48,33 @@ export interface NestedHostArgs {
   forceDestroy?: pulumi.Input<boolean>;
 }
 
-const argumentNames = [
-  "image",
-  "hypervisor",
-  "cpus",
-  "memoryMiB",
-  "stateDiskGiB",
-  "protectState",
-  "publishedPorts",
-  "certificateAuthority",
-  "clientIdentity",
-  "keysDirectory",
-  "acceleration",
-  "snapshot",
-  "powerState",
-  "forceDestroy",
-] as const satisfies readonly (keyof NestedHostArgs)[];
+const hostArguments = argumentNames<NestedHostArgs>({
+  image: true,
+  hypervisor: true,
+  cpus: true,
+  memoryMiB: true,
+  stateDiskGiB: true,
+  protectState: true,
+  publishedPorts: true,
+  certificateAuthority: true,
+  clientIdentity: true,
+  keysDirectory: true,
+  acceleration: true,
+  snapshot: true,
+  powerState: true,
+  forceDestroy: true,
+});
+
+const publishedPortArguments = argumentNames<inputs.PublishedPortArgs>({
+  port: true,
+  protocol: true,
+  hostAddress: true,
+  hostPort: true,
+});
 
 /**
- * A hardened, immutable container host in a virtual machine: a {@link StateDisk} and a {@link VirtualMachine} that boots a
- * host image. It is ready when its agent says so. Groups are put on it through {@link connection}.
+ * A hardened, immutable container host in a virtual machine: a {@link StateDisk} and a {@link VirtualMachine} that
+ * boots a host image. It is ready when its agent says so. Groups are put on it through {@link connection}.
  *
  * A replacement deletes the old machine first, as both would use the same state disk.
  *
@@ -140,7 +150,7 @@ export class NestedHost extends Component {
 }
 
 function checkArguments(check: ArgumentCheck, args: NestedHostArgs) {
-  check.keys("", args, argumentNames);
+  check.keys("", args, hostArguments);
   check.require("image", args.image);
   if (isGiven(args.protectState) && typeof args.protectState !== "boolean") {
     check.add("protectState", undefined, "must be true or false, known before the program runs");
@@ -183,7 +193,7 @@ function checkPublishedPorts(check: ArgumentCheck, ports: NestedHostArgs["publis
   const seen = new Map<string, number>();
   check.items("publishedPorts", ports, (published, at, index) => {
     if (!check.object(at, published)) return;
-    check.keys(at, published, ["port", "protocol", "hostAddress", "hostPort"]);
+    check.keys(at, published, publishedPortArguments);
     check.require(`${at}.port`, published.port);
     check.field(`${at}.port`, published.port, rules.integer(1, 65535));
     check.field(

@@ -8,10 +8,10 @@ export type { ImagePolicyArgs };
 /**
  * Which images one host accepts.
  *
- * Without any policy, every image with a valid seal runs. As soon as there is one, an image has to match the repositories of at
- * least one policy of the host, and when a policy that it matches names keys, it needs a cosign signature by one of these; else
- * its container waits with the reason `ImageRefused`. A stricter policy stops nothing that runs: what it refuses does not start
- * again, and `up` and `preview` warn of it.
+ * Without any policy, every image with a valid seal runs. With policies, an image has to match the repositories of at
+ * least one policy of the host. When a policy that it matches names keys, the image also needs a cosign signature by
+ * one of them. Otherwise its container waits with the reason `ImageRefused`. A stricter policy stops no running
+ * container, but a refused image does not start again; `up` and `preview` warn of it.
  *
  * The import id is `<host id>/<name>`.
  */
@@ -23,7 +23,7 @@ export class ImagePolicy extends Resource {
   }
 }
 
-/** Without keys a policy asks for no signature: an output of keys that turns out to be nothing must not mean that. */
+/** A policy without keys requires no signature. An output of keys that has no value must not have that effect. */
 function lateKeys(keys: ImagePolicyArgs["keys"]): ImagePolicyArgs["keys"] {
   if (!isLate(keys)) return keys;
   return pulumi.output(keys).apply((known) => {

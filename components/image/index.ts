@@ -1,6 +1,6 @@
 /**
- * Images: of hosts, of containers made from Debian packages, patches of what is known to be vulnerable in them, the seals that hosts demand of containers' images, and which
- * images a host accepts.
+ * Images: images of hosts, container images made from Debian packages, patches of their known vulnerabilities, the
+ * seals that hosts require of container images, and the policies that say which images a host accepts.
  */
 export { DebianImage, type DebianImageArgs } from "../../sdk/debianImage.js";
 export { HostImage, type HostImageArgs } from "../../sdk/hostImage.js";

@@ -1,6 +1,7 @@
 /** Checking of components' arguments: all problems of a call at once, each with the path of the wrong field. */
 import { inspect } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
+import { isDnsLabel } from "../../shared/dns-label.js";
 import { nameProblem, referenceProblem, serverProblem } from "../../shared/image-reference.js";
 
 /** What is wrong with one field. */
@@ -57,7 +58,7 @@ function textsIn(value: unknown): string[] {
   return text.length >= shortestQuoted ? [text, quoted.slice(1, -1)] : [quoted];
 }
 
-/** Runs a check when an input is known. What it says of a secret input quotes nothing of it. */
+/** Runs a check when an input is known. Its messages quote nothing of a secret input. */
 export function whenKnown<T, R>(
   input: pulumi.Input<T>,
   check: (value: pulumi.Unwrap<T>) => R,
@@ -92,9 +93,9 @@ function isPlain(value: unknown): value is Record<string, unknown> {
 }
 
 /**
- * Arguments without what is not given: properties that are `null` are left out, at every depth that is known now. Every component
- * reads its arguments through this, so that nothing below has to tell `null` from `undefined`. Items of lists stay, as their places
- * count, and so do outputs, resources and assets.
+ * Arguments without what is not given: properties that are `null` are left out, at every depth that is known now. Every
+ * component reads its arguments through this, so that no code below has to distinguish `null` from `undefined`. Items
+ * of lists stay, because their positions count. Outputs, resources and assets stay as well.
  */
 export function given<T>(value: T): T {
   if (Array.isArray(value)) return value.map(given) as T;
@@ -103,7 +104,7 @@ export function given<T>(value: T): T {
   return Object.fromEntries(entries.map(([key, content]) => [key, given(content)])) as T;
 }
 
-/** What is known now: outputs and promises are not, they are left to the provider's Check. */
+/** A value that is known now. Outputs and promises are not known yet; the provider's Check looks at them. */
 export function known<T>(input: pulumi.Input<T> | undefined): T | undefined {
   return !isGiven(input) || isLate(input) ? undefined : (input as T);
 }
@@ -111,13 +112,14 @@ export function known<T>(input: pulumi.Input<T> | undefined): T | undefined {
 /** A rule says what is wrong with a value, or nothing. */
 export type Rule<T> = (value: T) => string | undefined;
 
-/** Gathers the problems of one component's arguments. */
+/** Collects the problems of one component's arguments. */
 export class ArgumentCheck {
   private readonly problems: Problem[] = [];
 
   /**
    * @param subject who is refused, e.g. `NestedHost "web"`
-   * @param showsValues whether messages may show the values of wrong fields. Default: true. False where some are secret.
+   * @param showsValues whether messages may show the values of wrong fields. Default: true. False where some are
+   * secret.
    */
   constructor(
     private readonly subject: string,
@@ -169,8 +171,8 @@ export class ArgumentCheck {
   }
 
   /**
-   * Refuses a name that no program in JavaScript can pass on: Pulumi's SDK copies properties by assignment, and an assignment to
-   * `__proto__` is lost without an error.
+   * Refuses a name that no program in JavaScript can pass on: Pulumi's SDK copies properties by assignment, and an
+   * assignment to `__proto__` is lost without an error.
    */
   names(path: string, value: unknown): void {
     if (Array.isArray(value)) return value.forEach((item, index) => this.names(`${path}[${index}]`, item));
@@ -238,7 +240,7 @@ export const rules = {
 
   /** RFC 1123: what names of groups and containers are made of. */
   dnsLabel: ((value) =>
-    typeof value === "string" && /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(value)
+    isDnsLabel(value)
       ? undefined
       : "must be a DNS label: a to z, 0 to 9 and '-', at most 63 characters, '-' not at its ends") as Rule<string>,
 

@@ -10,7 +10,7 @@ export interface ChildOptions extends pulumi.CustomResourceOptions {
 
 /** Base of every component. Type tokens and children's names are permanent: they are part of URNs. */
 export abstract class Component extends pulumi.ComponentResource {
-  /** The engine does not hand them down to children, and a component by itself takes no time. */
+  /** The engine does not pass them to children, and a component by itself takes no time. */
   private readonly customTimeouts: pulumi.CustomTimeouts | undefined;
 
   /**

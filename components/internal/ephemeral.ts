@@ -31,7 +31,7 @@ export interface EphemeralMarker {
   kept: boolean;
 }
 
-/** What tells a process from any other that ever had its pid. */
+/** Identifies a process, even when another one had the same pid before or has it later. */
 export interface ProcessMark {
   pid: number;
   /** Clock ticks after boot, field 22 of /proc/<pid>/stat. */

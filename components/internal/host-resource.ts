@@ -1,6 +1,6 @@
 /**
- * Which resource a host's connection stands for. A group that runs on a host is gone with it, and the engine can only be told
- * so by a resource (`deletedWith`), while users pass connections, which are plain data.
+ * The resource behind a host's connection. A group disappears with its host, and the engine learns this from a resource
+ * (`deletedWith`). Users pass connections, which are plain data.
  */
 import * as pulumi from "@pulumi/pulumi";
 

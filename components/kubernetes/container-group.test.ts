@@ -164,7 +164,7 @@ describe("ContainerGroup on Kubernetes", () => {
     ]);
   });
 
-  it("tells where it is reached and how it is", async () => {
+  it("reports its address and its state", async () => {
     await record({
       answer: (registration) =>
         ({

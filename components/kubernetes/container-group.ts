@@ -31,13 +31,14 @@ export interface Endpoint {
 }
 
 /**
- * Containers that run together as one pod of a Kubernetes cluster. Experimental: a real API server accepts what it makes; it
- * has run on no cluster yet. Images are named by digest as everywhere in Palisade; their seals mean nothing to the cluster.
+ * Containers that run together as one pod of a Kubernetes cluster. Experimental: a real API server accepts what it
+ * makes; it has run on no cluster yet. Images are named by digest as everywhere in Palisade; the cluster does not check
+ * their seals.
  *
- * A group that is to run always is a Deployment with one pod, another a bare Pod. Its ports are a Service: a load balancer for
- * `Public`, an address of the cluster for `Private`. A NetworkPolicy lets nothing in but what `ipAddress` names. Secure values,
- * secret volumes and passwords are Secrets that are replaced when they change, so that the pod starts anew with them. The pod
- * satisfies the Pod Security Standard `restricted`: no container of it runs as root.
+ * A group that is to run always is a Deployment with one pod, another a bare Pod. Its ports are a Service: a load
+ * balancer for `Public`, an address of the cluster for `Private`. A NetworkPolicy lets nothing in but what `ipAddress`
+ * names. Secure values, secret volumes and passwords are Secrets that are replaced when they change, so that the pod
+ * starts anew with them. The pod satisfies the Pod Security Standard `restricted`: no container of it runs as root.
  *
  * @throws ArgumentError in preview, with the path of each wrong field.
  * @see https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
@@ -171,8 +172,8 @@ function ingressOf(ipAddress: IpAddress): pulumi.Input<networking.v1.NetworkPoli
 }
 
 /**
- * What `make` makes of an address, once it is known that there is one; nothing without. An address that a preview does not know
- * counts as given, so that what was made of it before is not shown as deleted.
+ * The result of `make` for an address, once it is known that there is one; without an address, an empty list. An
+ * address that a preview does not know counts as given, so that the preview does not show its resource as deleted.
  */
 function lateResource(
   ipAddress: IpAddress,

@@ -1,5 +1,6 @@
 /**
- * Palisade on Kubernetes (experimental). Needs the optional peer `@pulumi/kubernetes`, which the rest of Palisade never loads.
+ * Palisade on Kubernetes (experimental). Needs the optional peer `@pulumi/kubernetes`, which the rest of Palisade never
+ * loads.
  */
 export { ContainerGroup, type ContainerGroupArgs, type Endpoint } from "./container-group.js";
 export { NetworkPolicies, type NetworkPoliciesArgs } from "./network-policies.js";

@@ -9,13 +9,14 @@ import { checkClusterPolicies, type ClusterPolicies, policyObjects } from "./pol
 export type NetworkPoliciesArgs = ClusterPolicies;
 
 /**
- * Network policies in a cluster, from the arguments that a host's are compiled from. Experimental: a real API server accepts them.
+ * Network policies in a cluster, from the arguments that a host's are compiled from. Experimental: a real API server
+ * accepts them.
  *
- * What Kubernetes can say is a NetworkPolicy, which some network plugin of the cluster has to enforce. Denial, entities and ICMP are
- * CiliumNetworkPolicies, tiers ClusterNetworkPolicies of network-policy-api; both with `cilium: true` only, as elsewhere they would
- * be refused or, worse, ignored.
+ * What Kubernetes can express becomes a NetworkPolicy, which a network plugin of the cluster has to enforce. Denial,
+ * entities and ICMP become CiliumNetworkPolicies, and tiers become ClusterNetworkPolicies of network-policy-api. Both
+ * need `cilium: true`: other clusters would refuse or, worse, ignore them.
  *
- * @throws ArgumentError in preview, with the path of each field that the cluster cannot be told.
+ * @throws ArgumentError in preview, with the path of each field that has no form in the cluster.
  */
 export class NetworkPolicies extends Component {
   constructor(name: string, args: NetworkPoliciesArgs, opts?: pulumi.ComponentResourceOptions) {

@@ -1,4 +1,4 @@
-/** A group's pod as Kubernetes wants it: pure, from arguments whose parts may become known later. */
+/** The Kubernetes pod of a group, by pure functions of arguments whose parts may become known later. */
 import * as pulumi from "@pulumi/pulumi";
 import type { core } from "@pulumi/kubernetes/types/input";
 import { given, isGiven, known } from "../internal/arguments.js";
@@ -84,7 +84,10 @@ function toProgram(container: model.InitContainerArgs, secrets: SecretNames): co
   };
 }
 
-/** Whether a value is one of the Secret is decided when it is known, where both are given and one of them may come to nothing. */
+/**
+ * Whether a value is one of the Secret is decided when it is known, where both are given and one of them may come to
+ * nothing.
+ */
 function toVariable(
   container: model.InitContainerArgs,
   { name, value, secureValue }: model.EnvironmentVariableArgs,
@@ -117,7 +120,7 @@ function toProbe(probe: model.ContainerProbeArgs | undefined): core.v1.Probe {
   } as core.v1.Probe;
 }
 
-/** Kubernetes puts variables in for $(NAME); no other backend does, so it is told not to. */
+/** Kubernetes replaces $(NAME) by the variable's value. No other backend does, so the text is escaped. */
 const literal = (text: string | undefined): string => (text ?? "").replaceAll("$", "$$$$");
 
 /** ACI's GB are GiB, and its steps of 0.01 are tens of millicores. */

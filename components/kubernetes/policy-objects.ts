@@ -1,9 +1,11 @@
 /**
- * Palisade's network policies as objects of a cluster: pure. What Kubernetes' NetworkPolicy says is one; the rest needs Cilium 1.20,
- * which has denial, entities and ICMP in CiliumNetworkPolicy and tiers in ClusterNetworkPolicy of network-policy-api.
+ * Palisade's network policies as objects of a cluster, by pure functions. What Kubernetes can express becomes a
+ * NetworkPolicy. The rest needs Cilium 1.20, which has denial, entities and ICMP in CiliumNetworkPolicy and tiers in
+ * ClusterNetworkPolicy of network-policy-api.
  *
  * @see https://docs.cilium.io/en/stable/network/kubernetes/policy/
  */
+import { argumentNames } from "../internal/argument-names.js";
 import { ArgumentCheck } from "../internal/arguments.js";
 import type {
   ClusterNetworkPolicyArgs,
@@ -22,11 +24,18 @@ export interface ClusterPolicies {
   networkPolicies?: NetworkPolicyArgs[];
   clusterNetworkPolicies?: ClusterNetworkPolicyArgs[];
   /**
-   * Whether the cluster's network is Cilium 1.20 or newer. Default: false, and what a NetworkPolicy cannot say is refused. Tiers need
-   * Cilium's `k8sClusterNetworkPolicy.enabled`, and ranges of addresses that hold groups `policyCIDRMatchMode: pods`.
+   * Whether the cluster's network is Cilium 1.20 or newer. Default: false, and what a NetworkPolicy cannot say is
+   * refused. Tiers need Cilium's `k8sClusterNetworkPolicy.enabled`, and ranges of addresses that hold groups
+   * `policyCIDRMatchMode: pods`.
    */
   cilium?: boolean;
 }
+
+const clusterPolicyArguments = argumentNames<ClusterPolicies>({
+  networkPolicies: true,
+  clusterNetworkPolicies: true,
+  cilium: true,
+});
 
 /** An object that is one of a policy. */
 export interface PolicyObject {
@@ -60,9 +69,9 @@ interface AnyRule {
 const rulesOf = (policy: NetworkPolicyArgs | ClusterNetworkPolicyArgs, { field }: Direction): AnyRule[] =>
   policy[field] ?? [];
 
-/** Refuses policies that the cluster cannot be told, with each field's path; see {@link policyObjects}. */
+/** Refuses policies that no object of the cluster can express, with each field's path; see {@link policyObjects}. */
 export function checkClusterPolicies(check: ArgumentCheck, policies: ClusterPolicies): void {
-  check.keys("", policies, ["networkPolicies", "clusterNetworkPolicies", "cilium"]);
+  check.keys("", policies, clusterPolicyArguments);
   const { networkPolicies, clusterNetworkPolicies } = policies;
   const cilium = policies.cilium ?? false;
   check.field("cilium", cilium, (value) => (typeof value === "boolean" ? undefined : "must be true or false"));
@@ -194,7 +203,7 @@ function checkTier(check: ArgumentCheck, path: string, policy: ClusterNetworkPol
 /**
  * The objects that say in a cluster what the policies say on a host.
  *
- * @throws ArgumentError with what the cluster cannot be told
+ * @throws ArgumentError with each field that no object of the cluster can express
  */
 export function policyObjects(given: ClusterPolicies): PolicyObject[] {
   const check = new ArgumentCheck("network policies");
@@ -249,7 +258,7 @@ function toCilium(policy: NetworkPolicyArgs): PolicyObject {
   const isolates = (type: PolicyType): boolean => action === "Allow" && types.includes(type);
   const sections = directions.flatMap((direction) => {
     const rules = rulesOf(policy, direction).flatMap((rule) => ciliumRules(rule, direction, namespace));
-    // A rule without anything allows nothing: without one Cilium would leave the direction open.
+    // An empty rule allows nothing. Without any rule, Cilium would not restrict the direction.
     if (rules.length === 0 && isolates(direction.type)) rules.push({});
     return rules.length === 0 ? [] : [[`${direction.field}${action === "Deny" ? "Deny" : ""}`, rules] as const];
   });

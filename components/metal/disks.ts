@@ -1,4 +1,7 @@
-/** Which disk of a machine becomes the host's: by what the rescue system sees, before anything is written. */
+/**
+ * Chooses the disk of a machine that becomes the host's, from what the rescue system reports, before anything is
+ * written.
+ */
 import { ArgumentError, type Problem } from "../internal/arguments.js";
 import * as v from "valibot";
 import { object } from "../../shared/decode.js";
@@ -20,7 +23,7 @@ export interface DiskRule {
   maximumGiB?: number;
 }
 
-/** A device as `lsblk --json --bytes` tells of it. */
+/** A device as `lsblk --json --bytes` reports it. */
 export interface BlockDevice {
   path: string;
   type: string;
@@ -103,7 +106,8 @@ function describe(disk: Disk): string {
  * The one disk that a rule chooses.
  *
  * @param allowOverwrite serial number or WWN of a disk whose content may be lost
- * @throws ArgumentError with the list of disks when the rule fits none or several, or when the disk has a content of others
+ * @throws ArgumentError with the list of disks when the rule fits none or several, or when the disk has a content of
+ * others
  */
 export function selectDisk(subject: string, inventory: Inventory, rule: DiskRule, allowOverwrite?: string): Disk {
   const disks = inventory.disks.blockdevices

@@ -1,4 +1,4 @@
-/** The host image as it goes over the line: compressed once, kept in the cache by its digest. */
+/** The host image as it is sent: compressed once, and kept in the cache by its digest. */
 import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, mkdtemp, rename, rm, stat } from "node:fs/promises";

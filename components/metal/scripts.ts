@@ -1,10 +1,10 @@
 /**
- * What runs in the rescue system: POSIX shell, with util-linux, e2fsprogs and gzip. Each script may be ended at any point and run
- * again. They work one at a time: a connection that broke may have left one running.
+ * What runs in the rescue system: POSIX shell, with util-linux, e2fsprogs and gzip. Each script may be interrupted at
+ * any point and run again. Only one runs at a time, because a broken connection may have left one running.
  */
 import { diskId } from "./disks.js";
 
-/** In the rescue system: its memory, as a rule. Not /run, from which some systems execute nothing. */
+/** In the rescue system, usually in memory. Not in /run, because some systems execute nothing from it. */
 export const workFolder = "/root/palisade-install";
 
 /** Where the state begins, in sectors of 512 bytes: 4 GiB. It stays where it is when a greater image is installed. */
@@ -23,7 +23,7 @@ exec 9>${workFolder}/lock
 flock 9
 efivars=/sys/firmware/efi/efivars
 efi_flag() { od -An -tu1 -j4 -N1 "$efivars/$1-8be4df61-93ca-11d2-aa0d-00e098032b8c" 2>/dev/null | tr -d ' ' | grep 1 || echo 0; }
-# From the disk itself: what lsblk tells of a content comes from udev, and there may be none.
+# From the disk itself: lsblk takes its report of the content from udev, which may not run.
 signatures() { wipefs --noheadings --output TYPE "$1" | sort -u | paste -sd, -; }
 probe() { blkid --probe --output value --match-tag "$2" "$1" || true; }
 # Ours is a disk with our table, or with that of an image that was written and not finished: a mark in front of the first
@@ -33,10 +33,10 @@ is_ours() {
   [ "$(probe "$1" PTUUID | tr a-f A-F)" = ${diskId} ] ||
     [ "$(dd if="$1" bs=512 skip=2047 count=1 status=none | head -c 41 | tr -d '\\000')" = "palisade $(table_id "$1")" ]
 }
-# What lsblk tells of a disk's identity comes from udev too; the kernel has it as well.
+# lsblk takes the identity of a disk from udev too; the kernel has it as well.
 known_as() {
-  told=$(lsblk --nodeps --noheadings --output "$1" "$2" | sed 's/^ *//; s/ *$//')
-  [ -z "$told" ] || { echo "$told"; return; }
+  reported=$(lsblk --nodeps --noheadings --output "$1" "$2" | sed 's/^ *//; s/ *$//')
+  [ -z "$reported" ] || { echo "$reported"; return; }
   case $1 in SERIAL) files="serial device/serial" ;; WWN) files="wwid device/wwid" ;; MODEL) files=device/model ;; esac
   for file in $files; do
     [ ! -r "/sys/block/\${2##*/}/$file" ] || { tr -cd ' -~' <"/sys/block/\${2##*/}/$file" | tr -d '"\\\\' | sed 's/^ *//; s/ *$//'; return; }
@@ -100,8 +100,8 @@ export interface WriteOptions {
 }
 
 /**
- * Writes the image and reads it back. The first MiB, with the partition table, comes last: a machine that is interrupted does not
- * start half an image. Until then the disk carries a table that says whose it is.
+ * Writes the image and reads it back. The first MiB, with the partition table, comes last: a machine that is
+ * interrupted does not start half an image. Until then the disk carries a table that says whose it is.
  */
 export function writeScript({ device, serial, wwn, mayOverwrite, sha256, size }: WriteOptions): string {
   return `${head}
@@ -178,7 +178,10 @@ ${workFolder}/agent identity -data ${workFolder}/state/agent/api request
 `;
 }
 
-/** Takes the EnrollmentResponse from standard input, and makes the host what the firmware starts next; prints the host's id. */
+/**
+ * Takes the EnrollmentResponse from standard input, and makes the host what the firmware starts next; prints the host's
+ * id.
+ */
 export function enrollScript(device: string): string {
   return `${head}
 device=${quoted(device)}

@@ -19,8 +19,8 @@ export interface HostNetworkPolicyArgs {
   /** Where it is in force: the `connection` of a host. Another host replaces the policy. */
   host: pulumi.Input<inputs.HostConnectionArgs>;
   /**
-   * All groups of the host, by their names there (`containerGroupName`), with the labels that policies select them by. A group
-   * that is left out can neither send nor receive. All of them are in the namespace `default`.
+   * All groups of the host, by their names there (`containerGroupName`), with the labels that policies select them by.
+   * A group that is left out can neither send nor receive. All of them are in the namespace `default`.
    */
   groups: DeepInput<Omit<PolicyEndpoint, "namespace">[]>;
   /** Default: none; then everything is allowed to the groups, unless a cluster policy says otherwise. */
@@ -32,9 +32,9 @@ export interface HostNetworkPolicyArgs {
 /**
  * Who may talk with whom on one host.
  *
- * A host has one `NetworkPolicy`, which holds all policies of the host: they are compiled as a whole, and a change is in force for
- * all groups at once. Groups that start after it are under it from their first packet; let them depend on it. Without it
- * everything is allowed; deleting it leads back to that.
+ * A host has one `NetworkPolicy`, which holds all policies of the host: they are compiled as a whole, and a change is
+ * in force for all groups at once. It applies to the first packet of every group that starts after it, so let groups
+ * depend on it. Without it, and after its deletion, everything is allowed.
  *
  * A refresh reports what the host's kernel holds instead of it, and an update repairs that.
  *
@@ -93,7 +93,7 @@ function markLate(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, content]) => [name, markLate(content)]));
 }
 
-/** Inside of an output it cannot be told any more whether what is undefined was an output itself. */
+/** Inside an output, a value that is undefined no longer shows whether it was an output itself. */
 function withNull(value: unknown): unknown {
   if (value === undefined) return null;
   if (typeof value !== "object" || value === null) return value;

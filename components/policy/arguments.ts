@@ -1,6 +1,7 @@
 /**
  * What a user writes about the network: the arguments of network policies. Names and meaning are those of Kubernetes'
- * NetworkPolicy (networking.k8s.io/v1) and of ClusterNetworkPolicy (policy.networking.k8s.io), where a pod is a container group.
+ * NetworkPolicy (networking.k8s.io/v1) and of ClusterNetworkPolicy (policy.networking.k8s.io), where a pod is a
+ * container group.
  */
 
 /** Labels: keys and values as in Kubernetes. */
@@ -28,7 +29,9 @@ export interface IpBlock {
   except?: string[];
 }
 
-/** `host`: the host's own addresses. `world`: every address that is neither the host's nor a group's. `all`: every peer. */
+/**
+ * `host`: the host's own addresses. `world`: every address that is neither the host's nor a group's. `all`: every peer.
+ */
 export type Entity = "host" | "world" | "all";
 
 /** The other side of a connection: groups by selectors, or addresses, or entities; exactly one of the three. */
@@ -41,8 +44,8 @@ export interface NetworkPolicyPeer {
    */
   namespaceSelector?: LabelSelector;
   /**
-   * Addresses outside, and the groups whose addresses lie in it. A group with two addresses is matched with both when one lies
-   * in it. The host's own addresses never match; say `entities: ["host"]`.
+   * Addresses outside, and the groups whose addresses lie in it. A group with two addresses is matched with both when
+   * one lies in it. The host's own addresses never match; say `entities: ["host"]`.
    */
   ipBlock?: IpBlock;
   entities?: Entity[];
@@ -81,8 +84,8 @@ export interface NetworkPolicyEgressRule {
 export type PolicyType = "Ingress" | "Egress";
 
 /**
- * Who may talk with the groups of one namespace. As in Kubernetes a group that a policy selects for a direction is isolated in
- * it: only what some policy allows passes.
+ * Who may talk with the groups of one namespace. As in Kubernetes a group that a policy selects for a direction is
+ * isolated in it: only what some policy allows passes.
  */
 export interface NetworkPolicyArgs {
   /** Unique in its namespace. */
@@ -94,8 +97,8 @@ export interface NetworkPolicyArgs {
   /** Default, also for an empty list: Ingress, and Egress when there is at least one egress rule, as in Kubernetes. */
   policyTypes?: PolicyType[];
   /**
-   * `Allow`: what a rule matches may pass, and the groups are isolated. `Deny`: what a rule matches does not pass whatever other
-   * policies allow, and nothing else changes. Default: Allow.
+   * `Allow`: what a rule matches may pass, and the groups are isolated. `Deny`: what a rule matches does not pass
+   * whatever other policies allow, and nothing else changes. Default: Allow.
    */
   action?: "Allow" | "Deny";
   ingress?: NetworkPolicyIngressRule[];
@@ -132,9 +135,10 @@ export interface ClusterNetworkPolicySubject {
 }
 
 /**
- * The rules of an administrator, in front of network policies (tier Admin) or behind them (tier Baseline: only where no network
- * policy isolates the group). Within a tier the first rule that matches decides, by priority, then by the policy's name, then by
- * the order of rules; where none matches the next tier decides, and after the last one everything passes.
+ * The rules of an administrator, in front of network policies (tier Admin) or behind them (tier Baseline: only where no
+ * network policy isolates the group). Within a tier the first rule that matches decides, by priority, then by the
+ * policy's name, then by the order of rules; where none matches the next tier decides, and after the last one
+ * everything passes.
  */
 export interface ClusterNetworkPolicyArgs {
   /** Unique. */

@@ -18,8 +18,8 @@ export function checkPolicySet(set: PolicySet): void {
 }
 
 /**
- * Stands for an output that turned out to be nothing. It is refused wherever the default lets more pass than a value would: who
- * writes an output means a value.
+ * Stands for an output that has no value. It is refused wherever the default lets more pass than a value would, because
+ * an output in a program is meant to have a value.
  */
 export const lateNothing = Symbol("an output without a value");
 
@@ -286,7 +286,7 @@ class Checks {
     }
   }
 
-  /** A list of things that are told apart by their names, or by these and their namespaces. */
+  /** A list whose items have distinct names, or distinct pairs of name and namespace. */
   private named(path: string, list: unknown, namespaced: boolean, each: (path: string, item: Bag) => void): void {
     const known = new Map<string, string>();
     this.list(path, list, {}, (at, item: Bag) => {
@@ -300,8 +300,8 @@ class Checks {
   }
 
   /**
-   * Each item of a list. An empty one is refused where it would mean everything: lists are computed, and one that became empty by
-   * mistake would open what it should close.
+   * Each item of a list. An empty one is refused where it would mean everything: lists are computed, and one that
+   * became empty by mistake would open what it should close.
    */
   private list<T>(path: string, list: unknown, kind: ListKind, each: (path: string, item: T) => void): void {
     if (this.absent(path, list, kind.narrows === true)) return;
@@ -314,7 +314,8 @@ class Checks {
 
   /**
    * Whether nothing was given.
-   * @param narrows whether the value would narrow what a policy lets pass: then `null` is refused too, as it opens what it should close
+   * @param narrows whether the value would narrow what a policy lets pass: then `null` is refused too, as it opens what
+   * it should close
    */
   private absent(path: string, value: unknown, narrows: boolean): boolean {
     if (isGiven(value) && !isNothing(value)) return false;

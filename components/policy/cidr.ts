@@ -53,7 +53,10 @@ export function prefixOf(address: Prefix, length: number): Prefix {
   return { ...shortened, text: format(shortened) };
 }
 
-/** `address/length`; undefined when the text is none. Bits of the host part are cleared: compare `network` to refuse them. */
+/**
+ * `address/length`; undefined when the text is none. Bits of the host part are cleared: compare `network` to refuse
+ * them.
+ */
 export function parsePrefix(text: string): { prefix: Prefix; hostBits: boolean } | undefined {
   const [, written = "", length = ""] = /^([^/]+)\/(0|[1-9]\d{0,2})$/.exec(text) ?? [];
   const address = parseAddress(written);
@@ -105,7 +108,10 @@ export class PrefixTable {
     return undefined;
   }
 
-  /** The prefixes inside of `outer` and of none of `except`: an address whose longest prefix is one of them lies there too. */
+  /**
+   * The prefixes inside of `outer` and of none of `except`: an address whose longest prefix is one of them lies there
+   * too.
+   */
   inside(outer: Prefix, except: readonly Prefix[]): number[] {
     const found: number[] = [];
     let low = 0;

@@ -133,7 +133,7 @@ describe("rules", () => {
     ]);
   });
 
-  it("groups with the same labels are one identity until a policy tells them apart", () => {
+  it("groups with the same labels are one identity until a policy distinguishes them", () => {
     const twins = ["10.1.0.1", "10.2.0.1"].map((address, index) => ({ name: `t${index}`, addresses: [address] }));
     const identities = (networkPolicies: NetworkPolicyArgs[]) =>
       compileNetworkPolicies({ endpoints: twins, networkPolicies }).endpoints.map(({ identity }) => identity);

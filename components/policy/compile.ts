@@ -1,4 +1,6 @@
-/** The compiler: from policies and labels to the compiled form. Pure, and independent of the order of what it is given. */
+/**
+ * The compiler: from policies and labels to the compiled form. Pure, and independent of the order of what it is given.
+ */
 import type {
   ClusterNetworkPolicyArgs,
   NetworkPolicyArgs,
@@ -24,8 +26,8 @@ import { type Decision, decide, everyPlace, type Range, type Verdicts } from "./
 /**
  * Compiles policies for the groups that they are about.
  *
- * The result depends on what the policies mean only: their order, and how they are split into rules and policies, changes nothing.
- * A group that no policy selects is in it too, with `enforce: false`.
+ * The result depends only on the meaning of the policies: their order, and how they are split into rules and policies,
+ * changes nothing. It also contains each group that no policy selects, with `enforce: false`.
  *
  * @throws ArgumentError with every wrong field, its path, value and reason
  */
@@ -61,7 +63,7 @@ class Compiler {
   /** Identities to which the same policies apply have the same rules. */
   private readonly done = new Map<string, CompiledDirection>();
   private readonly numbers = new Map<ResolvedPolicy, number>();
-  /** Peers as they are written: the same text is the same list, by which rules are told apart. */
+  /** Peers as they are written. Equal texts are the same list, and different lists make different rules. */
   private readonly resolved = new Map<string, readonly number[]>();
 
   constructor(private readonly set: PolicySet) {

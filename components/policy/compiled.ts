@@ -37,7 +37,10 @@ export interface CompiledPolicy {
   version: 1;
   /** SHA-256, in hexadecimal, over the canonical JSON of everything else. */
   hash: string;
-  /** Prefixes with an identity of their own, in the order of their texts. An address has that of the longest one around it. */
+  /**
+   * Prefixes with an identity of their own, in the order of their texts. An address has that of the longest one around
+   * it.
+   */
   identities: { id: number; cidr: string }[];
   /** In the order of their names. */
   endpoints: CompiledEndpoint[];

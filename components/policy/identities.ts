@@ -80,7 +80,10 @@ export class Identities {
     return this.ofEndpoint.get(`${namespace}/${name}`) as number;
   }
 
-  /** Places of the groups that selectors select. @param namespace where no selector of namespaces is given; absent: everywhere */
+  /**
+   * Places of the groups that selectors select. @param namespace where no selector of namespaces is given; absent:
+   * everywhere
+   */
   groups(
     namespace: string | undefined,
     namespaceSelector?: LabelSelector,

@@ -44,7 +44,9 @@ it("writes out what Kubernetes tolerates", () => {
   ).not.toHaveProperty("egress");
 });
 
-/** What Kubernetes' API server fills in (pkg/apis/networking/v1/defaults.go), as a policy is written and as it is meant. */
+/**
+ * What Kubernetes' API server fills in (pkg/apis/networking/v1/defaults.go), as a policy is written and as it is meant.
+ */
 describe("defaults of directions", () => {
   const rule = [{}];
   const cases: [written: object, types: string[]][] = [

@@ -37,8 +37,8 @@ export interface KubernetesNetworkPolicy {
 }
 
 /**
- * The directions of a policy, as Kubernetes' API server fills them in: without types, or with an empty list of them, always Ingress,
- * and Egress where there is at least one rule for it.
+ * The directions of a policy, as Kubernetes' API server fills them in: without types, or with an empty list of them,
+ * always Ingress, and Egress where there is at least one rule for it.
  *
  * @see https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/#NetworkPolicySpec
  */
@@ -54,10 +54,10 @@ export function policyTypesOf({
 }
 
 /**
- * Translates a Kubernetes NetworkPolicy. What Kubernetes tolerates and fills in is written out: `null` is as absent as a field that
- * is not there, an empty list of peers or ports is left out, policies without types get theirs, rules of a direction that
- * `policyTypes` lacks are dropped, bits behind a prefix are cleared. Anything else stays as it is and is refused by
- * `compileNetworkPolicies` if it is wrong.
+ * Translates a Kubernetes NetworkPolicy. What Kubernetes tolerates and fills in is written out: `null` is as absent as
+ * a field that is not there, an empty list of peers or ports is left out, policies without types get theirs, rules of a
+ * direction that `policyTypes` lacks are dropped, bits behind a prefix are cleared. Anything else stays as it is and is
+ * refused by `compileNetworkPolicies` if it is wrong.
  */
 export function networkPolicyFromKubernetes({ metadata, spec: written }: KubernetesNetworkPolicy): NetworkPolicyArgs {
   const spec = written ?? {};

@@ -1,6 +1,6 @@
 /**
- * Verdicts as rules of the compiled form. Of the rules with the same precedence at most one matches a packet, so that the datapath
- * finds a verdict by one look-up per precedence, however many rules there are.
+ * Verdicts as rules of the compiled form. Of the rules with the same precedence at most one matches a packet, so that
+ * the datapath finds a verdict by one look-up per precedence, however many rules there are.
  */
 import type { Protocol } from "./arguments.js";
 import { type CompiledRule, reservedIdentities } from "./compiled.js";

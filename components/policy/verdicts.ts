@@ -1,6 +1,7 @@
 /**
- * What becomes of all packets with one peer in one direction, as a function of protocol and port that has one form only: the fewest
- * pieces. So policies that mean the same compile to the same, whatever order and number of rules they are written in.
+ * What becomes of all packets with one peer in one direction, as a function of protocol and port that has one form
+ * only: the fewest pieces. So policies that mean the same compile to the same, whatever order and number of rules they
+ * are written in.
  */
 import type { Protocol, TierAction } from "./arguments.js";
 import type { Action } from "./compiled.js";
@@ -23,7 +24,10 @@ export interface Piece {
   action: Action;
 }
 
-/** The verdict on each protocol: pieces in order, without gaps, neighbours different. `any`: protocols without a name here. */
+/**
+ * The verdict on each protocol: pieces in order, without gaps, neighbours different. `any`: protocols without a name
+ * here.
+ */
 export type Verdicts = Record<Protocol | "any", readonly Piece[]>;
 
 export const protocols: readonly Protocol[] = ["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"];
@@ -105,7 +109,8 @@ class Places {
 
 /**
  * The verdicts of decisions in their order.
- * @param isolated whether a network policy isolates the group in this direction; the baseline tier counts only if none does
+ * @param isolated whether a network policy isolates the group in this direction; the baseline tier counts only if none
+ * does
  */
 export function decide(decisions: readonly Decision[], isolated: boolean): Verdicts {
   const ofProtocol = (protocol: Protocol | "any"): Piece[] => {

@@ -42,12 +42,12 @@ export interface EphemeralStack {
 }
 
 /**
- * Brings a program up in a stack of its own: a file backend, a passphrase and a name that nobody else has. Runners may do so side by
- * side.
+ * Runs `up` of a program in a stack of its own, with its own file backend, passphrase and name. Several test runners
+ * may do so at the same time.
  *
- * Nothing stays behind: the stack is destroyed by {@link EphemeralStack.destroy}, when `up` fails, and, by a process of its own that
- * waits for that, when this process ends without having done so, by an error, Ctrl-C or SIGKILL. What even that did not remove,
- * the next `ephemeralStack` or `palisade reap` does.
+ * Nothing stays behind. {@link EphemeralStack.destroy} destroys the stack, and so does a failed `up`. When this process
+ * ends without that, by an error, Ctrl-C or SIGKILL, a separate process destroys the stack. The next `ephemeralStack`
+ * or `palisade reap` removes whatever is still there.
  *
  * @throws Error when `up` fails, with Pulumi's own words.
  */
@@ -58,7 +58,8 @@ export async function ephemeralStack(program: PulumiFn, options: EphemeralStackO
   }
   if (!(timeoutSeconds > 0)) throw new Error(`timeoutSeconds: ${timeoutSeconds} is not more than 0`);
   requirePulumi();
-  // What killed runners left, before it takes room from this one. Its trouble is not this stack's.
+  // Stacks of killed runners are removed first, because they take memory and disk. A failure of that does not fail this
+  // stack.
   await reap([], options.onOutput).catch((error: Error) => options.onOutput?.(`${error.message}\n`));
 
   const marker = newEphemeralMarker(`ephemeral-${randomBytes(6).toString("hex")}`, project);
@@ -92,7 +93,7 @@ export async function ephemeralStack(program: PulumiFn, options: EphemeralStackO
     return result;
   } catch (error) {
     if (!keepOnFailure) {
-      await destroy().catch((trouble: Error) => options.onOutput?.(`${trouble.message}\n`));
+      await destroy().catch((error: Error) => options.onOutput?.(`${error.message}\n`));
       throw error;
     }
     writeEphemeralMarker({ ...marker, kept: true });
@@ -105,7 +106,7 @@ export async function ephemeralStack(program: PulumiFn, options: EphemeralStackO
   }
 }
 
-/** The marker is there before anything that it would lead to. */
+/** The marker is written first, so that everything made later can be found by it. */
 function makeFolder(marker: EphemeralMarker): void {
   const folder = ephemeralFolder(marker.id);
   for (const name of ["backend", "project"]) mkdirSync(path.join(folder, name), { recursive: true, mode: 0o700 });
@@ -113,7 +114,7 @@ function makeFolder(marker: EphemeralMarker): void {
   writeEphemeralMarker(marker);
 }
 
-/** Starts the process that destroys the stack when this one ends; returns what sends it away. */
+/** Starts the process that destroys the stack when this one ends. The result is a function that ends it. */
 function guard(id: string): () => void {
   const child = spawn(process.execPath, [path.join(packageRoot(), "bin/palisade"), "reap", "--when-runner-ends", id], {
     // A session of its own, so that Ctrl-C does not reach it; it notices our end by its standard input.

@@ -1,5 +1,5 @@
-// A test of a host, with vitest. Copy it into your project; HOST_IMAGE is the digest of an image that is built already, without it
-// the image is built first.
+// A test of a host, with vitest. Copy it into your project. HOST_IMAGE is the digest of an image that exists already.
+// Without it, the test builds the image first.
 import { homedir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";

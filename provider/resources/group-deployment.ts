@@ -448,6 +448,9 @@ function checkGroup(inputs: Properties, rules: Rules): void {
     if ((credential["username"] === undefined) !== (credential["password"] === undefined)) {
       rules.fail(at, "username and password go together");
     }
+    if (credential["username"] === "" && text(credential["password"])) {
+      rules.fail(`${at}.username`, "is empty, though a password is given");
+    }
     if (text(credential["ca"]) && !text(credential["ca"])!.includes("-----BEGIN CERTIFICATE-----")) {
       rules.fail(`${at}.ca`, "is not a PEM certificate");
     }
@@ -540,6 +543,13 @@ function checkContainer(at: string, container: Properties, rules: Rules): void {
   if (isRecord(resources)) checkResources(`${at}.resources`, resources, rules);
 }
 
+/** Amounts come in hundredths, of which binary fractions miss most by a little. */
+function checkStep(property: string, amount: Value | undefined, rules: Rules): void {
+  if (typeof amount !== "number") return;
+  const hundredths = amount * 100;
+  if (Math.abs(hundredths - Math.round(hundredths)) >= 1e-6) rules.fail(property, `${amount} is not in steps of 0.01`);
+}
+
 function checkResources(at: string, resources: Properties, rules: Rules): void {
   const requests = isRecord(resources["requests"]) ? resources["requests"] : {};
   const limits = isRecord(resources["limits"]) ? resources["limits"] : {};
@@ -552,6 +562,8 @@ function checkResources(at: string, resources: Properties, rules: Rules): void {
     const limit = limits[name];
     rules.range(`${at}.requests.${name}`, request, minimum, maximum, unit);
     rules.range(`${at}.limits.${name}`, limit, minimum, maximum, unit);
+    checkStep(`${at}.requests.${name}`, request, rules);
+    checkStep(`${at}.limits.${name}`, limit, rules);
     if (typeof request === "number" && typeof limit === "number" && limit < request) {
       rules.fail(`${at}.limits.${name}`, `${show(limit)} is less than the request of ${request}`);
     }

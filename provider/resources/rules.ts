@@ -1,4 +1,5 @@
 /** Rules that several resources share. Each reports the path, the value and what is allowed; unknown values pass. */
+import { dnsLabelPattern, isDnsLabel } from "../../shared/dns-label.js";
 import {
   parseImageReference,
   repositoryProblem,
@@ -9,8 +10,6 @@ import { channelTagPrefix } from "../backends/index.js";
 import type { CheckFailure } from "../backends/errors.js";
 import { isUnknown, type Properties, type Value } from "../protocol/resource.js";
 import { isRecord, show } from "../schema/schema.js";
-
-const dnsLabelPattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
 /** What is wrong with the path of a file in a layer; undefined when nothing is. */
 export function layerPathTrouble(path: string): string | undefined {
@@ -131,7 +130,7 @@ export function text(value: Value | undefined): string | undefined {
 /** `<host id>/<name>`: the id of what has a name on a host. A text with more parts is no id. */
 export function hostedId(resource: string, what: string, id: string): { hostId: string; name: string } {
   const [hostId = "", name = "", ...others] = id.split("/");
-  if (hostIdPattern.test(hostId) && dnsLabelPattern.test(name) && others.length === 0) return { hostId, name };
+  if (hostIdPattern.test(hostId) && isDnsLabel(name) && others.length === 0) return { hostId, name };
   throw new Error(`${id}: the id of ${resource} is <host id>/<${what} name>`);
 }
 

@@ -1,4 +1,6 @@
-/** Microsoft's published client of ACI, with a wire that ends in this process: what it would send is what it returns. */
+/**
+ * Microsoft's published client of ACI, with a wire that ends in this process: what it would send is what it returns.
+ */
 import { ContainerInstanceManagementClient, type ContainerGroup } from "@azure/arm-containerinstance";
 
 export interface SentRequest {
@@ -9,7 +11,10 @@ export interface SentRequest {
 
 type Bag = Record<string, unknown>;
 
-/** Sends azure-native's inputs of a group through the client. It refuses what lacks a required property, and drops what it does not know. */
+/**
+ * Sends azure-native's inputs of a group through the client. It refuses what lacks a required property, and drops what
+ * it does not know.
+ */
 export async function sendThroughClient(inputs: Bag): Promise<SentRequest> {
   let sent: SentRequest | undefined;
   const client = new ContainerInstanceManagementClient(

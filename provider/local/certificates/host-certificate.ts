@@ -1,18 +1,22 @@
 /** The certificate by which a host is known: for its own key, in its own name, for 30 days. */
 import type { Authority } from "./authority.js";
+import { isDnsLabel } from "../../../shared/dns-label.js";
 import { day, serialNumber, x509 } from "./x509.js";
 
 /** Life of a host's certificate, days. */
 export const hostCertificateDays = 30;
 
+const hostDomain = ".host.palisade.internal";
+
 /** DNS name in the certificate of a host; the client demands it. */
 export function hostName(hostId: string): string {
-  return `${hostId}.host.palisade.internal`;
+  return `${hostId}${hostDomain}`;
 }
 
 /** Host id of a name made by `hostName`; undefined for any other name. */
 export function hostIdOf(name: string): string | undefined {
-  return /^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)\.host\.palisade\.internal$/.exec(name)?.[1];
+  const hostId = name.endsWith(hostDomain) ? name.slice(0, -hostDomain.length) : undefined;
+  return isDnsLabel(hostId) ? hostId : undefined;
 }
 
 /** A certificate request that is not signed. The message says why. */

@@ -12,6 +12,7 @@ import {
   type Port,
   type Resources,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { isDnsLabel } from "../../../shared/dns-label.js";
 import { registryAuthority } from "./registry.js";
 
 export interface Violation {
@@ -27,7 +28,6 @@ const minimumCpu = 0.01;
 /** What a host has for groups: cores, and memory in bytes. */
 const capacity = { cpus: 64, memory: 256n << 30n };
 
-export const labelPattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const notALabel = "is not a DNS label of 1 to 63 lower-case letters, digits and hyphens";
 const serverPattern = /^[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?(:[0-9]{1,5})?$/;
 const referencePattern = /^([^/@]+)\/[a-z0-9]+(?:(?:\.|_|__|-+|\/)[a-z0-9]+)*@sha256:[0-9a-f]{64}$/;
@@ -61,7 +61,7 @@ export function redacted(given: GroupSpec): GroupSpec {
 export function violationsOf(spec: GroupSpec): Violation[] {
   const list: Violation[] = [];
   const add = (at: string, reason: string) => void list.push({ path: at, reason });
-  if (!labelPattern.test(spec.name)) add("name", `"${spec.name}" ${notALabel}`);
+  if (!isDnsLabel(spec.name)) add("name", `"${spec.name}" ${notALabel}`);
   const count = spec.containers.length;
   if (count === 0 || count > maximumContainers) {
     add("containers", `${count} containers, expected 1 to ${maximumContainers}`);
@@ -109,12 +109,12 @@ function unique<T>(list: T[], keyOf: (item: T) => string, found: (index: number,
 }
 
 function checkContainer(at: string, container: Container, add: Add): void {
-  if (!labelPattern.test(container.name)) add(`${at}.name`, `"${container.name}" ${notALabel}`);
+  if (!isDnsLabel(container.name)) add(`${at}.name`, `"${container.name}" ${notALabel}`);
   const [, server = ""] = referencePattern.exec(container.image) ?? [];
   if (!serverPattern.test(server)) {
     add(`${at}.image`, `"${container.image}" is not of the form server/repository@sha256:<64 hex digits>`);
   }
-  if (container.channel && !labelPattern.test(container.channel)) {
+  if (container.channel && !isDnsLabel(container.channel)) {
     add(`${at}.channel`, `"${container.channel}" ${notALabel}`);
   }
   container.command.forEach((argument, index) => {

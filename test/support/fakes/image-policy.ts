@@ -2,7 +2,8 @@
 import { clone } from "@bufbuild/protobuf";
 import { publicKeyTrouble } from "../../../provider/resources/signers.js";
 import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
-import { labelPattern, type Violation } from "./group-spec.js";
+import { isDnsLabel } from "../../../shared/dns-label.js";
+import type { Violation } from "./group-spec.js";
 
 const component = String.raw`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`;
 const repositoryPattern = new RegExp(
@@ -21,7 +22,7 @@ export function normalizedPolicy(given: ImagePolicy): ImagePolicy {
 export function policyViolations(policy: ImagePolicy): Violation[] {
   const list: Violation[] = [];
   const add = (path: string, reason: string) => void list.push({ path, reason });
-  if (!labelPattern.test(policy.name)) add("name", `"${policy.name}" is not a DNS label`);
+  if (!isDnsLabel(policy.name)) add("name", `"${policy.name}" is not a DNS label`);
   const limits = { repositories: [1, 256], keys: [0, 64] } as const;
   for (const field of ["repositories", "keys"] as const) {
     const [least, most] = limits[field];
