@@ -291,6 +291,26 @@ describe("unchecked.mjs", () => {
   });
 });
 
+describe("package.sh", () => {
+  it("packs no output of a source that is gone", () => {
+    write("build/host/agent", "");
+    write("bin/npm", "#!/bin/sh\ntouch build/package/packed.tgz\n", 0o755);
+    for (const name of ["components/kept", "components/host/gone", "provider/old/gone"]) {
+      for (const end of ["js", "js.map", "d.ts"]) write(`dist/${name}.${end}`, "");
+    }
+    write("components/kept.ts", "");
+    write("components/kept.mts", "");
+    write("dist/components/kept.mjs", "");
+    const { stdout, status } = bash("tools/build/package.sh", { PATH: `${folder}/bin:${process.env.PATH}` });
+    expect(status).toBe(0);
+    expect(stdout.trimEnd().split("\n").at(-1)).toMatch(/build\/package\/packed\.tgz$/);
+    const files = readdirSync(path.join(folder, "dist"), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => name);
+    expect(files.sort()).toEqual(["agent", "kept.d.ts", "kept.js", "kept.js.map", "kept.mjs"]);
+  });
+});
+
 describe("go-tool.sh", () => {
   // A compiler that counts its runs and takes a moment.
   beforeEach(() => {

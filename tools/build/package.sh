@@ -3,9 +3,24 @@
 # (dist/host). Leaves one .tgz in build/package and prints its path.
 source "$(dirname "$0")/../lib.sh"
 
+# The compiler does not remove what it made of a source that has been moved or deleted since, and npm would pack it.
+remove_stale_outputs() {
+  local file source
+  while read -r file; do
+    source=${file#dist/}
+    source=${source%.map}
+    source=${source%.js}
+    source=${source%.mjs}
+    source=${source%.d.ts}
+    source=${source%.d.mts}
+    [[ -f $source.ts || -f $source.mts ]] || rm "$file"
+  done < <(find dist -path dist/host -prune -o -type f -regex '.*\.\(js\|mjs\|d\.ts\|d\.mts\)\(\.map\)?' -print)
+}
+
 pack() {
   rm -rf dist/host build/package
   mkdir -p dist build/package
+  remove_stale_outputs
   cp -a build/host dist/host
   npm pack --silent --ignore-scripts --pack-destination build/package
 }

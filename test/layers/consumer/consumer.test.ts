@@ -58,7 +58,7 @@ describe("the package", () => {
     const listed = readFileSync(path.join(__dirname, "package-files.txt"), "utf8").trimEnd().split("\n");
     const packed = filesOf(consumer.package).filter((file) => !file.startsWith("node_modules/"));
     const renewal =
-      "If that is right, renew the list: make clean package && tar -tzf build/package/*.tgz | sed 's,^package/,,' | " +
+      "If that is right, renew the list: make package && tar -tzf build/package/*.tgz | sed 's,^package/,,' | " +
       "LC_ALL=C sort >test/layers/consumer/package-files.txt";
     const added = packed.filter((file) => !listed.includes(file));
     const lost = listed.filter((file) => !packed.includes(file));
