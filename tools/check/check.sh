@@ -36,7 +36,7 @@ prettier_check() {
 eslint_check() {
   git ls-files -co --exclude-standard -- '*.ts' '*.mjs' '*.cjs' '*.js' |
     node tools/check/unchecked.mjs --name eslint --key package-lock.json --key eslint.config.mjs --key tools/check/eslint-one-way.mjs \
-      --key tsconfig.json --key dist \
+      --key tools/check/eslint-words.mjs --key tsconfig.json --key dist \
       -- node --max-old-space-size=4096 node_modules/eslint/bin/eslint.js --max-warnings 0 --no-warn-ignored
 }
 

@@ -33,8 +33,8 @@ export function policyViolations(policy: ImagePolicy): Violation[] {
     add(`repositories[${index}]`, `"${pattern}" is neither server/repository nor server/prefix/*`);
   });
   policy.keys.forEach((key, index) => {
-    const trouble = publicKeyTrouble(key);
-    if (trouble !== undefined) add(`keys[${index}]`, trouble);
+    const problem = publicKeyTrouble(key);
+    if (problem !== undefined) add(`keys[${index}]`, problem);
   });
   return list;
 }

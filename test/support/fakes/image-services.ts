@@ -23,7 +23,7 @@ import type {
   SigningKey,
 } from "../../../provider/backends/index.js";
 import { PropertyError } from "../../../provider/backends/errors.js";
-import { demandAccess, publish, published } from "./registry.js";
+import { publish, published, requireAccess } from "./registry.js";
 import type { World } from "./world.js";
 
 const digestOf = (value: unknown): string =>
@@ -45,7 +45,7 @@ function keyOf(role: string, { certificateFile }: SigningKey): string {
 }
 
 /** Files of keys are there, before anything is made. */
-function demandKeys(signers: Record<string, SigningKey | undefined>): void {
+function requireKeys(signers: Record<string, SigningKey | undefined>): void {
   for (const [role, signer] of Object.entries(signers)) {
     if (!signer) continue;
     keyOf(role, signer);
@@ -77,7 +77,7 @@ export class FakeImages implements ImageBuilder {
   constructor(private readonly world: World) {}
 
   async buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved> {
-    demandAccess(this.world, spec.registry, spec.repository);
+    requireAccess(this.world, spec.registry, spec.repository);
     const content = { ...spec, registry: spec.registry.server };
     await publish(this.world, "images", "image", op, content, ["image-built", "image-pushed"]);
     return this.image(spec.registry, spec.repository, digestOf(content));
@@ -88,12 +88,12 @@ export class FakeImages implements ImageBuilder {
     repository: string,
     digest: string,
   ): Promise<DebianImageObserved | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     return built(this.world, repository, digest) && this.image(registry, repository, digest);
   }
 
   async readMadeFrom(registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     const spec = built(this.world, repository, digest);
     if (!spec) return undefined;
     const { registry: _server, ...content } = spec;
@@ -134,8 +134,8 @@ export class FakeSealer implements ImageSealer {
   async seal(op: Operation, spec: SealSpec): Promise<SealObserved> {
     const { registry, imageSigner, ...rest } = spec;
     const { layerSigner, sealSigner } = spec;
-    demandKeys({ layerSigner, sealSigner, imageSigner });
-    demandAccess(this.world, registry, spec.repository);
+    requireKeys({ layerSigner, sealSigner, imageSigner });
+    requireAccess(this.world, registry, spec.repository);
     const imageKey = imageSigner && keyOf("imageSigner", imageSigner);
     const kept = {
       ...{ ...rest, server: registry.server, ...(await this.identify(spec)) },
@@ -156,7 +156,7 @@ export class FakeSealer implements ImageSealer {
     known?: SealObserved,
     sealCertificateFile?: string,
   ): Promise<SealObserved | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     const all = sealsOf(this.world, registry.server, repository, digest).map((seal) =>
       this.sealed(seal, known?.reusedLayers ?? 0),
     );
@@ -202,8 +202,8 @@ export class FakePatcher implements ImagePatcher {
     const { server } = spec.registry;
     const { repository, digest: original, imageSigner, tag } = spec;
     await this.databaseDigest(spec.database);
-    demandKeys({ imageSigner });
-    demandAccess(this.world, spec.registry, repository);
+    requireKeys({ imageSigner });
+    requireAccess(this.world, spec.registry, repository);
     const earlier = this.find(server, repository, original);
     if (earlier) {
       throw new Error(`${original} is a patched image of ${earlier.original}; give the original`);
@@ -219,7 +219,7 @@ export class FakePatcher implements ImagePatcher {
     digest: string,
     isKnown: boolean,
   ): Promise<PatchedFound | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     const reference = `${registry.server}/${repository}@${digest}`;
     const patch = this.find(registry.server, repository, digest);
     if (!patch) return built(this.world, repository, digest) && { digest, reference };
@@ -278,7 +278,7 @@ export class FakeChannels implements Channels {
   constructor(private readonly world: World) {}
 
   async resolve(spec: ChannelSpec, publicKey?: string): Promise<string | undefined> {
-    demandAccess(this.world, spec.registry, spec.repository);
+    requireAccess(this.world, spec.registry, spec.repository);
     const found = this.world.get<string>("channels", this.id(spec));
     if (found && publicKey !== undefined && found.observed["publishedBy"] !== publicKey.trim()) {
       throw new Error(
@@ -290,7 +290,7 @@ export class FakeChannels implements Channels {
 
   async publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget> {
     const { registry, repository, digest, sealSigner, imageSigner } = spec;
-    demandKeys({ imageSigner });
+    requireKeys({ imageSigner });
     const sealKey = keyOf("sealSigner", sealSigner);
     const present = await this.resolve(spec);
     const place = this.place(spec);

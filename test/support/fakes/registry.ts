@@ -23,7 +23,7 @@ export function registryOf(thing: Thing<RegistrySpec>): RegistryObserved {
 export const refusedPassword = "canary-refused-password";
 
 /** Fails as a real registry does that is stopped or refuses the credentials. */
-export function demandAccess(world: World, { server, password }: RegistryAccess, repository: string): void {
+export function requireAccess(world: World, { server, password }: RegistryAccess, repository: string): void {
   const own = world
     .list<RegistrySpec>("registries")
     .map(registryOf)
