@@ -26,7 +26,7 @@ beforeEach(() => {
   vi.spyOn(process.stdout, "write").mockImplementation((text) => ((stdout += String(text)), true));
   vi.spyOn(process.stderr, "write").mockImplementation((text) => ((stderr += String(text)), true));
   vi.spyOn(console, "log").mockImplementation((text) => void (stdout += `${String(text)}\n`));
-  // Nothing that is refused for its form reads a stack, or makes anything.
+  // A command line that is refused for its form reads no stack and makes nothing.
   vi.stubEnv("PATH", path.join(folder, "nothing"));
   for (const variable of ["PALISADE_HOME", "PALISADE_STATE", "PALISADE_CACHE"]) {
     vi.stubEnv(variable, path.join(folder, "nothing", variable));
@@ -38,14 +38,14 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
-/** Every command with the words that lead to it, hidden ones too. */
+/** Every command, hidden ones too, with the words that select it. */
 function allCommands(command: Command, words: string[] = []): { command: Command; words: string[] }[] {
   const children = command.commands.flatMap((child) => allCommands(child, [...words, child.name()]));
   return [{ command, words }, ...children];
 }
 const commands = allCommands(createProgram(() => undefined));
 const shown = commands.filter(({ words }) => words[0] !== "complete");
-/** Those that do something. */
+/** The commands that do something, without those that only group others. */
 const leafCommands = shown.filter(({ command }) => command.commands.length === 0);
 
 describe("help and version", () => {
@@ -313,7 +313,8 @@ describe("a command line that is not understood", () => {
 });
 
 describe("a command line that is understood", () => {
-  // Proved by the failure that comes after: no pulumi (or, where the clone has one, no state), no keys.
+  // The failure that follows proves it: there is no pulumi (or, where the clone has one, no state), and there are no
+  // keys.
   const stateIsAsked = /pulumi is not on PATH|unable to open state directory/;
   it.each<[string[], string | RegExp]>([
     ...[

@@ -28,7 +28,7 @@ make_home() {
   if [[ ! -s $PALISADE_HOME/passphrase ]]; then
     if compgen -G "$PALISADE_HOME/backend/.pulumi/stacks/*/*.json" >/dev/null; then
       fail "$PALISADE_HOME/passphrase is missing, but there are stacks whose secrets it protects." \
-        "Bring the file back from a backup; without it their state cannot be read."
+        "Restore the file from a backup; without it their state cannot be read."
     fi
     temporary=$(umask 077 && mktemp "$PALISADE_HOME/.passphrase-XXXXXX")
     head -c 32 /dev/urandom | base64 >"$temporary"
