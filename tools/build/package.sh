@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The npm package as consumers install it: components, plugin, host image definition and the host's prebuilt binaries
-# (dist/host). Leaves one .tgz in build/package and prints its path.
+# (dist/host). Writes one .tgz to build/package and prints its path.
 source "$(dirname "$0")/../lib.sh"
 
-# The compiler does not remove what it made of a source that has been moved or deleted since, and npm would pack it.
+# The compiler keeps the outputs of sources that were moved or deleted, and npm would pack them.
 remove_stale_outputs() {
   local file source
   while read -r file; do

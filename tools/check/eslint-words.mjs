@@ -3,7 +3,8 @@
 // quoted because a protocol has them) are not ours to choose.
 
 /**
- * A word in its forms, and what to say instead. `leaves` is also the plural of leaf, and `left` a side and what remains.
+ * A word in its forms, and what to say instead. `leaves` is also the plural of leaf, and `left` a side and what
+ * remains.
  * @type {{ forms: string[], instead: string }[]}
  */
 export const words = [

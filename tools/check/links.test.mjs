@@ -1,5 +1,5 @@
-// What Markdown files point at is there: files, their headings, and the paths in backticks that begin with a folder at the
-// top of the repository. Addresses of other sites are not asked.
+// What Markdown files point at is there: files, their headings, and the paths in backticks that begin with a folder at
+// the top of the repository. Addresses of other sites are not asked.
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";

@@ -92,7 +92,10 @@ function placesIn(steps, placeholders) {
 const covers = (place, file) => (place.endsWith("/") ? file.startsWith(place) : file === place);
 const isIn = (rooms, file) => rooms.some((room) => file.startsWith(room));
 
-/** Text files of the repository that say something of the code; what tests recorded and these recipes are not among them. */
+/**
+ * Text files of the repository that say something of the code; what tests recorded and these recipes are not among
+ * them.
+ */
 const files = execFileSync("git", ["ls-files", "-co", "--exclude-standard"])
   .toString()
   .trim()

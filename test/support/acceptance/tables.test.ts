@@ -105,7 +105,7 @@ describe("each row", () => {
     .split("\n")
     .filter((file) => file !== "" && !file.startsWith("test/support/acceptance/") && existsSync(file))
     .map((file) => readFileSync(file, "utf8"));
-  /** Tables whose rows have the same names are told apart by the name of the table in the file that reports. */
+  /** Tables whose rows have the same names are distinguished by the name of the table in the file that reports. */
   const isReported = (table: string, id: string): boolean => {
     const clouds = (text: string) => /table: "clouds"|table = "clouds"/.test(text);
     return texts.some((text) => text.includes(`"${id}"`) && clouds(text) === (table === "clouds"));

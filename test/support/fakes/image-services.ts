@@ -1,4 +1,7 @@
-/** What builds, patches, seals and publishes images in a World. An image that nobody has built here is one of another registry. */
+/**
+ * What builds, patches, seals and publishes images in a World. An image that was not built here belongs to another
+ * registry.
+ */
 import { createHash, X509Certificate } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -37,14 +40,14 @@ function readSigner(property: string, file: string): Buffer {
   }
 }
 
-/** A certificate is told by its content, as on the real machine. */
+/** Certificates are distinguished by their content, as on the real machine. */
 function keyOf(role: string, { certificateFile }: SigningKey): string {
   return createHash("sha256")
     .update(readSigner(`${role}.certificateFile`, certificateFile))
     .digest("hex");
 }
 
-/** Files of keys are there, before anything is made. */
+/** Throws when the file of a key is missing, before anything is made. */
 function requireKeys(signers: Record<string, SigningKey | undefined>): void {
   for (const [role, signer] of Object.entries(signers)) {
     if (!signer) continue;
@@ -53,7 +56,7 @@ function requireKeys(signers: Record<string, SigningKey | undefined>): void {
   }
 }
 
-/** PEM; undefined for a certificate that is none, as most of a World's. */
+/** The public key, PEM; undefined when the file is no real certificate, as most in a World. */
 function publicKeyOf({ certificateFile }: SigningKey): string | undefined {
   try {
     const { publicKey } = new X509Certificate(readFileSync(certificateFile));
@@ -63,7 +66,7 @@ function publicKeyOf({ certificateFile }: SigningKey): string | undefined {
   }
 }
 
-/** An image as it was built; the registry by its server. */
+/** An image as it was built; `registry` is the server. */
 type BuiltImage = Omit<DebianImageSpec, "registry"> & { registry: string };
 
 /** The image with that digest, if it was built in this world. */
@@ -115,7 +118,7 @@ interface Seal {
   digest: string;
   layerKey: string;
   sealKeyId: string;
-  /** Of the key that has signed the image. */
+  /** The hash of the certificate whose key signed the image. */
   imageKey?: string;
 }
 
@@ -174,7 +177,7 @@ export class FakeSealer implements ImageSealer {
   }
 }
 
-/** What is in the database of this world, and what a patch makes of it: one fixable vulnerability. */
+/** The digest of this world's vulnerability database. It has one fixable vulnerability. */
 const database = digestOf("database");
 
 interface Patch {
@@ -266,7 +269,7 @@ export class FakePatcher implements ImagePatcher {
 /**
  * Moves a channel, `<server>/<repository>:<channel>`.
  *
- * @param publishedBy public key of who publishes, PEM; default: whoever may set a tag of the registry.
+ * @param publishedBy the publisher's public key, PEM; default: none, as for anyone who may set a tag of the registry.
  */
 export function setChannel(world: World, place: string, digest: string, publishedBy?: string): void {
   const owner = { backend: "", project: "", stack: "", urn: "" };
