@@ -74,7 +74,7 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       const base = { "/probe": images.probe };
       one = await images.sealed("attack/one", [base, { "/data": data }]);
       two = await images.sealed("attack/two", [base, { "/data": randomBytes(64 << 10) }]);
-      // Both stay declared: what nobody names leaves the store.
+      // Both stay declared, as an image that no group names is removed from the store.
       for (const [name, image] of [
         ["one", one],
         ["two", two],
