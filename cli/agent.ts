@@ -1,4 +1,4 @@
-/** The agent of a host, for the operator. The one place where the command reaches into the provider: its transport. */
+/** The agent of a host, called as the operator. It uses the provider's transport. */
 import { createClient, type Client } from "@connectrpc/connect";
 import { GroupService, HostService } from "../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { NetworkService } from "../hosts/api/gen/palisade/agent/v1/network_pb.js";

@@ -1,6 +1,6 @@
 /**
- * Values of the command line, one function for each kind. Each returns the value or throws an {@link ArgumentProblem} with the reason
- * alone: the caller names the argument and the text. Nothing here reads the network or Pulumi's state.
+ * Values of the command line, one function for each kind. Each returns the value or throws an {@link ArgumentProblem}
+ * with the reason alone: the caller names the argument and the text. Nothing here reads the network or Pulumi's state.
  */
 import { X509Certificate } from "node:crypto";
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
@@ -42,7 +42,7 @@ function wholeNumber(text: string, minimum: number, maximum: number): number {
 /** Number of lines, 1 to 1000000. */
 export const lineCount = (text: string): number => wholeNumber(text, 1, 1_000_000);
 
-/** Port of TCP or UDP, 1 to 65535. */
+/** A TCP or UDP port, 1 to 65535. */
 export const port = (text: string): number => wholeNumber(text, 1, 65535);
 
 /** An IP address, or a prefix in CIDR notation: https://www.rfc-editor.org/rfc/rfc4632#section-3.1 */
@@ -61,7 +61,7 @@ export function dnsLabel(text: string): string {
   return refuse("must be 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit");
 }
 
-/** The name or the id of a host. Machines that are no component may have any name that Pulumi takes. */
+/** The name or the id of a host. A machine outside of a component may have any name that Pulumi accepts. */
 export function hostName(text: string): string {
   if (/^[^\s\p{Cc}-][^\p{Cc}]{0,254}$/u.test(text)) return text;
   return refuse("must be the name of a host, e.g. edge");
@@ -73,7 +73,7 @@ export function stackName(text: string): string {
   return refuse("must be the name of a stack: letters, digits, '-', '_' and '.', e.g. dev or organization/project/dev");
 }
 
-/** The stack of the environment is checked as that of the option is. @throws Error that names the variable. */
+/** A stack named by the environment; it is checked like the option. @throws Error that names the variable. */
 export function stackOfEnvironment(environment: NodeJS.ProcessEnv = process.env): string {
   for (const variable of ["PULUMI_STACK", "STACK"]) {
     const text = environment[variable];
@@ -87,13 +87,13 @@ export function stackOfEnvironment(environment: NodeJS.ProcessEnv = process.env)
   return "local";
 }
 
-/** Why a host drops a packet, in its words. Which reasons there are, the host knows. */
+/** Why a host drops a packet. Only the form is checked: the host knows which reasons exist. */
 export function dropReason(text: string): string {
   if (/^[a-z][a-z0-9_]{0,62}$/.test(text)) return text;
   return refuse("must be a reason as `palisade flows` shows it, e.g. policy_default_denied");
 }
 
-/** Ten years: older than what any host keeps. */
+/** Ten years, which is longer than any host keeps anything. */
 const longestHours = 87_600;
 const units = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000 };
 
@@ -120,13 +120,13 @@ export function since(text: string, now = Date.now()): Date {
   return new Date(time);
 }
 
-/** A path of the operator's, made absolute. */
+/** A path that the operator gives, made absolute. */
 export function anyPath(text: string): string {
   if (text === "" || text.includes("\0")) return refuse("must be a path");
   return path.resolve(text);
 }
 
-/** A folder that is there or can be made. */
+/** A folder that exists or can be created. */
 export function newFolder(text: string): string {
   const folder = anyPath(text);
   const found = statSync(folder, { throwIfNoEntry: false });
@@ -134,7 +134,7 @@ export function newFolder(text: string): string {
   return folder;
 }
 
-/** A folder that is there. */
+/** A folder that exists. */
 export function folder(text: string): string {
   const found = newFolder(text);
   if (!statSync(found, { throwIfNoEntry: false })) return refuse("there is no such folder");
@@ -155,14 +155,14 @@ export function readableFile(text: string): string {
   return file;
 }
 
-/** The content of a text file that says something. */
+/** The content of a text file that is not empty. */
 export function textOfFile(text: string): string {
   const content = readFileSync(readableFile(text), "utf8");
   if (content.trim() === "") return refuse("is empty");
   return content;
 }
 
-/** `SERVER/REPOSITORY[:TAG]@sha256:…`. A tag beside the digest says nothing: the digest is what counts. */
+/** `SERVER/REPOSITORY[:TAG]@sha256:…`. A tag beside the digest is ignored: the digest decides. */
 export function imageReference(text: string): ImageReference {
   const problem = referenceProblem(text);
   return problem === undefined ? parseImageReference(text) : refuse(`${problem}; expected ${referenceForm}`);
@@ -214,7 +214,7 @@ export function certificatesOfFile(text: string): string {
   return content;
 }
 
-/** The URI of a key: https://www.rfc-editor.org/rfc/rfc7512. One that is refused may hold a PIN. */
+/** The URI of a key: https://www.rfc-editor.org/rfc/rfc7512. It may hold a PIN, so a refusal does not repeat it. */
 export function pkcs11Uri(text: string): string {
   try {
     parsePkcs11Uri(text);

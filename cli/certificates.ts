@@ -7,7 +7,7 @@ const day = 24 * 60 * 60 * 1000;
 /** Clocks differ: a certificate is valid from a day before it is made. */
 const backdate = day;
 
-/** What a key is generated for. RSA 2048 is what every UEFI firmware and the kernel's PKCS#7 parser know. */
+/** What a key is generated for. Every UEFI firmware and the kernel's PKCS#7 parser know RSA 2048. */
 export type KeyKind = "rsa-2048" | "ec-p256";
 
 const generation = {
@@ -62,10 +62,10 @@ export type Role =
 export interface CertificateRequest {
   commonName: string;
   role: Role;
-  /** Life in days. */
+  /** How many days it is valid. */
   days: number;
   subject: KeyPair;
-  /** Who signs; absent: itself. */
+  /** Who signs it. Default: the certificate signs itself. */
   issuer?: { certificate: string; keys: KeyPair };
 }
 

@@ -50,7 +50,7 @@ function stubPulumi(hostConnection: Connection = connection, ...more: object[]):
     {
       urn: urn("palisade:index:GroupDeployment", "web-deployment"),
       type: "palisade:index:GroupDeployment",
-      // As old as the group's last update: the host has moved since.
+      // From the group's last update; the host has moved since.
       outputs: { name: "web", host: { ...hostConnection, endpoint: "https://127.0.0.1:1" } },
     },
     {
@@ -84,7 +84,7 @@ const bareMetal = (name: string, outputs: object = {}) => ({
 describe("palisade", () => {
   it("builds the tools of patches with their pins, links them, and says what belongs on PATH", async () => {
     const target = path.join(folder, "patch-tools");
-    // Stands for the Go compiler: what it would take minutes to make.
+    // Takes the place of the Go compiler, which would take minutes.
     const go = path.join(folder, "go");
     mkdirSync(go);
     const script = `#!/bin/sh
@@ -186,7 +186,7 @@ describe("palisade status", () => {
 `);
   });
 
-  it("tells a host that does not answer from another host's answer", async () => {
+  it("distinguishes a host that does not answer from another host that answers", async () => {
     stubPulumi({ ...connection, endpoint: "https://127.0.0.1:1" });
     expect(await run(["status"])).toBe(1);
     expect(stdout).toMatch(/^host edge: .*127\.0\.0\.1:1/);

@@ -3,7 +3,7 @@ import { CommanderError } from "commander";
 import { createProgram, exitCodes } from "./program.js";
 
 /**
- * Runs `palisade ARGS`. What cannot be understood is said on standard error.
+ * Runs `palisade ARGS`. A command line that cannot be understood is reported on standard error.
  *
  * @returns the exit code: 0 done, 1 failed, 2 the command line is not understood.
  * @throws Error when the command failed; {@link runToEnd} says why.
@@ -20,7 +20,7 @@ export async function run(args: string[]): Promise<number> {
   }
 }
 
-/** As {@link run}; a failure is said on standard error. Never throws. */
+/** Like {@link run}, but reports a failure on standard error and never throws. */
 export async function runToEnd(args: string[]): Promise<number> {
   try {
     return await run(args);

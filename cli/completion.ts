@@ -1,4 +1,7 @@
-/** `palisade completion` and what its scripts ask: words that may follow, from the definition of the command line itself. */
+/**
+ * `palisade completion`, and the words that its scripts offer: they come from the definition of the command line
+ * itself.
+ */
 import { RootCommand, script, ShellCompDirective, type Command as Completed } from "@bomb.sh/tab";
 import type { Command, Option } from "commander";
 import { completedPaths } from "./program.js";
@@ -9,11 +12,11 @@ export function printScript(shell: string): number {
   return 0;
 }
 
-/** @param words what stands behind `palisade`, as far as it is typed; the last one may be empty. */
+/** @param words what is typed behind `palisade`; the last word may be incomplete or empty. */
 export function complete(program: Command, words: string[]): number {
   const paths = pathExpected(program, words);
   if (paths) {
-    // The shell knows its files best.
+    // The shell completes paths itself.
     const { ShellCompDirectiveFilterDirs, ShellCompDirectiveDefault } = ShellCompDirective;
     process.stdout.write(`:${paths === "folders" ? ShellCompDirectiveFilterDirs : ShellCompDirectiveDefault}\n`);
     return 0;

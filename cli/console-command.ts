@@ -15,7 +15,7 @@ export interface ConsoleOptions extends OutputOptions {
 
 const defaultLines = 100;
 
-/** JSON: a line each, `{ host, line }`; with `path`, `{ host, path }`. */
+/** JSON: a line for each line of the console, `{ host, line }`; with `path`, `{ host, path }`. */
 export async function showConsole(name: string | undefined, options: ConsoleOptions): Promise<number> {
   const { host, path } = consoleOf((await readStack(options.stack)).hosts, name);
   const isJson = options.output === "json";
@@ -69,7 +69,7 @@ async function show(
     const decoder = new TextDecoder();
     const text = decoder.decode(await handle.readFile(), { stream: true });
     print(lastLines(text, tail), !follow);
-    // The file only ever grows; where the reading stopped, the next one goes on.
+    // The file only grows, so the next read continues where this one stopped.
     while (follow) {
       await sleep(300);
       const more = await handle.readFile();

@@ -3,9 +3,9 @@ import { stackOfEnvironment } from "./arguments.js";
 import { pulumiEnvironment, shellLines } from "./environment.js";
 import { type OutputOptions, writeDocument } from "./output.js";
 
-/** JSON: each variable and its value; null is one to unset. */
+/** JSON: each variable and its value; null means that it is unset. */
 export function env({ output }: OutputOptions): number {
-  // A name that is none would otherwise stand in every command that follows.
+  // Otherwise every command that follows would get a stack name that is not valid.
   stackOfEnvironment();
   const variables = pulumiEnvironment();
   if (output === "text") process.stdout.write(shellLines(variables));

@@ -1,11 +1,14 @@
-/** The environment in which plain `pulumi` works on this project as `make up` does: no account, no question, no download. */
+/**
+ * The environment in which plain `pulumi` works on this project as `make up` does: no account, no question, no
+ * download.
+ */
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { operatorHome, packageRoot } from "../shared/directories.js";
 
 const root = packageRoot();
 
-/** Variables to set; `undefined` means: to be unset. */
+/** Variables to set; `undefined` unsets one. */
 export function pulumiEnvironment(environment: NodeJS.ProcessEnv = process.env): Record<string, string | undefined> {
   const home = operatorHome(environment);
   const stack = environment["PULUMI_STACK"] || environment["STACK"] || "local";
@@ -16,17 +19,20 @@ export function pulumiEnvironment(environment: NodeJS.ProcessEnv = process.env):
     PULUMI_BACKEND_URL: `file://${path.join(home, "backend")}`,
     PULUMI_HOME: path.join(home, "pulumi"),
     PULUMI_CONFIG_PASSPHRASE_FILE: path.join(home, "passphrase"),
-    // The file rules: a passphrase of another project in the caller's environment must not be tried.
+    // The file decides: a passphrase of another project in the caller's environment must not be tried.
     PULUMI_CONFIG_PASSPHRASE: undefined,
     PULUMI_STACK: stack,
-    // `--config-file` of every command that has it: the file with the salt lies beside the passphrase, not in the clone.
+    // `--config-file` of every command that has it: the file with the salt lies beside the passphrase, not in the
+    // clone.
     PULUMI_OPTION_CONFIG_FILE: stackConfiguration(home, stack),
     PULUMI_SKIP_UPDATE_CHECK: "true",
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
   };
 }
 
-/** The file that `make up` keeps for a stack of this clone; undefined before the first `make up`, and outside a clone. */
+/**
+ * The file that `make up` keeps for a stack of this clone; undefined before the first `make up`, and outside a clone.
+ */
 function stackConfiguration(home: string, stack: string): string | undefined {
   const project = path.join(root, "Pulumi.yaml");
   const name = existsSync(project) ? /^name: *(\S+)/m.exec(readFileSync(project, "utf8"))?.[1] : undefined;
@@ -34,7 +40,7 @@ function stackConfiguration(home: string, stack: string): string | undefined {
   return name !== undefined && existsSync(file) ? file : undefined;
 }
 
-/** As lines that a POSIX shell evaluates. */
+/** The variables as lines that a POSIX shell evaluates. */
 export function shellLines(variables: Record<string, string | undefined>): string {
   return Object.entries(variables)
     .map(([name, value]) =>

@@ -52,13 +52,13 @@ export async function flows(group: string | undefined, options: FlowsOptions): P
   const several = hosts.length > 1;
   const watch = ({ name, connection }: ReachableHost) =>
     withAgent(connection, async ({ networks }) => {
-      // As long as the reader wants: no time-out.
+      // No time-out: flows are followed for as long as the reader wants.
       for await (const { content } of networks.streamFlows(request, { timeoutMs: request.follow ? 0 : 60_000 })) {
         if (content.case === "flow") print.flow(content.value, several ? name : undefined);
         else if (content.case === "lost") print.lost(content.value, name);
       }
     }).catch((error: Error) => {
-      // At once: the other hosts may go on for hours.
+      // Reported at once, as the other hosts may go on for hours.
       failures.push(error.message);
       report(error.message);
     });
@@ -71,7 +71,7 @@ const verdictName = (flow: Flow): string => (flow.verdict === FlowVerdict.FORWAR
 const total = ({ ring, caller }: LostFlows): bigint => ring + caller;
 
 interface Printer {
-  /** @param host its name, where there are several */
+  /** @param host the host's name, where there are several hosts */
   flow(flow: Flow, host: string | undefined): void;
   lost(lost: LostFlows, host: string): void;
 }

@@ -2,7 +2,7 @@
 import { initKeys } from "./keys.js";
 import { type OutputOptions, writeDocument } from "./output.js";
 
-/** JSON: the folder, and the files that were made now. */
+/** JSON: the folder, and the files that were made by this run. */
 export async function keysInit({ directory, output }: OutputOptions & { directory?: string }): Promise<number> {
   const report = await initKeys(directory);
   if (output === "json") {

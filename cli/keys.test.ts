@@ -44,7 +44,7 @@ function contents(root: string): Record<string, string> {
   );
 }
 
-/** RSA keys take seconds: tests of what happens to keys share a set. */
+/** Making RSA keys takes seconds, so tests of what happens to keys share a set. */
 function copyOfKeys(name: string): string {
   const directory = path.join(folder, name);
   // Not cpSync: newer versions of Node.js give copied folders the mode of new ones.

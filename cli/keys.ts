@@ -27,7 +27,7 @@ interface KeySpec {
   days: number;
 }
 
-/** Self-signed pairs. Firmware and kernel do not look at the end of validity; others may. */
+/** Self-signed pairs. Firmware and kernel ignore the end of validity; other programs may not. */
 const selfSigned: KeySpec[] = [
   {
     path: "secure-boot/pk",
@@ -55,13 +55,15 @@ const selfSigned: KeySpec[] = [
 /** What `keys init` did. */
 export interface KeysReport {
   directory: string;
-  /** Paths of what was made now, relative to the folder's parent. Empty: everything was there. */
+  /**
+   * Paths of the files that were made by this call, relative to the folder's parent. Empty when nothing was missing.
+   */
   made: string[];
 }
 
 /**
- * Makes what is missing of the operator's keys; never overwrites a key. The client's certificate is renewed with the
- * same key when less than a third of its year is left.
+ * Makes those of the operator's keys that are missing; never overwrites a key. The client's certificate is renewed with
+ * the same key when less than a third of its year is left.
  *
  * @param directory where; default `keys` in the operator's home, which then also gets its `passphrase` and `backend/`.
  * @throws Error when a file is open to others, or when a certificate is there without its key.
@@ -95,7 +97,7 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
     const certificateFile = path.join(keysDirectory, `${stem}.crt`);
     if (!existsSync(keyFile) && existsSync(certificateFile)) {
       throw new Error(
-        `${keyFile}: missing, but its certificate ${certificateFile} is there. Bring the key back from a backup; ` +
+        `${keyFile}: missing, but its certificate ${certificateFile} is there. Restore the key from a backup; ` +
           `if it is lost, move ${keysDirectory} away and make new keys (hosts and images of the old ones are then foreign).`,
       );
     }
@@ -131,7 +133,7 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
   };
   const subject = await ensureKey("hosts/client", "ec-p256");
   const clientFile = path.join(keysDirectory, hostKeyFiles.clientIdentity.certificateFile);
-  // The agent lets in the common name `operator`.
+  // The agent accepts the common name `operator`.
   const makeClient = () => makeCertificate({ commonName: "operator", role: "client", days: year, subject, issuer });
   if (isDueForRenewal(await ensurePublicFile(clientFile, noted(clientFile, makeClient)))) {
     made.push(relative(clientFile));
@@ -151,13 +153,13 @@ function publicKeyOf(certificate: string): string {
   return new X509Certificate(certificate).publicKey.export({ type: "spki", format: "pem" }) as string;
 }
 
-/** A new passphrase would not open the secrets of the stacks that are there. */
+/** A new passphrase would not open the secrets of the stacks that exist. */
 function refuseLostPassphrase(home: string, passphrase: string): void {
   const stacks = path.join(home, "backend/.pulumi/stacks");
   if (existsSync(passphrase) || !existsSync(stacks) || readdirSync(stacks).length === 0) return;
   throw new Error(
     `${passphrase}: missing, but there are stacks in ${stacks} whose secrets it protects. ` +
-      "Bring the file back from a backup; without it their state cannot be read.",
+      "Restore the file from a backup; without it their state cannot be read.",
   );
 }
 

@@ -12,7 +12,7 @@ export interface LogsOptions extends OutputOptions {
   stack?: string;
 }
 
-/** JSON: a line each, `{ group, container, stream, line }`. */
+/** JSON: a line for each line of output, `{ group, container, stream, line }`. */
 export async function logs(name: string, container: string | undefined, options: LogsOptions): Promise<number> {
   const { follow = false, tail: tailLines = 0, output } = options;
   const group = findGroup(await readStack(options.stack), name, options.host);
@@ -33,7 +33,7 @@ export async function logs(name: string, container: string | undefined, options:
         );
       const writers = { stdout: writer("stdout"), stderr: writer("stderr") };
       const request = { group: name, container: one, follow, tailLines };
-      // A followed log lasts as long as the reader wants: no time-out.
+      // No time-out: a log is followed for as long as the reader wants.
       const stream = agent.groups.getLogs(request, { timeoutMs: follow ? 0 : 60_000 });
       for await (const { data, stream: source } of stream) writers[source === "stderr" ? "stderr" : "stdout"].add(data);
       writers.stdout.end();

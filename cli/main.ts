@@ -1,7 +1,7 @@
 /** The command `palisade`. */
 import { runToEnd } from "./commands.js";
 
-// Whoever reads our output may stop, as `head` does.
+// The program that reads our output may stop reading, as `head` does.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   process.exit(0);

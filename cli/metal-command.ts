@@ -1,4 +1,7 @@
-/** `palisade metal`: the steps of an installation on bare metal that need the operator's keys. `BareMetalHost` runs them. */
+/**
+ * `palisade metal`: the steps of an installation on bare metal that need the operator's keys. `BareMetalHost` runs
+ * them.
+ */
 import { setTimeout as sleep } from "node:timers/promises";
 import { text } from "node:stream/consumers";
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
@@ -19,7 +22,7 @@ import type { Connection } from "./stack-state.js";
 
 /** Options of every step. */
 export interface MetalOptions {
-  /** Default: that of the operator's home. */
+  /** Default: the folder in the operator's home. */
   keys?: string;
 }
 
@@ -92,7 +95,7 @@ function readStartRequest(input: string): StartRequest {
   ] as const) {
     requireText(`connection.${field}`, connection![field]);
   }
-  // The id becomes a word of a script.
+  // The id becomes a word of a shell script.
   if (!/^[A-Za-z0-9-]+$/.test(connection!.hostId))
     throw new Error("connection.hostId: letters, digits and '-' are expected");
   if (typeof seconds !== "number" || !(seconds > 0)) throw new Error("seconds: a number above 0 is expected");
@@ -109,15 +112,16 @@ export interface StartRequest {
 }
 
 const pollMilliseconds = 3_000;
-/** The machine goes down a moment later, so that the answer still comes. */
+/** The machine goes down a moment later, so that the answer still arrives. */
 const reboot = (hostId: string) => `
 [ "$(cat /root/palisade-install/installed 2>/dev/null)" = ${hostId} ] || { echo "this system did not install ${hostId}" >&2; exit 1; }
 sync
 (sleep 1; systemctl reboot || reboot -f || echo b >/proc/sysrq-trigger) >/dev/null 2>&1 </dev/null &`;
 
 /**
- * Starts the installed host: reboots the rescue system unless the host is there already, and waits until its agent answers with the
- * identity that was enrolled. Repeated after whatever interruption, it does what is left.
+ * Starts the installed host: reboots the rescue system unless the host is there already, and waits until its agent
+ * answers with the identity that was enrolled. When it is repeated after an interruption, it does the steps that
+ * remain.
  */
 async function startHost({ ssh, connection, seconds }: StartRequest) {
   const deadline = Date.now() + seconds * 1000;
@@ -145,7 +149,7 @@ async function startHost({ ssh, connection, seconds }: StartRequest) {
         await remoteShell(quiet, reboot(connection.hostId), { ...ssh, dialErrorLimit: 0 });
         isRebooting = true;
       } catch (error) {
-        // Nobody listens: it may be on its way already.
+        // Nobody listens: the machine may be rebooting already.
         if (!/no SSH connection/.test((error as Error).message)) throw error;
       }
     }

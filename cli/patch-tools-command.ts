@@ -1,4 +1,7 @@
-/** `palisade patch-tools`: the programs that patch images, built from pinned sources, for those who have the npm package only. */
+/**
+ * `palisade patch-tools`: the programs that patch images, built from pinned sources, for those who have the npm package
+ * only.
+ */
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdir, rename, rm, symlink } from "node:fs/promises";
@@ -25,7 +28,7 @@ export async function patchTools(options: OutputOptions & { directory?: string }
   return 0;
 }
 
-/** Folder of the pin, program that is built there, command that it becomes, what it is. */
+/** A line of `list.txt`: folder of the pin, program that is built there, name of the command, what it is. */
 export interface PatchTool {
   module: string;
   program: string;
@@ -51,7 +54,7 @@ async function requireGo(): Promise<void> {
   });
 }
 
-/** In place of one that is there; a command is never absent meanwhile. */
+/** Replaces an existing one; the command is never absent meanwhile. */
 async function link(target: string, file: string): Promise<void> {
   const made = `${file}.${process.pid}.new`;
   await rm(made, { force: true });
@@ -59,7 +62,7 @@ async function link(target: string, file: string): Promise<void> {
   await rename(made, file);
 }
 
-/** Standard output of a program; the rest is shown as it comes. */
+/** The standard output of a program; its standard error is shown as it comes. */
 function output(program: string, args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, {

@@ -1,19 +1,22 @@
-/** Files for the operator's eyes only, made once and never overwritten, whoever else makes them at the same time. */
+/**
+ * Files that only the operator can read. They are made once and never overwritten, even when several processes make
+ * them.
+ */
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, linkSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
 
-/** Makes a folder with mode 0700, or checks that the one that is there is not open to others. */
+/** Makes a folder with mode 0700, or checks that an existing one is not open to others. */
 export function ensurePrivateDirectory(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   refuseOpenMode(directory, "0700");
 }
 
 /**
- * Returns the content of a file of mode 0600; makes it first when it is not there.
+ * Returns the content of a file of mode 0600; makes the file first when it does not exist.
  *
  * The file appears whole or not at all: it is linked into place from a temporary one, and the link fails when another
- * process was faster, whose content then counts.
+ * process was faster; then the content of that process counts.
  *
  * @throws Error when the file is open to the group or to others.
  */
@@ -23,7 +26,7 @@ export async function ensurePrivateFile(file: string, make: () => string | Promi
   return readFileSync(file, "utf8");
 }
 
-/** Returns the content of a public file, e.g. a certificate; makes it first when it is not there. */
+/** Returns the content of a public file, e.g. a certificate; makes the file first when it does not exist. */
 export async function ensurePublicFile(file: string, make: () => string | Promise<string>): Promise<string> {
   if (!existsSync(file)) linkIntoPlace(file, await make());
   return readFileSync(file, "utf8");

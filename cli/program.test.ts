@@ -26,7 +26,7 @@ beforeEach(() => {
   vi.spyOn(process.stdout, "write").mockImplementation((text) => ((stdout += String(text)), true));
   vi.spyOn(process.stderr, "write").mockImplementation((text) => ((stderr += String(text)), true));
   vi.spyOn(console, "log").mockImplementation((text) => void (stdout += `${String(text)}\n`));
-  // Nothing that is refused for its form reads a stack, or makes anything.
+  // A command line that is refused for its form reads no stack and makes nothing.
   vi.stubEnv("PATH", path.join(folder, "nothing"));
   for (const variable of ["PALISADE_HOME", "PALISADE_STATE", "PALISADE_CACHE"]) {
     vi.stubEnv(variable, path.join(folder, "nothing", variable));
@@ -38,15 +38,15 @@ afterEach(() => {
   vi.unstubAllEnvs();
 });
 
-/** Every command with the words that lead to it, hidden ones too. */
+/** Every command, hidden ones too, with the words that select it. */
 function allCommands(command: Command, words: string[] = []): { command: Command; words: string[] }[] {
   const children = command.commands.flatMap((child) => allCommands(child, [...words, child.name()]));
   return [{ command, words }, ...children];
 }
 const commands = allCommands(createProgram(() => undefined));
 const shown = commands.filter(({ words }) => words[0] !== "complete");
-/** Those that do something. */
-const leaves = shown.filter(({ command }) => command.commands.length === 0);
+/** The commands that do something, without those that only group others. */
+const leafCommands = shown.filter(({ command }) => command.commands.length === 0);
 
 describe("help and version", () => {
   it.each(shown.map(({ words }) => words))("palisade %s %s --help", async (...words) => {
@@ -103,14 +103,14 @@ describe("help and version", () => {
 });
 
 it("every command that shows something has -o json", () => {
-  const without = leaves.filter(({ command }) => !command.options.some(({ long }) => long === "--output"));
+  const without = leafCommands.filter(({ command }) => !command.options.some(({ long }) => long === "--output"));
   // A script, and two whose output is JSON anyway.
   expect(without.map(({ words }) => words.join(" "))).toEqual(["metal sign", "metal start", "completion"]);
 });
 
 it("docs/command.md names every command, option and exit code", () => {
   const text = readFileSync(path.join(packageRoot(), "docs/command.md"), "utf8");
-  for (const { words, command } of leaves) {
+  for (const { words, command } of leafCommands) {
     expect(text).toContain(`palisade ${words.join(" ")}`);
     for (const { long, hidden } of command.options) if (!hidden) expect(text).toContain(long);
   }
@@ -148,28 +148,28 @@ describe("a command line that is not understood", () => {
     [["completion", "tcsh"], "Allowed choices are bash, zsh, fish"],
     [["metal", "sgin"], "(Did you mean sign?)"],
     // What is shown, and how
-    ...leaves
+    ...leafCommands
       .filter(({ command }) => command.options.some(({ long }) => long === "--output"))
       .map(({ words }): [string[], string | RegExp] => [
         [...words, "-o", "yaml"],
         "--output: 'yaml' must be text or json",
       ]),
-    ...leaves
+    ...leafCommands
       .filter(({ command }) => command.options.some(({ long }) => long === "--stack"))
       .flatMap(({ words }) =>
         badStacks.map((bad): [string[], string | RegExp] => [[...words, "--stack", bad], `--stack: '${bad}' `]),
       ),
-    ...leaves
+    ...leafCommands
       .filter(({ command }) => command.options.some(({ long }) => long === "--host"))
       .flatMap(({ words }) =>
         badHosts.map((bad): [string[], string | RegExp] => [[...words, "--host", bad], `--host: '${bad}' `]),
       ),
-    ...leaves
+    ...leafCommands
       .filter(({ command }) => command.options.some(({ long }) => long === "--directory"))
       .flatMap(({ words }) =>
         badPaths.map((bad): [string[], string | RegExp] => [[...words, "--directory", bad], "must be a path"]),
       ),
-    ...leaves
+    ...leafCommands
       .filter(({ command }) => command.options.some(({ long }) => long === "--keys"))
       .flatMap(({ words }): [string[], string | RegExp][] => [
         [[...words, "--keys", ""], "--keys: '' must be a path"],
@@ -313,7 +313,8 @@ describe("a command line that is not understood", () => {
 });
 
 describe("a command line that is understood", () => {
-  // Proved by the failure that comes after: no pulumi (or, where the clone has one, no state), no keys.
+  // The failure that follows proves it: there is no pulumi (or, where the clone has one, no state), and there are no
+  // keys.
   const stateIsAsked = /pulumi is not on PATH|unable to open state directory/;
   it.each<[string[], string | RegExp]>([
     ...[
@@ -370,7 +371,7 @@ describe("completion", () => {
   it.each<[string[], string[]]>([
     [
       [""],
-      leaves
+      leafCommands
         .map(({ words }) => words[0]!)
         .concat("help")
         .filter((word, index, all) => all.indexOf(word) === index),

@@ -1,6 +1,6 @@
 /**
- * What `palisade` understands: commands, options and the form of every argument. What a command does lies in a file of its own, which
- * is loaded when the command runs, so that help, completion and a refusal come at once.
+ * The command line of `palisade`: commands, options and the form of every argument. Each command is implemented in its
+ * own file, which is loaded when the command runs, so that help, completion and a refusal come at once.
  */
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -21,7 +21,7 @@ export type Completes = "files" | "folders";
 /** Arguments and options whose value is a path, for the completion. */
 export const completedPaths = new WeakMap<Option, Completes>();
 
-/** Options as an action gets them. */
+/** The options that an action gets. */
 type Options<T> = T & OutputOptions;
 
 /**
@@ -53,7 +53,7 @@ export function createProgram(done: (exitCode: number) => void): Command {
     parent.addCommand(command);
     return prepare(command);
   };
-  /** Has a command do something. */
+  /** Sets what a command does. */
   const runs = (command: Command, action: (...args: never[]) => Promise<number> | number): Command =>
     command.action(async (...args: unknown[]) => {
       // Commander adds the command itself.
@@ -224,7 +224,7 @@ function refuse(command: Command, text: string): never {
   return command.error(`error: ${text}`, { exitCode: exitCodes.notUnderstood, code: "palisade.argument" });
 }
 
-/** Reads a value as its kind is read; what is wrong is said with the argument's name and the text that was given. */
+/** Reads a value by the function of its kind. An error names the argument and the text that was given. */
 function reader<T>(command: Command, name: string, parse: (text: string) => T): (text: string) => T {
   return (text) => {
     try {
@@ -240,7 +240,7 @@ interface OptionDetails {
   completes?: Completes;
   standard?: string;
   isHidden?: boolean;
-  /** Names of options that it cannot stand beside, in camel case. */
+  /** Names of options that it excludes, in camel case. */
   conflicts?: string[];
 }
 
@@ -292,7 +292,7 @@ function hostOption(command: Command): Command {
   return option(command, "--host <host>", "only this host of the stack, by name or id", argument.hostName);
 }
 
-/** Refuses one of two options without the other. */
+/** Refuses one of two options when the other is not given. */
 function together(command: Command, first: string, second: string): void {
   command.hook("preAction", () => {
     const given = (name: string) => command.getOptionValue(name) !== undefined;

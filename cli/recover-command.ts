@@ -1,4 +1,4 @@
-/** `palisade recover`: what a killed Pulumi leaves in a file backend and then refuses to work on. */
+/** `palisade recover`: repairs a file backend after Pulumi was killed, when Pulumi refuses to work on it. */
 import { execFile, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -10,14 +10,16 @@ import { packageRoot } from "../shared/directories.js";
 import { stackOfEnvironment } from "./arguments.js";
 import { type OutputOptions, writeDocument } from "./output.js";
 
-/** JSON: backend, project and stack, and what was done, in words; nothing when there was nothing to do. */
+/**
+ * JSON: backend, project and stack, and a description of what was done, which is empty when there was nothing to do.
+ */
 export async function recover(options: OutputOptions & { stack?: string }): Promise<number> {
   const stack = options.stack ?? stackOfEnvironment();
   const project = projectName();
   const backend = await backendFolder();
   const messages: string[] = [];
   let exitCode = 0;
-  // What a living Pulumi is at work on is not touched.
+  // A stack on which a running Pulumi works is not touched.
   for (const tool of ["stack-lock", "stack-checkpoint"]) {
     const ended = await runTool(tool, [backend, project, stack], options.output);
     messages.push(...ended.messages);
@@ -28,7 +30,7 @@ export async function recover(options: OutputOptions & { stack?: string }): Prom
   return exitCode;
 }
 
-/** The folder of the backend on which plain `pulumi` works here. */
+/** The folder of the backend that plain `pulumi` uses here. */
 async function backendFolder(): Promise<string> {
   const url = process.env["PULUMI_BACKEND_URL"] || (await loggedInto());
   if (!url.startsWith("file://")) {
@@ -36,7 +38,7 @@ async function backendFolder(): Promise<string> {
       `the backend ${url} is no folder of this machine; \`pulumi cancel\` removes a lock of other backends, and their state is kept by them`,
     );
   }
-  // As Pulumi reads it: `file://~` is the home, whatever follows is a path.
+  // Read as Pulumi reads it: `file://~` is the home directory, and what follows is a path.
   const place = url.slice("file://".length);
   if (place === "" || place === "~" || place.startsWith("~/")) {
     return path.join(process.env["HOME"] ?? "/", place.slice(1));
@@ -55,7 +57,7 @@ async function loggedInto(): Promise<string> {
   return decode(object({ url: v.string() }), stdout, "pulumi whoami").url;
 }
 
-/** Of the nearest Pulumi.yaml. */
+/** The project's name, from the nearest Pulumi.yaml. */
 function projectName(): string {
   for (let folder = process.cwd(); ; folder = path.dirname(folder)) {
     const file = path.join(folder, "Pulumi.yaml");
@@ -70,7 +72,7 @@ function projectName(): string {
   }
 }
 
-/** Runs one of the tools. What it says is shown as it comes, and returned. */
+/** Runs one of the recovery programs. Its output is shown as it comes, and returned. */
 function runTool(
   tool: string,
   args: string[],

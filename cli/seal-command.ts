@@ -36,7 +36,7 @@ export async function seal({ server, repository, digest }: ImageReference, optio
   for (const signer of Object.values(signers)) readSigner(signer);
   const registries = new LocalRegistries(defaultStateDirectory());
   const sealer = new LocalSealer(defaultCacheDirectory(), (wanted) => registries.findRegistry(wanted));
-  // What the certificates say is looked at before anything is made, which can take minutes.
+  // The certificates are checked first, as sealing can take minutes.
   await sealer.identify(signers);
   const registry = {
     server,
@@ -61,7 +61,7 @@ function readSigner({ certificateFile, keyFile }: SigningKey): void {
   }
 }
 
-/** Runs with progress on standard error; SIGINT and SIGTERM end it early, and the next run goes on from there. */
+/** Runs with progress on standard error. SIGINT and SIGTERM end it early; the next run continues from there. */
 async function cancellable<T>(work: (operation: Operation) => Promise<T>): Promise<T> {
   const controller = new AbortController();
   const stop = () => controller.abort(new Error("interrupted; what was sealed so far is kept, the next run goes on"));

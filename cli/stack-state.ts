@@ -1,4 +1,4 @@
-/** Hosts and groups of a stack, as Pulumi's state has them. */
+/** Hosts and groups of a stack, read from Pulumi's state. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import * as v from "valibot";
@@ -6,7 +6,7 @@ import { decode, object } from "../shared/decode.js";
 import { stackOfEnvironment } from "./arguments.js";
 import { pulumiEnvironment } from "./environment.js";
 
-/** How a host's agent is reached; as the schema's HostConnection. */
+/** How a host's agent is reached: the schema's HostConnection. */
 export interface Connection {
   hostId: string;
   endpoint: string;
@@ -17,8 +17,8 @@ export interface Connection {
 }
 
 /**
- * `nested`: a virtual machine of this machine. `bare-metal`: a machine of its own. `external`: a host of another stack, on which this
- * stack has groups.
+ * `nested`: a virtual machine of this machine. `bare-metal`: a machine of its own. `external`: a host of another stack,
+ * on which this stack has groups.
  */
 export type HostKind = "nested" | "bare-metal" | "external";
 
@@ -30,23 +30,25 @@ export interface HostRecord {
   /** Absent until the host has answered for the first time. */
   connection?: Connection;
   accelerator?: string;
-  /** File with the serial console; of nested hosts. */
+  /** The file with the serial console; only nested hosts have one. */
   serialLog?: string;
 }
 
-/** A host that can be asked. */
+/** A host whose connection is known. */
 export type ReachableHost = HostRecord & { connection: Connection };
 
 /** A group of the stack. */
 export interface GroupRecord {
-  /** On its host. */
+  /** Its name on its host. */
   name: string;
   hostId: string;
-  /** The host's own where the stack has the host: the group's is as old as its last update. */
+  /**
+   * That of the host, where the stack has the host: the one in the group's state is as old as the group's last update.
+   */
   connection: Connection;
 }
 
-/** What a stack has on hosts. */
+/** The hosts and groups of a stack. */
 export interface StackState {
   hosts: HostRecord[];
   groups: GroupRecord[];
@@ -56,7 +58,7 @@ interface ExportedResource {
   urn: string;
   type: string;
   parent?: string;
-  /** True for what a replacement is about to remove. */
+  /** True for a resource that a replacement is about to remove. */
   delete?: boolean;
   outputs?: Record<string, unknown>;
 }
@@ -65,11 +67,12 @@ interface ExportedResource {
 const signature = "4dabf18193072939515e22adb298388d";
 const secretSignature = "1b47061264138c4ac30d75fd1eb44270";
 
-/** The state holds, in clear, none of the secrets that are asked for. */
+/** A secret is needed that the state does not hold in clear. */
 class SecretsNeeded extends Error {}
 
 /**
- * Asks the plain `pulumi` of PATH in the present folder. Secrets are only asked for when how a host is reached is one.
+ * Asks the plain `pulumi` of PATH in the current folder. Secrets are requested only when a host's connection contains
+ * one.
  *
  * @param stack its name; default: `$PULUMI_STACK`, `$STACK`, else `local`
  * @throws Error when there is no such stack, with Pulumi's own words.
@@ -152,7 +155,7 @@ function connectionOf(value: unknown): { connection?: Connection } {
   return { connection: { ...connection, publishedPorts: connection.publishedPorts ?? [] } as Connection };
 }
 
-/** The value, with the secrets in it in clear. @throws SecretsNeeded when they are not. */
+/** The value with its secrets in clear. @throws SecretsNeeded when the state has them encrypted. */
 function clear(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (Array.isArray(value)) return value.map(clear);
@@ -169,9 +172,9 @@ function nameOf(urn: string): string {
 }
 
 /**
- * The hosts of a name or id; all when none is given.
+ * The hosts with this name or id; all hosts when none is given.
  *
- * @param argument how the command calls it, for the error
+ * @param argument the argument's name on the command line, for the error
  * @throws Error that names the hosts which the stack has.
  */
 export function findHosts(hosts: HostRecord[], name: string | undefined, argument: string): HostRecord[] {

@@ -1,4 +1,4 @@
-/** `palisade status`: what the stack's hosts report of themselves, now. */
+/** `palisade status`: what the stack's hosts report about themselves now. */
 import {
   ContainerPhase,
   type GetHostResponse,
@@ -18,7 +18,9 @@ export interface StatusOptions extends OutputOptions {
   stack?: string;
 }
 
-/** A host in the JSON of `palisade status`. What only a host that answers can report is absent when `error` is there. */
+/**
+ * A host in the JSON of `palisade status`. What only a host that answers can report is absent when `error` is there.
+ */
 interface HostStatus {
   name: string;
   kind: HostKind;
@@ -62,7 +64,7 @@ interface GroupStatus {
 export async function status({ host: name, stack, output }: StatusOptions): Promise<number> {
   const { hosts } = await readStack(stack);
   const asked = name === undefined ? hosts : findHosts(hosts, name, "--host");
-  // Side by side: one that does not answer keeps nobody waiting.
+  // All at once, so that a host that does not answer does not delay the others.
   const reports = await Promise.all(asked.map(ask));
   if (output === "json") writeDocument({ hosts: reports });
   else if (reports.length === 0) process.stdout.write("The stack has no hosts.\n");
@@ -154,7 +156,7 @@ function formatHost(report: HostStatus): string {
     ["ready", report.ready ? "yes" : `no: ${report.readyMessage ?? ""}`],
     ...(kind === "nested" ? [] : [["kind", kind] as [string, string]]),
     ["agent", `${endpoint ?? ""}, version ${report.agentVersion}`],
-    // Only a virtual machine has one.
+    // Only a virtual machine has an accelerator.
     ...(kind === "nested" ? [["accelerator", report.accelerator ?? ""] as [string, string]] : []),
     ["kernel", report.kernelVersion ?? ""],
     ["containerd", `${report.containerdVersion}, runtime ${report.runtimeVersion}`],

@@ -1,6 +1,6 @@
 /** Text in columns. */
 
-/** Rows under a heading, columns as wide as their widest cell, indented. */
+/** Indented rows under a heading; each column is as wide as its widest cell. */
 export function table(heading: string[], rows: string[][], indent = ""): string {
   const all = [heading, ...rows];
   const widths = heading.map((_, column) => Math.max(...all.map((row) => (row[column] ?? "").length)));
@@ -10,7 +10,7 @@ export function table(heading: string[], rows: string[][], indent = ""): string 
     .join("");
 }
 
-/** What came from a host, without what a terminal would obey. */
+/** Text from a host, without the control sequences that a terminal would obey. */
 export function printable(text: string): string {
   return (
     text

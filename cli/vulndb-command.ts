@@ -5,9 +5,9 @@ import { defaultDatabaseDirectory, findDatabase, type Database } from "../provid
 import { PropertyError } from "../provider/backends/errors.js";
 import { type OutputOptions, writeDocument } from "./output.js";
 
-/** Options of both. */
+/** Options of both commands. */
 export interface VulndbOptions extends OutputOptions {
-  /** Default: in the cache. */
+  /** Default: a folder in the cache. */
   directory?: string;
 }
 

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 
-# Builds that may be thrown away: tools, downloaded packages, images.
+# What may be deleted at any time: built tools, downloaded packages, images.
 export PALISADE_CACHE="${PALISADE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/palisade}"
 # What only the operator has: keys, passphrase, state of the stacks.
 export PALISADE_HOME="${PALISADE_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/palisade}"
@@ -19,18 +19,18 @@ for variable in PALISADE_CACHE PALISADE_HOME PALISADE_STATE; do
 done
 unset variable
 
-# The tools of this clone go before the machine's; outer_path is the machine's alone, to look for suitable tools.
+# The tools of this clone take precedence; outer_path is the PATH of the machine alone, to look for suitable tools.
 outer_path=":$PATH:"
 outer_path="${outer_path//:$root\/build\/bin:/:}"
 outer_path="${outer_path#:}"
 outer_path="${outer_path%:}"
 export PATH="$root/build/bin:$outer_path"
 
-# One way to compile Go, that of the programs which are delivered: tests and linters use again what was compiled for them.
+# Everything is compiled like the programs that are delivered, so that tests and linters reuse what was compiled for them.
 export CGO_ENABLED=0
 [[ " ${GOFLAGS:-} " == *" -trimpath "* ]] || export GOFLAGS="${GOFLAGS:+$GOFLAGS }-trimpath"
 
-# fail MESSAGE...: one line for each argument, then the end.
+# fail MESSAGE...: prints a line for each argument and exits.
 fail() {
   printf 'palisade: %s\n' "$@" >&2
   exit 1
@@ -73,7 +73,7 @@ step() {
   printf '%8s s  %s\n' "$(seconds_since "$started")" "$note"
 }
 
-# with_lock FILE COMMAND...: one at a time among all processes of this machine; the lock ends with the process.
+# with_lock FILE COMMAND...: runs COMMAND while no other process of this machine holds the lock; it ends with the process.
 # The lock's descriptor is not handed down, so that what COMMAND leaves running does not keep it.
 with_lock() {
   local file=$1 descriptor

@@ -134,7 +134,7 @@ test:
 });
 
 describe("test.sh", () => {
-  // Everything that it starts says so; a project of vitest called bad fails.
+  // Every program that it starts is replaced by one that prints its name; a vitest project called bad fails.
   beforeEach(() => {
     for (const name of ["budgets.json", "skipped.json", "sampled.txt", "slices.txt"]) {
       cpSync(`test/${name}`, path.join(folder, "test", name));
@@ -217,7 +217,7 @@ process.exitCode = project === "bad" ? 1 : 0;
       }),
     );
     const closed = new Promise((resolve) => child.once("close", resolve));
-    // As timeout does: everything that was not started for itself.
+    // Like timeout: ends every process that did not start a session of its own.
     process.kill(-child.pid, "SIGTERM");
     await closed;
     expect(JSON.parse(readFileSync(path.join(folder, "build/reports/tests/one.result"), "utf8"))).toMatchObject({
@@ -257,7 +257,7 @@ describe("unchecked.mjs", () => {
     write("a.txt", "a");
     write("b.txt", "b");
     write("key.txt", "1");
-    // Says what it is given, and refuses what holds "bad".
+    // Prints the files that it is given, and refuses a file that contains "bad".
     write("check.sh", '#!/bin/sh\necho "$*" >>seen\n! grep -q bad "$@"\n', 0o755);
   });
   const check = () =>
@@ -291,8 +291,28 @@ describe("unchecked.mjs", () => {
   });
 });
 
+describe("package.sh", () => {
+  it("packs no output of a source that is gone", () => {
+    write("build/host/agent", "");
+    write("bin/npm", "#!/bin/sh\ntouch build/package/packed.tgz\n", 0o755);
+    for (const name of ["components/kept", "components/host/gone", "provider/old/gone"]) {
+      for (const end of ["js", "js.map", "d.ts"]) write(`dist/${name}.${end}`, "");
+    }
+    write("components/kept.ts", "");
+    write("components/kept.mts", "");
+    write("dist/components/kept.mjs", "");
+    const { stdout, status } = bash("tools/build/package.sh", { PATH: `${folder}/bin:${process.env.PATH}` });
+    expect(status).toBe(0);
+    expect(stdout.trimEnd().split("\n").at(-1)).toMatch(/build\/package\/packed\.tgz$/);
+    const files = readdirSync(path.join(folder, "dist"), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => name);
+    expect(files.sort()).toEqual(["agent", "kept.d.ts", "kept.js", "kept.js.map", "kept.mjs"]);
+  });
+});
+
 describe("go-tool.sh", () => {
-  // A compiler that counts its runs and takes a moment.
+  // A compiler that counts its runs and takes a moment for each.
   beforeEach(() => {
     write(
       "bin/go",
@@ -376,7 +396,7 @@ describe("packages.sh", () => {
     expect(bash("tools/setup/packages.sh")).toMatchObject({ stdout: "", status: 0 });
   });
 
-  it("tells a user without root what is missing, why, and the one command", () => {
+  it("shows a user without root what is missing, why, and the one command", () => {
     chmodSync(folder, 0o755);
     write("tools/setup/packages.txt", "bash | bash | running this\nqqq | no-such-command-qqq | a reason\n");
     const { stdout, stderr, status } = asNobody("tools/setup/packages.sh");
@@ -388,7 +408,7 @@ describe("packages.sh", () => {
 
 describe("tools of this machine", () => {
   const wanted = readFileSync("tools/pins/pulumi/build.flags", "utf8").match(/Version=(v[0-9.]+)/)[1];
-  /** A machine with these commands before its own; each says what it is called with where nothing else is asked for. */
+  /** A machine with these commands before its own; by default each prints how it is called. */
   const onMachine = (script, commands) => {
     for (const [name, text] of Object.entries(commands)) write(`machine/${name}`, `#!/bin/sh\n${text}\n`, 0o755);
     return bash(`${script} 3>&1`, { PATH: `${folder}/machine:${process.env.PATH}` });

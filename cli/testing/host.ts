@@ -1,4 +1,4 @@
-/** An agent's API without a host: real TLS with certificates of a real keys folder, answers made up. */
+/** An agent's API without a host: real TLS with certificates of a real keys folder, and invented answers. */
 import { generateKeyPairSync } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSecureServer } from "node:http2";
@@ -18,7 +18,7 @@ import { FlowDirection, FlowVerdict, NetworkService } from "../../hosts/api/gen/
 import { readKey } from "../certificates.js";
 import type { Connection } from "../stack-state.js";
 
-/** Starts the API of a host of that id; `close` ends it. @param answer default: made up */
+/** Starts the API of a host with that id; `close` ends it. @param answer default: the invented answers */
 export async function startHost(
   keysDirectory: string,
   hostId: string,
@@ -142,7 +142,7 @@ function routes(router: ConnectRouter, hostId: string): void {
         verdict: FlowVerdict.DROPPED,
         reason: "policy_denied",
       };
-      // What was asked for comes back as far as the test looks at it.
+      // Echoes the part of the request that the test checks.
       const asked = request.group === "front" && request.direction === FlowDirection.EGRESS && request.port === 443;
       if (!asked) yield { content: { case: "flow", value: forwarded } };
       yield { content: { case: "flow", value: dropped } };

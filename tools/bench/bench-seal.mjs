@@ -1,7 +1,7 @@
-// Measures what sealing an image costs beside the tools that it cannot do without: mkfs.erofs and veritysetup alone, with the same
-// options on the same layers, in alternating runs. Sealing is all that a layer goes through between registry and registry: digests
-// checked, file system and hash tree made, root hash signed, seal manifest signed; nothing is cached. Prints the table, also as
-// build/reports/bench-seal.json. Exits with 1 when the limit is missed.
+// Measures what sealing an image costs beside the tools that it cannot do without: mkfs.erofs and veritysetup alone,
+// with the same options on the same layers, in alternating runs. Sealing is all that a layer goes through between
+// registry and registry: digests checked, file system and hash tree made, root hash signed, seal manifest signed;
+// nothing is cached. Prints the table, also as build/reports/bench-seal.json. Exits with 1 when the limit is missed.
 //
 //   BENCH_PAIRS  pairs of runs; default 7
 import { createReadStream } from "node:fs";
@@ -37,7 +37,7 @@ async function nginx(cacheDirectory) {
   return [{ file, mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest, diffId }];
 }
 
-/** Keys that are signed with here and nowhere else. */
+/** Keys that only this benchmark uses. */
 async function keys(folder) {
   await run(path.join(root, "bin/palisade"), ["keys", "init"], { environment: { PALISADE_HOME: folder } });
   const key = (name) => ({
@@ -96,7 +96,7 @@ async function toolsAlone(tools, layers, folder) {
   return sizes;
 }
 
-/** Seconds of a call in a folder of its own, and what it returned. */
+/** How many seconds a call takes in a folder of its own, and what it returns. */
 async function timed(work, call) {
   const folder = await mkdtemp(path.join(work, "run-"));
   const started = process.hrtime.bigint();
@@ -125,7 +125,7 @@ try {
   });
   const sealed = (folder) => seal(sealing, layers, folder);
   const alone = (folder) => toolsAlone(sealing.tools, layers, folder);
-  // What is read first is in memory afterwards, for both.
+  // After a first read the files are in memory for both.
   const [first, second] = [await timed(work, sealed), await timed(work, alone)];
   if (String(first.result) !== String(second.result)) {
     throw new Error(
@@ -134,7 +134,7 @@ try {
   }
   const runs = [];
   for (let pair = 0; pair < pairs; pair++) {
-    // Who is first takes turns as well.
+    // The two take turns at being first.
     const order = pair % 2 === 0 ? [sealed, alone] : [alone, sealed];
     const times = new Map();
     for (const call of order) times.set(call, (await timed(work, call)).seconds);

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Code made from contracts: the agent API's Go and TypeScript from hosts/api/*.proto, the provider's SDK from
-# provider/schema.json, the eBPF objects from bpf/src. With --check nothing is written; what differs is named
-# and fails.
+# provider/schema.json, the eBPF objects from bpf/src. With --check nothing is written; a difference
+# is named and fails.
 source "$(dirname "$0")/../lib.sh"
 
 sdk() {
   go run -C tools/build/sdkgen . -schema "$root/provider/schema.json" -output "$root/sdk" "$@"
 }
 
-# The objects are checked in, with the sums of what they were made from: so nobody needs clang but who changes them.
+# The objects are checked in, with checksums of their sources, so only people who change the sources need clang.
 bpf_sums=bpf/objects.sha256
 
 bpf_sum() {
@@ -25,7 +25,7 @@ bpf() {
   bpf_sum >"$bpf_sums"
 }
 
-# Where clang is, the objects are made again elsewhere and compared.
+# Where clang is installed, the objects are built again in another folder and compared.
 bpf_check() {
   bpf_sum | diff - "$bpf_sums" >&2 || return 1
   command -v clang-19 >/dev/null && command -v llvm-strip-19 >/dev/null || return 0
@@ -50,7 +50,7 @@ temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 node_modules/.bin/buf generate --output "$temporary"
 status=0
-# Both directions: a generated file that has no source any more is as wrong as a changed one.
+# In both directions: a generated file whose source is gone is as wrong as a changed one.
 while read -r file; do
   if ! cmp -s "$temporary/$file" "$file"; then
     echo "differs from its .proto: $file" >&2

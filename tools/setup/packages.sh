@@ -9,7 +9,7 @@ case ${1:-} in
   *) lists=(tools/setup/packages.txt) ;;
 esac
 
-# Commands of the system's own folders count, also for users who do not have them on PATH.
+# Commands in the system's own folders count even for users who do not have these on PATH.
 has() {
   [[ $1 == /* ]] && { [[ -e $1 ]]; return; }
   PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "$1" >/dev/null
@@ -55,7 +55,7 @@ install_packages() {
   # The lists may be empty or old on a fresh machine; when they cannot be read anew, the known ones are tried.
   apt-get update -q || echo "apt-get update failed; trying with the package lists there are"
   apt-get install -q -y --no-install-recommends "${missing[@]}"
-  # A service that was not started now would be at the next boot.
+  # A service that is not started now would start at the next boot.
   if printf '%s\n' "${missing[@]}" | grep -qx docker-registry && command -v systemctl >/dev/null; then
     systemctl disable docker-registry.service || true
   fi

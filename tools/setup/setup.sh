@@ -4,7 +4,7 @@
 source "$(dirname "$0")/../lib.sh"
 
 echo "Setting up"
-# First, and alone in needing root: whoever lacks it learns so at once.
+# The only step that needs root is the first, so that a user without root learns of it at once.
 tools/setup/packages.sh
 
 command -v go >/dev/null || fail "Go is not on PATH; install the version of go.mod (go $(sed -n 's/^go //p' go.mod)) or newer."

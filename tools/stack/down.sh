@@ -10,14 +10,14 @@ if ! stack_exists && ! compgen -G "$PALISADE_STATE/*/*/marker.json" >/dev/null; 
   echo "palisade: the stack $STACK does not exist in $PALISADE_HOME/backend; nothing to remove"
   exit 0
 fi
-# The plugin removes things, so it has to be there. PALISADE_BUILT=1 says that it is, and is as the sources are.
+# The plugin removes things, so it has to be built. PALISADE_BUILT=1 says that it is, from the current sources.
 [[ -n ${PALISADE_BUILT:-} ]] || make --no-print-directory build
 
 if stack_exists; then
   make_home
   clear_stale_locks
   write_stack_config
-  # First: a machine that the state does not know would keep its disk from being removed.
+  # Leftovers go first: a machine that the state does not know would keep its disk from being removed.
   pulumi stack export --stack "$STACK" --non-interactive | "${leftovers[@]}"
   pulumi destroy --stack "$STACK" --config-file "$stack_config" --yes --skip-preview --non-interactive \
     --suppress-outputs </dev/null

@@ -10,7 +10,7 @@ import { pathToFileURL } from "node:url";
 /** Milliseconds that the removal of one thing may take. */
 const patience = 5 * 60_000;
 
-/** In the order in which they can go: a disk cannot while a machine uses it. */
+/** In the order in which they can be removed: a disk cannot be removed while a machine uses it. */
 const kinds = [
   {
     folder: "virtual-machines",
@@ -35,7 +35,7 @@ const kinds = [
 ];
 
 /**
- * What the stack owns.
+ * The things that the stack owns.
  * @param {string} state folder of the machine's things
  * @param {{ backend: string, project: string, stack: string }} owner
  * @returns {{ kind: (typeof kinds)[number], id: string, owner: object }[]}

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 /** How long a group that is said to be ready may take to answer from here, milliseconds. */
 const patience = 20_000;
 
-/** Asks until an answer comes or the time is over; the last error is thrown. */
+/** Repeats the request until an answer comes or the time is over; then the last error is thrown. */
 export async function ask(url, limit = patience, pause = 500) {
   const deadline = Date.now() + limit;
   for (;;) {
@@ -28,13 +28,13 @@ export async function ask(url, limit = patience, pause = 500) {
   }
 }
 
-/** What patching did, as lines of label and text. */
+/** The result of patching, as lines of label and text. */
 export function vulnerabilityLines({ fixableBefore, fixableAfter }, vex) {
   const counted = [["vulnerabilities", `${fixableBefore} fixable → ${fixableAfter}`]];
   return vex === undefined ? counted : [...counted, ["OpenVEX", vex]];
 }
 
-/** The facts as lines of label and text. */
+/** The integrity facts, as lines of label and text. */
 export function integrityLines(facts) {
   return [
     ["Secure Boot", facts.secureBoot ? "on" : "OFF"],

@@ -11,7 +11,7 @@ PULUMI_BACKEND_URL="file://$PALISADE_HOME/backend"
 export PULUMI_BACKEND_URL
 export PULUMI_HOME="$PALISADE_HOME/pulumi"
 export PULUMI_CONFIG_PASSPHRASE_FILE="$PALISADE_HOME/passphrase"
-# The file rules: a passphrase of another project in the caller's environment must not be tried.
+# The file decides: a passphrase of another project in the caller's environment must not be tried.
 unset PULUMI_CONFIG_PASSPHRASE
 export PULUMI_SKIP_UPDATE_CHECK=true
 export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true
@@ -22,17 +22,17 @@ stack_config="$PALISADE_HOME/stacks/$project.$STACK.yaml"
 # Keys, passphrase and folders, made once and never replaced.
 make_home() {
   local temporary
-  # All of it is the operator's alone.
+  # Only the operator may read these files.
   (umask 077 && mkdir -p "$PALISADE_HOME"/{backend,pulumi,stacks})
   chmod 700 "$PALISADE_HOME"
   if [[ ! -s $PALISADE_HOME/passphrase ]]; then
     if compgen -G "$PALISADE_HOME/backend/.pulumi/stacks/*/*.json" >/dev/null; then
       fail "$PALISADE_HOME/passphrase is missing, but there are stacks whose secrets it protects." \
-        "Bring the file back from a backup; without it their state cannot be read."
+        "Restore the file from a backup; without it their state cannot be read."
     fi
     temporary=$(umask 077 && mktemp "$PALISADE_HOME/.passphrase-XXXXXX")
     head -c 32 /dev/urandom | base64 >"$temporary"
-    # A link fails when another run was faster; its passphrase counts then.
+    # The link fails when another run was faster; then the passphrase of that run counts.
     ln "$temporary" "$PALISADE_HOME/passphrase" 2>/dev/null || true
     rm -f "$temporary"
   fi
@@ -74,6 +74,6 @@ create_stack() {
 
 clear_stale_locks() {
   node cli/recovery/stack-lock.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
-  # Nobody is at work on the stack now.
+  # No process works on the stack now.
   node cli/recovery/stack-checkpoint.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
 }

@@ -8,7 +8,7 @@ mkdir -p build/reports/tests
 tools/build/build.sh
 step "Cyclonus" pinned_tool cyclonus
 status=0
-# The conditions of the programs are left out one at a time where clang is (clang-19, llvm-19, libbpf-dev).
+# Each condition of the programs is left out in turn where clang is installed (clang-19, llvm-19, libbpf-dev).
 mutate=
 if command -v clang-19 >/dev/null && command -v llvm-strip-19 >/dev/null; then mutate=1; fi
 datapath() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What make test samples, at full length: a million verdicts of random policies, millions of damaged frames. PALISADE_SEED repeats
-# a run.
+# Runs at full length what make test samples: a million verdicts of random policies and millions of damaged frames.
+# PALISADE_SEED repeats a run.
 source "$(dirname "$0")/../lib.sh"
 mkdir -p build/reports/tests
 status=0

@@ -1,5 +1,5 @@
-// A reporter of vitest that says when a test of more than a few seconds has ended: its file is reported only when all of
-// its tests have. Who watches the output sees that it goes on (run-layer.mjs).
+// A reporter of vitest that says when a test of more than a few seconds has ended: its file is reported only when all
+// of its tests have. Its output shows that the tests make progress (run-layer.mjs).
 const longMilliseconds = 5_000;
 
 export default class ProgressReporter {

@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 
 // Older versions of Node.js, which only start the setup, have no import.meta.dirname.
 const repository = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
-/** A layer that is told to end has this long to clean up. */
+/** How long a layer may take to clean up after the signal to end. */
 const graceMilliseconds = 60_000;
 
 /** @typedef {{ minutes: number, cpuSeconds: number, quietMinutes: number }} Budget */
@@ -31,8 +31,8 @@ export function reasonToEnd({ minutes, quietMinutes }, { elapsedMinutes, silentM
 
 /**
  * A control group counts the CPU time of all processes of a layer, also of those that live on in sessions of their own.
- * @returns {{ join: string, cpuSeconds: () => number, remove: () => Promise<void> } | undefined} undefined where this user
- * cannot make one
+ * @returns {{ join: string, cpuSeconds: () => number, remove: () => Promise<void> } | undefined} undefined where this
+ * user cannot make one
  */
 function createCpuGroup(name) {
   const versions = [
@@ -65,7 +65,7 @@ function createCpuGroup(name) {
       join: path.join(folder, "cgroup.procs"),
       cpuSeconds: () => read(folder),
       async remove() {
-        // What the layer left running goes on in the group above.
+        // Processes that the layer left running are moved to the group above.
         for (const id of readFileSync(path.join(folder, "cgroup.procs"), "utf8").split("\n").filter(Boolean)) {
           try {
             writeFileSync(path.join(parent, "cgroup.procs"), id);
@@ -112,7 +112,10 @@ function countRestarts() {
   };
 }
 
-/** Passes lines on, each behind the layer's name, so that layers that run side by side can be told apart. */
+/**
+ * Passes lines on, each behind the layer's name, so that the lines of layers that run side by side can be
+ * distinguished.
+ */
 function withPrefix(prefix, write) {
   let rest = "";
   return (text) => {
@@ -158,7 +161,7 @@ export async function runLayer(options) {
     try {
       process.kill(-child.pid, which);
     } catch {
-      // Nothing of it runs any more.
+      // None of its processes runs any more.
     }
   };
   let killTimer;
@@ -195,7 +198,7 @@ export async function runLayer(options) {
   clearInterval(timer);
   clearTimeout(killTimer);
   if (ended !== undefined) signal("SIGKILL");
-  // What the layer left running may hold the pipes: nobody waits for its output.
+  // Processes that the layer left running may hold the pipes open; their output is not waited for.
   await Promise.race([
     new Promise((resolve) => child.once("close", resolve)),
     new Promise((resolve) => setTimeout(resolve, 500)),
@@ -208,7 +211,7 @@ export async function runLayer(options) {
   try {
     cpuSeconds = group === undefined ? secondsOfTimes(readFileSync(times, "utf8")) : group.cpuSeconds();
   } catch {
-    // A killed shell tells no times.
+    // A killed shell reports no times.
   }
   await group?.remove();
   rmSync(temporary, { recursive: true, force: true });

@@ -1,8 +1,8 @@
 // Adds up what the layers of a test run left: <layer>.result (see run-layer.mjs) and <layer>.json (vitest's JSON
-// report, or the events of `go test -json`), or <layer>.checks of `make check`. Prints what failed, a line per layer with its times beside its budget
-// (test/budgets.json), and last `N passed, N failed`. Exits with 1 when anything failed or when nothing ran.
-// A skipped test that is not on the list test/skipped.json is a failure. So is a layer that used twice the CPU seconds
-// of its budget: CPU seconds hardly depend on what else the machine does.
+// report, or the events of `go test -json`), or <layer>.checks of `make check`. Prints what failed, a line per layer
+// with its times beside its budget (test/budgets.json), and last `N passed, N failed`. Exits with 1 when anything
+// failed or when nothing ran. A skipped test that is not on the list test/skipped.json is a failure. So is a layer that
+// used twice the CPU seconds of its budget: CPU seconds hardly depend on what else the machine does.
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";

@@ -37,17 +37,16 @@ watched() {
     's/^\{"Time":"[^"]*","Action":"(pass|fail)","Package":"([^"]*)","Elapsed":([0-9.e+-]*)(,"FailedBuild":"[^"]*")?\}$/\1 \2 \3 s/p'
 }
 
-# With the host's own containerd and network plugins, the agent's tests run real containers. runc, as it works on
-# machines with either version of control groups; the host's crun is tested on the host.
+# With the host's own containerd and network plugins, the agent's tests run real containers. They use runc, which works
+# with both versions of control groups; the host's crun is tested on the host.
 export PALISADE_HOST_BINARIES="$root/build/host" PALISADE_OCI_RUNTIME=/usr/sbin/runc
 
-# Our containerd's tests, and upstream's own of the packages around which it is built, in the version that is built. What
-# needs a device mapper or fs-verity upstream skips by itself where there is none; on hosts the real thing is tested end
-# to end.
+# The tests of our containerd, and upstream's own tests of the packages around which it is built, in the same version.
+# Upstream skips its tests of device mapper and fs-verity where the kernel has none; they are tested end to end on hosts.
 containerd_tests() {
   local upstream=github.com/containerd/containerd/v2/plugins tools memory status=0
   if tools=$(tools/setup/erofs-tools.sh); then PATH="$tools:$PATH"; fi
-  # They make and mount hundreds of file systems: in memory in a sixth of the time.
+  # They make and mount hundreds of file systems, which takes a sixth of the time in memory.
   memory=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)
   if ((${memory:-0} > 1024 * 1024)); then
     export GOTMPDIR="${TMPDIR:-/tmp}" TMPDIR
@@ -55,7 +54,7 @@ containerd_tests() {
     # shellcheck disable=SC2064 # The folder of now.
     trap "rm -rf '$TMPDIR'" EXIT
   fi
-  # This flag is upstream's, for tests that mount.
+  # Upstream's flag for tests that mount.
   local as_root=()
   if ((UID == 0)); then as_root=(-args -test.root); fi
   export GOWORK=off
@@ -65,7 +64,7 @@ containerd_tests() {
   return "$status"
 }
 
-# Data races, where the race detector runs: it needs a C compiler. The programs of the datapath are the kernel's.
+# Data races. The race detector needs a C compiler. It does not see the datapath, which runs in the kernel.
 layer_go-race() {
   if ! command -v gcc >/dev/null; then
     echo "the race detector needs a C compiler: sudo apt-get install gcc libc6-dev"
@@ -74,8 +73,8 @@ layer_go-race() {
   CGO_ENABLED=1 watched go-race go test -race -json ./hosts/... ./test/...
 }
 
-# The datapath at full length. The conditions of its programs are left out one at a time, each has to make a test fail;
-# that takes clang.
+# The datapath at full length. Each condition of its programs is left out in turn, and a test has to fail without it; that
+# needs clang.
 layer_go-datapath() {
   local mutate=
   if command -v clang-19 >/dev/null && command -v llvm-strip-19 >/dev/null; then mutate=1; fi
@@ -103,7 +102,7 @@ layer_patch-tools() {
   tools/build/patch-tools.sh
 }
 
-# What Go tests observed, and the tables. A row that does not hold has failed its test already.
+# Collects what Go tests observed and writes the tables. A row that does not hold has failed its test already.
 layer_acceptance() {
   node dist/test/support/acceptance/collect-go.js "$reports"/go*.json
   node dist/test/support/acceptance/tables.js || true

@@ -74,7 +74,7 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       const base = { "/probe": images.probe };
       one = await images.sealed("attack/one", [base, { "/data": data }]);
       two = await images.sealed("attack/two", [base, { "/data": randomBytes(64 << 10) }]);
-      // Both stay declared: what nobody names leaves the store.
+      // Both stay declared, as an image that no group names is removed from the store.
       for (const [name, image] of [
         ["one", one],
         ["two", two],
@@ -139,18 +139,18 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       await probe.output("/usr/sbin/dmsetup", "create", unsigned, "--noudevsync", "--table", "0 8 error");
       const table = (await probe.output("/usr/sbin/dmsetup", "table", unsigned)).trim();
       await probe.output("/usr/sbin/dmsetup", "remove", "--noudevsync", unsigned);
-      const told = isSigned({ device: "", name: unsigned, table });
+      const controlPasses = isSigned({ device: "", name: unsigned, table });
       prove(
         {
           id: "C1",
           observed: `${own.length} layers of nginx, all ${all.length} of ${layers.size} containers on signed verity devices: ${all.every(isSigned)}`,
-          control: `a device of the host without a signature, "${table}", is taken for signed: ${told}`,
+          control: `a device of the host without a signature, "${table}", is taken for signed: ${controlPasses}`,
           evidence: own.map(({ table }) => table).join("\n"),
         },
         started,
         own.length >= 2 &&
           all.every(isSigned) &&
-          !told &&
+          !controlPasses &&
           own.map(({ name }) => name).every((name) => container!.sealed.some((hash) => name.endsWith(hash))),
       );
       const pause = sandboxes.map((id) => layers.get(id)).filter((found) => found !== undefined);
@@ -158,13 +158,13 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
         {
           id: "C8",
           observed: `${pause.length} pause containers, each on ${pause.map((found) => found.length).join(", ")} signed layers`,
-          control: `a device of the host without a signature is taken for signed: ${told}`,
+          control: `a device of the host without a signature is taken for signed: ${controlPasses}`,
           evidence: pause[0]?.[0]?.table ?? "none",
         },
         started,
         pause.length > 0 &&
           pause.length === sandboxes.length &&
-          !told &&
+          !controlPasses &&
           pause.every((found) => found.length > 0 && found.every(isSigned)),
       );
     });

@@ -1,6 +1,6 @@
 /**
- * The datapath of a host as it is delivered: what reaches its group goes through netd's programs and through nothing else.
- * Whoever is root and takes a program away closes the port; netd puts it back and says so.
+ * The datapath of a host as it is delivered: what reaches its group goes through netd's programs and through nothing
+ * else. When root removes a program, the port is closed; netd restores the program and reports it.
  */
 import { describe, expect, it } from "vitest";
 import { compileNetworkPolicies, type NetworkPolicyArgs } from "../../../components/policy/index.js";
@@ -10,7 +10,10 @@ import { eventually } from "../../support/hosts/environment.js";
 import type { AttackedHost } from "./hosts.js";
 
 const pins = "/sys/fs/bpf/palisade/v1";
-/** Of the verifier's million; the same number as in bpf/datapath/packets_test.go. */
+/**
+ * How many of the verifier's million instructions a program may take; the same number as in
+ * bpf/datapath/packets_test.go.
+ */
 const instructionBudget = 30_000;
 
 /** Part of what netd says of itself on its socket. */
@@ -28,7 +31,7 @@ export function datapathAttacks(host: AttackedHost): void {
     expect(pass, `${row.id}: ${row.observed}`).toBe(true);
   };
 
-  /** A connection of its own each time; "HTTP 200", or what went wrong. */
+  /** Makes a new connection each time; returns "HTTP 200", or what went wrong. */
   const request = async (): Promise<string> => {
     const url = String((await host.environment.outputs())["url"]);
     try {
@@ -152,7 +155,7 @@ export function datapathAttacks(host: AttackedHost): void {
 
     it("N18: is reported by the next refresh where it was changed by hand, and repaired by up", async () => {
       const started = Date.now();
-      // By itself netd would be faster than Pulumi.
+      // Otherwise netd would repair it before Pulumi does.
       const patient = "/run/systemd/system/palisade-netd.service.d";
       expect(await host.probe().attack("mkdir", patient)).toBe("done");
       const command = "/usr/bin/palisade-agent netd -maintenance 1h";

@@ -1,6 +1,6 @@
 /**
- * The other modes of a host, each another signed kernel image of the same root file system: what programs that make code at run
- * time come to in each (Node.js and Java, real ones), and row I2. Ends with the second host in mode audit.
+ * The other modes of a host, each another signed kernel image of the same root file system: what programs that make
+ * code at run time come to in each (Node.js and Java, real ones), and row I2. Ends with the second host in mode audit.
  */
 import { beforeAll, describe, expect, it } from "vitest";
 import { createLocalBackends } from "../../../provider/local/index.js";
@@ -76,7 +76,8 @@ export function otherModes(
   async function run(host: AttackedHost, program: keyof typeof programs, ...options: string[]) {
     const { reference } = await image(host, program);
     const [first, ...rest] = programs[program].command;
-    // Declared anew, not removed: what no group names leaves the host, and would be fetched again.
+    // Declared anew and not removed, as an image that no group names is removed from the host and would be fetched
+    // again.
     const { groups } = of(host);
     await groups.declare(program, reference, [first!, ...options, ...rest]);
     return groups.outcome(program, 400);

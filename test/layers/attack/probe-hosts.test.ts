@@ -1,7 +1,8 @@
 /**
- * Two stacks of one operator on one machine, brought up at the same time, one of them through the death of its `up`. Their
- * hosts' image has the tests' probe in it, so that things can be done behind the agent's back: the attacks of test/layers/attack run
- * here. The first host enforces as the product does; the second, mode debug, has given up nothing, and is later another mode.
+ * Two stacks of one operator on one machine, started at the same time; the `up` of one of them is killed. Their hosts'
+ * image has the tests' probe in it, so that things can be done behind the agent's back: the attacks of
+ * test/layers/attack run here. The first host enforces as the product does; the second, mode debug, has given up
+ * nothing, and is later another mode.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -1,6 +1,7 @@
 /**
- * What sealing costs a host (`make bench-groups`), by ratio in one run on one host of mode audit, where the integrity policy denies
- * nothing: starting a container sealed beside unsealed, and memory and devices of a hundred groups that share layers.
+ * What sealing costs a host (`make bench-groups`), by ratio in one run on one host of mode audit, where the integrity
+ * policy denies nothing: starting a container sealed beside unsealed, and memory and devices of a hundred groups that
+ * share layers.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -60,7 +61,7 @@ const median = (numbers: number[]): number => {
 
 it("starts a sealed container in at most 1.1 times the time of an unsealed one", async () => {
   const groups = new Groups(environment, images);
-  // Brings the image into containerd as a group does.
+  // Puts the image into containerd as a group does.
   await groups.declare("bench", image.reference, ["/probe", "do", "sleep", "0"]);
   expect((await groups.outcome("bench")).exitCode).toBe(0);
   const { username, password, ca } = await images.access();

@@ -53,6 +53,41 @@ describe("the package", () => {
     }
   });
 
+  // A new file that ships is seen here before it is published, and so is one that is lost by a move.
+  it("holds the files of package-files.txt and no others", () => {
+    const listed = readFileSync(path.join(__dirname, "package-files.txt"), "utf8").trimEnd().split("\n");
+    const packed = filesOf(consumer.package).filter((file) => !file.startsWith("node_modules/"));
+    const renewal =
+      "If that is right, renew the list: make package && tar -tzf build/package/*.tgz | sed 's,^package/,,' | " +
+      "LC_ALL=C sort >test/layers/consumer/package-files.txt";
+    const added = packed.filter((file) => !listed.includes(file));
+    const lost = listed.filter((file) => !packed.includes(file));
+    expect({ added, lost }, renewal).toEqual({ added: [], lost: [] });
+    expect(listed, renewal).toEqual([...listed].sort());
+  });
+
+  it("lists no tests, no data of tests and no source maps", () => {
+    const listed = readFileSync(path.join(__dirname, "package-files.txt"), "utf8").trimEnd().split("\n");
+    // `testing` is for users' own tests.
+    const internal =
+      /[._]test\.|\/testdata\/|\/testing\b(?<!^dist\/components\/testing)|\.map$|^(dist\/)?(test|stacks|tools)\//;
+    expect(listed.filter((file) => internal.test(file))).toEqual([]);
+  });
+
+  it("holds every file that its own code imports", () => {
+    const files = filesOf(consumer.package);
+    const missing = files
+      .filter((file) => /^dist\/.*\.m?js$/.test(file))
+      .flatMap((file) => {
+        const text = readFileSync(path.join(consumer.package, file), "utf8");
+        return [...text.matchAll(/(?:require\(|from |import\()"(\.[^"]+)"/g)]
+          .map(([, target]) => path.join(path.dirname(file), target!))
+          .filter((target) => !["", ".js", "/index.js"].some((end) => files.includes(`${target}${end}`)))
+          .map((target) => `${file} imports ${target}`);
+      });
+    expect(missing).toEqual([]);
+  });
+
   it("builds what patches images, as its preview says that it does", async () => {
     const folder = path.join(consumer.project, "patch-tools");
     const { exitCode, stdout, stderr } = await consumer.run(path.join(consumer.project, "node_modules/.bin/palisade"), [

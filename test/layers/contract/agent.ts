@@ -1,6 +1,6 @@
 /**
- * The contract of AgentClient: what a host does with groups, image policies and its network policy, as the provider's resources see it.
- * The tests go on from each other.
+ * The contract of AgentClient: what a host does with groups, image policies and its network policy, as the provider's
+ * resources see it. The tests go on from each other.
  */
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -146,7 +146,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
           return await Promise.all(
             questions.map(async ([name, ask]): Promise<[string, string]> => {
               const failure = await failureOf(ask(agent));
-              // `until` wraps what it is told.
+              // `until` wraps the error that it gets.
               const kind = name === "watchGroup" ? failure.message : `${failure.name}: ${failure.message}`;
               return [name, kind];
             }),
@@ -244,7 +244,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         for (const group of [declared, running, await client.getGroup("web")]) {
           expect(toJsonString(GroupSchema, group!)).not.toContain("canary");
         }
-        // Declared again by whoever was killed half-way: the same group, whose container goes on running.
+        // An `up` that was killed half-way declares it again: the same group, whose container keeps running.
         const again = await client.applyGroup(spec);
         expect([again.generation, only(again).containerId]).toEqual([1n, only(running).containerId]);
       });
@@ -480,7 +480,8 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         expect(only(group).message).toContain(subject.images[1]);
         expect(group.status!.observedGeneration).toBe(0n);
         expect(await client.getLogs("refused", "server", 0)).toBe("");
-        // Once a policy names the repository, the same declaration is tried anew; the server's name is the same in either case.
+        // Once a policy names the repository, the same declaration is tried anew; the server's name is the same in
+        // either case.
         const [server, ...rest] = repository().split("/");
         const name = [server!.toUpperCase(), ...rest].join("/");
         await client.applyImagePolicy(policyOf({ name: "team", repositories: [name] }));

@@ -62,7 +62,7 @@ async function within<T>(work: (one: ReturnType<Bench["repository"]>) => Promise
 
 const target = () => within(async (one) => (await one.manifest(tag))?.digest);
 
-/** What whoever may write to the registry can do without any key. */
+/** What a client that may write to the registry can do without any key. */
 const setTag = (digest: string) =>
   within(async (one) => one.putManifest(tag, (await one.manifest(digest))!.bytes, imageManifestType));
 
@@ -143,7 +143,7 @@ describe("a reader with the publisher's key", () => {
     await expect(resolve(publicKey)).rejects.toThrow(/the channel was set back by somebody without the key/);
     // Control: a machine that has never seen the channel cannot know.
     expect(await resolve(publicKey, machine("new"))).toBe(first);
-    // Whoever has the key can go back.
+    // An owner of the key can go back.
     await publish(first);
     expect(await resolve(publicKey)).toBe(first);
   });

@@ -122,13 +122,13 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       });
       await onHost(async (client) => {
         await client.applyGroup(spec);
-        const trouble = async () => {
+        const hasStarted = async () => {
           const [container] = (await client.getGroup("canary"))?.status?.containers ?? [];
           return container && (container.reason !== "" || container.phase === ContainerPhase.RUNNING);
         };
-        await expect.poll(trouble, { timeout: 120_000, interval: 1000 }).toBe(true);
-        const told = toJsonString(GroupSchema, (await client.getGroup("canary"))!);
-        for (const canary of canaries) expect(told).not.toContain(canary);
+        await expect.poll(hasStarted, { timeout: 120_000, interval: 1000 }).toBe(true);
+        const reported = toJsonString(GroupSchema, (await client.getGroup("canary"))!);
+        for (const canary of canaries) expect(reported).not.toContain(canary);
         await client.deleteGroup("canary");
       });
       const places = [...filesOf(path.dirname(machine.serialLog)), ...processes()];

@@ -1,6 +1,6 @@
 /**
- * Hosts that resume a template: what they share with a host that boots, and what with each other. The template is made by two
- * stacks that want it at the same time; their image has the tests' probe in it.
+ * Hosts that resume a template: what they share with a host that boots, and what with each other. The template is made
+ * by two stacks that want it at the same time; their image has the tests' probe in it.
  */
 import { spawn } from "node:child_process";
 import { X509Certificate } from "node:crypto";
@@ -102,7 +102,7 @@ describe("two clones of a template", () => {
   it("were resumed, not booted, side by side", async () => {
     for (const [index, stack] of stacks.entries()) {
       seconds[`clone ${index + 1}, beside the other`] = Number(stack.outputs["seconds"]);
-      // A template's console is its own.
+      // A template has a console of its own.
       const console = readFileSync(path.join(placeOf(stack).folder("virtual-machines"), "serial.log"), "utf8");
       expect(console).not.toMatch(/palisade-initrd/);
       expect(console).toMatch(/released as a host of its own/);

@@ -1,4 +1,6 @@
-/** `make up` as a user runs it: one real host, shared by all tests of this file, in the order in which they are written. */
+/**
+ * `make up` as a user runs it: one real host, shared by all tests of this file, in the order in which they are written.
+ */
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -167,7 +169,7 @@ describe("the host that make up made", () => {
     const holding = (texts: string[]) =>
       [...places].filter(([, content]) => texts.some((text) => content.includes(text))).map(([place]) => place);
     const found = holding(secrets);
-    // What is no secret is found in each kind of place by the same search.
+    // Control: the same search finds a text that is not secret in each kind of place.
     const stateFile = path.join(environment.home, "backend");
     const [machine] = environment.things("virtual-machines").keys();
     const known = holding([machine!]);
@@ -249,7 +251,7 @@ async function loseResources(): Promise<void> {
 
 async function reboot(): Promise<void> {
   const socket = connect(path.join(environment.folder("virtual-machines"), "qmp.sock"));
-  // A hard reset, as by the button: nothing in the guest is asked.
+  // A hard reset, as by the button: the guest takes no part in it.
   socket.write('{"execute":"qmp_capabilities"}\n{"execute":"system_reset"}\n');
   await new Promise((resolve) => setTimeout(resolve, 1000));
   socket.destroy();
@@ -264,11 +266,11 @@ function registryPassword(): string {
 function filesWith(texts: string[], folder: string, since: string): string[] {
   const patterns = path.join(environment.root, "patterns");
   writeFileSync(patterns, texts.join("\n"), { mode: 0o600 });
-  // The time of a change of the inode: no program sets that one back.
+  // The time of the inode's last change, which no program can set back.
   const find = [folder, "-type", "f", "-cnewer", since];
   const grep = ["grep", "--files-with-matches", "--text", "--fixed-strings", `--file=${patterns}`];
   const { status, stdout, stderr } = spawnSync("find", [...find, "-exec", ...grep, "{}", "+"], { encoding: "utf8" });
-  // find says 1 when grep found nothing, or when a file went away meanwhile.
+  // find exits with 1 when grep found nothing, or when a file was removed meanwhile.
   if (status === null || status > 1) throw new Error(`find: ${stderr}`);
   return stdout.split("\n").filter(Boolean);
 }

@@ -1,4 +1,7 @@
-/** A group whose image follows a channel, on the real engine: whoever rolls owns the digest, and Pulumi never puts an older one back. */
+/**
+ * A group whose image follows a channel, on the real engine: the pipeline that rolls owns the digest, and Pulumi never
+ * restores an older one.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { rollGroup } from "../../support/fakes/agent.js";
 import { setChannel } from "../../support/fakes/image-services.js";

@@ -15,7 +15,7 @@ import { packageRoot } from "../../../shared/directories.js";
 const image = `registry.example/web@sha256:${"ab".repeat(32)}`;
 const dist = path.join(packageRoot(), "dist");
 
-/** What each environment is told; it stays when the next one is planned. */
+/** The configuration of each environment; it stays when the next one is planned. */
 const settingsOf: Record<string, Record<string, string>> = {
   local: {},
   metal: {

@@ -1,4 +1,6 @@
-/** Ephemeral stacks on the real engine and the real plugin, with disks only: what is made, and that nothing of it stays. */
+/**
+ * Ephemeral stacks on the real engine and the real plugin, with disks only: what is made, and that nothing of it stays.
+ */
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import {
   existsSync,
@@ -131,7 +133,7 @@ describe("ephemeralStack", () => {
     );
     await expect(failing).rejects.toThrow(/the test's own trouble[\s\S]*palisade reap --kept/);
     expect([disks().length, stacks().length]).toEqual([1, 1]);
-    // The runner has ended, as far as anybody can tell.
+    // The runner seems to have ended.
     const file = path.join(state, "ephemeral", stacks()[0]!, "marker.json");
     const marker = JSON.parse(readFileSync(file, "utf8")) as { runner: { startTime: string } };
     writeFileSync(file, JSON.stringify({ ...marker, runner: { ...marker.runner, startTime: "1" } }));

@@ -1,6 +1,6 @@
 /**
- * A killed `up` at each named checkpoint, an interrupted one at three (with PALISADE_FULL=1 at each): each next one adopts what
- * was half made and gets further, the last one comes to the end, and nothing exists twice.
+ * A killed `up` at each named checkpoint, an interrupted one at three (with PALISADE_FULL=1 at each): each next one
+ * adopts what was half made and gets further, the last one comes to the end, and nothing exists twice.
  */
 import { existsSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -31,7 +31,9 @@ const image: Job = {
 
 /** First, middle and last of them. */
 const three = (list: string[]): string[] => [list[0]!, list[Math.floor(list.length / 2)]!, list.at(-1)!];
-/** What a checkpoint leaves behind is the same whoever was told to end; only kills are tried at every one. */
+/**
+ * What a checkpoint leaves behind does not depend on which process is ended; only kills are tried at every checkpoint.
+ */
 const sampled = (job: Job): Job =>
   process.env["PALISADE_FULL"] ? job : { ...job, checkpoints: three(job.checkpoints) };
 

@@ -1,6 +1,6 @@
 /**
- * One patch in a process of its own, killed where it is told to: `node interrupted-patch.js REQUEST`, with the request as JSON. Prints the
- * outcome as JSON.
+ * One patch in a process of its own, killed at the step that the request names: `node interrupted-patch.js REQUEST`,
+ * with the request as JSON. Prints the outcome as JSON.
  */
 import path from "node:path";
 import type { Operation, PatchSpec } from "../../../provider/backends/index.js";

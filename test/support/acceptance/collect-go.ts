@@ -1,6 +1,6 @@
 /**
- * Writes down what Go tests observed (`test/support/acceptance/row`): takes their lines from the events of `go test -json` in the
- * files named in the arguments.
+ * Writes down what Go tests observed (`test/support/acceptance/row`): reads their lines from the events of `go test
+ * -json` in the files named in the arguments.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { report, type Observation } from "./report.js";

@@ -1,7 +1,8 @@
 /**
- * The rows that a whole `make test` holds, `held.json`: one of them that is not proved any more is a failure. With the name
- * of a file in the arguments: compares the tables in build/reports with the list and writes the differences there, as a
- * report of vitest. With --add: adds the rows that the tables hold to the list; rows are taken off it by hand only.
+ * The rows that a whole `make test` holds, `held.json`: one of them that is not proved any more is a failure. With the
+ * name of a file in the arguments: compares the tables in build/reports with the list and writes the differences there,
+ * as a report of vitest. With --add: adds the rows that the tables hold to the list; rows are taken off it by hand
+ * only.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";

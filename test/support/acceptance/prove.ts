@@ -9,8 +9,8 @@ export function prove(row: Omit<Observation, "table" | "pass" | "seconds">, star
 }
 
 /**
- * Writes down a row that is known not to hold on this image, or not wholly, with what is known; the test goes on, the table
- * says so in red. Turns into a failure of the test as soon as the row does hold, so that nobody forgets to say so.
+ * Writes down a row that is known not to hold on this image, or only in part. The test goes on, and the table shows the
+ * row in red. Fails the test as soon as the row does hold, so that the row is then reported by `prove`.
  */
 export function admit(row: Omit<Observation, "table" | "pass" | "seconds">, started: number, holds: boolean): void {
   report({ table: "attack", ...row, pass: holds, seconds: (Date.now() - started) / 1000 });

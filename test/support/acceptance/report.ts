@@ -1,6 +1,7 @@
 /**
- * How an end-to-end test writes down what it observed for a row of an acceptance table (`test/support/acceptance/*.json`). One
- * file a row or part of a row, in build/reports/rows; `tables.ts` makes the tables from them.
+ * How an end-to-end test writes down what it observed for a row of an acceptance table
+ * (`test/support/acceptance/*.json`). Each row, or part of a row, is a file in build/reports/rows; `tables.ts` makes
+ * the tables from them.
  */
 import { createHash } from "node:crypto";
 import { execFileSync } from "node:child_process";
@@ -18,7 +19,7 @@ export interface Row {
   title: string;
   /** What must be observed. */
   expected: string;
-  /** Parts without which the row is not proved. Default: whatever there is. */
+  /** Parts without which the row is not proved. Default: the parts that were reported. */
   needs?: string[];
   /** Why no test observes the row: a row has this or a test that reports it. */
   notRun?: string;
@@ -32,13 +33,13 @@ export interface Observation {
   /** Names one of several tests that together prove the row. Default: the only one. */
   part?: string;
   observed: string;
-  /** What the negative control did, where the row is about a protection: the same attack with it off. */
+  /** What the negative control showed, for a row about a protection: the same attack without the protection. */
   control?: string;
   pass: boolean;
   seconds: number;
   /** The audit record, counter or command output that shows it. */
   evidence: string;
-  /** What of the row is not proved yet. While a part says so, the row is not passed. */
+  /** What the row claims and no test proves yet. While a part says so, the row does not pass. */
   missing?: string;
 }
 
@@ -55,7 +56,9 @@ export function readRows(table: Table): Row[] {
   return JSON.parse(readFileSync(path.join(repository, "test/support/acceptance", `${table}.json`), "utf8")) as Row[];
 }
 
-/** A hash over everything that decides what a host and its tests do; an observation counts for the same content only. */
+/**
+ * A hash over everything that decides what a host and its tests do; an observation counts for the same content only.
+ */
 export function subject(): string {
   const folders = ["hosts", "bpf", "components", "stacks", "bin", "tools", "test", "package-lock.json", "go.sum"];
   const listing = execFileSync("git", ["ls-files", "-co", "--exclude-standard", "-z", "--", ...folders], {

@@ -73,6 +73,23 @@ describe("tables", () => {
   });
 });
 
+describe("test/README.md", () => {
+  it("says what the letters of each table mean, and of no others", () => {
+    const readme = readFileSync("test/README.md", "utf8");
+    const explained = [...readme.matchAll(/^\| (\w+) \| ([A-Z]{1,2}) \| \S.*\|$/gm)].map(
+      (line) => `${line[1]} ${line[2]}`,
+    );
+    const used = tables.flatMap((table) => readRows(table).map(({ id }) => `${table} ${id.replace(/\d+$/, "")}`));
+    expect(explained.sort()).toEqual([...new Set(used)].sort());
+  });
+
+  it("names every layer", () => {
+    const readme = readFileSync("test/README.md", "utf8");
+    const named = [...readme.matchAll(/^\| \[(\w+)\]\(layers\/\1\)/gm)].map((line) => line[1]);
+    expect(named.sort()).toEqual(readdirSync("test/layers").sort());
+  });
+});
+
 describe("each row", () => {
   /** Everything that may name a row: tests, and what end-to-end tests share. */
   const texts = execFileSync("git", [
@@ -88,7 +105,7 @@ describe("each row", () => {
     .split("\n")
     .filter((file) => file !== "" && !file.startsWith("test/support/acceptance/") && existsSync(file))
     .map((file) => readFileSync(file, "utf8"));
-  /** Tables whose rows have the same names are told apart by the name of the table in the file that reports. */
+  /** Tables whose rows have the same names are distinguished by the name of the table in the file that reports. */
   const isReported = (table: string, id: string): boolean => {
     const clouds = (text: string) => /table: "clouds"|table = "clouds"/.test(text);
     return texts.some((text) => text.includes(`"${id}"`) && clouds(text) === (table === "clouds"));

@@ -105,7 +105,7 @@ function main(names: string[]): void {
       `build/reports/${table}.json: ${count(true)} hold, ${count(false)} do not hold, ${count(null)} not proved ` +
         `of ${rows.length}`,
     );
-    // Whoever asks for one table is shown all of it.
+    // A table that is named in the arguments is printed whole.
     for (const row of rows.filter(({ pass }) => names.length > 0 || pass === false)) {
       const state = row.pass === null ? "not proved" : row.pass ? "holds" : "DOES NOT HOLD";
       console.log(

@@ -19,7 +19,7 @@ import { normalized, redacted, refusalOf, violationsOf, type Violation } from ".
 import { isAllowed, normalizedPolicy, policyViolations } from "./image-policy.js";
 import { World, type Thing } from "./world.js";
 
-/** CA of every host in a World. */
+/** The CA of every host in a World. */
 export const hostAuthority = "-----BEGIN CERTIFICATE-----\nfake\n-----END CERTIFICATE-----\n";
 
 /** Days. */
@@ -45,10 +45,10 @@ interface StoredGroup {
 
 interface ObservedGroup {
   restarts?: number;
-  /** Somebody has stopped its containers, or they crash. */
+  /** Its containers were stopped, or they crash. */
   stopped?: boolean;
   crashing?: boolean;
-  /** Reason by image that the host has not run since the declaration. */
+  /** For each image that the host has not run since the declaration, the reason. */
   refused?: Record<string, string>;
 }
 
@@ -59,7 +59,7 @@ export function hostIdOf(world: World, { spec }: Thing<VirtualMachineSpec>): str
   return String(world.get("state-disks", spec.stateDiskId)?.observed["hostId"] ?? spec.stateDiskId);
 }
 
-/** Changes the digest of a group's images on its host, as a scheduler does that rolls. */
+/** Changes the digest of a group's images on its host, as a pipeline does that rolls. */
 export function rollGroup(world: World, id: string, digest: string): void {
   const thing = world.get<StoredGroup>("groups", id)!;
   const spec = fromJson(agentv1.GroupSpecSchema, thing.spec.spec);
@@ -197,7 +197,7 @@ export class FakeAgent implements AgentClient {
     const refused = unchanged ? before.observed.refused : {};
     const refusedNow = Object.fromEntries(
       spec.containers
-        // What runs goes on running: an image is looked at when its container starts.
+        // Running containers keep running: an image is checked when its container starts.
         .filter(({ image }) => (!unchanged || refused?.[image]) && !isAllowed(this.policies(), image))
         .map(({ image }) => [image, `image ${image}: no image policy of this host names its repository`]),
     );
@@ -211,7 +211,7 @@ export class FakeAgent implements AgentClient {
     return this.group(spec.name)!;
   }
 
-  /** What a crashing container does again and again while somebody looks. */
+  /** Advances a container that crashes again and again, each time that it is observed. */
   private restart(name: string): void {
     const thing = this.stored(name);
     if (!thing) return;
@@ -237,7 +237,7 @@ export class FakeAgent implements AgentClient {
     return create(agentv1.GroupSchema, {
       spec,
       generation,
-      // Nothing of the declaration is brought about while one of its images is refused.
+      // No part of the declaration is put into effect while one of its images is refused.
       status: { observedGeneration: isRefused ? 0n : generation, phase, address: "10.88.0.2", containers },
     });
   }
@@ -362,7 +362,7 @@ export class FakeAgent implements AgentClient {
         owner: nobody,
         finished: true,
         spec: { hash, compiled },
-        // What was damaged beside the policy stays so until it is repaired.
+        // Damage beside the policy stays until it is repaired.
         observed: { problems: this.networkPolicy()?.observed["problems"] },
       });
     }
@@ -400,7 +400,7 @@ export class FakeAgent implements AgentClient {
     return problems;
   }
 
-  // What is disturbed in this world stays so anyway.
+  // Disturbances of this world stay anyway.
   async suspendReconcile(seconds: number): Promise<void> {
     this.reach();
     const most = 3600;

@@ -1,4 +1,7 @@
-/** The provider's backends on a World: same contract as the real ones, no machine, and faults where a test wants them. */
+/**
+ * The provider's backends on a World: the contract of the real ones without a machine, with faults where a test wants
+ * them.
+ */
 import { createHash, randomBytes } from "node:crypto";
 import { hostPort as joined } from "../../../shared/host-port.js";
 import {
@@ -272,7 +275,7 @@ class FakeAgents implements Agents {
     return undefined;
   }
 
-  /** A machine with `bootPolls` boots until it was asked that often. */
+  /** A machine with `bootPolls` boots until its boot was polled that often. */
   async boot(hostId: string): Promise<BootProgress | undefined> {
     const disk = this.world.list<StateDiskSpec>("state-disks").find(({ observed }) => observed["hostId"] === hostId);
     const machine = this.world
@@ -301,7 +304,7 @@ class FakeAgents implements Agents {
   }
 }
 
-/** Backends over a world; every uri that the resources let through leads to the same hypervisor. */
+/** The backends of a World. Every hypervisor URI that the resources accept is the same hypervisor. */
 export function createFakeBackends(world: World): Backends {
   const hypervisor = new FakeHypervisor(world);
   const registries = new FakeRegistries(world);

@@ -1,4 +1,6 @@
-/** What a host makes of a group's spec before it takes it: hosts/agent/internal/groups/validate.go and capacity.go in short. */
+/**
+ * How a host normalizes and checks a group's spec: hosts/agent/internal/groups/validate.go and capacity.go, abridged.
+ */
 import { X509Certificate } from "node:crypto";
 import path from "node:path";
 import { clone } from "@bufbuild/protobuf";
@@ -57,7 +59,7 @@ export function redacted(given: GroupSpec): GroupSpec {
   return spec;
 }
 
-/** What is wrong with a normalized spec by itself, by path in JSON names. */
+/** The violations of a normalized spec by itself; paths have JSON names. */
 export function violationsOf(spec: GroupSpec): Violation[] {
   const list: Violation[] = [];
   const add = (at: string, reason: string) => void list.push({ path: at, reason });
@@ -176,7 +178,7 @@ function isCertificate(pem: string): boolean {
   }
 }
 
-/** Why a host has no room for a valid spec beside its other groups; undefined when it has. */
+/** Why a host has no capacity for a valid spec beside its other groups; undefined when it has. */
 export function refusalOf(spec: GroupSpec, others: GroupSpec[]): string | undefined {
   const hostsOwn = 8443;
   for (const [index, port] of spec.ports.entries()) {

@@ -1,4 +1,4 @@
-/** What a host makes of an image policy: hosts/agent/internal/images/policies.go in short. Signatures are none in a World. */
+/** How a host checks an image policy: hosts/agent/internal/images/policies.go, abridged. A World has no signatures. */
 import { clone } from "@bufbuild/protobuf";
 import { publicKeyTrouble } from "../../../provider/resources/signers.js";
 import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
@@ -10,7 +10,7 @@ const repositoryPattern = new RegExp(
   String.raw`^[a-zA-Z0-9][-.a-zA-Z0-9]*(?::[0-9]{1,5})?/(?:${component}(?:/${component})*|(?:${component}/)*\*)$`,
 );
 
-/** A copy in the form that equal policies have in common. */
+/** A copy in normal form: equal policies have the same. */
 export function normalizedPolicy(given: ImagePolicy): ImagePolicy {
   const policy = clone(ImagePolicySchema, given);
   policy.repositories = [...new Set(policy.repositories)].sort();
@@ -18,7 +18,7 @@ export function normalizedPolicy(given: ImagePolicy): ImagePolicy {
   return policy;
 }
 
-/** What is wrong with a policy, by path. Keys are not repeated. */
+/** The violations of a policy. Messages do not repeat keys. */
 export function policyViolations(policy: ImagePolicy): Violation[] {
   const list: Violation[] = [];
   const add = (path: string, reason: string) => void list.push({ path, reason });
@@ -34,8 +34,8 @@ export function policyViolations(policy: ImagePolicy): Violation[] {
     add(`repositories[${index}]`, `"${pattern}" is neither server/repository nor server/prefix/*`);
   });
   policy.keys.forEach((key, index) => {
-    const trouble = publicKeyTrouble(key);
-    if (trouble !== undefined) add(`keys[${index}]`, trouble);
+    const problem = publicKeyTrouble(key);
+    if (problem !== undefined) add(`keys[${index}]`, problem);
   });
   return list;
 }

@@ -1,4 +1,7 @@
-/** What builds, patches, seals and publishes images in a World. An image that nobody has built here is one of another registry. */
+/**
+ * What builds, patches, seals and publishes images in a World. An image that was not built here belongs to another
+ * registry.
+ */
 import { createHash, X509Certificate } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -23,7 +26,7 @@ import type {
   SigningKey,
 } from "../../../provider/backends/index.js";
 import { PropertyError } from "../../../provider/backends/errors.js";
-import { demandAccess, publish, published } from "./registry.js";
+import { publish, published, requireAccess } from "./registry.js";
 import type { World } from "./world.js";
 
 const digestOf = (value: unknown): string =>
@@ -37,15 +40,15 @@ function readSigner(property: string, file: string): Buffer {
   }
 }
 
-/** A certificate is told by its content, as on the real machine. */
+/** Certificates are distinguished by their content, as on the real machine. */
 function keyOf(role: string, { certificateFile }: SigningKey): string {
   return createHash("sha256")
     .update(readSigner(`${role}.certificateFile`, certificateFile))
     .digest("hex");
 }
 
-/** Files of keys are there, before anything is made. */
-function demandKeys(signers: Record<string, SigningKey | undefined>): void {
+/** Throws when the file of a key is missing, before anything is made. */
+function requireKeys(signers: Record<string, SigningKey | undefined>): void {
   for (const [role, signer] of Object.entries(signers)) {
     if (!signer) continue;
     keyOf(role, signer);
@@ -53,7 +56,7 @@ function demandKeys(signers: Record<string, SigningKey | undefined>): void {
   }
 }
 
-/** PEM; undefined for a certificate that is none, as most of a World's. */
+/** The public key, PEM; undefined when the file is no real certificate, as most in a World. */
 function publicKeyOf({ certificateFile }: SigningKey): string | undefined {
   try {
     const { publicKey } = new X509Certificate(readFileSync(certificateFile));
@@ -63,7 +66,7 @@ function publicKeyOf({ certificateFile }: SigningKey): string | undefined {
   }
 }
 
-/** An image as it was built; the registry by its server. */
+/** An image as it was built; `registry` is the server. */
 type BuiltImage = Omit<DebianImageSpec, "registry"> & { registry: string };
 
 /** The image with that digest, if it was built in this world. */
@@ -77,7 +80,7 @@ export class FakeImages implements ImageBuilder {
   constructor(private readonly world: World) {}
 
   async buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved> {
-    demandAccess(this.world, spec.registry, spec.repository);
+    requireAccess(this.world, spec.registry, spec.repository);
     const content = { ...spec, registry: spec.registry.server };
     await publish(this.world, "images", "image", op, content, ["image-built", "image-pushed"]);
     return this.image(spec.registry, spec.repository, digestOf(content));
@@ -88,12 +91,12 @@ export class FakeImages implements ImageBuilder {
     repository: string,
     digest: string,
   ): Promise<DebianImageObserved | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     return built(this.world, repository, digest) && this.image(registry, repository, digest);
   }
 
   async readMadeFrom(registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     const spec = built(this.world, repository, digest);
     if (!spec) return undefined;
     const { registry: _server, ...content } = spec;
@@ -115,7 +118,7 @@ interface Seal {
   digest: string;
   layerKey: string;
   sealKeyId: string;
-  /** Of the key that has signed the image. */
+  /** The hash of the certificate whose key signed the image. */
   imageKey?: string;
 }
 
@@ -134,8 +137,8 @@ export class FakeSealer implements ImageSealer {
   async seal(op: Operation, spec: SealSpec): Promise<SealObserved> {
     const { registry, imageSigner, ...rest } = spec;
     const { layerSigner, sealSigner } = spec;
-    demandKeys({ layerSigner, sealSigner, imageSigner });
-    demandAccess(this.world, registry, spec.repository);
+    requireKeys({ layerSigner, sealSigner, imageSigner });
+    requireAccess(this.world, registry, spec.repository);
     const imageKey = imageSigner && keyOf("imageSigner", imageSigner);
     const kept = {
       ...{ ...rest, server: registry.server, ...(await this.identify(spec)) },
@@ -156,7 +159,7 @@ export class FakeSealer implements ImageSealer {
     known?: SealObserved,
     sealCertificateFile?: string,
   ): Promise<SealObserved | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     const all = sealsOf(this.world, registry.server, repository, digest).map((seal) =>
       this.sealed(seal, known?.reusedLayers ?? 0),
     );
@@ -174,7 +177,7 @@ export class FakeSealer implements ImageSealer {
   }
 }
 
-/** What is in the database of this world, and what a patch makes of it: one fixable vulnerability. */
+/** The digest of this world's vulnerability database. It has one fixable vulnerability. */
 const database = digestOf("database");
 
 interface Patch {
@@ -202,8 +205,8 @@ export class FakePatcher implements ImagePatcher {
     const { server } = spec.registry;
     const { repository, digest: original, imageSigner, tag } = spec;
     await this.databaseDigest(spec.database);
-    demandKeys({ imageSigner });
-    demandAccess(this.world, spec.registry, repository);
+    requireKeys({ imageSigner });
+    requireAccess(this.world, spec.registry, repository);
     const earlier = this.find(server, repository, original);
     if (earlier) {
       throw new Error(`${original} is a patched image of ${earlier.original}; give the original`);
@@ -219,7 +222,7 @@ export class FakePatcher implements ImagePatcher {
     digest: string,
     isKnown: boolean,
   ): Promise<PatchedFound | undefined> {
-    demandAccess(this.world, registry, repository);
+    requireAccess(this.world, registry, repository);
     const reference = `${registry.server}/${repository}@${digest}`;
     const patch = this.find(registry.server, repository, digest);
     if (!patch) return built(this.world, repository, digest) && { digest, reference };
@@ -266,7 +269,7 @@ export class FakePatcher implements ImagePatcher {
 /**
  * Moves a channel, `<server>/<repository>:<channel>`.
  *
- * @param publishedBy public key of who publishes, PEM; default: whoever may set a tag of the registry.
+ * @param publishedBy the publisher's public key, PEM; default: none, as for anyone who may set a tag of the registry.
  */
 export function setChannel(world: World, place: string, digest: string, publishedBy?: string): void {
   const owner = { backend: "", project: "", stack: "", urn: "" };
@@ -278,7 +281,7 @@ export class FakeChannels implements Channels {
   constructor(private readonly world: World) {}
 
   async resolve(spec: ChannelSpec, publicKey?: string): Promise<string | undefined> {
-    demandAccess(this.world, spec.registry, spec.repository);
+    requireAccess(this.world, spec.registry, spec.repository);
     const found = this.world.get<string>("channels", this.id(spec));
     if (found && publicKey !== undefined && found.observed["publishedBy"] !== publicKey.trim()) {
       throw new Error(
@@ -290,7 +293,7 @@ export class FakeChannels implements Channels {
 
   async publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget> {
     const { registry, repository, digest, sealSigner, imageSigner } = spec;
-    demandKeys({ imageSigner });
+    requireKeys({ imageSigner });
     const sealKey = keyOf("sealSigner", sealSigner);
     const present = await this.resolve(spec);
     const place = this.place(spec);

@@ -1,4 +1,4 @@
-/** Makes or finishes the owner's thing: marker first, then the checkpoints, then done. */
+/** Makes or finishes the owner's thing: writes its marker, passes the checkpoints, and marks it finished. */
 import type { Operation } from "../../../provider/backends/index.js";
 import type { Kind, Thing, World } from "./world.js";
 

@@ -3,7 +3,7 @@ import type { Operation, RegistryAccess, RegistryObserved, RegistrySpec } from "
 import { make } from "./make.js";
 import type { Kind, Thing, World } from "./world.js";
 
-/** CA of every registry in a World: no certificate, and as it is in the states of earlier versions. */
+/** The CA of every registry in a World. It is no certificate, and the same as in the states of earlier versions. */
 export const registryAuthority = "-----BEGIN CERTIFICATE-----\nfake registry\n-----END CERTIFICATE-----\n";
 
 export function registryOf(thing: Thing<RegistrySpec>): RegistryObserved {
@@ -19,11 +19,11 @@ export function registryOf(thing: Thing<RegistrySpec>): RegistryObserved {
   };
 }
 
-/** The one password that registries of a World refuse: programs of tests give them canaries. */
+/** The one password that registries of a World refuse. It is a canary, which tests search for. */
 export const refusedPassword = "canary-refused-password";
 
-/** Fails as a real registry does that is stopped or refuses the credentials. */
-export function demandAccess(world: World, { server, password }: RegistryAccess, repository: string): void {
+/** Fails like a real registry that is stopped or refuses the credentials. */
+export function requireAccess(world: World, { server, password }: RegistryAccess, repository: string): void {
   const own = world
     .list<RegistrySpec>("registries")
     .map(registryOf)
@@ -50,7 +50,7 @@ export function published<T>(world: World, kind: Kind): T[] {
   return world.list<T>(kind).flatMap(publishedBy);
 }
 
-/** `make` for what goes to a registry. */
+/** Like `make`, for images that are pushed to a registry. */
 export async function publish<T>(
   world: World,
   kind: Kind,

@@ -1,7 +1,8 @@
 /**
- * Stands in for the provider of a package that cannot be had here, so that the real engine can preview and update programs that
- * use the package: it keeps what it is given and says in detail what differs. It demands no replacement of its own.
- * Usage: stand-in-plugin.js <package> <version> <answers.json> <engine address>; answers: type → outputs beside the inputs.
+ * Stands in for the provider of a package that cannot be had here, so that the real engine can preview and update
+ * programs that use the package: it keeps its inputs and reports a detailed diff. It requires no replacement itself.
+ * Usage: stand-in-plugin.js <package> <version> <answers.json> <engine address>; answers: type → outputs beside the
+ * inputs.
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -9,7 +10,7 @@ import type { Backends } from "../../../provider/backends/index.js";
 import type { Properties, PropertyDiff, Resource, Value } from "../../../provider/protocol/resource.js";
 import { runPlugin } from "../../../provider/protocol/index.js";
 
-/** Leaves that differ, by path. */
+/** The paths at which two values differ. */
 function differences(path: string, before: Value | undefined, after: Value | undefined): PropertyDiff[] {
   if (JSON.stringify(before) === JSON.stringify(after)) return [];
   if (before === undefined) return [{ path, kind: "add", inputDiff: true }];

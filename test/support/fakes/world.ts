@@ -1,6 +1,7 @@
 /**
  * A machine that exists only as files in a folder: what the fault-injecting backends make there survives the plugin's
- * death, so a test can count what a killed `up` left behind, change it behind the provider's back, and say what shall fail.
+ * death, so a test can count what a killed `up` left behind, change it behind the provider's back, and choose what
+ * fails.
  */
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -23,16 +24,16 @@ export type Kind =
 export interface Thing<T> {
   id: string;
   owner: Owner;
-  /** False until the call that makes it has come to its end. */
+  /** False until the call that makes it has ended. */
   finished: boolean;
   spec: T;
-  /** What an observer sees, where it differs from what was asked for. */
+  /** What an observer sees, where it differs from the spec. */
   observed: Record<string, unknown>;
 }
 
 /**
- * What happens when an operation reaches a checkpoint. `fail` throws; `hang` waits for cancellation; the others send a signal to the
- * plugin or to its parent, the CLI, and then hang. A fault strikes once.
+ * What happens when an operation reaches a checkpoint. `fail` throws; `hang` waits for cancellation; the others send a
+ * signal to the plugin or to its parent, the CLI, and then hang. Each fault happens once.
  */
 export interface Fault {
   checkpoint: string;
@@ -40,10 +41,10 @@ export interface Fault {
   message?: string;
 }
 
-/** The CLI, where this process is a plugin. */
+/** The CLI, when this process is a plugin. */
 const parent = process.ppid;
 
-/** In one piece: plugin and tests read while the other writes. */
+/** Replaces it atomically: plugin and tests read while the other writes. */
 function replaceFile(file: string, content: string): void {
   writeFileSync(`${file}.new`, content, { mode: 0o600 });
   renameSync(`${file}.new`, file);
@@ -94,12 +95,12 @@ export class World {
     for (const thing of this.list(kind)) this.put(kind, { ...thing, observed: { ...thing.observed, ...observed } });
   }
 
-  /** Lets a group be rolled to a digest by somebody else just before it is declared the next time. */
+  /** Another party rolls the group to a digest just before it is declared the next time. */
   scheduleRoll(digest: string): void {
     writeFileSync(path.join(this.directory, "roll"), digest);
   }
 
-  /** The digest of a roll that is due, once. */
+  /** The digest of a roll that is due; it is returned once. */
   takeRoll(): string | undefined {
     const file = path.join(this.directory, "roll");
     if (!existsSync(file)) return undefined;
@@ -116,12 +117,12 @@ export class World {
     return existsSync(this.faultsFile) ? (JSON.parse(readFileSync(this.faultsFile, "utf8")) as Fault[]) : [];
   }
 
-  /** Replaces the faults that are to strike. */
+  /** Replaces the faults that are to happen. */
   setFaults(...faults: Fault[]): void {
     replaceFile(this.faultsFile, JSON.stringify(faults));
   }
 
-  /** True once every fault has struck. */
+  /** True when every fault has happened. */
   get faultsStruck(): boolean {
     return this.faults().length === 0;
   }

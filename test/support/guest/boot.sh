@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints a folder with `vmlinuz` and `initrd`: the rescue system's kernel, and what runs one program on it (test/support/guest/run.sh).
 source "$(dirname "$0")/../../../tools/lib.sh"
-# With what these need, as modprobe tells.
+# With their dependencies, as modprobe reports them.
 modules=(veth wireguard sctp nf_tables sch_ingress cls_bpf dummy sch_fq)
 system=$(test/support/rescue/root.sh)
 

@@ -1,4 +1,6 @@
-/** A home, a state folder and a backend of its own for one end-to-end run; the cache of builds is shared with the user. */
+/**
+ * A home, a state folder and a backend of its own for one end-to-end run; the cache of builds is shared with the user.
+ */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,7 +18,9 @@ export function cacheDirectory(): string {
   return process.env["PALISADE_CACHE"] ?? path.join(caches, "palisade");
 }
 
-/** Keys of an operator for tests, made once for this machine, as `palisade keys init` makes them. They protect nothing. */
+/**
+ * Keys of an operator for tests, made once for this machine, as `palisade keys init` makes them. They protect nothing.
+ */
 export async function testKeys(): Promise<string> {
   const home = path.join(cacheDirectory(), "test-operator");
   return withLock(`${home}.lock`, undefined, async () => {
@@ -60,7 +64,9 @@ export class Environment {
   readonly home: string;
   readonly state: string;
   readonly variables: NodeJS.ProcessEnv;
-  /** Answers of Pulumi that hold until a command changes the stack: a Pulumi process takes longer than most questions. */
+  /**
+   * Answers of Pulumi that hold until a command changes the stack: a Pulumi process takes longer than most questions.
+   */
   private readonly answers = new Map<string, Promise<unknown>>();
 
   /** @param root folder of home and state; stacks that share it are of one operator on one machine. */
@@ -74,8 +80,8 @@ export class Environment {
   }
 
   /**
-   * Gives the operator the keys that all tests of this machine share. Images and templates depend on the operator's certificates,
-   * so with keys of its own each test would build and boot them again.
+   * Gives the operator the keys that all tests of this machine share. Images and templates depend on the operator's
+   * certificates, so with keys of its own each test would build and boot them again.
    */
   async useTestKeys(): Promise<void> {
     const keys = await testKeys();
@@ -94,8 +100,8 @@ export class Environment {
   }
 
   /**
-   * Runs a program in the repository and gathers what it prints; progress goes to the test's own output as well, unless it is
-   * an answer that only the test reads.
+   * Runs a program in the repository and gathers what it prints; progress goes to the test's own output as well, unless
+   * it is an answer that only the test reads.
    */
   async run(
     command: string,

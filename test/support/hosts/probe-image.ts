@@ -21,7 +21,9 @@ import { withLock } from "../../../provider/system/lock.js";
 import { sealArchiveIntoStore } from "../../../provider/local/sealing/host-store.js";
 import { cacheDirectory, repository, type Environment } from "./environment.js";
 
-/** Modes of the signed kernel image that the firmware boots; debug keeps what the others give up (hosts/image/build.sh). */
+/**
+ * Modes of the signed kernel image that the firmware boots; debug keeps what the others give up (hosts/image/build.sh).
+ */
 export type Mode = "enforce" | "audit" | "jit" | "debug";
 
 /** Builds the probe, for a host or an image: a static program. */
@@ -34,8 +36,8 @@ export function buildProbe(program: string): void {
 }
 
 /**
- * Builds the image with the operator's keys, once for the same inputs on this machine; the image of another mode has the same root
- * file system. Puts it into the image store of the environment.
+ * Builds the image with the operator's keys, once for the same inputs on this machine; the image of another mode has
+ * the same root file system. Puts it into the image store of the environment.
  *
  * @returns the image's description.
  */

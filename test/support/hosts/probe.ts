@@ -75,7 +75,10 @@ export class Probe {
     if (error !== undefined) throw new Error(`${file}: ${error}`);
   }
 
-  /** What the attacker of test/support/probe/attacks.go gets: `done`, or the name of the error with which the kernel refused. */
+  /**
+   * What the attacker of test/support/probe/attacks.go gets: `done`, or the name of the error with which the kernel
+   * refused.
+   */
   async attack(...attack: (string | number)[]): Promise<string> {
     const { exitCode, stdout, stderr, error } = await this.run(
       "/usr/libexec/palisade-probe",

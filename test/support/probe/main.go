@@ -36,7 +36,7 @@ type request struct {
 	Binary bool   `json:"binary,omitempty"`
 }
 
-// response tells what came of it. Error is set when nothing could be run, with the system's words.
+// response reports the result. Error is set when nothing could be run, with the system's words.
 type response struct {
 	ID       int    `json:"id"`
 	ExitCode int    `json:"exitCode"`

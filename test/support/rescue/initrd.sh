@@ -3,7 +3,7 @@
 source "$(dirname "$0")/../../../tools/lib.sh"
 system=$(test/support/rescue/root.sh)
 folder="$PALISADE_CACHE/rescue/boot-$(content_hash test/support/rescue/init test/support/rescue/initrd.sh <<<"$system")"
-# With what these need, as modprobe tells.
+# With their dependencies, as modprobe reports them.
 modules=(virtio_blk virtio_net virtio_rng virtio_pci efivarfs ext4)
 
 build() {

@@ -50,7 +50,7 @@ export interface GroupBackend {
   stop(): Promise<void>;
   /** Declares the group, as a program does, without giving it to the backend. @throws ArgumentError */
   declare(name: string, args: GroupArgs): void;
-  /** Has the backend take a group, and tells what it took. */
+  /** Declares a group to the backend; returns what the backend took. */
   take(name: string, args: GroupArgs): Promise<TakenGroup>;
 }
 

@@ -1,6 +1,6 @@
 /**
- * A host as a backend of groups: up to the specification that its agent is sent, or, with a real host, as that reports the group which
- * it has taken.
+ * A host as a backend of groups: up to the specification that its agent is sent, or, with a real host, as that reports
+ * the group which it has taken.
  */
 import { expect } from "vitest";
 import { ContainerGroup } from "../../../../components/index.js";
@@ -65,7 +65,7 @@ async function reported(sent: GroupSpec, agent: UseAgent): Promise<GroupSpec> {
   return spec!;
 }
 
-/** What a host's agent was told, or reports. */
+/** What a host's agent was given, or reports. */
 export function takenFromSpec(spec: GroupSpec): TakenGroup {
   const ports = (list: Port[]) =>
     (toProperties({ ...spec, ports: list })["ports"] as { port: number; protocol: string }[]).map(portText);

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Prefix of the line.
+// Prefix is how such a line begins.
 const Prefix = "acceptance: "
 
-// Observation is what report.ts calls so.
+// Observation has the fields of Observation in report.ts.
 type Observation struct {
 	Table    string  `json:"table"`
 	ID       string  `json:"id"`
@@ -21,7 +21,7 @@ type Observation struct {
 	Pass     bool    `json:"pass"`
 	Seconds  float64 `json:"seconds"`
 	Evidence string  `json:"evidence"`
-	// Missing is what of the row is not proved yet.
+	// Missing is what the row claims and no test proves yet.
 	Missing string `json:"missing,omitempty"`
 }
 
