@@ -47,7 +47,7 @@ export interface HostConnection {
   clientKeyFile: string;
   /** Address under which the host reaches the loopback of the machine that runs Pulumi. */
   loopbackAddress?: string;
-  publishedPorts: { port: number; protocol: "TCP" | "UDP"; address: string }[];
+  publishedPorts: { port: number; protocol: string; address: string }[];
 }
 
 export interface IntegrityFacts {

@@ -19,6 +19,8 @@ export interface DebianImageSpec {
   /** Files written into the image after the packages: absolute path → content. */
   files: Record<string, string>;
 }
+/** Everything of an image but where it is pushed. */
+export type DebianImageContent = Omit<DebianImageSpec, "registry">;
 export interface DebianImageObserved {
   /** sha256:<hex> of the manifest in the registry. */
   digest: string;
@@ -26,7 +28,7 @@ export interface DebianImageObserved {
   reference: string;
 }
 /** What an image was made from, as recorded in the image itself. */
-export type MadeFrom = Omit<DebianImageSpec, "registry"> & { inputsHash: string };
+export type MadeFrom = DebianImageContent & { inputsHash: string };
 export interface ImageBuilder {
   /** Builds (or takes from the cache by content) and pushes. */
   buildDebianImage(op: Operation, spec: DebianImageSpec): Promise<DebianImageObserved>;
@@ -38,5 +40,5 @@ export interface ImageBuilder {
   /** For an image that is there, with credentials as for `readImage`; undefined for one that is not ours. */
   readMadeFrom(registry: RegistryAccess, repository: string, digest: string): Promise<MadeFrom | undefined>;
   /** A short stable string over everything that decides the image's content but is not in the spec. */
-  inputsHash(spec: DebianImageSpec): Promise<string>;
+  inputsHash(content: DebianImageContent): Promise<string>;
 }

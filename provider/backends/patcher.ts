@@ -51,7 +51,7 @@ export interface ImagePatcher {
   /** Digest of a vulnerability database; reads small files only. Throws a PropertyError when there is none. */
   databaseDigest(directory?: string): Promise<string>;
   /** Throws a PropertyError that says what this machine lacks to patch, and how it is got. */
-  demandTools(): Promise<void>;
+  requireTools(): Promise<void>;
   /**
    * Scans, and patches what is fixable, always from the original.
    *

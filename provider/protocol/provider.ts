@@ -176,10 +176,15 @@ export class Provider<B = Backends> {
         { inputs: news.properties, oldInputs: Object.keys(olds).length ? olds : undefined },
       );
       const response = new rpc.CheckResponse();
-      const origins = checked.failures.length === 0 ? resource.origins?.(news.properties, checked.inputs) : undefined;
+      response.setFailuresList(toWireFailures(checked.failures, redactor));
+      if (checked.failures.length > 0) {
+        // What does not fit is unknown in the checked inputs, and the engine accepts unknown values in previews only.
+        response.setInputs(encode(news.properties, news.secrets, isSecret));
+        return response;
+      }
+      const origins = resource.origins?.(news.properties, checked.inputs);
       const secrets = handedOn([news], checked.inputs, isSecret, undefined, origins);
       response.setInputs(encode(checked.inputs, secrets, isSecret));
-      response.setFailuresList(toWireFailures(checked.failures, redactor));
       return response;
     });
   }

@@ -40,7 +40,7 @@ class Patcher {
         if (directory !== "/nowhere") return this.database;
         throw new PropertyError([{ property: "database", reason: "/nowhere holds no vulnerability database" }]);
       },
-      demandTools: async () => {
+      requireTools: async () => {
         if (this.lacksTools) throw new PropertyError([{ property: "digest", reason: "patching needs copa on PATH" }]);
       },
       patch: async (_op: unknown, spec: PatchSpec, previous?: string) => {

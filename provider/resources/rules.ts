@@ -1,4 +1,4 @@
-/** Rules that several resources share. Each reports the path, the value and what is allowed; unknown values pass. */
+/** Rules that several resources share. Each reports the path, the value and what is allowed. An unknown value passes. */
 import {
   parseImageReference,
   repositoryProblem,
@@ -6,14 +6,16 @@ import {
   type ImageReference,
 } from "../../shared/image-reference.js";
 import { channelTagPrefix } from "../backends/index.js";
-import type { CheckFailure } from "../backends/errors.js";
-import { isUnknown, type Properties, type Value } from "../protocol/resource.js";
+import { PropertyError, type CheckFailure } from "../backends/errors.js";
+import type { Properties, Unknown, Value } from "../protocol/resource.js";
+import type { Previewed } from "../schema/decode.js";
+import type { Hypervisor } from "../schema/inputs.js";
 import { isRecord, show } from "../schema/schema.js";
 
 const dnsLabelPattern = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
 /** What is wrong with the path of a file in a layer; undefined when nothing is. */
-export function layerPathTrouble(path: string): string | undefined {
+export function layerPathProblem(path: string): string | undefined {
   const parts = path.split("/").slice(1);
   if (!path.startsWith("/") || parts.some((part) => part === "" || part === "." || part === "..")) {
     return "is not an absolute path without '..', '.', '//' and '/' at its end";
@@ -28,6 +30,24 @@ export function layerPathTrouble(path: string): string | undefined {
   return undefined;
 }
 
+/** Protocols of a published port. */
+export const protocols = ["TCP", "UDP"] as const;
+
+function notAllowed(property: string, value: string, allowed: readonly string[]): CheckFailure {
+  return { property, reason: `${show(value)} is not one of ${allowed.join(", ")}` };
+}
+
+/**
+ * A string of the schema as one of the values that Check has allowed.
+ *
+ * @throws PropertyError when it is another one
+ */
+export function oneOf<T extends string>(property: string, value: string, allowed: readonly T[]): T {
+  const found = allowed.find((candidate) => candidate === value);
+  if (found === undefined) throw new PropertyError([notAllowed(property, value, allowed)]);
+  return found;
+}
+
 export class Rules {
   constructor(readonly failures: CheckFailure[]) {}
 
@@ -40,9 +60,9 @@ export class Rules {
     this.fail(property, `${value} is out of range: ${minimum} to ${maximum}${unit && ` ${unit}`}`);
   }
 
-  oneOf(property: string, value: Value | undefined, allowed: string[]): void {
+  oneOf(property: string, value: Value | undefined, allowed: readonly string[]): void {
     if (typeof value !== "string" || allowed.includes(value)) return;
-    this.fail(property, `${show(value)} is not one of ${allowed.join(", ")}`);
+    this.failures.push(notAllowed(property, value, allowed));
   }
 
   matches(property: string, value: Value | undefined, pattern: RegExp, what: string): void {
@@ -83,21 +103,21 @@ export class Rules {
   }
 
   protocol(property: string, value: Value | undefined): void {
-    this.oneOf(property, value, ["TCP", "UDP"]);
+    this.oneOf(property, value, protocols);
   }
 
   server(property: string, value: Value | undefined): void {
     this.grammar(property, value, serverProblem);
   }
 
-  /** @param problem says what is wrong with a value; undefined when nothing is. */
+  /** @param problem returns what is wrong with a value; undefined when nothing is. */
   grammar(property: string, value: Value | undefined, problem: (value: string) => string | undefined): void {
     const reason = typeof value === "string" ? problem(value) : undefined;
     if (reason) this.fail(property, `${show(value)} ${reason}`);
   }
 
-  hypervisor(inputs: Properties): void {
-    const uri = isRecord(inputs["hypervisor"]) ? inputs["hypervisor"]["uri"] : undefined;
+  hypervisor(hypervisor: Unknown | Previewed<Hypervisor> | undefined): void {
+    const uri = isRecord(hypervisor) ? hypervisor.uri : undefined;
     if (typeof uri === "string" && uri !== "local") {
       this.fail(
         "hypervisor.uri",
@@ -106,8 +126,13 @@ export class Rules {
     }
   }
 
-  /** Reports the second of two equal keys in a list; `key` gives undefined for what is not known. */
-  unique(property: string, list: Value | undefined, what: string, key: (item: Properties) => string | undefined): void {
+  /** Reports the second of two equal keys in a list. `key` returns undefined for an item whose key is not known. */
+  unique<T extends Properties>(
+    property: string,
+    list: KnownOrNot<T>,
+    what: string,
+    key: (item: T) => string | undefined,
+  ): void {
     const seen = new Map<string, number>();
     for (const [index, item] of items(list).entries()) {
       const value = key(item);
@@ -119,23 +144,42 @@ export class Rules {
   }
 }
 
+/** A list of objects of the inputs, in a preview. */
+export type KnownOrNot<T> = Unknown | (Unknown | T)[] | undefined;
+
 /** The known objects of a list. */
+export function items<T extends Properties>(list: KnownOrNot<T>): T[];
+export function items(list: Value | undefined): Properties[];
 export function items(list: Value | undefined): Properties[] {
   return Array.isArray(list) ? list.filter(isRecord) : [];
 }
 
+/** The known strings of a list. */
+export function strings(list: Value | undefined): string[] {
+  return Array.isArray(list) ? list.filter((item) => typeof item === "string") : [];
+}
+
+/** The value when it is a string. */
 export function text(value: Value | undefined): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-/** `<host id>/<name>`: the id of what has a name on a host. A text with more parts is no id. */
+/**
+ * Host and name of an id `<host id>/<name>`, as things have that are named on a host.
+ *
+ * @throws Error when the text has another form
+ */
 export function hostedId(resource: string, what: string, id: string): { hostId: string; name: string } {
   const [hostId = "", name = "", ...others] = id.split("/");
   if (hostIdPattern.test(hostId) && dnsLabelPattern.test(name) && others.length === 0) return { hostId, name };
   throw new Error(`${id}: the id of ${resource} is <host id>/<${what} name>`);
 }
 
-/** The id of what a host has one of: the host's own. */
+/**
+ * Host of an id `<host id>`, as things have of which a host has one.
+ *
+ * @throws Error when the text has another form
+ */
 export function hostId(resource: string, id: string): string {
   if (hostIdPattern.test(id)) return id;
   throw new Error(`${id}: the id of ${resource} is <host id>`);
@@ -143,7 +187,11 @@ export function hostId(resource: string, id: string): string {
 
 const hostIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
-/** `<server>/<repository>@<digest>`: the id of what belongs to an image, and everything that an import needs to know. */
+/**
+ * The parts of an id `<server>/<repository>@<digest>`, as things have that belong to an image. An import needs no more.
+ *
+ * @throws Error when the text has another form
+ */
 export function imageId(resource: string, id: string): ImageReference {
   try {
     return parseImageReference(id);
@@ -154,13 +202,11 @@ export function imageId(resource: string, id: string): ImageReference {
 }
 
 /** `port/protocol` of an entry, undefined while either is unknown. */
-export function portKey(item: Properties): string | undefined {
-  const { port, protocol } = item;
+export function portKey({ port, protocol }: { port?: Value; protocol?: Value }): string | undefined {
   return typeof port === "number" && typeof protocol === "string" ? `${port}/${protocol}` : undefined;
 }
 
-export function anyUnknown(value: Value | undefined): boolean {
-  if (isUnknown(value)) return true;
-  if (Array.isArray(value)) return value.some(anyUnknown);
-  return isRecord(value) && Object.values(value).some(anyUnknown);
+/** What a backend returned as a property value. */
+export function toValue(observed: object): Value {
+  return JSON.parse(JSON.stringify(observed)) as Value;
 }

@@ -1,6 +1,6 @@
 /** What a host makes of an image policy: hosts/agent/internal/images/policies.go in short. Signatures are none in a World. */
 import { clone } from "@bufbuild/protobuf";
-import { publicKeyTrouble } from "../../../provider/resources/signers.js";
+import { publicKeyProblem } from "../../../provider/resources/signers.js";
 import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { labelPattern, type Violation } from "./group-spec.js";
 
@@ -33,7 +33,7 @@ export function policyViolations(policy: ImagePolicy): Violation[] {
     add(`repositories[${index}]`, `"${pattern}" is neither server/repository nor server/prefix/*`);
   });
   policy.keys.forEach((key, index) => {
-    const trouble = publicKeyTrouble(key);
+    const trouble = publicKeyProblem(key);
     if (trouble !== undefined) add(`keys[${index}]`, trouble);
   });
   return list;
