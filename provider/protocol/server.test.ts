@@ -1,4 +1,4 @@
-/** The protocol, over real gRPC, with a resource that does as it is told. */
+/** The protocol, over real gRPC, with a resource whose behaviour each test sets. */
 import { status, type ServiceError } from "@grpc/grpc-js";
 import { GetSchemaRequest, type GetSchemaResponse } from "@pulumi/pulumi/proto/provider_pb.js";
 import type { PluginInfo } from "@pulumi/pulumi/proto/plugin_pb.js";

@@ -24,7 +24,10 @@ function outputs(inputs: Properties, observed: DebianImageObserved): Properties 
   return { ...inputs, digest: observed.digest, reference: observed.reference };
 }
 
-/** Inputs without empty lists and maps: they mean the same as none, and in one form an imported image equals its program. */
+/**
+ * Inputs without empty lists and maps: they mean the same as none, and in one form an imported image equals its
+ * program.
+ */
 function withoutEmpty(inputs: Properties): Properties {
   const optional = ["entrypoint", "command", "environment", "files"];
   return Object.fromEntries(

@@ -23,7 +23,7 @@ import { differences, drift, inputDifferences } from "../schema/difference.js";
 import { chosenDigests, followers } from "./group-images.js";
 import { partsOf, restartPolicies, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
 import { connectionOf, isUnreachable, removeFromHost, storedHost, tryOnHost, withHost } from "./on-host.js";
-import { hostedId, items, portKey, Rules, text, toValue, type KnownOrNot } from "./rules.js";
+import { hostedId, items, portKey, Rules, text, toValue, type PreviewedList } from "./rules.js";
 import { checkInputs, decodeInputs, type Previewed } from "../schema/decode.js";
 import type {
   Container,
@@ -103,8 +103,8 @@ function outputs(host: HostConnection, group: agentv1.Group): Properties {
 }
 
 /**
- * Outputs in which the restart counts stay as first observed while the group is as it was declared, because a restart happens by
- * itself. `palisade status` shows the present counts.
+ * Outputs in which the restart counts stay as first observed while the group is as it was declared, because a restart
+ * happens by itself. `palisade status` shows the present counts.
  */
 function withoutDrift(seen: Properties, old: Properties | undefined): Properties {
   if (!old || old["generation"] !== seen["generation"]) return seen;
@@ -223,8 +223,8 @@ export const groupDeployment: Resource = {
 };
 
 /**
- * An imported group's inputs. No host returns secret values, so empty ones stand for them until those of the program are
- * recorded. Secret values are compared by their digest.
+ * An imported group's inputs. No host returns secret values, so empty ones stand for them until those of the program
+ * are recorded. Secret values are compared by their digest.
  */
 function withBlankSecrets(group: Properties): Properties {
   const variables = (list: Value | undefined) =>
@@ -264,7 +264,10 @@ const unknownOutputs: Properties = {
   secretDigest: unknown,
 };
 
-/** In a preview: asks the host, when it is known already, whether it would accept the group, so that ports in use are seen. */
+/**
+ * In a preview: asks the host, when it is known already, whether it would accept the group, so that ports in use are
+ * seen.
+ */
 const tryOut = (context: Context, inputs: Properties, op: Operation): Promise<void> =>
   tryOnHost(context, type, inputs, op, async (agent, known) => {
     const digests = await expectedDigests(context, agent, known, op);
@@ -323,8 +326,8 @@ function deploy(context: Context, id: string, inputs: GroupDeploymentInputs, op:
 }
 
 /**
- * Follows the group until it is ready, or adds to `reasons` why it will not be. Returns the group as it was observed last. The
- * host reports changes at once. It is polled as well, so that a lost message delays nothing.
+ * Follows the group until it is ready, or adds to `reasons` why it will not be. Returns the group as it was observed
+ * last. The host reports changes at once. It is polled as well, so that a lost message delays nothing.
  */
 async function untilReady(
   agent: AgentClient,
@@ -467,7 +470,7 @@ function checkGroup(inputs: Previewed<GroupDeploymentInputs>, rules: Rules): voi
   });
 }
 
-function checkPorts(path: string, list: KnownOrNot<Previewed<ContainerPort>>, rules: Rules): void {
+function checkPorts(path: string, list: PreviewedList<Previewed<ContainerPort>>, rules: Rules): void {
   items(list).forEach((port, index) => {
     rules.port(`${path}[${index}].port`, port.port);
     rules.protocol(`${path}[${index}].protocol`, port.protocol);

@@ -26,8 +26,8 @@ export function followers({ containers }: GroupDeploymentInputs): Follower[] {
 }
 
 /**
- * The digests of containers that follow a channel, by the containers' names. A digest that runs in such a container stays: a
- * change of the group, or of the channel, is no roll.
+ * The digests of containers that follow a channel, by the containers' names. A digest that runs in such a container
+ * stays: a change of the group, or of the channel, is no roll.
  *
  * @param present the group as its host has it; undefined when it has none.
  * @throws PropertyError with the path of a channel that does not exist or cannot be trusted.

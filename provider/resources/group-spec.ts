@@ -34,7 +34,10 @@ function ports(path: string, list: ContainerPort[] = []): { port: number; protoc
 
 const bytes = (gigabytes: number): bigint => BigInt(Math.round(gigabytes * bytesPerGB));
 
-/** URL at which a host reaches a registry on the loopback of the machine that runs Pulumi; empty for every other registry. */
+/**
+ * URL at which a host reaches a registry on the loopback of the machine that runs Pulumi; empty for every other
+ * registry.
+ */
 export function registryEndpoint(server: string, loopbackAddress: string | undefined): string {
   const match = /^(localhost|127(?:\.\d{1,3}){3}|\[::1\])(:\d+)?$/.exec(server);
   return match && loopbackAddress ? `https://${loopbackAddress}${match[2] ?? ""}` : "";
@@ -102,9 +105,9 @@ export function partsOf(image: string): { repository: string; digest: string } {
 }
 
 /**
- * The inputs that a program would have to write for this spec, without secrets. Desired and observed specs are compared in
- * this form. A limit equal to its request is left out, as that is the default. The digest of a container that follows a channel
- * is left out, as it belongs to the pipeline that moves the channel.
+ * The inputs that a program would have to write for this spec, without secrets. Desired and observed specs are compared
+ * in this form. A limit equal to its request is left out, as that is the default. The digest of a container that
+ * follows a channel is left out, as it belongs to the pipeline that moves the channel.
  */
 export function toProperties(spec: agentv1.GroupSpec): Properties {
   return {
@@ -150,7 +153,10 @@ export function toProperties(spec: agentv1.GroupSpec): Properties {
   };
 }
 
-/** The key of the digest over secrets. It lies in the folder of the operator's keys, as the client's key `<folder>/hosts/client.key` does. */
+/**
+ * The key of the digest over secrets. It lies in the folder of the operator's keys, as the client's key
+ * `<folder>/hosts/client.key` does.
+ */
 function digestKey(host: HostConnection): Buffer {
   const file = path.join(path.dirname(host.clientKeyFile), "..", "hmac.key");
   const key = Buffer.from(readFileSync(file, "utf8").trim(), "hex");

@@ -28,8 +28,8 @@ const outputs = (inputs: Properties, observed: HostImageObserved): Properties =>
 });
 
 /**
- * The image of a host. A local build runs again when any of its inputs has changed. The image it replaces stays in the store
- * while a machine uses it.
+ * The image of a host. A local build runs again when any of its inputs has changed. The image it replaces stays in the
+ * store while a machine uses it.
  */
 export const hostImage: Resource = {
   type,
@@ -103,7 +103,10 @@ const unknownOutputs: Properties = {
   trustedCertificates: unknown,
 };
 
-/** Outputs in a preview: all of them when the image is in the store already; else those that a build decides are unknown. */
+/**
+ * Outputs in a preview: all of them when the image is in the store already; else those that a build decides are
+ * unknown.
+ */
 async function expectedOutputs({ backends }: Context, inputs: Properties): Promise<Properties> {
   const hash = inputs["inputsHash"];
   const observed =

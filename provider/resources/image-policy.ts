@@ -55,7 +55,7 @@ export const imagePolicy: Resource = {
   diff({ oldInputs, oldOutputs, inputs }) {
     const changes = inputDifferences(oldInputs, inputs, [/^host\.hostId$/, /^name$/]);
     if (anyUnknown(inputs)) return changes;
-    // What the host holds, against what was declared.
+    // Compare what the host holds with what was declared.
     for (const name of ["repositories", "keys"]) {
       for (const { path } of differences(name, oldOutputs[name], inputs[name])) {
         if (!changes.some((change) => change.path === path)) changes.push(drift(path));
@@ -92,7 +92,7 @@ export const imagePolicy: Resource = {
         return { id, inputs: inputs ?? declared, outputs: observed };
       });
     } catch (error) {
-      // A machine that is proved to be stopped keeps its policies on its disk.
+      // A machine that is proved to be stopped still has its policies on its disk.
       if (!inputs || !old || !isUnreachable(error) || !(await context.backends.agents.isStopped(hostId))) throw error;
       return { id, inputs, outputs: old };
     }
@@ -114,7 +114,7 @@ export const imagePolicy: Resource = {
   },
 };
 
-/** An equal policy that is there already, e.g. from a killed `up`, is adopted; another one is somebody else's. */
+/** Refuses a policy of the same name that differs. An equal one, e.g. from a killed `up`, is adopted. */
 async function refuseAnother(agent: AgentClient, id: string, desired: ImagePolicy): Promise<void> {
   const present = await agent.getImagePolicy(desired.name);
   if (!present) return;

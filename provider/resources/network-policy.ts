@@ -35,7 +35,7 @@ export const networkPolicy: Resource = {
   diff({ oldInputs, oldOutputs, inputs }) {
     const changes = inputDifferences(oldInputs, inputs, [/^host\.hostId$/]);
     if (anyUnknown(inputs)) return changes;
-    // What the host holds, against what was declared.
+    // Compare what the host holds with what was declared.
     for (const { path } of differences("policy", oldOutputs["policy"], inputs["policy"])) {
       if (!changes.some((change) => change.path === path)) changes.push(drift(path));
     }
@@ -75,7 +75,7 @@ export const networkPolicy: Resource = {
         return { id, inputs: inputs ?? { host, policy: observed["policy"]! }, outputs: observed };
       });
     } catch (error) {
-      // A machine that is proved to be stopped keeps its policy on its disk.
+      // A machine that is proved to be stopped still has its policy on its disk.
       if (!inputs || !old || !isUnreachable(error) || !(await context.backends.agents.isStopped(id))) throw error;
       return { id, inputs, outputs: old };
     }
@@ -96,7 +96,7 @@ export const networkPolicy: Resource = {
   },
 };
 
-/** A host has one policy. An equal one that is there already, e.g. from a killed `up`, is adopted. */
+/** Refuses a host that has another policy, as a host has one. An equal one, e.g. from a killed `up`, is adopted. */
 async function refuseAnother(agent: AgentClient, { host, policy }: NetworkPolicyInputs): Promise<void> {
   const present = await agent.getNetworkPolicy();
   if (present === undefined) return;

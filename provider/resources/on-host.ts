@@ -80,7 +80,9 @@ async function untilBooted(backends: Backends, agent: AgentClient, hostId: strin
   }
 }
 
-/** Removes a thing from its host. A host that is proved to be stopped runs nothing, and removes it when it starts again. */
+/**
+ * Removes a thing from its host. A host that is proved to be stopped runs nothing, and removes it when it starts again.
+ */
 export async function removeFromHost(
   { backends }: Context,
   host: HostConnection,
@@ -107,8 +109,8 @@ export function storedHost(type: HostedType, inputs: Properties, outputs: Proper
 }
 
 /**
- * In a preview in which all inputs are known, calls `work` with the agent of the host. A host that does not answer gets a
- * warning: it can answer by the time of the update.
+ * In a preview in which all inputs are known, calls `work` with the agent of the host. A host that does not answer gets
+ * a warning: it can answer by the time of the update.
  */
 export async function tryOnHost<T extends HostedType>(
   context: Context,

@@ -92,7 +92,10 @@ function expectedOutputs(inputs: Properties): Properties {
   return { ...Object.fromEntries(names.map((name) => [name, unknown])), ...inputs };
 }
 
-/** An image with the updates that fix its known vulnerabilities. A change scans again. Images pushed before stay in the registry. */
+/**
+ * An image with the updates that fix its known vulnerabilities. A change scans again. Images pushed before stay in the
+ * registry.
+ */
 export const patchedImage: Resource = {
   type,
   defaultTimeouts: { create: 1200, update: 1200, delete: 60 },
@@ -118,7 +121,7 @@ export const patchedImage: Resource = {
     if (failures.length > 0) return { inputs: known, failures };
     if (isUnknown(known.database)) return { inputs: { ...known, databaseDigest: unknown }, failures };
     try {
-      // Another content of the database scans again.
+      // A database with another content scans again.
       const databaseDigest = await backends.patcher.databaseDigest(known.database);
       return { inputs: { ...known, databaseDigest }, failures };
     } catch (error) {
@@ -196,9 +199,10 @@ export const patchedImage: Resource = {
       return { ...oldOutputs, ...expectedOutputs(inputs) };
     }
     const isSame = (...names: string[]) => names.every((name) => oldInputs[name] === inputs[name]);
-    // An earlier patch of the same original is kept while it is good.
+    // An earlier patch of the same original is kept while nothing in it is fixable.
     const patched = isSame("digest", "repository") ? text(oldOutputs["patchedDigest"]) : undefined;
-    // A new original is a release and goes into the channel. A new scan of the same one does not move back a channel that others moved.
+    // A new original is a release and goes into the channel. A new scan of the same one does not move back a channel
+    // that others moved.
     const channel = isSame("digest", "repository", "channel") ? text(oldOutputs["channelDigest"]) : undefined;
     return (await patchAndPublish(context, op, inputs, id, { patched, channel })).outputs;
   },

@@ -1,4 +1,6 @@
-/** Rules that several resources share. Each reports the path, the value and what is allowed. An unknown value passes. */
+/**
+ * Rules that several resources share. Each reports the path, the value and what is allowed. An unknown value passes.
+ */
 import {
   parseImageReference,
   repositoryProblem,
@@ -129,7 +131,7 @@ export class Rules {
   /** Reports the second of two equal keys in a list. `key` returns undefined for an item whose key is not known. */
   unique<T extends Properties>(
     property: string,
-    list: KnownOrNot<T>,
+    list: PreviewedList<T>,
     what: string,
     key: (item: T) => string | undefined,
   ): void {
@@ -144,11 +146,11 @@ export class Rules {
   }
 }
 
-/** A list of objects of the inputs, in a preview. */
-export type KnownOrNot<T> = Unknown | (Unknown | T)[] | undefined;
+/** A list of objects in a preview. */
+export type PreviewedList<T> = Unknown | (Unknown | T)[] | undefined;
 
 /** The known objects of a list. */
-export function items<T extends Properties>(list: KnownOrNot<T>): T[];
+export function items<T extends Properties>(list: PreviewedList<T>): T[];
 export function items(list: Value | undefined): Properties[];
 export function items(list: Value | undefined): Properties[] {
   return Array.isArray(list) ? list.filter(isRecord) : [];
@@ -165,7 +167,7 @@ export function text(value: Value | undefined): string | undefined {
 }
 
 /**
- * Host and name of an id `<host id>/<name>`, as things have that are named on a host.
+ * Host and name from the id of a thing that has a name on its host: `<host id>/<name>`.
  *
  * @throws Error when the text has another form
  */
@@ -176,7 +178,7 @@ export function hostedId(resource: string, what: string, id: string): { hostId: 
 }
 
 /**
- * Host of an id `<host id>`, as things have of which a host has one.
+ * Host from the id of a thing of which a host has one: `<host id>`.
  *
  * @throws Error when the text has another form
  */
@@ -206,7 +208,7 @@ export function portKey({ port, protocol }: { port?: Value; protocol?: Value }):
   return typeof port === "number" && typeof protocol === "string" ? `${port}/${protocol}` : undefined;
 }
 
-/** What a backend returned as a property value. */
+/** The property value of an object that a backend returned. */
 export function toValue(observed: object): Value {
   return JSON.parse(JSON.stringify(observed)) as Value;
 }

@@ -72,7 +72,8 @@ export const sealedImage: Resource = {
   },
 
   diff({ oldInputs, inputs }) {
-    // Neither how the registry is reached nor where a key lies changes what was published. layerKey and sealKeyId say who signed.
+    // Neither how the registry is reached nor where a key lies changes what was published. layerKey and sealKeyId say
+    // who signed.
     return inputDifferences(
       oldInputs,
       inputs,

@@ -51,7 +51,10 @@ function outputs(inputs: Properties, observed: VirtualMachineObserved): Properti
   };
 }
 
-/** Outputs in which what changes by itself keeps the value it was first observed with. `palisade status` shows the present one. */
+/**
+ * Outputs in which what changes by itself keeps the value it was first observed with. `palisade status` shows the
+ * present one.
+ */
 function withoutDrift(seen: Properties, old: Properties | undefined): Properties {
   const { integrity } = seen;
   const before = old?.["integrity"];
@@ -59,7 +62,7 @@ function withoutDrift(seen: Properties, old: Properties | undefined): Properties
   return { ...seen, integrity: { ...integrity, sealedLayers: before["sealedLayers"] } };
 }
 
-/** Inputs as a program would have to write them to mean what is observed. */
+/** The inputs that a program would have to write for the observed machine. */
 function inputsOf(observed: VirtualMachineObserved): Properties {
   const { imageDigest, stateDiskId, cpus, memoryMiB, certificateAuthority, clientIdentity, acceleration } = observed;
   return {
@@ -171,9 +174,9 @@ export const virtualMachine: Resource = {
     if (!observed) return undefined;
     const known = inputs ?? inputsOf(observed);
     const seen = outputs(known, observed);
-    // How long the last start took is no state of the machine.
+    // The duration of the last start is not part of what is observed.
     if (old?.["bootSeconds"] !== undefined) seen["bootSeconds"] = old["bootSeconds"];
-    // A stopped host keeps the connection it had.
+    // The connection stays while the host is stopped.
     if (seen["connection"] === undefined && old?.["connection"] !== undefined) {
       seen["connection"] = old["connection"];
       seen["hostId"] = old["hostId"] ?? "";
@@ -192,7 +195,7 @@ export const virtualMachine: Resource = {
         ...oldOutputs,
         ...inputs,
         publishedPorts: ports ? (inputs["publishedPorts"] ?? []) : (oldOutputs["publishedPorts"] ?? []),
-        // The host stays the same one; only its published ports are not known yet.
+        // The host stays the same. Only its published ports are not known yet.
         connection: isRecord(oldOutputs["connection"])
           ? { ...oldOutputs["connection"], ...(ports ? { publishedPorts: unknown } : {}) }
           : unknown,
@@ -200,7 +203,7 @@ export const virtualMachine: Resource = {
     }
     const known = decodeInputs(type, inputs);
     const desired = spec(known);
-    // A port chosen earlier stays.
+    // A host port that was chosen earlier stays.
     const before = items(oldOutputs["publishedPorts"]);
     desired.publishedPorts = desired.publishedPorts.map((port) => {
       const chosen = before.find((other) => portKey(other) === portKey(port))?.["hostPort"];

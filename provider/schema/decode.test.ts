@@ -54,7 +54,7 @@ it("takes from the state what fits the schema", () => {
     gone: true,
     registry: { server: "r.example", insecure: true },
   };
-  const { packages: _packages, ...rest } = complete;
-  expect(storedInputs(type, stored)).toEqual({ ...rest, tag: "old" });
+  const expected = { repository: "web", registry: { server: "r.example" }, tag: "old", suite: "trixie" };
+  expect(storedInputs(type, stored)).toEqual({ ...expected, workingDirectory: "/" });
   expect(storedInputs(type, undefined)).toEqual({});
 });

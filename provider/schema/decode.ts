@@ -1,9 +1,9 @@
 /**
- * The inputs of Palisade's resources as the types that are generated from the schema (inputs.ts). Nowhere else do properties
- * get such a type, so only values that were validated have it.
+ * The inputs of Palisade's resources as the types that are generated from the schema (inputs.ts). Nowhere else do
+ * properties get such a type, so only values that were validated have it.
  *
- * A secret value is decoded as a plain one, because a resource has to use it. Which paths are secret is kept by the protocol
- * (protocol/secret-marks.ts), which marks them again in whatever the resource returns.
+ * A secret value is decoded as a plain one, because a resource has to use it. Which paths are secret is kept by the
+ * protocol (protocol/secret-marks.ts), which marks them again in whatever the resource returns.
  */
 import { PropertyError, type CheckFailure } from "../backends/errors.js";
 import type { Properties, Unknown, Value } from "../protocol/resource.js";
@@ -21,8 +21,8 @@ export type Previewed<T> = T extends readonly (infer Item)[]
     : T;
 
 /**
- * For Check: what a program gave, with defaults filled in, and everything in which it does not fit the schema. A value that
- * does not fit is reported and is unknown in the inputs, as is a required one that was not given.
+ * For Check: what a program gave, with defaults filled in, and everything in which it does not fit the schema. A value
+ * that does not fit is reported and is unknown in the inputs, as is a required one that was not given.
  */
 export function checkInputs<T extends ResourceType>(
   type: T,
@@ -38,8 +38,8 @@ export function whenKnown<T>(value: Unknown | Previewed<T> | undefined): T | und
 }
 
 /**
- * The inputs that Check returned, all of them known. Properties that are no inputs in the schema, as those that Check itself
- * computes, are left out.
+ * The inputs that Check returned, all of them known. Properties that are no inputs in the schema, as those that Check
+ * itself computes, are left out.
  *
  * @throws PropertyError when a value does not fit the schema
  * @throws Error when a value is unknown, which happens in previews only
@@ -52,8 +52,8 @@ export function decodeInputs<T extends ResourceType>(type: T, checked: Propertie
 }
 
 /**
- * The inputs that the state holds, or none at an import. An earlier version may have recorded them: what does not fit the
- * schema is left out, so that the resource can still be read and deleted.
+ * The inputs that the state holds, or none at an import. An earlier version may have recorded them: what does not fit
+ * the schema is left out, so that the resource can still be read and deleted.
  */
 export function storedInputs<T extends ResourceType>(type: T, stored: Properties | undefined): Partial<Inputs[T]> {
   if (!stored) return {};

@@ -1,6 +1,6 @@
 /**
- * Validation by a Pulumi schema: types, required and unknown properties, defaults. What a schema cannot express is checked
- * by each resource itself.
+ * Validation by a Pulumi schema: types, required and unknown properties, defaults. What a schema cannot express is
+ * checked by each resource itself.
  */
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -82,8 +82,8 @@ class Validator {
   ) {}
 
   /**
-   * The properties with defaults filled in. A value that does not fit is reported, and is unknown in the result: so the result
-   * has the types of the schema, and no later rule reports the same value again.
+   * The properties with defaults filled in. A value that does not fit is reported, and is unknown in the result: so the
+   * result has the types of the schema, and no later rule reports the same value again.
    */
   object(path: string, value: Properties, spec: ObjectSpec): Properties {
     const result: Properties = {};
@@ -179,7 +179,8 @@ export interface Validated {
  * Validates the inputs of a resource.
  *
  * @param schema default: Palisade's own
- * @param allowsOtherNames whether a property that the schema does not know is left out instead of refused. Default: refused
+ * @param allowsOtherNames whether a property that the schema does not know is left out instead of refused. Default:
+ * refused
  */
 export function validate(
   type: string,
