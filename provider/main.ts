@@ -5,9 +5,9 @@ import { resources } from "./resources/index.js";
 import { schemaText } from "./schema/schema.js";
 import { runPlugin, type Configuration } from "./protocol/index.js";
 
-/** Loaded when the engine configures the provider: its schema is served without QEMU's and the registry's code. */
+/** Loaded when the engine configures the provider, so that the schema is served without loading the backends' code. */
 function backends(configuration: Configuration): Backends {
-  // eslint-disable-next-line @typescript-eslint/no-require-imports -- on demand, and Configure's answer needs it at once
+  // eslint-disable-next-line @typescript-eslint/no-require-imports -- loaded on demand, and Configure needs it synchronously
   const local = require("./local/index.js") as typeof import("./local/index.js");
   return local.createLocalBackends({
     stateDirectory: configuration.stateDirectory ?? defaultStateDirectory(),

@@ -1,9 +1,9 @@
-/** Signed pointers that say which digest a channel has. */
+/** Channels: signed pointers in a registry, each to the digest of an image. */
 import type { Operation } from "./operation.js";
 import type { RegistryAccess } from "./registries.js";
 import type { SigningKey } from "./signing.js";
 
-/** Tags that begin with it are channels: nothing else sets them. */
+/** Prefix of the tags that are channels. Only publishing into a channel sets such a tag. */
 export const channelTagPrefix = "palisade-channel-";
 
 export interface ChannelSpec {
@@ -14,28 +14,28 @@ export interface ChannelSpec {
 }
 export interface ChannelPublication extends ChannelSpec {
   digest: string;
-  /** Key of the seal that the image must have. */
+  /** The image must have a seal by this key. */
   sealSigner: SigningKey;
-  /** Key of the signature that the image must have; signs the publication. */
+  /** The image must have a signature by this key, which also signs the publication. */
   imageSigner: SigningKey;
 }
 export interface ChannelTarget {
-  /** What the channel leads to. */
+  /** The digest that the channel points to. */
   digest: string;
 }
 export interface Channels {
   /**
-   * The digest that a channel leads to; undefined when the registry says that there is no such channel. Credentials as for
-   * `ImageBuilder.readImage`.
+   * The digest that a channel points to; undefined when the registry answers that there is no such channel. Credentials
+   * as for `ImageBuilder.readImage`.
    *
-   * @param publicKey PEM: then the key must have published the digest into the channel, and not before a publication that this machine
-   * has seen.
+   * @param publicKey PEM. When given, the digest must have been published into the channel by this key, and by no older
+   * publication than the newest one that this machine has seen.
    */
   resolve(spec: ChannelSpec, publicKey?: string): Promise<string | undefined>;
   /**
-   * Moves a channel to an image that is sealed and signed; does nothing when it is there.
+   * Moves a channel to an image that is sealed and signed. Does nothing when it points there already.
    *
-   * @param from where the channel is to be moved from: when it leads elsewhere by now, it stays. Default: anywhere.
+   * @param from the digest that the channel must still point to; when it points to another one, it stays. Default: any
    */
   publish(op: Operation, spec: ChannelPublication, from?: string): Promise<ChannelTarget>;
 }

@@ -1,12 +1,14 @@
-/** What goes wrong in a way that resources tell apart. */
+/** Errors that resources handle in different ways. */
 
-/** A wrong input: the property's path (`containers[0].resources.limits.cpu`) and what is wrong with it, with the value. */
+/**
+ * A wrong input: the property's path (`containers[0].resources.limits.cpu`) and what is wrong with it, with the value.
+ */
 export interface CheckFailure {
   property: string;
   reason: string;
 }
 
-/** Thrown where a run-time condition that belongs to one property is found after Check, e.g. a port that is in use. */
+/** Thrown when a run-time condition of one property fails after Check, e.g. a port that is in use. */
 export class PropertyError extends Error {
   override readonly name = "PropertyError";
   constructor(readonly failures: CheckFailure[]) {
@@ -14,16 +16,16 @@ export class PropertyError extends Error {
   }
 }
 
-/** The host cannot be reached: no answer, connection refused, time-out. Not a proof of anything. */
+/** The host cannot be reached: no answer, connection refused, time-out. It proves nothing about the host's state. */
 export class UnreachableHostError extends Error {
   override readonly name = "UnreachableHostError";
 }
-/** Something answered, and it is not the host that was asked for. */
+/** Another host than the expected one answered. */
 export class ForeignHostError extends Error {
   override readonly name = "ForeignHostError";
 }
 
-/** The host refuses a spec: what is wrong with which field, by path from the group's spec in JSON names. */
+/** The host refuses a spec. Each violation names a field by its path in the group's spec, in JSON names. */
 export class InvalidFieldsError extends Error {
   override readonly name = "InvalidFieldsError";
   constructor(

@@ -19,7 +19,7 @@ export interface PublishedPort {
   protocol: "TCP" | "UDP";
   /** Address on the hypervisor's machine. */
   hostAddress: string;
-  /** 0 asks for a free port; it is then kept for the life of the machine. */
+  /** 0 chooses a free port, which is kept for the life of the machine. */
   hostPort: number;
 }
 
@@ -32,7 +32,10 @@ export interface VirtualMachineSpec {
   certificateAuthority: KeyPairFiles;
   clientIdentity: KeyPairFiles;
   acceleration: "auto" | "kvm" | "tcg";
-  /** template: a machine whose disk has no host yet resumes a template of its image and size instead of booting. Default: none. */
+  /**
+   * template: a machine whose disk has no host yet resumes a template of its image and size, and does not boot.
+   * Default: none.
+   */
   snapshot?: "none" | "template";
   powerState: "running" | "stopped";
 }
@@ -47,7 +50,7 @@ export interface HostConnection {
   clientKeyFile: string;
   /** Address under which the host reaches the loopback of the machine that runs Pulumi. */
   loopbackAddress?: string;
-  publishedPorts: { port: number; protocol: "TCP" | "UDP"; address: string }[];
+  publishedPorts: { port: number; protocol: string; address: string }[];
 }
 
 export interface IntegrityFacts {
@@ -68,9 +71,9 @@ export interface IntegrityFacts {
 
 export interface VirtualMachineObserved extends VirtualMachineSpec {
   id: string;
-  /** What runs: the accelerator in use. */
+  /** The accelerator in use. */
   accelerator: "kvm" | "tcg";
-  /** File that holds the serial console since the machine was made. */
+  /** File with everything that the serial console has shown since the machine was created. */
   serialLog: string;
   bootSeconds?: number;
   /** Absent until the host has enrolled. */
@@ -85,11 +88,15 @@ export interface Hypervisor {
   /** Grows the disk; the machine may run. */
   resizeStateDisk(op: Operation, id: string, sizeGiB: number): Promise<StateDiskObserved>;
   deleteStateDisk(op: Operation, id: string): Promise<void>;
-  /** Returns once the agent says that it is ready. */
+  /** Returns when the agent reports that it is ready. */
   createVirtualMachine(op: Operation, spec: VirtualMachineSpec): Promise<VirtualMachineObserved>;
   readVirtualMachine(id: string): Promise<VirtualMachineObserved | undefined>;
-  /** Starts a stopped machine, changes what can be changed; restarts it where it must. */
+  /** Starts a stopped machine and applies changes, with a restart when a change needs one. */
   updateVirtualMachine(op: Operation, id: string, spec: VirtualMachineSpec): Promise<VirtualMachineObserved>;
-  /** An unreachable host is refused unless `force`. */
+  /**
+   * Deletes the machine.
+   *
+   * @throws UnreachableHostError when its host cannot be reached, unless `force`
+   */
   deleteVirtualMachine(op: Operation, id: string, force: boolean): Promise<void>;
 }

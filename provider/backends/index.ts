@@ -1,15 +1,16 @@
 /**
  * What the provider's resources need from the machine they run on. Resources know the engine and these interfaces and
- * nothing else: the real implementations (QEMU, docker-registry, mkosi, the host's agent) and the fault-injecting ones of the
- * engine tests are interchangeable.
+ * nothing else: the real implementations (QEMU, docker-registry, mkosi, the host's agent) and the fault-injecting ones
+ * of the engine tests are interchangeable.
  *
- * Contract shared by every method that makes something:
- * - It is idempotent by `operation.owner`: when an ownership marker of the same owner exists, what was half made by an
- *   earlier, killed call is adopted and finished. Never is a second thing made for one owner.
+ * Every method that creates something has the same contract:
+ * - It is idempotent by `operation.owner`: when an ownership marker of the same owner exists, the call adopts what an
+ *   earlier, killed call has begun, and finishes it. One owner never gets a second thing.
  * - The marker is written before anything is started or allocated.
- * - What outlives the call (QEMU, swtpm, a registry) runs in its own session, never as a child that dies with the plugin.
- * - `operation.signal` ends it early with an AbortError; what was made so far stays, marked, for the next call.
- * - `read*` returns what is observed. `undefined` means proven absence; anything unknowable is thrown.
+ * - A process that outlives the call (QEMU, swtpm, a registry) runs in its own session, never as a child of the plugin.
+ * - `operation.signal` ends the call early with an AbortError. What exists by then stays, with its marker, for the next
+ *   call.
+ * - `read*` returns what is observed. `undefined` means proven absence. What cannot be found out is thrown as an error.
  */
 import type { Agents } from "./agents.js";
 import type { Channels } from "./channels.js";
@@ -32,7 +33,7 @@ export * from "./registries.js";
 export * from "./sealer.js";
 export * from "./signing.js";
 
-/** Everything the provider's resources stand on. */
+/** All services that the provider's resources use. */
 export interface Backends {
   hypervisor(uri: string): Hypervisor;
   registries: RegistryService;

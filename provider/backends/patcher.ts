@@ -1,4 +1,4 @@
-/** Images without the vulnerabilities that have a fix. */
+/** Patching of images: updates of the packages with known vulnerabilities. */
 import type { Operation } from "./operation.js";
 import type { RegistryAccess } from "./registries.js";
 import type { SigningKey } from "./signing.js";
@@ -6,9 +6,9 @@ import type { SigningKey } from "./signing.js";
 export interface PatchSpec {
   registry: RegistryAccess;
   repository: string;
-  /** Of the original image. */
+  /** Digest of the original image. */
   digest: string;
-  /** Tag that is set to the patched image, last; absent: none. */
+  /** Tag that is set to the patched image, as the last step. Default: none. */
   tag?: string;
   /** Folder of the vulnerability database. Default: the one that `palisade vulndb build` makes. */
   database?: string;
@@ -16,14 +16,15 @@ export interface PatchSpec {
   imageSigner: SigningKey;
 }
 export interface PatchObserved {
-  /** Of the patched image; the original's when nothing in that is fixable. */
+  /** Digest of the patched image; the original's digest when nothing in the original is fixable. */
   digest: string;
   /** <server>/<repository>@<digest> */
   reference: string;
-  /** Pairs of vulnerability and package that some version fixes: in the original, in `digest`. */
+  /** Pairs of a vulnerability and a package in the original for which a fixed version exists. */
   fixableBefore: number;
+  /** The same in `digest`. */
   fixableAfter: number;
-  /** What `digest` has, each as `<vulnerability> <package>`: what no version fixes. */
+  /** Vulnerabilities in `digest` that no version fixes, each as `<vulnerability> <package>`. */
   remaining: string[];
   databaseDigest: string;
   /** ISO 8601. */
@@ -31,37 +32,45 @@ export interface PatchObserved {
   /** <server>/<repository>@<digest> of the OpenVEX attestation; absent when nothing was patched. */
   vexReference?: string;
 }
-/** What a registry tells of a patched image. */
+/** A patched image as a registry describes it. */
 export interface PatchedFound {
   digest: string;
   /** <server>/<repository>@<digest> */
   reference: string;
-  /** For an import: how it was made, when the operator's key has attested it. */
+  /** For an import: how the image was patched, when the operator's key has attested it. */
   made?: {
     /** Digest of the image it was patched from. */
     original: string;
     tag?: string;
     observed: PatchObserved;
     imageSigner: SigningKey;
-    /** The channel into which that key has published it last, where it leads now, and the operator's keys for it. */
+    /**
+     * The channel into which that key has published the image last, the digest it points to now, and the operator's
+     * keys for it.
+     */
     channel?: { name: string; digest?: string; layerSigner: SigningKey; sealSigner: SigningKey };
   };
 }
 export interface ImagePatcher {
-  /** Digest of a vulnerability database; reads small files only. Throws a PropertyError when there is none. */
-  databaseDigest(directory?: string): Promise<string>;
-  /** Throws a PropertyError that says what this machine lacks to patch, and how it is got. */
-  demandTools(): Promise<void>;
   /**
-   * Scans, and patches what is fixable, always from the original.
+   * Digest of a vulnerability database. Reads small files only.
    *
-   * @param previous digest of an earlier patch of the same original, which is kept while nothing in it is fixable.
+   * @throws PropertyError when there is none
+   */
+  databaseDigest(directory?: string): Promise<string>;
+  /** @throws PropertyError when a tool that patching needs is missing, with how to install it */
+  requireTools(): Promise<void>;
+  /**
+   * Scans the image and patches what is fixable, always from the original.
+   *
+   * @param previous digest of an earlier patch of the same original. It is kept while nothing in it is fixable
    */
   patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved>;
   /**
-   * undefined when the registry says that the digest is not there. Credentials as for `ImageBuilder.readImage`.
+   * A patched image; undefined when the registry answers that the digest does not exist. Credentials as for
+   * `ImageBuilder.readImage`.
    *
-   * @param isKnown whether how it was made need not be told.
+   * @param isKnown whether the caller knows already how it was patched, so that `made` can be absent
    */
   readPatched(
     registry: RegistryAccess,
@@ -69,6 +78,6 @@ export interface ImagePatcher {
     digest: string,
     isKnown: boolean,
   ): Promise<PatchedFound | undefined>;
-  /** Ends what an interrupted patch has left running, and removes it. */
+  /** Ends the processes that an interrupted patch has left running, and removes its files. */
   endPatch(op: Operation, id: string): Promise<void>;
 }

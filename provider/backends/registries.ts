@@ -2,7 +2,7 @@
 import type { Operation } from "./operation.js";
 
 export interface RegistrySpec {
-  /** 0 asks for a free port. */
+  /** 0 chooses a free port. */
   port: number;
 }
 export interface RegistryObserved extends RegistrySpec {
@@ -18,7 +18,7 @@ export interface RegistryObserved extends RegistrySpec {
 export interface RegistryService {
   createRegistry(op: Operation, spec: RegistrySpec): Promise<RegistryObserved>;
   readRegistry(id: string): Promise<RegistryObserved | undefined>;
-  /** The registry of this machine with that server, `<address>:<port>`; undefined when it is none of this machine's. */
+  /** The registry of this machine with that server, `<address>:<port>`; undefined when this machine has none. */
   findRegistry(server: string): Promise<RegistryObserved | undefined>;
   updateRegistry(op: Operation, id: string, spec: RegistrySpec): Promise<RegistryObserved>;
   deleteRegistry(op: Operation, id: string): Promise<void>;

@@ -11,7 +11,7 @@ export interface SealSpec {
   layerSigner: SigningKey;
   /** Signs the seal manifest, for hosts. */
   sealSigner: SigningKey;
-  /** Signs the image in cosign's format; absent: it is not signed. */
+  /** Signs the image in cosign's format. Default: the image is not signed. */
   imageSigner?: SigningKey;
 }
 export interface SealObserved {
@@ -20,31 +20,40 @@ export interface SealObserved {
   reference: string;
   /** sha256:<hex> of the seal's manifest in the registry. */
   sealDigest: string;
-  /** Of the layers, bottom first, hex. */
+  /** Root hashes of the layers, bottom first, hex. */
   rootHashes: string[];
   /** SHA-256 of the layer signer's certificate in DER, hex. */
   layerKey: string;
   /** SHA-256 of the seal signer's public key (SubjectPublicKeyInfo in DER), hex. */
   sealKeyId: string;
-  /** Layers that had been sealed before. */
+  /** Number of layers that had been sealed before. */
   reusedLayers: number;
 }
-/** A seal that was found, with the signers that an import records. */
+/** A seal in a registry, with the signers that an import records. */
 export interface SealFound extends SealObserved {
-  /** Of the operator's keys; imageSigner only where the image itself is signed. Absent unless nothing was known before. */
+  /**
+   * Signers among the operator's keys; imageSigner only when the image itself is signed. Absent when `known` was given.
+   */
   signers?: { layerSigner: SigningKey; sealSigner: SigningKey; imageSigner?: SigningKey };
 }
 export interface ImageSealer {
-  /** Identities of the signers, from their certificates; reads files only. Throws a PropertyError for what cannot be read. */
+  /**
+   * Identities of the signers, from their certificates. Reads files only.
+   *
+   * @throws PropertyError for a file that cannot be read
+   */
   identify(keys: Pick<SealSpec, "layerSigner" | "sealSigner">): Promise<Pick<SealObserved, "layerKey" | "sealKeyId">>;
-  /** Seals what is not sealed yet and publishes; the same for the same image and keys. */
+  /**
+   * Seals the layers that are not sealed yet and publishes the seal. The result is the same for the same image and
+   * keys.
+   */
   seal(op: Operation, spec: SealSpec): Promise<SealObserved>;
   /**
-   * The seal of an image that the seal key has signed; undefined when the registry says that there is none. Credentials as for
+   * The seal of an image by the seal key; undefined when the registry answers that there is none. Credentials as for
    * `ImageBuilder.readImage`.
    *
-   * @param known what was observed before: when it was made with another seal key, it counts as long as it is there.
-   * @param sealCertificateFile default: the seal certificate of the operator's keys.
+   * @param known the seal that was observed before. One by another seal key is returned as long as it exists
+   * @param sealCertificateFile default: the seal certificate of the operator's keys
    */
   readSeal(
     registry: RegistryAccess,

@@ -1,4 +1,4 @@
-/** Keys by reference: the files never enter the state. */
+/** Keys by reference. */
 
 /** A key pair by reference: the files never enter the state. */
 export interface KeyPairFiles {

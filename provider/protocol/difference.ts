@@ -1,4 +1,4 @@
-/** A resource's differences as the engine wants them. */
+/** Converts a resource's differences into the engine's DiffResponse. */
 import { DiffResponse, PropertyDiff as WireDiff } from "@pulumi/pulumi/proto/provider_pb.js";
 import { RE2JS } from "re2js";
 import type { PropertyDiff } from "./resource.js";
@@ -15,21 +15,22 @@ const kinds: Record<PropertyDiff["kind"], WireDiff.Kind> = {
 /** First step of a path: `containers[0].image` → `containers`. */
 const topLevel = (path: string): string => /^[^.[]+/.exec(path)?.[0] ?? path;
 
-/** True when `path` is at or below a path of the resource option ignoreChanges, which may hold `*` for any step. */
+/** True when `path` is at or below a path of the resource option ignoreChanges, in which `*` stands for any step. */
 export function isIgnored(path: string, ignoreChanges: string[]): boolean {
   return ignoreChanges.some((ignored) => {
     const pattern = ignored
       .split("*")
       .map((part) => RE2JS.quote(part))
       .join("[^.\\[\\]]*");
-    // Unlike expressions of JavaScript, those of RE2 take no longer for many stars.
+    // RE2 takes linear time, while JavaScript's own expressions take exponential time for many stars.
     return RE2JS.compile(`${pattern}(?:[.\\[].*)?`, RE2JS.DOTALL).matches(path);
   });
 }
 
-/** @param deleteBeforeReplace by default everything that replaces deletes first: two machines of one name never exist side by side */
+/** @param deleteBeforeReplace default: true, because two machines of one name never exist side by side */
 export function toDiffResponse(all: PropertyDiff[], ignoreChanges: string[], deleteBeforeReplace = true): DiffResponse {
-  // The engine puts back ignored inputs by itself; observed drift in an ignored property is not its business.
+  // The engine itself restores the old values of ignored inputs, but it knows nothing of observed drift in ignored
+  // properties.
   const differences = all.filter(({ path }) => !isIgnored(path, ignoreChanges));
   const replaces = differences.filter(({ kind }) => kind.endsWith("-replace"));
   const response = new DiffResponse();

@@ -1,4 +1,7 @@
-/** Messages to the user. A plugin's own output is invisible; the engine's Log service shows them at the resource's row. */
+/**
+ * Messages to the user. The engine's Log service shows them at the resource's row, while a plugin's own output is
+ * invisible.
+ */
 import { credentials } from "@grpc/grpc-js";
 import { EngineClient } from "@pulumi/pulumi/proto/engine_grpc_pb.js";
 import { LogRequest, LogSeverity } from "@pulumi/pulumi/proto/engine_pb.js";
@@ -21,13 +24,13 @@ export class EngineLog {
     if (address) this.connect(address);
   }
 
-  /** Another engine took over, e.g. in a test that keeps the provider attached over several runs. */
+  /** Connects to another engine, e.g. in a test that keeps the provider attached over several runs. */
   connect(address: string): void {
     this.client?.close();
     this.client = new EngineClient(address, credentials.createInsecure());
   }
 
-  /** Never fails: a message that cannot be delivered must not break the operation that it tells of. */
+  /** Never fails: a message that cannot be delivered must not break the operation that it belongs to. */
   log(urn: string, severity: Severity, message: string, ephemeral = false): void {
     const client = this.client;
     if (!client) return;
@@ -36,7 +39,7 @@ export class EngineLog {
     request.setSeverity(severities[severity]);
     request.setMessage(message);
     request.setEphemeral(ephemeral);
-    // One after the other, as gRPC does not keep the order of calls.
+    // Sent one after the other, because gRPC does not keep the order of calls.
     this.last = this.last.then(
       () =>
         new Promise((resolve) => {
@@ -45,7 +48,7 @@ export class EngineLog {
     );
   }
 
-  /** Resolves when what was logged so far is delivered or given up. */
+  /** Resolves when each message so far is delivered or given up. */
   flush(): Promise<void> {
     return this.last;
   }

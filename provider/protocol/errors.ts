@@ -1,4 +1,4 @@
-/** Errors on the wire. */
+/** Converts errors into those of gRPC. */
 import { Metadata, status, type ServiceError } from "@grpc/grpc-js";
 import { ErrorResourceInitFailed } from "@pulumi/pulumi/proto/provider_pb.js";
 import { Status } from "@pulumi/pulumi/proto/status_pb.js";
@@ -12,8 +12,9 @@ export function rpcError(code: status, message: string): Partial<ServiceError> {
 }
 
 /**
- * The code tells the engine that the resource's state is known: whatever was half made carries an ownership marker and is
- * adopted by the next create. (Unknown and internal errors make the engine keep a pending operation and ask the user.)
+ * An error as the engine shows it. Its code says that the resource's state is known, because a half-made resource
+ * carries an ownership marker and the next create adopts it. (After unknown and internal errors the engine keeps a
+ * pending operation and asks the user.)
  */
 export function toRpcError(error: unknown): Partial<ServiceError> {
   if (isRpcError(error)) return error;
@@ -32,7 +33,7 @@ function isRpcError(error: unknown): error is Partial<ServiceError> {
   );
 }
 
-/** The thing exists but is not as it should be: the engine keeps id, inputs and outputs. */
+/** The error for a resource that exists but is not as declared: the engine keeps its id, inputs and outputs. */
 export function partialFailure(failure: PartialFailure, outputs: Struct, inputs: Struct): Partial<ServiceError> {
   const detail = new ErrorResourceInitFailed();
   detail.setId(failure.id);
@@ -46,7 +47,7 @@ export function partialFailure(failure: PartialFailure, outputs: Struct, inputs:
   rich.setMessage(failure.message);
   rich.addDetails(any);
   const metadata = new Metadata();
-  // Where gRPC carries structured errors.
+  // The key under which gRPC carries structured errors.
   metadata.add("grpc-status-details-bin", Buffer.from(rich.serializeBinary()));
   return { ...rpcError(status.UNKNOWN, failure.message), metadata };
 }

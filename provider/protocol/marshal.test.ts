@@ -43,7 +43,7 @@ describe("values on the wire", () => {
     fc.assert(
       fc.property(properties, fc.infiniteStream(fc.boolean()), (tree, choices) => {
         const marked = paths(tree).filter((path) => path.length > 0 && choices.next().value);
-        // What lies below a secret is inside it, and is not marked again.
+        // Values below a secret one are part of it, and are not marked again.
         const outermost = marked.filter(
           (path) => !marked.some((other) => other.length < path.length && other.every((step, i) => step === path[i])),
         );
@@ -98,7 +98,7 @@ describe("values on the wire", () => {
     expect(decode(encode(properties)).properties).toEqual(properties);
   });
 
-  // protobuf's map loses it: as nobody can bring it back, it is refused.
+  // The map of protobuf loses it, and it cannot be recovered, so it is refused.
   it.each<Properties>([{ placehold: 1 }, { a: { placehold: 1 } }, { a: [{ b: { placehold: "x" } }] }])(
     "refuse the name __proto__ in place of another: %j",
     (properties) => {

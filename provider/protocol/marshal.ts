@@ -1,8 +1,9 @@
 /**
- * Values on the engine's wire and as resources see them. On the wire, secrets and outputs are objects with a signature and
- * unknown values are sentinel strings (pulumi/sdk/go/common/resource/plugin/rpc.go). Resources get plain values: what was
- * secret is remembered as a set of paths and marked again on the way back. Assets and archives have no use in Palisade's schema;
- * they pass as the objects that they are on the wire, and validation refuses them by type.
+ * Converts values between the engine's wire format and the form that resources use. On the wire, secrets and outputs
+ * are objects with a signature and unknown values are sentinel strings (pulumi/sdk/go/common/resource/plugin/rpc.go).
+ * Resources get plain values: the paths of secret values are kept apart, and they are marked again on the way back.
+ * Palisade's schema has no assets and archives. They stay the objects that they are on the wire, and validation refuses
+ * them by type.
  */
 import { Struct, type JavaScriptValue, type Value as WireValue } from "google-protobuf/google/protobuf/struct_pb.js";
 import { setOwn } from "../../shared/own-properties.js";
@@ -25,7 +26,7 @@ const unknownSentinels = new Set([
 
 export type Path = readonly (string | number)[];
 
-/** Paths of values that are secret; what lies below a secret value is secret too. */
+/** Paths of values that are secret. Everything below a secret value is secret too. */
 export class SecretPaths {
   private readonly keys = new Set<string>();
 
@@ -38,13 +39,14 @@ export class SecretPaths {
     return this.keys.has(JSON.stringify(path));
   }
 
-  /** True when this path, or any value below it, is secret: what to assume of a value that is not known as a whole. */
+  /**
+   * True when this path, or any value below it, is secret. A value that is unknown as a whole then counts as secret.
+   */
   reaches(path: Path): boolean {
     const prefix = JSON.stringify(path).slice(0, -1);
     return this.has(path) || [...this.keys].some((key) => path.length === 0 || key.startsWith(`${prefix},`));
   }
 
-  /** All of them. */
   paths(): Path[] {
     return [...this.keys].map((key) => JSON.parse(key) as Path);
   }
@@ -55,7 +57,7 @@ export interface Decoded {
   secrets: SecretPaths;
 }
 
-/** Properties from the wire; an absent struct is an empty one. */
+/** Properties from the wire. An absent struct has none. */
 export function decode(struct: Struct | undefined): Decoded {
   const secrets = new SecretPaths();
   refuseLostNames(struct, "");
@@ -64,8 +66,8 @@ export function decode(struct: Struct | undefined): Decoded {
 }
 
 /**
- * Refuses a property `__proto__`: google-protobuf's map keeps entries by assignment, which loses this one without an error, and
- * leaves the object that it keeps them in with another prototype.
+ * Refuses a property `__proto__`. The map of google-protobuf stores entries in an object by assignment: it loses this
+ * one without an error, and the object gets another prototype.
  */
 function refuseLostNames(struct: Struct | undefined, path: string): void {
   const fields = struct?.getFieldsMap();
@@ -115,8 +117,9 @@ function decodeValue(wire: unknown, path: Path, secrets: SecretPaths): Value {
 }
 
 /**
- * Properties for the wire; properties that are undefined are left out.
- * @param isSecret - what the schema calls secret, beside `secrets`
+ * Properties for the wire. Properties that are undefined are left out.
+ *
+ * @param isSecret whether the schema marks a path as secret, beside `secrets`
  */
 export function encode(
   properties: Properties,

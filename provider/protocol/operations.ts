@@ -1,8 +1,10 @@
-/** The CRUD calls in flight: who they work for, until when, and how they end early. */
+/** The calls in flight: their owner, their deadline, and how they end early. */
 import type { Operation, Owner } from "../backends/index.js";
 import type { EngineLog } from "./engine-log.js";
 
-/** After its deadline an operation has this long to end by itself, with a better error than the server could give. */
+/**
+ * After its deadline an operation has this long to end by itself, because its own error says more than the server's.
+ */
 const graceMilliseconds = 5_000;
 
 export class Operations {
@@ -14,9 +16,8 @@ export class Operations {
   ) {}
 
   /**
-   * Runs one call.
-   * @param action - verb for messages, also the name of its customTimeouts entry
-   * @param seconds - how long it may take
+   * Runs one call. `action` is the verb in messages and the name of its customTimeouts entry, `seconds` is the longest
+   * time that it may take.
    */
   async run<T>(
     request: { urn: string; backend: string; action: string; seconds: number },
@@ -40,7 +41,7 @@ export class Operations {
       deadline,
       log: (severity, message) => this.log.log(urn, severity, message),
       status: (message) => {
-        // Backends report what they poll; only news is worth a line.
+        // Backends report each poll. Only a changed status is shown.
         if (message === lastStatus) return;
         lastStatus = message;
         this.log.log(urn, "info", message, true);
@@ -65,7 +66,7 @@ export class Operations {
     return this.inFlight.size === 0;
   }
 
-  /** Ends what is in flight; later operations are not affected, as the engine also cancels at each normal end of a run. */
+  /** Aborts the calls in flight. Later calls run, because the engine also cancels at each normal end of a run. */
   cancel(): void {
     for (const { controller } of this.inFlight) {
       controller.abort(
@@ -77,7 +78,7 @@ export class Operations {
     }
   }
 
-  /** Resolves when nothing is in flight, at the latest after `milliseconds`. */
+  /** Resolves when no call is in flight, at the latest after `milliseconds`. */
   async settled(milliseconds: number): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<void>((resolve) => (timer = setTimeout(resolve, milliseconds)));

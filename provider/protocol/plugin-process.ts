@@ -1,13 +1,14 @@
-/** The provider as a process of its own, which the engine has started. */
+/** The main function of a plugin's process, which the engine starts. */
 import { serve } from "./serve.js";
 import type { ProviderOptions } from "./provider.js";
 
 const parentPollMilliseconds = 500;
 
 /**
- * Serves until the engine ends the process, or is gone itself. The engine signals at the end of each run; when the CLI was killed
- * nobody signals, so the parent's disappearance is watched too.
- * @param options - `engineAddress` is taken from the arguments, where the engine puts it last
+ * Serves until the engine ends the process, or has ended itself. The engine sends a signal at the end of each run. A
+ * killed CLI sends none, so the parent process is watched too.
+ *
+ * @param options `engineAddress` is taken from the arguments, where the engine puts it last
  */
 export async function runPlugin<B>(options: Omit<ProviderOptions<B>, "engineAddress">): Promise<void> {
   const parent = process.ppid;
@@ -21,12 +22,12 @@ export async function runPlugin<B>(options: Omit<ProviderOptions<B>, "engineAddr
   };
   process.on("SIGINT", end);
   process.on("SIGTERM", end);
-  // A dead engine leaves broken pipes; that is no reason to die before operations have been ended in order.
+  // After the engine's end the pipes are broken. The process must still end its operations in order.
   process.stdout.on("error", () => undefined);
   process.stderr.on("error", () => undefined);
   setInterval(() => {
     if (process.ppid !== parent) end();
   }, parentPollMilliseconds).unref();
-  // The first line of the output is the port: the engine's protocol.
+  // The engine expects the port in the first line of the output.
   process.stdout.write(`${provider.port}\n`);
 }

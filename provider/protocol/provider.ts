@@ -1,4 +1,7 @@
-/** The calls of Pulumi's ResourceProvider service, translated to resources and back. Nothing here knows any one resource. */
+/**
+ * Pulumi's ResourceProvider service: each call is decoded, passed to its resource, and the result encoded. Knows no
+ * resource.
+ */
 import { status, type handleUnaryCall, type UntypedServiceImplementation } from "@grpc/grpc-js";
 import { PluginInfo, type PluginAttach } from "@pulumi/pulumi/proto/plugin_pb.js";
 import * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
@@ -13,39 +16,42 @@ import { toDiffResponse } from "./difference.js";
 import { EngineLog } from "./engine-log.js";
 import { partialFailure, rpcError, toRpcError } from "./errors.js";
 import { decode, encode, type Decoded, type Path } from "./marshal.js";
-import { handedOn } from "./secret-marks.js";
+import { propagatedSecrets } from "./secret-marks.js";
 import { Operations } from "./operations.js";
 import { Redactor, secretTexts } from "./redaction.js";
 import { secretsOf, type SecretSchema } from "../schema/secrets.js";
 
-/** The provider's configuration; what is absent has its default in the backends. */
+/** The provider's configuration. The backends have the defaults. */
 export interface Configuration {
   stateDirectory?: string;
   cacheDirectory?: string;
 }
 
-/** @typeParam B what the resources stand on */
+/** @typeParam B the backends of the resources */
 export interface ProviderOptions<B = Backends> {
   engineAddress?: string;
-  /** Called once per Configure; must not dial anybody. */
+  /** Called once per Configure. It must not open connections. */
   backends: (configuration: Configuration) => B;
   resources: Resource<B>[];
   /** Functions by token. Default: none. */
   functions?: Record<string, PluginFunction<B>>;
   /** The package schema, JSON. */
   schema: string;
-  /** Whether messages may show the secret value at a path, as an address beside a password in one secret bag. Default: none. */
+  /**
+   * Whether messages may show the value at a secret path, e.g. the address in a connection that is secret as a whole.
+   * Default: no.
+   */
   isShown?: (path: Path) => boolean;
   /** Whether a replacement deletes first. Default: true, as two machines of one name never exist side by side. */
   deleteBeforeReplace?: boolean;
-  /** Where tests end or fail an operation. */
+  /** A hook with which tests end or fail an operation at a named point. */
   checkpoint?: (name: string) => Promise<void>;
 }
 
-/** Reading is quick by contract; this ends a read whose backend hangs. */
+/** Time-out of a read. Reads are quick by contract, so this ends one whose backend hangs. */
 const readSeconds = 120;
 
-/** The engine sets functions no time-out; a day ends what hangs. */
+/** Time-out of a function. The engine sets none, so this ends one that hangs. */
 const functionSeconds = 24 * 60 * 60;
 
 interface Configured<B> {
@@ -106,7 +112,7 @@ export class Provider<B = Backends> {
     if (request.getEngineAddress()) this.log.connect(request.getEngineAddress());
     const response = new rpc.ProviderHandshakeResponse();
     response.setAcceptSecrets(true);
-    // Neither plain references to resources nor outputs with their dependencies are inputs of any resource here.
+    // No resource here has references to resources, or outputs with their dependencies, among its inputs.
     response.setAcceptResources(false);
     response.setAcceptOutputs(false);
     return response;
@@ -131,7 +137,7 @@ export class Provider<B = Backends> {
     });
   }
 
-  /** Another configuration is never a reason to replace what was made under the old one. */
+  /** A changed configuration never replaces resources. */
   private diffConfig(request: rpc.DiffRequest): rpc.DiffResponse {
     const olds = decode(request.getOldInputs() ?? request.getOlds()).properties;
     const news = decode(request.getNews()).properties;
@@ -176,10 +182,15 @@ export class Provider<B = Backends> {
         { inputs: news.properties, oldInputs: Object.keys(olds).length ? olds : undefined },
       );
       const response = new rpc.CheckResponse();
-      const origins = checked.failures.length === 0 ? resource.origins?.(news.properties, checked.inputs) : undefined;
-      const secrets = handedOn([news], checked.inputs, isSecret, undefined, origins);
-      response.setInputs(encode(checked.inputs, secrets, isSecret));
       response.setFailuresList(toWireFailures(checked.failures, redactor));
+      if (checked.failures.length > 0) {
+        // What does not fit is unknown in the checked inputs, and the engine accepts unknown values in previews only.
+        response.setInputs(encode(news.properties, news.secrets, isSecret));
+        return response;
+      }
+      const origins = resource.origins?.(news.properties, checked.inputs);
+      const secrets = propagatedSecrets([news], checked.inputs, isSecret, undefined, origins);
+      response.setInputs(encode(checked.inputs, secrets, isSecret));
       return response;
     });
   }
@@ -205,9 +216,9 @@ export class Provider<B = Backends> {
     const { backends } = this.configuration();
     const inputs = decode(request.getProperties());
     const marked = (outputs: Properties): Struct =>
-      encode(outputs, handedOn([inputs], outputs, isSecret, resource.derived), isSecret);
+      encode(outputs, propagatedSecrets([inputs], outputs, isSecret, resource.derived), isSecret);
     return this.operation(request, "create", resource.defaultTimeouts.create, [inputs], isSecret, async (op) => {
-      const result = await this.keepingPartial([inputs], isSecret, marked, () =>
+      const result = await this.encodingPartialFailure([inputs], isSecret, marked, () =>
         resource.create({ backends }, { inputs: inputs.properties, preview: request.getPreview(), op }),
       );
       const response = new rpc.CreateResponse();
@@ -229,14 +240,14 @@ export class Provider<B = Backends> {
         { backends },
         { id: request.getId(), inputs: absent(inputs), outputs: absent(outputs), op },
       );
-      // An empty id says that the thing is gone.
+      // An empty id means that the resource does not exist any more.
       const response = new rpc.ReadResponse();
       if (!result) return response;
       const known = [inputs, outputs];
       response.setId(result.id);
-      response.setInputs(encode(result.inputs, handedOn(known, result.inputs, isSecret), isSecret));
+      response.setInputs(encode(result.inputs, propagatedSecrets(known, result.inputs, isSecret), isSecret));
       response.setProperties(
-        encode(result.outputs, handedOn(known, result.outputs, isSecret, resource.derived), isSecret),
+        encode(result.outputs, propagatedSecrets(known, result.outputs, isSecret, resource.derived), isSecret),
       );
       return response;
     });
@@ -250,9 +261,9 @@ export class Provider<B = Backends> {
     const inputs = decode(request.getNews());
     const known = [oldInputs, oldOutputs, inputs];
     const marked = (outputs: Properties): Struct =>
-      encode(outputs, handedOn([inputs, oldOutputs], outputs, isSecret, resource.derived), isSecret);
+      encode(outputs, propagatedSecrets([inputs, oldOutputs], outputs, isSecret, resource.derived), isSecret);
     return this.operation(request, "update", resource.defaultTimeouts.update, known, isSecret, async (op) => {
-      const properties = await this.keepingPartial([inputs, oldInputs, oldOutputs], isSecret, marked, () =>
+      const properties = await this.encodingPartialFailure([inputs, oldInputs, oldOutputs], isSecret, marked, () =>
         resource.update(
           { backends },
           {
@@ -295,7 +306,7 @@ export class Provider<B = Backends> {
     }
     const { backends } = this.configuration();
     const inputs = decode(request.getArgs());
-    // Functions have no URN; what they log belongs to the run as a whole.
+    // Functions have no URN. Their messages belong to the run as a whole.
     const unnamed = { getUrn: () => "", getTimeout: () => 0 };
     return this.operation(
       unnamed,
@@ -309,7 +320,7 @@ export class Provider<B = Backends> {
         response.setReturn(
           encode(
             outputs,
-            handedOn([inputs], outputs, () => false, derived),
+            propagatedSecrets([inputs], outputs, () => false, derived),
           ),
         );
         response.setFailuresList(toWireFailures(failures, this.redactor([inputs])));
@@ -341,16 +352,18 @@ export class Provider<B = Backends> {
         ),
       );
     } finally {
-      // What was said belongs to the operation: the engine forgets messages that come after its end.
+      // The engine drops messages that arrive after the end of the operation.
       await this.log.flush();
     }
   }
 
   /**
-   * @param known properties whose secrets no message shows; the first are the inputs
-   * @param marked the outputs for the wire
+   * Runs `body`. A PartialFailure that it throws becomes the error with which the engine keeps the resource.
+   *
+   * @param known properties whose secrets no message shows. The first are the inputs
+   * @param marked converts outputs for the wire
    */
-  private async keepingPartial<T>(
+  private async encodingPartialFailure<T>(
     known: [Decoded, ...Decoded[]],
     isSecret: (path: Path) => boolean,
     marked: (outputs: Properties) => Struct,
@@ -360,7 +373,7 @@ export class Provider<B = Backends> {
       return await body();
     } catch (error) {
       if (!(error instanceof PartialFailure)) throw error;
-      // The reasons travel beside the message, where nothing of the operation reaches them any more.
+      // The reasons are sent beside the message, so they are redacted here and not with the message.
       const outputs = marked(error.outputs);
       const redactor = this.redactor([...known, decode(outputs)], isSecret);
       const [inputs] = known;
@@ -411,7 +424,7 @@ function toWireFailures(failures: CheckFailure[], redactor: Redactor): rpc.Check
   });
 }
 
-/** Runs `body`. What it throws becomes the error that the engine shows, and the secrets are kept out of all that is shown. */
+/** Runs `body`. An error that it throws is converted for the engine, without secrets. */
 async function redacting<T>(redactor: Redactor, body: () => T | Promise<T>): Promise<T> {
   try {
     return await body();
@@ -423,7 +436,7 @@ async function redacting<T>(redactor: Redactor, body: () => T | Promise<T>): Pro
   }
 }
 
-/** A method of the service: what it throws becomes an error on the wire. */
+/** A method of the service. An error that the handler throws is converted for the engine. */
 function unary<Request, Response>(
   handler: (request: Request) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {

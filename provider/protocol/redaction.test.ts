@@ -26,11 +26,11 @@ describe("secrets in messages", () => {
 
   it("are found as numbers and short texts too, and not where they may be shown", () => {
     const all = new SecretPaths();
-    all.add(["bag"]);
-    const bag = { port: 4711, pin: "12", none: "", on: true, host: "h" };
+    all.add(["settings"]);
+    const settings = { port: 4711, pin: "12", none: "", on: true, host: "h" };
     expect(
       secretTexts(
-        { bag },
+        { settings },
         all,
         () => false,
         (path) => path[1] === "host",

@@ -1,9 +1,10 @@
 /**
- * Keeps secret values out of messages: an error of a rule, of a backend or of a command may quote the value it complains about.
+ * Keeps secret values out of messages: an error of a rule, of a backend or of a command may quote the value that it is
+ * about.
  *
- * A message is compared with each secret as it is, line by line, in base64 and in hexadecimal, and again after the message's own
- * escapes (JSON, Go, URL, HTML) are undone and after its white space is taken out. What matches is found first and replaced once,
- * so overlapping secrets and secrets that occur in the replacement itself do no harm.
+ * A message is compared with each secret as it is, line by line, in base64 and in hexadecimal, and again after the
+ * message's own escapes (JSON, Go, URL, HTML) are undone and after its white space is removed. All matches are found
+ * before any is replaced, so secrets that overlap, or occur in the replacement, do no harm.
  *
  * The agent does the same in Go: hosts/redact. Both pass the cases in hosts/redact/testdata/cases.json.
  */
@@ -11,22 +12,23 @@ import { isUnknown, type Properties, type Value } from "./resource.js";
 import type { Path, SecretPaths } from "./marshal.js";
 
 const replacement = "[secret]";
-/** Shorter secrets are found in ordinary words; they are replaced only where they stand alone. */
+/** Shorter secrets occur in ordinary words. They are replaced only where no letter or digit adjoins them. */
 const shortest = 4;
 /** Any stretch of this many characters of a longer secret is replaced: a message may quote a part of it. */
 const stretch = 16;
 /** Shorter pieces of base64 and hexadecimal text could be ordinary words. */
 const shortestEncoded = 5;
-/** Encoded forms are prepared for so many characters of a secret; longer ones would take too much memory. */
+/** Encoded forms are prepared for this many characters of a secret, to limit the memory. */
 const longestEncoded = 8 * 1024;
-/** Messages are quoted in messages; each time adds a level of escapes. */
+/** A message that quotes another one adds a level of escapes. */
 const escapeLevels = 4;
 /** Widths at which `openssl` and `base64` wrap lines. */
 const base64Widths = [64, 76];
 
 /**
  * The texts and numbers at and below secret paths, the longest first.
- * @param isShown what messages may quote all the same
+ *
+ * @param isShown whether messages may show the value at a path
  */
 export function secretTexts(
   properties: Properties,
@@ -49,16 +51,16 @@ export function secretTexts(
   return [...found].sort((a, b) => b.length - a.length);
 }
 
-/** The message with `[secret]` in place of each of the texts, in whatever form it occurs. */
+/** The message with `[secret]` in place of each of the texts, in all forms in which it occurs. */
 export function redact(message: string, texts: Iterable<string>): string {
   return new Redactor(texts).redact(message);
 }
 
 /** How far a match reaches beyond its own characters. */
 interface Reach {
-  /** One character of base64 holds the end of what precedes the secret and the secret's first bits. */
+  /** The base64 character before the match encodes the secret's first bits together with the text before it. */
   left?: boolean;
-  /** The same at the end. */
+  /** The base64 character after the match encodes the secret's last bits together with the text after it. */
   right?: boolean;
   /** Padding of base64 belongs to the match. */
   padding?: boolean;
@@ -111,7 +113,7 @@ class Needles {
 const isWord = (character: string | undefined): boolean => character !== undefined && /[\p{L}\p{N}]/u.test(character);
 const isBase64 = (character: string | undefined): boolean => character !== undefined && /[\w+/-]/.test(character);
 
-/** Replaces a set of secrets. What it looks for is prepared at the first message and used for all of them. */
+/** Replaces a set of secrets. The forms to look for are prepared at the first message. */
 export class Redactor {
   private prepared: { plain: Needles; dense: Needles; beginnings: Set<string> } | undefined;
 
@@ -158,7 +160,7 @@ function prepare(texts: Iterable<string>): { plain: Needles; dense: Needles; beg
     if (text === "") continue;
     if (text.length < shortest) {
       for (const quote of `"'\``) plain.add(`${quote}${text}${quote}`, { inset: true });
-      // Words of a few letters are part of any message.
+      // A word of a few letters occurs in any message.
       if (!/^\p{L}+$/u.test(text)) plain.add(text, { alone: true });
       continue;
     }
@@ -180,7 +182,7 @@ function prepare(texts: Iterable<string>): { plain: Needles; dense: Needles; beg
   return { plain, dense, beginnings };
 }
 
-/** A text in base64, at each of the three places it can have in a longer text that is encoded, and in hexadecimal. */
+/** A text in hexadecimal, and in base64 at each of the three offsets that it can have in a longer encoded text. */
 function* encodings(text: string): Generator<[string, Reach]> {
   const bytes = Buffer.from(text, "utf8");
   if (bytes.length < shortest) return;
@@ -207,7 +209,7 @@ function* encodings(text: string): Generator<[string, Reach]> {
   yield [hex.toUpperCase(), exact];
 }
 
-/** A text made from a message, with the place in the message that each of its characters comes from. */
+/** A text made from a message, with the place in the message from which each of its characters comes. */
 interface Layer {
   text: string;
   starts: number[];
@@ -320,8 +322,8 @@ function* cutBeginnings(text: string, beginnings: Set<string>): Generator<[numbe
 }
 
 /**
- * The message with its spans replaced, those that overlap or adjoin as one. White space around a secret stays, and so does what is
- * replaced already.
+ * The message with its spans replaced. Spans that overlap or adjoin are replaced as one. White space around a secret
+ * stays, and so does a replacement from before.
  */
 function replaced(message: string, spans: [number, number][]): string {
   if (spans.length === 0) return message;
@@ -329,7 +331,7 @@ function replaced(message: string, spans: [number, number][]): string {
   const open = spans.filter(([start, end]) => !done.some(([from, to]) => from <= start && end <= to));
   const merged: [number, number][] = [];
   for (let [start, end] of open.sort(([a], [b]) => a - b)) {
-    // Of another character with the same half, no half is left.
+    // A span does not end within a character: another character may share one of its two halves.
     if (isLowSurrogate(message, start)) start++;
     if (isLowSurrogate(message, end)) end--;
     const last = merged.at(-1);

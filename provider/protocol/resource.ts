@@ -1,15 +1,16 @@
 /**
- * The one shape of all resources. The server (`server/`) knows the engine's protocol and nothing of any resource; a resource
- * (`resources/`) knows its backends and nothing of the protocol.
+ * The interface between the protocol and the resources. The protocol knows no resource. A resource (`resources/`) knows
+ * its backends and nothing of the protocol.
  *
- * Values: plain JavaScript. Secrets have been unwrapped; the server marks outputs secret again at every path that was secret
- * in the inputs and at every property that the schema calls secret. A value that is not known yet, in preview, is `unknown`.
+ * Values are plain JavaScript. Secrets are unwrapped. The protocol marks outputs secret again, at every path that was
+ * secret in the inputs and at every property that is secret in the schema. A value that is not known yet, in preview,
+ * is `unknown`.
  */
 import type { CheckFailure } from "../backends/errors.js";
 import type { Backends, Operation } from "../backends/index.js";
 
 class UnknownValue {
-  // Keeps the type apart from property bags.
+  // Makes the type incompatible with plain objects.
   readonly #unknown = true;
   toJSON(): string {
     return this.#unknown ? "(not known yet)" : "";
@@ -30,7 +31,7 @@ export interface PropertyDiff {
   /** Path of the property, e.g. `observedContainers[0].state`. */
   path: string;
   kind: "add" | "update" | "delete" | "add-replace" | "update-replace" | "delete-replace";
-  /** True: old and new inputs differ; false: the observed state differs from the wanted one. */
+  /** True: old and new inputs differ. False: the observed state differs from the desired one. */
   inputDiff: boolean;
 }
 
@@ -49,8 +50,8 @@ export interface ReadResult {
 }
 
 /**
- * Thrown by create and update when the thing exists but is not as it should be: the engine keeps id and outputs, shows the
- * reasons, and the next `up` calls update.
+ * Thrown by create and update when the resource exists but is not as declared. The engine keeps id and outputs and
+ * shows the reasons, and the next `up` calls update.
  */
 export class PartialFailure extends Error {
   override readonly name = "PartialFailure";
@@ -63,39 +64,46 @@ export class PartialFailure extends Error {
   }
 }
 
-/** Of lists whose items were sorted, merged or rewritten, by property: which items, by index, each item stands for. */
+/**
+ * For lists that a check has sorted, merged or rewritten, by property: for each item of the result, the indexes of the
+ * given items that it was made from.
+ */
 export type Origins = Readonly<Record<string, readonly (readonly number[])[]>>;
 
-/** Which outputs are made from which inputs. */
+/** Outputs that are made from inputs. */
 export interface Derived {
   outputs: readonly string[];
-  /** Inputs of which nothing gets into the outputs. Default: none. */
+  /** Inputs that do not affect these outputs. Default: none. */
   exceptInputs?: readonly string[];
 }
 
-/** @typeParam B what the resource stands on; Palisade's own resources stand on `Backends` */
+/** @typeParam B the resource's backends. Default: those of Palisade's own resources */
 export interface Resource<B = Backends> {
   /** Token, e.g. `palisade:index:VirtualMachine`. */
   readonly type: string;
   /**
-   * Outputs that are made from all inputs, and which of the inputs are not among what they are made from. Such an output is
-   * secret as soon as one of the inputs is, or it was secret before. Default: none.
+   * Outputs that are made from all inputs, with exceptions. Such an output is secret when one of these inputs is, or
+   * when it was secret before. Default: none.
    */
   readonly derived?: Derived;
-  /** Seconds, when the program sets no customTimeouts. */
+  /** Time-outs in seconds, when the program sets no customTimeouts. */
   readonly defaultTimeouts: { create: number; update: number; delete: number };
-  /** Pure and complete: validates, fills in defaults and normalises. Reads no more than local files that are inputs. */
+  /**
+   * Validates, fills in defaults and normalises. Pure and complete: it reads nothing but local files that are inputs.
+   */
   check(
     context: Context<B>,
     request: { inputs: Properties; oldInputs: Properties | undefined },
   ): Promise<{ inputs: Properties; failures: CheckFailure[] }>;
-  /** For a check that sorts, merges or rewrites items of lists: what became of them. The marks of secrets go along. */
+  /**
+   * For a check that sorts, merges or rewrites items of lists: which given items each item stands for, to mark secrets.
+   */
   origins?(given: Properties, checked: Properties): Origins;
-  /** What differs, in detail; an empty list means no change. Everything that replaces deletes first. */
+  /** The differences in detail; an empty list means no change. A replacement deletes first. */
   diff(request: { id: string; oldInputs: Properties; oldOutputs: Properties; inputs: Properties }): PropertyDiff[];
-  /** In preview the outputs hold what can be known and `unknown` elsewhere; the id is empty. */
+  /** In preview an output that cannot be known yet is `unknown`, and the id is empty. */
   create(context: Context<B>, request: { inputs: Properties; preview: boolean; op: Operation }): Promise<CreateResult>;
-  /** Inputs and outputs are absent when the resource is imported. `undefined`: proven absent. */
+  /** Inputs and outputs are absent when the resource is imported. Returns undefined when it is proven absent. */
   read(
     context: Context<B>,
     request: { id: string; inputs: Properties | undefined; outputs: Properties | undefined; op: Operation },
@@ -117,7 +125,7 @@ export interface Resource<B = Backends> {
   ): Promise<void>;
 }
 
-/** A function of a plugin, e.g. `command:local:run`. It is called in preview too. */
+/** A function of a plugin, e.g. `command:local:run`. The engine calls it in previews too. */
 export type PluginFunction<B = Backends> = (
   context: Context<B>,
   request: { inputs: Properties; op: Operation },

@@ -5,7 +5,7 @@ import { unknown, type Derived, type Origins, type Properties } from "./resource
 import { imagePolicy } from "../resources/image-policy.js";
 import { schemaText } from "../schema/schema.js";
 import { SecretPaths, type Path } from "./marshal.js";
-import { handedOn } from "./secret-marks.js";
+import { propagatedSecrets } from "./secret-marks.js";
 import { TestClient } from "./testing.js";
 
 const decoded = (properties: Properties, ...paths: Path[]) => {
@@ -78,18 +78,18 @@ describe("marks of secrets go along with their values", () => {
     ["contained elsewhere", { a: long }, [["a"]], { b: `x ${long} y`, c: "x" }, [["b"]]],
     ["given in the clear elsewhere", { a: "word", b: "word" }, [["a"]], { a: "word", b: "word", c: "word" }, [["a"]]],
   ])("%s", (_name, given, secrets, result, expected, origins) => {
-    const marks = handedOn([decoded(given, ...secrets)], result, () => false, undefined, origins);
+    const marks = propagatedSecrets([decoded(given, ...secrets)], result, () => false, undefined, origins);
     expect(marks.paths()).toEqual(expected);
   });
 
   it("to copies of what the schema calls secret", () => {
-    const marks = handedOn([decoded({ password: "word" })], { url: "word" }, (path) => path[0] === "password");
+    const marks = propagatedSecrets([decoded({ password: "word" })], { url: "word" }, (path) => path[0] === "password");
     expect(marks.paths()).toEqual([["url"]]);
   });
 
   it("from old outputs to those that are kept", () => {
     const known = [decoded({ a: "x" }), decoded({ a: "x", made: "word" }, ["made"])];
-    expect(handedOn(known, { a: "x", made: "word" }, () => false).paths()).toEqual([["made"]]);
+    expect(propagatedSecrets(known, { a: "x", made: "word" }, () => false).paths()).toEqual([["made"]]);
   });
 });
 
@@ -104,12 +104,22 @@ describe("outputs that are made from all inputs", () => {
     ["with a secret that does not get into them", { connection: { p: "x" } }, [["connection"]], false],
     ["with what the schema calls secret", { token: "x" }, [], true],
   ])("%s", (_name, inputs, secrets, expected) => {
-    const marks = handedOn([decoded(inputs, ...secrets)], { out: "made" }, (path) => path[0] === "token", derived);
+    const marks = propagatedSecrets(
+      [decoded(inputs, ...secrets)],
+      { out: "made" },
+      (path) => path[0] === "token",
+      derived,
+    );
     expect(marks.has(["out"])).toBe(expected);
   });
 
   it("stay secret where they were", () => {
-    const marks = handedOn([decoded({}), decoded({ out: "old" }, ["out"])], { out: "new" }, () => false, derived);
+    const marks = propagatedSecrets(
+      [decoded({}), decoded({ out: "old" }, ["out"])],
+      { out: "new" },
+      () => false,
+      derived,
+    );
     expect(marks.has(["out"])).toBe(true);
   });
 });

@@ -1,24 +1,26 @@
 /**
- * Which values of what a resource returned are secret. Resources see plain values; they may sort, deduplicate and complete lists and
- * copy values elsewhere, and the mark goes along with its value.
+ * Finds which values that a resource returned are secret. Resources get plain values. They may sort, deduplicate and
+ * complete lists and copy values elsewhere, and a value that was secret is marked wherever it is then.
  */
 import { isDeepStrictEqual } from "node:util";
 import { isUnknown, type Derived, type Origins, type Properties, type Value } from "./resource.js";
 import { SecretPaths, type Decoded, type Path } from "./marshal.js";
 
-/** Shorter values are equal by chance. */
+/** Shorter values can be equal by chance. */
 const shortestCopied = 4;
-/** Shorter values occur in longer ones by chance. */
+/** Shorter values can occur in longer ones by chance. */
 const shortestContained = 16;
 
 /**
  * The secret paths of a tree.
- * @param known what the tree was made from: first the properties that it has the shape of, then others that values may come from
- * @param isSecret what the schema calls secret
- * @param derived what is made from all inputs
+ *
+ * @param known the properties that the tree was made from: first those with its shape, then others that values may come
+ * from
+ * @param isSecret whether the schema marks a path as secret
+ * @param derived outputs that are made from all inputs
  * @param origins for lists that were sorted or deduplicated: the items that each item stands for
  */
-export function handedOn(
+export function propagatedSecrets(
   known: Decoded[],
   tree: Properties,
   isSecret: (path: Path) => boolean,
@@ -43,7 +45,7 @@ export function handedOn(
 function at(tree: Value | undefined, path: Path): Value | undefined {
   let value = tree;
   for (const step of path) {
-    // What lies in an unknown value is unknown.
+    // Every part of an unknown value is unknown.
     if (isUnknown(value)) return value;
     if (typeof value !== "object" || value === null || !Object.hasOwn(value, step)) return undefined;
     value = (value as Record<string, Value>)[step];
@@ -51,13 +53,13 @@ function at(tree: Value | undefined, path: Path): Value | undefined {
   return value;
 }
 
-/** Where the value that was at a path is now. */
+/** The paths at which the value that was at a path can be now. */
 function placesOf(path: Path, old: Properties, tree: Properties): Path[] {
   const now = at(tree, path);
   if (isUnknown(now) || (now !== undefined && isDeepStrictEqual(now, at(old, path)))) return [path];
   const index = path.findIndex((step) => typeof step === "number");
   if (index < 0) return now === undefined ? [] : [path];
-  // The list was sorted, or items of it were taken out.
+  // The list was sorted, or items were removed from it.
   const [list, below] = [path.slice(0, index), path.slice(index + 1)];
   const items = at(tree, list);
   if (!Array.isArray(items)) return items === undefined ? [] : [list];
@@ -66,7 +68,8 @@ function placesOf(path: Path, old: Properties, tree: Properties): Path[] {
     isDeepStrictEqual(candidate, item) ? [[...list, place, ...below]] : [],
   );
   if (found.length > 0) return found;
-  // An item that has changed as well can be any of them. Only its secret part is: names stay readable in messages.
+  // An item that was changed too can be any of them. Only its secret part is marked, so that names stay readable in
+  // messages.
   if (below.length === 0) return [list];
   return items.flatMap((candidate, place) => (at(candidate, below) === undefined ? [] : [[...list, place, ...below]]));
 }
@@ -91,7 +94,7 @@ function markDerived(
   }
 }
 
-/** Marks what is equal to a secret value, or contains it, and was not given in the clear. */
+/** Marks every value that equals or contains a secret value and was not given in the clear. */
 function markCopies(marks: SecretPaths, known: Decoded[], tree: Properties, isSecret: (path: Path) => boolean): void {
   const [hidden, open] = [new Set<string>(), new Set<string>()];
   for (const { properties, secrets } of known) {
@@ -112,7 +115,7 @@ function markCopies(marks: SecretPaths, known: Decoded[], tree: Properties, isSe
   });
 }
 
-/** Walks a tree from its root. What `each` returns for a value is handed to the calls for the values in it. */
+/** Walks a tree from its root. The result of `each` for a value is passed to the calls for the values in it. */
 function visit(
   value: Value | undefined,
   path: Path,

@@ -7,9 +7,9 @@ export interface RunningProvider {
   port: number;
   /** True while no operation is in flight. */
   readonly idle: boolean;
-  /** Ends what is in flight; the provider serves on. */
+  /** Aborts the operations in flight. The provider still serves. */
   cancel(): void;
-  /** Cancels, waits a little for what was in flight, and ends. */
+  /** Aborts the operations in flight, waits a little for their end, and stops serving. */
   close(): Promise<void>;
 }
 

@@ -1,4 +1,4 @@
-/** The protocol, over real gRPC, with a resource that does as it is told. */
+/** The protocol, over real gRPC, with a resource whose behaviour each test sets. */
 import { status, type ServiceError } from "@grpc/grpc-js";
 import { GetSchemaRequest, type GetSchemaResponse } from "@pulumi/pulumi/proto/provider_pb.js";
 import type { PluginInfo } from "@pulumi/pulumi/proto/plugin_pb.js";
@@ -21,7 +21,7 @@ const resource: Resource = {
   type,
   defaultTimeouts: { create: 30, update: 30, delete: 30 },
   check: async (_context, { inputs, oldInputs }) => ({
-    inputs: { ...inputs, port: inputs["port"] ?? 0 },
+    inputs: { ...inputs, port: inputs["port"] === "wrong" ? unknown : (inputs["port"] ?? 0) },
     failures:
       inputs["port"] === "wrong"
         ? [{ property: "port", reason: `"${String(inputs["note"])}" or ${String(oldInputs?.["port"])}` }]
@@ -82,6 +82,12 @@ describe("the provider's server", () => {
     expect(first.failures).toEqual([{ property: "port", reason: '"[secret]" or undefined' }]);
     const second = await client.check(type, { port: "wrong", note: "x" }, { olds: { port: 7 } });
     expect(second.failures[0]?.reason).toContain("7");
+  });
+
+  it("answers a failed Check with the inputs as they were given: an update accepts no unknown value", async () => {
+    const { inputs } = await client.check(type, { port: "wrong", note: "canary" }, { secrets: [["note"]] });
+    expect(inputs.properties).toEqual({ port: "wrong", note: "canary" });
+    expect(inputs.secrets.has(["note"])).toBe(true);
   });
 
   it("passes unknown values through Check and keeps secrets secret", async () => {

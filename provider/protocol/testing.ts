@@ -19,7 +19,7 @@ export interface LogLine {
   ephemeral: boolean;
 }
 
-/** An engine that only listens. */
+/** An engine that only records messages. */
 export class FakeEngine {
   readonly lines: LogLine[] = [];
   private readonly server = new Server();
@@ -59,7 +59,7 @@ export class TestClient {
     readonly engine: FakeEngine,
   ) {}
 
-  /** A provider that serves, configured with `configuration`. */
+  /** A client of a new provider that is configured with `configuration`. */
   static async start<B>(
     options: Omit<ProviderOptions<B>, "engineAddress">,
     configuration: Properties = { backend: "file:///backend" },

@@ -1,4 +1,4 @@
-/** The schema, the handlers and the generated SDK say the same; a difference between them fails here. */
+/** The schema, the handlers and the generated SDK agree. */
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -11,7 +11,7 @@ import { Fixture } from "./testing.js";
 type Spec = PackageSchema["types"][string];
 type Property = Spec["properties"][string];
 
-/** Everything in which a value does not fit the schema: unknown names, missing required ones, wrong types. */
+/** All ways in which a value does not fit the schema: unknown names, missing required ones, wrong types. */
 function misfits(schema: PackageSchema, at: string, value: Value | undefined, spec: Property): string[] {
   if (spec.$ref) {
     const type = schema.types[spec.$ref.slice("#/types/".length)];
@@ -26,8 +26,8 @@ function misfits(schema: PackageSchema, at: string, value: Value | undefined, sp
       misfits(schema, `${at}.${name}`, item, spec.additionalProperties!),
     );
   }
-  const wanted = spec.type === "integer" ? "number" : spec.type;
-  return typeof value === wanted ? [] : [`${at}: ${JSON.stringify(value)} is not of type ${spec.type}`];
+  const expected = spec.type === "integer" ? "number" : spec.type;
+  return typeof value === expected ? [] : [`${at}: ${JSON.stringify(value)} is not of type ${spec.type}`];
 }
 
 function objectMisfits(schema: PackageSchema, at: string, value: Properties, spec: Spec): string[] {

@@ -1,4 +1,4 @@
-/** Every field wrong in turn: refused in Check, with the field's path and the reason; and what is right passes. */
+/** Check refuses each wrong field with its path and the reason, and accepts correct inputs. */
 import { generateKeyPairSync } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { Backends } from "../backends/index.js";
@@ -118,7 +118,7 @@ describe("good inputs", () => {
       .find((one) => one.type === type)!
       .check({ backends }, { inputs: good[type]!, oldInputs: undefined });
     expect(checked.failures).toEqual([]);
-    // Check of what Check gave changes nothing more.
+    // A second Check changes nothing.
     const again = await resources
       .find((one) => one.type === type)!
       .check({ backends }, { inputs: checked.inputs, oldInputs: checked.inputs });
@@ -306,7 +306,7 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
 
   it("passes while it is not known", async () => {
     const known = (await failures(type, changed(type, path, unknown))).map((failure) => failure.property);
-    // A wrong name is wrong whatever its value; a missing twin is missing all the same.
+    // A wrong name is refused with any value, and so is the absence of a property that must be given too.
     if (!/did you mean|exactly one|twice|go together|absolute path|without '/.test(reason.source))
       expect(known).not.toContain(property);
   });
@@ -320,7 +320,7 @@ interface Place {
   secret: boolean;
 }
 
-/** What Check itself adds. */
+/** Inputs that Check itself computes. */
 const computed = new Set(["inputsHash", "databaseDigest", "layerKey", "sealKeyId"]);
 
 function placesOf(properties: Record<string, PropertySpec>, before: Omit<Place, "wrong" | "secret">): Place[] {

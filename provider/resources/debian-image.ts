@@ -1,38 +1,33 @@
-import type { DebianImageObserved, DebianImageSpec, RegistryAccess } from "../backends/index.js";
-import type { Properties, Resource, Value } from "../protocol/resource.js";
+import type { DebianImageContent, DebianImageObserved, DebianImageSpec } from "../backends/index.js";
+import type { Properties, Resource } from "../protocol/resource.js";
 import { unknown } from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";
-import { anyUnknown, imageId, layerPathTrouble, Rules, text } from "./rules.js";
-import { isRecord, show, validate } from "../schema/schema.js";
+import { imageId, layerPathProblem, Rules, text } from "./rules.js";
+import { checkInputs, decodeInputs, storedInputs, whenKnown } from "../schema/decode.js";
+import type { DebianImageInputs } from "../schema/inputs.js";
+import { isRecord, show } from "../schema/schema.js";
 
 const type = "palisade:index:DebianImage";
 
-const strings = (value: Value | undefined): string[] => (Array.isArray(value) ? (value as string[]) : []);
-const record = (value: Value | undefined): Record<string, string> =>
-  isRecord(value) ? (value as Record<string, string>) : {};
+type ContentInputs = Omit<DebianImageInputs, "registry">;
 
-function spec(inputs: Properties): DebianImageSpec {
-  return {
-    registry: inputs["registry"] as unknown as RegistryAccess,
-    repository: inputs["repository"] as string,
-    tag: inputs["tag"] as string,
-    suite: inputs["suite"] as string,
-    packages: strings(inputs["packages"]),
-    ...(inputs["securityUpdates"] === undefined ? {} : { securityUpdates: inputs["securityUpdates"] as boolean }),
-    ...(inputs["packageSources"] === undefined ? {} : { packageSources: inputs["packageSources"] as boolean }),
-    entrypoint: strings(inputs["entrypoint"]),
-    command: strings(inputs["command"]),
-    environment: record(inputs["environment"]),
-    workingDirectory: inputs["workingDirectory"] as string,
-    files: record(inputs["files"]),
-  };
+function contentOf(inputs: ContentInputs): DebianImageContent {
+  const { entrypoint = [], command = [], environment = {}, files = {}, ...rest } = inputs;
+  return { ...rest, entrypoint, command, environment, files };
+}
+
+function spec({ registry, ...content }: DebianImageInputs): DebianImageSpec {
+  return { registry, ...contentOf(content) };
 }
 
 function outputs(inputs: Properties, observed: DebianImageObserved): Properties {
   return { ...inputs, digest: observed.digest, reference: observed.reference };
 }
 
-/** An empty list or map means the same as none; one form makes an imported image equal to its program. */
+/**
+ * Inputs without empty lists and maps: they mean the same as none, and in one form an imported image equals its
+ * program.
+ */
 function withoutEmpty(inputs: Properties): Properties {
   const optional = ["entrypoint", "command", "environment", "files"];
   return Object.fromEntries(
@@ -42,53 +37,53 @@ function withoutEmpty(inputs: Properties): Properties {
   );
 }
 
-/** A container image made from Debian packages. Any change builds again; the images pushed before stay in the registry. */
+/** A container image made from Debian packages. Any change builds again. Images pushed before stay in the registry. */
 export const debianImage: Resource = {
   type,
   defaultTimeouts: { create: 900, update: 900, delete: 60 },
 
   async check({ backends }, { inputs }) {
     const { inputsHash: _computed, ...given } = inputs;
-    const checked = validate(type, given);
-    checked.inputs = withoutEmpty(checked.inputs);
-    const rules = new Rules(checked.failures);
-    const known = checked.inputs;
-    if (isRecord(known["registry"])) rules.server("registry.server", known["registry"]["server"]);
-    rules.repository("repository", known["repository"]);
-    rules.tag("tag", known["tag"]);
-    rules.matches("suite", known["suite"], /^[a-z][a-z0-9-]*$/, "the name of a Debian suite");
-    if (Array.isArray(known["packages"])) {
-      if (known["packages"].length === 0) rules.fail("packages", "at least one package is needed");
-      known["packages"].forEach((name, index) =>
+    const { inputs: known, failures } = checkInputs(type, given);
+    const rules = new Rules(failures);
+    if (isRecord(known.registry)) rules.server("registry.server", known.registry.server);
+    rules.repository("repository", known.repository);
+    rules.tag("tag", known.tag);
+    rules.matches("suite", known.suite, /^[a-z][a-z0-9-]*$/, "the name of a Debian suite");
+    if (Array.isArray(known.packages)) {
+      if (known.packages.length === 0) rules.fail("packages", "at least one package is needed");
+      known.packages.forEach((name, index) =>
         rules.matches(`packages[${index}]`, name, /^[a-z0-9][a-z0-9+.-]+$/, "the name of a Debian package"),
       );
     }
-    rules.matches("workingDirectory", known["workingDirectory"], /^\/[^\0]*$/, "an absolute path");
-    const files = Object.keys(record(known["files"]));
+    rules.matches("workingDirectory", known.workingDirectory, /^\/[^\0]*$/, "an absolute path");
+    const files = isRecord(known.files) ? Object.keys(known.files) : [];
     for (const file of files) {
-      const trouble = layerPathTrouble(file);
-      if (trouble) rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} ${trouble}`);
+      const problem = layerPathProblem(file);
+      if (problem) rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} ${problem}`);
       const folder = files.find((other) => other !== "" && file.startsWith(`${other}/`));
       if (folder !== undefined) {
         rules.fail(`files[${JSON.stringify(file)}]`, `${show(file)} lies in ${show(folder)}, which is a file`);
       }
     }
-    for (const [name, value] of Object.entries(record(known["environment"]))) {
+    for (const [name, value] of Object.entries(isRecord(known.environment) ? known.environment : {})) {
       const at = `environment[${JSON.stringify(name)}]`;
       rules.matches(at, name, /^[^=\0]+$/, "the name of a variable: not empty, without '=' and without a zero byte");
       if (text(value)?.includes("\0")) rules.fail(at, "holds a zero byte, where a value ends");
     }
-    for (const field of ["entrypoint", "command"]) {
-      strings(known[field]).forEach((word, index) => {
+    for (const field of ["entrypoint", "command"] as const) {
+      const words = known[field];
+      if (!Array.isArray(words)) continue;
+      words.forEach((word, index) => {
         if (text(word)?.includes("\0")) rules.fail(`${field}[${index}]`, "holds a zero byte, where a word ends");
       });
     }
-    if (checked.failures.length === 0) {
-      // What decides the content beside the program's own words: a change of it builds again.
-      const { registry: _registry, ...content } = known;
-      known["inputsHash"] = anyUnknown(content) ? unknown : await backends.images.inputsHash(spec(known));
-    }
-    return checked;
+    if (failures.length > 0) return { inputs: known, failures };
+    // The hash covers what decides the content beside the inputs themselves: a change of it builds again.
+    const { registry: _registry, ...rest } = known;
+    const content = whenKnown<ContentInputs>(rest);
+    const inputsHash = content ? await backends.images.inputsHash(contentOf(content)) : unknown;
+    return { inputs: withoutEmpty({ ...known, inputsHash }), failures };
   },
 
   diff({ oldInputs, inputs }) {
@@ -98,23 +93,23 @@ export const debianImage: Resource = {
 
   async create({ backends }, { inputs, preview, op }) {
     if (preview) return { id: "", outputs: { ...inputs, digest: unknown, reference: unknown } };
-    const observed = await backends.images.buildDebianImage(op, spec(inputs));
+    const observed = await backends.images.buildDebianImage(op, spec(decodeInputs(type, inputs)));
     return { id: observed.reference, outputs: outputs(inputs, observed) };
   },
 
   async read({ backends }, { id, inputs, outputs }) {
     const { server, repository, digest } = imageId("DebianImage", id);
-    const access =
-      inputs && isRecord(inputs["registry"]) ? (inputs["registry"] as unknown as RegistryAccess) : { server };
+    const stored = storedInputs(type, inputs);
+    const access = stored.registry ?? { server };
     let observed: DebianImageObserved | undefined;
     try {
       observed = await backends.images.readImage(
         access,
-        text(inputs?.["repository"]) ?? repository,
+        stored.repository ?? repository,
         text(outputs?.["digest"]) || digest,
       );
     } catch (error) {
-      // What a registry of this machine holds is still on its disk when it is stopped, and `up` can start it.
+      // A registry of this machine that is stopped still has its content on disk, and `up` can start it.
       const registry = await backends.registries.findRegistry(access.server);
       if (!inputs || !outputs || registry?.powerState !== "stopped") throw error;
       return { id, inputs, outputs };
@@ -130,9 +125,9 @@ export const debianImage: Resource = {
 
   async update({ backends }, { oldOutputs, inputs, preview, op }) {
     if (preview) return { ...oldOutputs, ...inputs, digest: unknown, reference: unknown };
-    return outputs(inputs, await backends.images.buildDebianImage(op, spec(inputs)));
+    return outputs(inputs, await backends.images.buildDebianImage(op, spec(decodeInputs(type, inputs))));
   },
 
-  // Images are content: a registry may serve them to others, so the digest is retained.
+  // The registry may serve the image to others, so it stays there.
   async delete() {},
 };

@@ -8,6 +8,7 @@ import { differences } from "../schema/difference.js";
 import { groupDeployment } from "./group-deployment.js";
 import { hostImage } from "./host-image.js";
 import { registryEndpoint, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
+import { decodeInputs } from "../schema/decode.js";
 import { registry } from "./registry.js";
 import { virtualMachine } from "./virtual-machine.js";
 
@@ -153,7 +154,7 @@ describe("GroupDeployment", () => {
     ports: [{ port: 80, protocol: "TCP" }],
     imageRegistryCredentials: [{ server: "127.0.0.1:5000", username: "u", password: "p" }],
   };
-  const spec = toGroupSpec(inputs);
+  const spec = toGroupSpec(decodeInputs("palisade:index:GroupDeployment", inputs));
   const oldOutputs: Properties = {
     ...toProperties(spec),
     host,

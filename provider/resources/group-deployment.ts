@@ -7,7 +7,7 @@ import {
   referenceForm,
   referenceProblem,
 } from "../../shared/image-reference.js";
-import type { AgentClient, Operation } from "../backends/index.js";
+import type { AgentClient, HostConnection, Operation } from "../backends/index.js";
 import { PropertyError } from "../backends/errors.js";
 import {
   isUnknown,
@@ -21,31 +21,39 @@ import {
 } from "../protocol/resource.js";
 import { differences, drift, inputDifferences } from "../schema/difference.js";
 import { chosenDigests, followers } from "./group-images.js";
-import { partsOf, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
-import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
-import { anyUnknown, hostedId, items, portKey, Rules, text } from "./rules.js";
-import { isRecord, show, validate } from "../schema/schema.js";
-import { publicKeyTrouble } from "./signers.js";
+import { partsOf, restartPolicies, secretDigest, toGroupSpec, toProperties } from "./group-spec.js";
+import { connectionOf, isUnreachable, removeFromHost, storedHost, tryOnHost, withHost } from "./on-host.js";
+import { hostedId, items, portKey, Rules, text, toValue, type PreviewedList } from "./rules.js";
+import { checkInputs, decodeInputs, type Previewed } from "../schema/decode.js";
+import type {
+  Container,
+  ContainerPort,
+  GroupDeploymentInputs,
+  ImageChannel,
+  ResourceRequirements,
+} from "../schema/inputs.js";
+import { anyUnknown, isRecord, show } from "../schema/schema.js";
+import { publicKeyProblem } from "./signers.js";
 
 const type = "palisade:index:GroupDeployment";
 
-/** Values that no one gives back; compared by their digest. */
+/** Values that a host never returns. They are compared by their digest. */
 const secretPaths = [
   /^containers\[\d+\]\.environmentVariables\[\d+\]\.secureValue$/,
   /^imageRegistryCredentials\[\d+\]\.password$/,
 ];
 
-/** Whose key publishes into a channel says nothing of what runs. */
+/** A change of the key that publishes into a channel does not change what runs. */
 const publicKeyPath = /^containers\[\d+\]\.imageChannel\.publicKey$/;
 
-/** Times a group is declared again because somebody else was faster. */
+/** How often a group is declared when others change it at the same time. */
 const attempts = 3;
 /** A container has to stay up this long before its group counts as ready, in milliseconds. */
 const settleTime = 2000;
 /** How long the host may be silent before it is asked, in milliseconds. */
 const pollInterval = 1000;
 /** Restarts since the declaration after which a container that fails to stay up fails the operation. */
-const hopelessRestarts = 2;
+const maximumRestarts = 2;
 const logLines = 20;
 
 const phases: Record<agentv1.GroupPhase, string> = {
@@ -64,20 +72,19 @@ const containerPhases: Record<agentv1.ContainerPhase, string> = {
   [agentv1.ContainerPhase.TERMINATED]: "Terminated",
 };
 
-function outputs(inputs: Properties, group: agentv1.Group): Properties {
+function outputs(host: HostConnection, group: agentv1.Group): Properties {
   const observed = group.spec ? toProperties(group.spec) : {};
   const status = group.status;
   const images = new Map(group.spec?.containers.map((container) => [container.name, container.image]));
-  const published = items((inputs["host"] as Properties)["publishedPorts"]);
   return {
     ...observed,
-    host: inputs["host"] ?? null,
+    host: toValue(host),
     generation: Number(group.generation),
     observedGeneration: Number(status?.observedGeneration ?? 0n),
     state: phases[status?.phase ?? agentv1.GroupPhase.UNSPECIFIED],
     address: status?.address ?? "",
     endpoints: items(observed["ports"]).flatMap((port) =>
-      published.filter((candidate) => portKey(candidate) === portKey(port)),
+      host.publishedPorts.filter((candidate) => portKey(candidate) === portKey(port)).map(toValue),
     ),
     observedContainers: (status?.containers ?? []).map((container) => {
       const image = images.get(container.name) ?? container.imageDigest;
@@ -96,10 +103,10 @@ function outputs(inputs: Properties, group: agentv1.Group): Properties {
 }
 
 /**
- * A restart happens by itself: while a group is as it was declared, the number stays as it was first observed. `palisade status` shows
- * the present one.
+ * Outputs in which the restart counts stay as first observed while the group is as it was declared, because a restart
+ * happens by itself. `palisade status` shows the present counts.
  */
-function steady(seen: Properties, old: Properties | undefined): Properties {
+function withoutDrift(seen: Properties, old: Properties | undefined): Properties {
   if (!old || old["generation"] !== seen["generation"]) return seen;
   const before = new Map(items(old["observedContainers"]).map((one) => [one["name"], one["restartCount"]]));
   return {
@@ -111,7 +118,7 @@ function steady(seen: Properties, old: Properties | undefined): Properties {
   };
 }
 
-/** True when a container is as its restart policy wants it to be. */
+/** True when a container is in a state that its restart policy aims at. */
 function settled(state: Value | undefined, exitCode: Value | undefined, policy: Value | undefined): boolean {
   if (state === "Running") return true;
   return state === "Terminated" && policy !== "Always" && exitCode === 0;
@@ -123,9 +130,9 @@ export const groupDeployment: Resource = {
   defaultTimeouts: { create: 900, update: 900, delete: 120 },
 
   async check(_context, { inputs }) {
-    const checked = validate(type, inputs);
+    const checked = checkInputs(type, inputs);
     checkGroup(checked.inputs, new Rules(checked.failures));
-    if (checked.failures.length === 0) dropTags(items(checked.inputs["containers"]));
+    if (checked.failures.length === 0) dropTags(items(checked.inputs.containers));
     return checked;
   },
 
@@ -142,8 +149,9 @@ export const groupDeployment: Resource = {
     changes.push(...declared);
     if (anyUnknown(inputs)) return changes;
 
-    const wanted = toGroupSpec(inputs);
-    if (secretDigest(wanted, hostOf(inputs)) !== oldOutputs["secretDigest"]) {
+    const known = decodeInputs(type, inputs);
+    const desired = toGroupSpec(known);
+    if (secretDigest(desired, known.host) !== oldOutputs["secretDigest"]) {
       const named = [...differences("", oldInputs, inputs)].filter(({ path }) =>
         secretPaths.some((pattern) => pattern.test(path)),
       );
@@ -153,18 +161,18 @@ export const groupDeployment: Resource = {
           : [drift("secretDigest")]),
       );
     }
-    // What the host holds, against what was declared.
-    const canonical = toProperties(wanted);
+    // Compare what the host holds with what was declared.
+    const canonical = toProperties(desired);
     for (const name of Object.keys(canonical)) {
       for (const { path } of differences(name, oldOutputs[name], canonical[name])) {
         if (!changes.some((change) => change.path === path)) changes.push(drift(path));
       }
     }
     const observed = items(oldOutputs["observedContainers"]);
-    for (const [index, container] of items(inputs["containers"]).entries()) {
-      const at = observed.findIndex((one) => one["name"] === container["name"]);
+    for (const [index, container] of known.containers.entries()) {
+      const at = observed.findIndex((one) => one["name"] === container.name);
       if (at < 0) changes.push(drift(`observedContainers[${index}]`));
-      else if (!settled(observed[at]!["state"], observed[at]!["exitCode"], inputs["restartPolicy"])) {
+      else if (!settled(observed[at]!["state"], observed[at]!["exitCode"], known.restartPolicy)) {
         changes.push(drift(`observedContainers[${at}].state`));
       }
     }
@@ -176,25 +184,26 @@ export const groupDeployment: Resource = {
       await tryOut(context, inputs, op);
       return { id: "", outputs: { ...inputs, ...unknownOutputs } };
     }
-    const id = `${hostOf(inputs).hostId}/${text(inputs["name"])!}`;
-    return { id, outputs: await deploy(context, id, inputs, op) };
+    const known = decodeInputs(type, inputs);
+    const id = `${known.host.hostId}/${known.name}`;
+    return { id, outputs: await deploy(context, id, known, op) };
   },
 
   async read(context, { id, inputs, outputs: old, op }) {
     const { hostId, name } = hostedId("a GroupDeployment", "group", id);
-    const connection = await connectionOf(context.backends, hostId, inputs, id);
+    const connection = await connectionOf(context.backends, type, hostId, inputs, id);
     try {
       return await withHost(context, connection, op, async (agent) => {
         const group = await agent.getGroup(name);
         if (!group) return undefined;
-        const host = JSON.parse(JSON.stringify(connection)) as Value;
-        const known = inputs ?? { ...(group.spec ? withBlankSecrets(toProperties(group.spec)) : {}), host };
-        return { id, inputs: known, outputs: steady(outputs({ ...known, host }, group), old) };
+        const declared = group.spec ? withBlankSecrets(toProperties(group.spec)) : {};
+        const known = inputs ?? { ...declared, host: toValue(connection) };
+        return { id, inputs: known, outputs: withoutDrift(outputs(connection, group), old) };
       });
     } catch (error) {
       // A machine that is proved to be stopped runs nothing: that is an observation, and `up` can repair it.
       if (!inputs || !old || !isUnreachable(error) || !(await context.backends.agents.isStopped(hostId))) throw error;
-      return { id, inputs, outputs: { ...old, ...nothingRuns(old) } };
+      return { id, inputs, outputs: { ...old, ...stoppedOutputs(old) } };
     }
   },
 
@@ -203,19 +212,19 @@ export const groupDeployment: Resource = {
       await tryOut(context, inputs, op);
       return { ...oldOutputs, ...inputs, ...unknownOutputs };
     }
-    return deploy(context, id, inputs, op);
+    return deploy(context, id, decodeInputs(type, inputs), op);
   },
 
-  async delete(context, { inputs, outputs: old, op }) {
-    const known = isRecord(inputs["host"]) ? inputs : old;
+  async delete(context, { id, inputs, outputs: old, op }) {
     op.status("removing the group");
-    await removeFromHost(context, known, { kind: "group", name: text(known["name"])! }, op);
+    const { name } = hostedId("a GroupDeployment", "group", id);
+    await removeFromHost(context, storedHost(type, inputs, old), { kind: "group", name }, op);
   },
 };
 
 /**
- * An imported group's inputs: no host gives secret values back, so empty ones stand for them until the program's own are
- * recorded. What is compared is their digest.
+ * An imported group's inputs. No host returns secret values, so empty ones stand for them until those of the program
+ * are recorded. Secret values are compared by their digest.
  */
 function withBlankSecrets(group: Properties): Properties {
   const variables = (list: Value | undefined) =>
@@ -233,8 +242,8 @@ function withBlankSecrets(group: Properties): Properties {
   };
 }
 
-/** What is observed of a group whose host is stopped. */
-function nothingRuns(old: Properties): Properties {
+/** Outputs of a group whose host is stopped. */
+function stoppedOutputs(old: Properties): Properties {
   return {
     state: "Stopped",
     observedContainers: items(old["observedContainers"]).map(({ exitCode: _ended, ...container }) => ({
@@ -255,23 +264,26 @@ const unknownOutputs: Properties = {
   secretDigest: unknown,
 };
 
-/** Asks a host that is known already whether it would take the group: ports in use and capacity are seen in preview. */
+/**
+ * In a preview: asks the host, when it is known already, whether it would accept the group, so that ports in use are
+ * seen.
+ */
 const tryOut = (context: Context, inputs: Properties, op: Operation): Promise<void> =>
-  tryOnHost(context, inputs, op, async (agent) => {
-    const digests = await foreseenDigests(context, agent, inputs, op);
-    if (digests) await agent.applyGroup(toGroupSpec(inputs, digests), true);
+  tryOnHost(context, type, inputs, op, async (agent, known) => {
+    const digests = await expectedDigests(context, agent, known, op);
+    if (digests) await agent.applyGroup(toGroupSpec(known, digests), true);
   });
 
-/** undefined when a channel leads nowhere yet: what publishes into it may be in the same program. */
-async function foreseenDigests(
+/** The digests for a preview; undefined when a channel does not exist yet: the same program may publish into it. */
+async function expectedDigests(
   context: Context,
   agent: AgentClient,
-  inputs: Properties,
+  inputs: GroupDeploymentInputs,
   op: Operation,
 ): Promise<Map<string, string> | undefined> {
   if (followers(inputs).length === 0) return new Map();
   try {
-    return await chosenDigests(context, inputs, await agent.getGroup(text(inputs["name"])!));
+    return await chosenDigests(context, inputs, await agent.getGroup(inputs.name));
   } catch (error) {
     if (!(error instanceof PropertyError)) throw error;
     op.log("warning", `nothing could be checked against the host: ${error.message}`);
@@ -279,24 +291,24 @@ async function foreseenDigests(
   }
 }
 
-/** Declares the group with the images that run in it: one that was rolled since we looked at it is looked at again. */
-async function declare(context: Context, agent: AgentClient, inputs: Properties): Promise<agentv1.Group> {
-  const name = text(inputs["name"])!;
+/** Declares the group with the digests that run in it. When one was rolled in the meantime, they are read again. */
+async function declare(context: Context, agent: AgentClient, inputs: GroupDeploymentInputs): Promise<agentv1.Group> {
+  const { name, host } = inputs;
   for (let attempt = 1; ; attempt++) {
     const present = followers(inputs).length === 0 ? undefined : await agent.getGroup(name);
     const spec = toGroupSpec(inputs, await chosenDigests(context, inputs, present));
-    spec.secretDigest = secretDigest(spec, hostOf(inputs));
+    spec.secretDigest = secretDigest(spec, host);
     try {
       return await agent.applyGroup(spec, false, present?.generation);
     } catch (error) {
-      const wasFaster = present !== undefined && (await agent.getGroup(name))?.generation !== present.generation;
-      if (!wasFaster || attempt === attempts) throw error;
+      const wasChanged = present !== undefined && (await agent.getGroup(name))?.generation !== present.generation;
+      if (!wasChanged || attempt === attempts) throw error;
     }
   }
 }
 
-function deploy(context: Context, id: string, inputs: Properties, op: Operation): Promise<Properties> {
-  return withAgent(context, inputs, op, async (agent) => {
+function deploy(context: Context, id: string, inputs: GroupDeploymentInputs, op: Operation): Promise<Properties> {
+  return withHost(context, inputs.host, op, async (agent) => {
     op.status("declaring the group");
     const declared = await declare(context, agent, inputs);
     await op.checkpoint("group-applied");
@@ -307,15 +319,15 @@ function deploy(context: Context, id: string, inputs: Properties, op: Operation)
     } catch (error) {
       reasons.push((error as Error).message);
     }
-    if (reasons.length > 0) throw new PartialFailure(id, outputs(inputs, group), reasons);
+    if (reasons.length > 0) throw new PartialFailure(id, outputs(inputs.host, group), reasons);
     await op.checkpoint("group-ready");
-    return outputs(inputs, group);
+    return outputs(inputs.host, group);
   });
 }
 
 /**
- * Follows the group until it is ready, or adds to `reasons` why it will not be. Returns what was seen last. The host tells changes at once;
- * it is asked as well, so that a message that gets lost, or silence, ends nothing late.
+ * Follows the group until it is ready, or adds to `reasons` why it will not be. Returns the group as it was observed
+ * last. The host reports changes at once. It is polled as well, so that a lost message delays nothing.
  */
 async function untilReady(
   agent: AgentClient,
@@ -324,13 +336,13 @@ async function untilReady(
   reasons: string[],
 ): Promise<agentv1.Group> {
   const name = declared.spec!.name;
-  // What a container went through before this declaration is not held against it.
+  // Restarts before this declaration do not count.
   const restartsBefore = new Map(declared.status?.containers.map((one) => [one.name, one.restartCount]));
   const watching = new AbortController();
   const messages = agent.watchGroup(name, watching.signal)[Symbol.asyncIterator]();
   const listen = (): Promise<IteratorResult<agentv1.Group>> => {
     const next = messages.next();
-    // Awaited below or not at all: a rejection that nobody waits for must not end the process.
+    // It may never be awaited: then its rejection must not end the process.
     next.catch(() => undefined);
     return next;
   };
@@ -347,18 +359,18 @@ async function untilReady(
       if (heard) next = listen();
       last = heard?.value ?? (await agent.getGroup(name)) ?? last;
       op.status(progress(last));
-      // The host has looked at the image since the group was declared, and will not run it.
+      // The host has checked the image since the group was declared, and refuses to run it.
       const refused = last.status?.containers.find(({ reason }) => reason === "ImageRefused");
       if (refused) {
         reasons.push(await explain(agent, name, refused));
         return last;
       }
       if ((last.status?.observedGeneration ?? 0n) < declared.generation) continue;
-      const hopeless = last.status?.containers.find((container) =>
-        isHopeless(container, last.spec!, restartsBefore.get(container.name) ?? 0),
+      const failing = last.status?.containers.find((container) =>
+        willNotBeReady(container, last.spec!, restartsBefore.get(container.name) ?? 0),
       );
-      if (hopeless) {
-        reasons.push(await explain(agent, name, hopeless));
+      if (failing) {
+        reasons.push(await explain(agent, name, failing));
         return last;
       }
       const restarts = last.status?.containers.reduce((total, container) => total + container.restartCount, 0) ?? 0;
@@ -391,10 +403,10 @@ function isReady(group: agentv1.Group): boolean {
   );
 }
 
-function isHopeless(container: agentv1.ContainerStatus, spec: agentv1.GroupSpec, restartsBefore: number): boolean {
-  // A count below that of before belongs to a container that was made anew.
+function willNotBeReady(container: agentv1.ContainerStatus, spec: agentv1.GroupSpec, restartsBefore: number): boolean {
+  // A lower count than before belongs to a new container.
   const restarts = container.restartCount - (restartsBefore <= container.restartCount ? restartsBefore : 0);
-  if (container.reason === "CrashLoopBackOff" && restarts >= hopelessRestarts) return true;
+  if (container.reason === "CrashLoopBackOff" && restarts >= maximumRestarts) return true;
   return (
     spec.restartPolicy === agentv1.RestartPolicy.NEVER &&
     container.phase === agentv1.ContainerPhase.TERMINATED &&
@@ -408,7 +420,7 @@ function progress(group: agentv1.Group): string {
     .join(", ");
 }
 
-/** One container's trouble: state, reason, the last lines of its log, and where the rest is. */
+/** Why a container is not ready: state, reason, the last lines of its log, and how to see all of the log. */
 async function explain(agent: AgentClient, group: string, container: agentv1.ContainerStatus): Promise<string> {
   const state =
     container.phase === agentv1.ContainerPhase.TERMINATED || container.exitCode !== 0
@@ -427,10 +439,10 @@ async function explain(agent: AgentClient, group: string, container: agentv1.Con
   return `${head}${lines}\nall of it: palisade logs ${group} ${container.name}`;
 }
 
-function checkGroup(inputs: Properties, rules: Rules): void {
-  rules.dnsLabel("name", inputs["name"]);
-  rules.oneOf("restartPolicy", inputs["restartPolicy"], ["Always", "OnFailure", "Never"]);
-  const containers = inputs["containers"];
+function checkGroup(inputs: Previewed<GroupDeploymentInputs>, rules: Rules): void {
+  rules.dnsLabel("name", inputs.name);
+  rules.oneOf("restartPolicy", inputs.restartPolicy, restartPolicies);
+  const containers = inputs.containers;
   if (Array.isArray(containers) && (containers.length < 1 || containers.length > 60)) {
     rules.fail("containers", `${containers.length} containers; a group has 1 to 60`);
   }
@@ -438,43 +450,43 @@ function checkGroup(inputs: Properties, rules: Rules): void {
     containers.forEach((container, index) => {
       if (isRecord(container)) checkContainer(`containers[${index}]`, container, rules);
     });
-    rules.unique("containers", containers, "the name", (container) => text(container["name"]));
+    rules.unique("containers", containers, "the name", (container) => text(container.name));
     checkSharedPorts(items(containers), rules);
   }
-  checkPorts("ports", inputs["ports"], rules);
-  items(inputs["imageRegistryCredentials"]).forEach((credential, index) => {
+  checkPorts("ports", inputs.ports, rules);
+  items(inputs.imageRegistryCredentials).forEach((credential, index) => {
     const at = `imageRegistryCredentials[${index}]`;
-    rules.server(`${at}.server`, credential["server"]);
-    if ((credential["username"] === undefined) !== (credential["password"] === undefined)) {
+    rules.server(`${at}.server`, credential.server);
+    if ((credential.username === undefined) !== (credential.password === undefined)) {
       rules.fail(at, "username and password go together");
     }
-    if (credential["username"] === "" && text(credential["password"])) {
+    if (credential.username === "" && text(credential.password)) {
       rules.fail(`${at}.username`, "is empty, though a password is given");
     }
-    if (text(credential["ca"]) && !text(credential["ca"])!.includes("-----BEGIN CERTIFICATE-----")) {
+    if (text(credential.ca) && !text(credential.ca)!.includes("-----BEGIN CERTIFICATE-----")) {
       rules.fail(`${at}.ca`, "is not a PEM certificate");
     }
   });
-  rules.unique("imageRegistryCredentials", inputs["imageRegistryCredentials"], "the server", (one) => {
-    const server = text(one["server"]);
+  rules.unique("imageRegistryCredentials", inputs.imageRegistryCredentials, "the server", (one) => {
+    const server = text(one.server);
     return server && canonicalServer(server);
   });
 }
 
-function checkPorts(path: string, list: Value | undefined, rules: Rules): void {
+function checkPorts(path: string, list: PreviewedList<Previewed<ContainerPort>>, rules: Rules): void {
   items(list).forEach((port, index) => {
-    rules.port(`${path}[${index}].port`, port["port"]);
-    rules.protocol(`${path}[${index}].protocol`, port["protocol"]);
+    rules.port(`${path}[${index}].port`, port.port);
+    rules.protocol(`${path}[${index}].protocol`, port.protocol);
   });
   rules.unique(path, list, "port", portKey);
 }
 
 /** Containers of a group share one network namespace, so two of them cannot listen on one port. */
-function checkSharedPorts(containers: Properties[], rules: Rules): void {
+function checkSharedPorts(containers: Previewed<Container>[], rules: Rules): void {
   const owners = new Map<string, string>();
   containers.forEach((container, index) => {
-    const name = text(container["name"]) ?? String(index);
-    items(container["ports"]).forEach((port, position) => {
+    const name = text(container.name) ?? String(index);
+    items(container.ports).forEach((port, position) => {
       const key = portKey(port);
       if (key === undefined) return;
       const owner = owners.get(key);
@@ -489,57 +501,55 @@ function checkSharedPorts(containers: Properties[], rules: Rules): void {
   });
 }
 
-function checkChannel(at: string, follows: Properties, rules: Rules): void {
-  rules.grammar(`${at}.repository`, follows["repository"], (name) => {
+function checkChannel(at: string, follows: Previewed<ImageChannel>, rules: Rules): void {
+  rules.grammar(`${at}.repository`, follows.repository, (name) => {
     const problem = nameProblem(name);
     return problem && `is not <server>/<repository>, without tag and digest: ${problem}`;
   });
-  rules.dnsLabel(`${at}.channel`, follows["channel"]);
-  const key = text(follows["publicKey"]);
-  const trouble = key === undefined ? undefined : publicKeyTrouble(key);
-  if (trouble) rules.fail(`${at}.publicKey`, trouble);
+  rules.dnsLabel(`${at}.channel`, follows.channel);
+  const key = text(follows.publicKey);
+  const problem = key === undefined ? undefined : publicKeyProblem(key);
+  if (problem) rules.fail(`${at}.publicKey`, problem);
 }
 
-/** The digest decides what runs: another tag beside the same digest is no change. */
-function dropTags(containers: Properties[]): void {
+/** The digest decides what runs, so another tag beside the same digest is no change. */
+function dropTags(containers: Previewed<Container>[]): void {
   for (const container of containers) {
-    const image = text(container["image"]);
-    if (image !== undefined) container["image"] = formatReference(parseImageReference(image));
+    const image = text(container.image);
+    if (image !== undefined) container.image = formatReference(parseImageReference(image));
   }
 }
 
-function checkContainer(at: string, container: Properties, rules: Rules): void {
-  rules.dnsLabel(`${at}.name`, container["name"]);
+function checkContainer(at: string, container: Previewed<Container>, rules: Rules): void {
+  rules.dnsLabel(`${at}.name`, container.name);
   const { image, imageChannel } = container;
   if ((image === undefined) === (imageChannel === undefined)) {
     rules.fail(image === undefined ? `${at}.image` : at, "give exactly one of image and imageChannel");
   }
   if (isRecord(imageChannel)) checkChannel(`${at}.imageChannel`, imageChannel, rules);
-  rules.grammar(`${at}.image`, container["image"], (image) => {
+  rules.grammar(`${at}.image`, container.image, (image) => {
     const problem = referenceProblem(image);
     return problem && `is not a reference with a digest, ${referenceForm}: ${problem}`;
   });
-  checkPorts(`${at}.ports`, container["ports"], rules);
-  if (Array.isArray(container["command"])) {
-    container["command"].forEach((word, index) => {
+  checkPorts(`${at}.ports`, container.ports, rules);
+  if (Array.isArray(container.command)) {
+    container.command.forEach((word, index) => {
       if (text(word)?.includes("\0")) rules.fail(`${at}.command[${index}]`, "holds a zero byte, where a word ends");
     });
   }
-  items(container["environmentVariables"]).forEach((variable, index) => {
+  items(container.environmentVariables).forEach((variable, index) => {
     const path = `${at}.environmentVariables[${index}]`;
-    rules.matches(`${path}.name`, variable["name"], /^[^=\0]+$/, "a name without '=' and without a zero byte");
-    for (const field of ["value", "secureValue"]) {
+    rules.matches(`${path}.name`, variable.name, /^[^=\0]+$/, "a name without '=' and without a zero byte");
+    for (const field of ["value", "secureValue"] as const) {
       if (text(variable[field])?.includes("\0"))
         rules.fail(`${path}.${field}`, "holds a zero byte, where a value ends");
     }
-    if ((variable["value"] === undefined) === (variable["secureValue"] === undefined)) {
+    if ((variable.value === undefined) === (variable.secureValue === undefined)) {
       rules.fail(path, "give exactly one of value and secureValue");
     }
   });
-  rules.unique(`${at}.environmentVariables`, container["environmentVariables"], "the variable", (one) =>
-    text(one["name"]),
-  );
-  const resources = container["resources"];
+  rules.unique(`${at}.environmentVariables`, container.environmentVariables, "the variable", (one) => text(one.name));
+  const resources = container.resources;
   if (isRecord(resources)) checkResources(`${at}.resources`, resources, rules);
 }
 
@@ -550,16 +560,15 @@ function checkStep(property: string, amount: Value | undefined, rules: Rules): v
   if (Math.abs(hundredths - Math.round(hundredths)) >= 1e-6) rules.fail(property, `${amount} is not in steps of 0.01`);
 }
 
-function checkResources(at: string, resources: Properties, rules: Rules): void {
-  const requests = isRecord(resources["requests"]) ? resources["requests"] : {};
-  const limits = isRecord(resources["limits"]) ? resources["limits"] : {};
-  const bounds: [string, number, number, string][] = [
+function checkResources(at: string, resources: Previewed<ResourceRequirements>, rules: Rules): void {
+  const { requests, limits } = resources;
+  const bounds = [
     ["cpu", 0.01, 64, "cores"],
     ["memoryInGB", 0.01, 1024, "GB"],
-  ];
+  ] as const;
   for (const [name, minimum, maximum, unit] of bounds) {
-    const request = requests[name];
-    const limit = limits[name];
+    const request = isRecord(requests) ? requests[name] : undefined;
+    const limit = isRecord(limits) ? limits[name] : undefined;
     rules.range(`${at}.requests.${name}`, request, minimum, maximum, unit);
     rules.range(`${at}.limits.${name}`, limit, minimum, maximum, unit);
     checkStep(`${at}.requests.${name}`, request, rules);

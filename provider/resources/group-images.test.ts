@@ -1,4 +1,4 @@
-/** Groups that follow a channel, over gRPC; that the engine agrees is in test/layers/engine/channels.test.ts. */
+/** Groups that follow a channel, over gRPC. The same with Pulumi's engine: test/layers/engine/channels.test.ts. */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { rollGroup } from "../../test/support/fakes/agent.js";
 import { setChannel } from "../../test/support/fakes/image-services.js";
@@ -13,12 +13,12 @@ let group: Made;
 beforeAll(async () => {
   await fixture.start();
   group = (await fixture.makeAll()).find(({ type }) => type.endsWith("GroupDeployment"))!;
-  // It names the repository of the fixture's own group only.
+  // This policy would refuse the images of the tests, as it names only the repository of the fixture's own group.
   for (const { id } of fixture.world.list("image-policies")) fixture.world.remove("image-policies", id);
 });
 afterAll(() => fixture.stop());
 
-/** The group under another name, its container following a channel. */
+/** The inputs of the group under another name, with a container that follows a channel. */
 function following(name: string, channel = name): Properties {
   const [{ image: _pinned, ...container }] = group.given["containers"] as [Properties];
   const containers = [{ ...container, imageChannel: { repository, channel } }];
@@ -99,7 +99,7 @@ it("gives up when a group is rolled again and again", async () => {
   });
   const take = fixture.world.takeRoll.bind(fixture.world);
   let rolls = 0;
-  // Each time it is declared, somebody else was faster.
+  // Each time it is declared, another client has changed it before.
   fixture.world.takeRoll = () => (rolls++ % 2 === 0 ? second : third);
   try {
     await expect(fixture.client.update(one.type, one.state.id, one.state, inputs.properties)).rejects.toThrow(

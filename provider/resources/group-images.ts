@@ -1,12 +1,11 @@
-/** Which digest runs in a container that follows a channel: the running one while there is one, else the channel's. */
+/** The digest of a container that follows a channel: the one that runs already, else the channel's. */
 import type * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { canonicalServer, splitName } from "../../shared/image-reference.js";
 import type { RegistryAccess } from "../backends/index.js";
 import { PropertyError } from "../backends/errors.js";
-import { type Context, type Properties } from "../protocol/resource.js";
+import type { Context } from "../protocol/resource.js";
+import type { GroupDeploymentInputs } from "../schema/inputs.js";
 import { partsOf } from "./group-spec.js";
-import { items, text } from "./rules.js";
-import { isRecord } from "../schema/schema.js";
 
 /** A container that follows a channel, with its place among the inputs. */
 interface Follower {
@@ -18,31 +17,24 @@ interface Follower {
   publicKey: string | undefined;
 }
 
-/** All inputs are known. */
-export function followers(inputs: Properties): Follower[] {
-  return items(inputs["containers"]).flatMap((container, index) => {
-    const follows = container["imageChannel"];
-    if (!isRecord(follows)) return [];
-    return {
-      at: `containers[${index}].imageChannel`,
-      name: text(container["name"])!,
-      repository: text(follows["repository"])!,
-      channel: text(follows["channel"])!,
-      publicKey: text(follows["publicKey"]),
-    };
+export function followers({ containers }: GroupDeploymentInputs): Follower[] {
+  return containers.flatMap(({ name, imageChannel }, index) => {
+    if (!imageChannel) return [];
+    const { repository, channel, publicKey } = imageChannel;
+    return { at: `containers[${index}].imageChannel`, name, repository, channel, publicKey };
   });
 }
 
 /**
- * The digests of containers that follow a channel, by the containers' names. What runs in such a container already stays: a change of
- * the group, or of the channel, is no roll.
+ * The digests of containers that follow a channel, by the containers' names. A digest that runs in such a container
+ * stays: a change of the group, or of the channel, is no roll.
  *
  * @param present the group as its host has it; undefined when it has none.
- * @throws PropertyError with the path of the channel that is not there or is not to be believed.
+ * @throws PropertyError with the path of a channel that does not exist or cannot be trusted.
  */
 export async function chosenDigests(
   { backends }: Context,
-  inputs: Properties,
+  inputs: GroupDeploymentInputs,
   present: agentv1.Group | undefined,
 ): Promise<Map<string, string>> {
   const digests = new Map<string, string>();
@@ -79,9 +71,7 @@ function runningDigest(follower: Follower, present: agentv1.Group | undefined): 
   return repository === follower.repository ? digest : undefined;
 }
 
-function accessOf(inputs: Properties, server: string): RegistryAccess {
-  const credentials = items(inputs["imageRegistryCredentials"]).find(
-    (one) => canonicalServer(text(one["server"])!) === canonicalServer(server),
-  );
-  return (credentials as RegistryAccess | undefined) ?? { server };
+function accessOf({ imageRegistryCredentials = [] }: GroupDeploymentInputs, server: string): RegistryAccess {
+  const found = imageRegistryCredentials.find((one) => canonicalServer(one.server) === canonicalServer(server));
+  return found ?? { server };
 }

@@ -1,92 +1,99 @@
-/** A group's inputs as the agent's contract wants them, and back. */
+/** Converts a group's inputs into a spec of the agent's contract, and back. */
 import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { create } from "@bufbuild/protobuf";
 import * as agentv1 from "../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import type { HostConnection } from "../backends/index.js";
-import { own } from "../../shared/own-properties.js";
 import type { Properties, Value } from "../protocol/resource.js";
-import { items, text } from "./rules.js";
+import { oneOf, protocols } from "./rules.js";
+import type { ContainerPort, GroupDeploymentInputs } from "../schema/inputs.js";
 
 const bytesPerGB = 2 ** 30;
 
-const restartPolicies: Record<string, agentv1.RestartPolicy> = {
+export const restartPolicies = ["Always", "OnFailure", "Never"] as const;
+const restartPolicyCodes: Record<(typeof restartPolicies)[number], agentv1.RestartPolicy> = {
   Always: agentv1.RestartPolicy.ALWAYS,
   OnFailure: agentv1.RestartPolicy.ON_FAILURE,
   Never: agentv1.RestartPolicy.NEVER,
 };
-const protocols: Record<string, agentv1.Protocol> = { TCP: agentv1.Protocol.TCP, UDP: agentv1.Protocol.UDP };
+const protocolCodes: Record<(typeof protocols)[number], agentv1.Protocol> = {
+  TCP: agentv1.Protocol.TCP,
+  UDP: agentv1.Protocol.UDP,
+};
 
 const nameOf = <T>(table: Record<string, T>, value: T, fallback: string): string =>
   Object.keys(table).find((name) => table[name] === value) ?? fallback;
 
-function ports(list: Value | undefined): { port: number; protocol: agentv1.Protocol }[] {
-  return items(list).map((port) => ({
-    port: port["port"] as number,
-    protocol: own(protocols, text(port["protocol"]) ?? "TCP")!,
+function ports(path: string, list: ContainerPort[] = []): { port: number; protocol: agentv1.Protocol }[] {
+  return list.map(({ port, protocol }, index) => ({
+    port,
+    protocol: protocolCodes[oneOf(`${path}[${index}].protocol`, protocol, protocols)],
   }));
 }
 
-const bytes = (gigabytes: number | undefined): bigint => BigInt(Math.round((gigabytes ?? 0) * bytesPerGB));
+const bytes = (gigabytes: number): bigint => BigInt(Math.round(gigabytes * bytesPerGB));
 
-/** Where a host reaches a registry that lies on the loopback of the machine that runs Pulumi; empty elsewhere. */
+/**
+ * URL at which a host reaches a registry on the loopback of the machine that runs Pulumi; empty for every other
+ * registry.
+ */
 export function registryEndpoint(server: string, loopbackAddress: string | undefined): string {
   const match = /^(localhost|127(?:\.\d{1,3}){3}|\[::1\])(:\d+)?$/.exec(server);
   return match && loopbackAddress ? `https://${loopbackAddress}${match[2] ?? ""}` : "";
 }
 
-/** Stands for the digest of a container that follows a channel where it does not matter which one that is. */
+/** Stands for the digest of a container that follows a channel, where any digest will do. */
 export const anyDigest = `sha256:${"0".repeat(64)}`;
 
 /**
- * The spec without its secret digest. All inputs are known.
+ * The spec without its secret digest.
  *
  * @param digests digests of containers that follow a channel, by the containers' names. Default: `anyDigest`.
  */
-export function toGroupSpec(inputs: Properties, digests: ReadonlyMap<string, string> = new Map()): agentv1.GroupSpec {
-  const host = inputs["host"] as unknown as HostConnection;
+export function toGroupSpec(
+  inputs: GroupDeploymentInputs,
+  digests: ReadonlyMap<string, string> = new Map(),
+): agentv1.GroupSpec {
   return create(agentv1.GroupSpecSchema, {
-    name: inputs["name"] as string,
-    restartPolicy: own(restartPolicies, text(inputs["restartPolicy"]) ?? "Always")!,
-    ports: ports(inputs["ports"]),
-    containers: items(inputs["containers"]).map((container) => {
-      const resources = container["resources"] as
-        { requests: { cpu: number; memoryInGB: number }; limits?: { cpu?: number; memoryInGB?: number } } | undefined;
-      const name = container["name"] as string;
-      const follows = container["imageChannel"] as { repository: string; channel: string } | undefined;
+    name: inputs.name,
+    restartPolicy: restartPolicyCodes[oneOf("restartPolicy", inputs.restartPolicy, restartPolicies)],
+    ports: ports("ports", inputs.ports),
+    containers: inputs.containers.map((container, index) => {
+      const { name, image, imageChannel, command = [], environmentVariables = [] } = container;
+      const { requests, limits } = container.resources;
       return {
         name,
-        image: follows ? `${follows.repository}@${digests.get(name) ?? anyDigest}` : (container["image"] as string),
-        channel: follows?.channel ?? "",
-        command: (container["command"] as string[] | undefined) ?? [],
-        environment: items(container["environmentVariables"]).map((variable) => ({
-          name: variable["name"] as string,
-          value: text(variable["value"]) ?? "",
-          secureValue: text(variable["secureValue"]) ?? "",
-          secure: variable["secureValue"] !== undefined,
+        image: imageChannel ? `${imageChannel.repository}@${digests.get(name) ?? anyDigest}` : image,
+        channel: imageChannel?.channel ?? "",
+        command,
+        environment: environmentVariables.map((variable) => ({
+          name: variable.name,
+          value: variable.value ?? "",
+          secureValue: variable.secureValue ?? "",
+          secure: variable.secureValue !== undefined,
         })),
-        ports: ports(container["ports"]),
+        ports: ports(`containers[${index}].ports`, container.ports),
         resources: {
-          cpuRequest: resources?.requests.cpu ?? 0,
-          memoryRequestBytes: bytes(resources?.requests.memoryInGB),
-          cpuLimit: resources?.limits?.cpu ?? resources?.requests.cpu ?? 0,
-          memoryLimitBytes: bytes(resources?.limits?.memoryInGB ?? resources?.requests.memoryInGB),
+          cpuRequest: requests.cpu,
+          memoryRequestBytes: bytes(requests.memoryInGB),
+          cpuLimit: limits?.cpu ?? requests.cpu,
+          memoryLimitBytes: bytes(limits?.memoryInGB ?? requests.memoryInGB),
         },
       };
     }),
-    imageRegistries: items(inputs["imageRegistryCredentials"]).map((registry) => ({
-      server: registry["server"] as string,
-      endpoint: registryEndpoint(registry["server"] as string, host.loopbackAddress),
-      username: text(registry["username"]) ?? "",
-      password: text(registry["password"]) ?? "",
-      ca: text(registry["ca"]) ?? "",
+    imageRegistries: (inputs.imageRegistryCredentials ?? []).map((registry) => ({
+      server: registry.server,
+      endpoint: registryEndpoint(registry.server, inputs.host.loopbackAddress),
+      username: registry.username ?? "",
+      password: registry.password ?? "",
+      ca: registry.ca ?? "",
     })),
   });
 }
 
 function portProperties(list: agentv1.Port[]): Value[] {
-  return list.map(({ port, protocol }) => ({ port, protocol: nameOf(protocols, protocol, "TCP") }));
+  return list.map(({ port, protocol }) => ({ port, protocol: nameOf(protocolCodes, protocol, "TCP") }));
 }
 
 const gigabytes = (value: bigint): number => Math.round((Number(value) / bytesPerGB) * 1e6) / 1e6;
@@ -98,14 +105,14 @@ export function partsOf(image: string): { repository: string; digest: string } {
 }
 
 /**
- * What a program would have to write for this spec, without secrets; also the canonical form in which wanted and observed
- * specs are compared. A limit equal to its request is left out, as that is the default; the digest of what follows a channel is
- * whoever's who rolls.
+ * The inputs that a program would have to write for this spec, without secrets. Desired and observed specs are compared
+ * in this form. A limit equal to its request is left out, as that is the default. The digest of a container that
+ * follows a channel is left out, as it belongs to the pipeline that moves the channel.
  */
 export function toProperties(spec: agentv1.GroupSpec): Properties {
   return {
     name: spec.name,
-    restartPolicy: nameOf(restartPolicies, spec.restartPolicy, "Always"),
+    restartPolicy: nameOf(restartPolicyCodes, spec.restartPolicy, "Always"),
     ports: portProperties(spec.ports),
     containers: spec.containers.map((container): Properties => {
       const {
@@ -146,7 +153,10 @@ export function toProperties(spec: agentv1.GroupSpec): Properties {
   };
 }
 
-/** Folder of the operator's keys, of which the client's key is one: `<folder>/hosts/client.key`. */
+/**
+ * The key of the digest over secrets. It lies in the folder of the operator's keys, as the client's key
+ * `<folder>/hosts/client.key` does.
+ */
 function digestKey(host: HostConnection): Buffer {
   const file = path.join(path.dirname(host.clientKeyFile), "..", "hmac.key");
   const key = Buffer.from(readFileSync(file, "utf8").trim(), "hex");

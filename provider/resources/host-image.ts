@@ -3,15 +3,19 @@ import type { HostImageBuildSpec, HostImageObserved, Operation } from "../backen
 import type { Context, Properties, Resource } from "../protocol/resource.js";
 import { unknown } from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";
-import { anyUnknown, Rules, text } from "./rules.js";
-import { isRecord, validate } from "../schema/schema.js";
+import { oneOf, Rules, text } from "./rules.js";
+import { checkInputs, decodeInputs, whenKnown } from "../schema/decode.js";
+import type { HostImageBuild } from "../schema/inputs.js";
+import { isRecord } from "../schema/schema.js";
 
 const type = "palisade:index:HostImage";
 
-function buildSpec(inputs: Properties): HostImageBuildSpec | undefined {
-  const build = inputs["build"];
-  return isRecord(build) ? (build as unknown as HostImageBuildSpec) : undefined;
-}
+const modes = ["enforce", "audit", "jit"] as const;
+
+const buildSpec = ({ keysDirectory, mode }: HostImageBuild): HostImageBuildSpec => ({
+  keysDirectory,
+  mode: oneOf("build.mode", mode, modes),
+});
 
 const outputs = (inputs: Properties, observed: HostImageObserved): Properties => ({
   ...inputs,
@@ -24,8 +28,8 @@ const outputs = (inputs: Properties, observed: HostImageObserved): Properties =>
 });
 
 /**
- * The image of a host. A local build runs again when any of its inputs has changed; the image of before stays in the store while
- * a machine uses it.
+ * The image of a host. A local build runs again when any of its inputs has changed. The image it replaces stays in the
+ * store while a machine uses it.
  */
 export const hostImage: Resource = {
   type,
@@ -33,29 +37,29 @@ export const hostImage: Resource = {
 
   async check({ backends }, { inputs }) {
     const { inputsHash: _computed, ...given } = inputs;
-    const checked = validate(type, given);
-    const known = checked.inputs;
-    const rules = new Rules(checked.failures);
-    if ((known["digest"] === undefined) === (known["build"] === undefined)) {
+    const { inputs: known, failures } = checkInputs(type, given);
+    const rules = new Rules(failures);
+    if ((known.digest === undefined) === (known.build === undefined)) {
       rules.fail("digest", "give exactly one of `digest` (an image in the store) and `build` (a local build)");
     }
-    rules.digest("digest", known["digest"]);
-    if (isRecord(known["build"])) {
-      rules.oneOf("build.mode", known["build"]["mode"], ["enforce", "audit", "jit"]);
-      const folder = text(known["build"]["keysDirectory"]);
+    rules.digest("digest", known.digest);
+    if (isRecord(known.build)) {
+      rules.oneOf("build.mode", known.build.mode, modes);
+      const folder = text(known.build.keysDirectory);
       if (folder !== undefined && !path.isAbsolute(folder)) {
         rules.fail("build.keysDirectory", `"${folder}" is not an absolute path`);
       }
     }
-    const build = buildSpec(known);
-    if (checked.failures.length === 0 && build) {
-      try {
-        known["inputsHash"] = anyUnknown(known["build"]) ? unknown : await backends.hostImages.inputsHash(build);
-      } catch (error) {
-        rules.fail("build", `an input of the build cannot be read: ${(error as Error).message}`);
-      }
+    if (failures.length > 0 || !isRecord(known.build)) return { inputs: known, failures };
+    const build = whenKnown<HostImageBuild>(known.build);
+    if (!build) return { inputs: { ...known, inputsHash: unknown }, failures };
+    try {
+      const inputsHash = await backends.hostImages.inputsHash(buildSpec(build));
+      return { inputs: { ...known, inputsHash }, failures };
+    } catch (error) {
+      rules.fail("build", `an input of the build cannot be read: ${(error as Error).message}`);
+      return { inputs: known, failures };
     }
-    return checked;
   },
 
   diff({ oldInputs, inputs }) {
@@ -63,9 +67,9 @@ export const hostImage: Resource = {
   },
 
   async create(context, { inputs, preview, op }) {
-    if (preview) return { id: "", outputs: await foreseen(context, inputs) };
-    const made = await realise(context, inputs, op);
-    return { id: made.digest, outputs: outputs(inputs, made) };
+    if (preview) return { id: "", outputs: await expectedOutputs(context, inputs) };
+    const image = await buildOrFind(context, inputs, op);
+    return { id: image.digest, outputs: outputs(inputs, image) };
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
@@ -79,12 +83,12 @@ export const hostImage: Resource = {
   },
 
   async update(context, { inputs, oldOutputs, preview, op }) {
-    if (preview) return foreseen(context, inputs);
-    const made = await realise(context, inputs, op);
+    if (preview) return expectedOutputs(context, inputs);
+    const image = await buildOrFind(context, inputs, op);
     const before = text(oldOutputs["imageDigest"]);
-    // The machine may still run from it; the last to let go removes it.
-    if (before && before !== made.digest) await context.backends.hostImages.release(op, before);
-    return outputs(inputs, made);
+    // A machine may still run from it. Whoever releases it last removes it.
+    if (before && before !== image.digest) await context.backends.hostImages.release(op, before);
+    return outputs(inputs, image);
   },
 
   async delete({ backends }, { outputs: old, op }) {
@@ -99,21 +103,24 @@ const unknownOutputs: Properties = {
   trustedCertificates: unknown,
 };
 
-/** In preview: all of it when the image is there already, otherwise what a build will tell. */
-async function foreseen({ backends }: Context, inputs: Properties): Promise<Properties> {
+/**
+ * Outputs in a preview: all of them when the image is in the store already; else those that a build decides are
+ * unknown.
+ */
+async function expectedOutputs({ backends }: Context, inputs: Properties): Promise<Properties> {
   const hash = inputs["inputsHash"];
   const observed =
     typeof hash === "string"
       ? await backends.hostImages.findBuilt(hash)
       : await backends.hostImages.read(text(inputs["digest"]) ?? "");
-  const mode = buildSpec(inputs)?.mode ?? unknown;
+  const { build } = inputs;
+  const mode = (isRecord(build) ? build["mode"] : undefined) ?? unknown;
   return observed ? outputs(inputs, observed) : { ...inputs, ...unknownOutputs, mode, inputsHash: hash ?? "" };
 }
 
-async function realise({ backends }: Context, inputs: Properties, op: Operation): Promise<HostImageObserved> {
-  const build = buildSpec(inputs);
-  if (build) return backends.hostImages.build(op, build);
-  const digest = inputs["digest"] as string;
+async function buildOrFind({ backends }: Context, inputs: Properties, op: Operation): Promise<HostImageObserved> {
+  const { build, digest = "" } = decodeInputs(type, inputs);
+  if (build) return backends.hostImages.build(op, buildSpec(build));
   const observed = await backends.hostImages.read(digest);
   if (observed) return observed;
   throw new Error(

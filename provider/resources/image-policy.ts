@@ -5,28 +5,24 @@ import { namePatternProblem } from "../../shared/image-reference.js";
 import type { AgentClient, Operation } from "../backends/index.js";
 import { unknown, type Context, type Properties, type Resource, type Value } from "../protocol/resource.js";
 import { differences, drift, inputDifferences } from "../schema/difference.js";
-import { connectionOf, hostOf, isUnreachable, removeFromHost, tryOnHost, withAgent, withHost } from "./on-host.js";
-import { anyUnknown, hostedId, Rules, text } from "./rules.js";
-import { isRecord, validate } from "../schema/schema.js";
-import { publicKeyTrouble } from "./signers.js";
+import { connectionOf, isUnreachable, removeFromHost, storedHost, tryOnHost, withHost } from "./on-host.js";
+import { hostedId, Rules, strings, toValue } from "./rules.js";
+import { checkInputs, decodeInputs, whenKnown, type Previewed } from "../schema/decode.js";
+import type { ImagePolicyInputs } from "../schema/inputs.js";
+import { anyUnknown } from "../schema/schema.js";
+import { publicKeyProblem } from "./signers.js";
 
 const type = "palisade:index:ImagePolicy";
 
-/** What the host takes as well: hosts/agent/internal/images/policies.go. */
+/** The host has the same limits: hosts/agent/internal/images/policies.go. */
 const maximumRepositories = 256;
 const maximumKeys = 64;
 
-const texts = (list: Value | undefined): string[] => (Array.isArray(list) ? (list as string[]) : []);
+const toPolicy = ({ name, repositories, keys = [] }: ImagePolicyInputs): ImagePolicy =>
+  create(ImagePolicySchema, { name, repositories, keys });
 
-const toPolicy = (inputs: Properties): ImagePolicy =>
-  create(ImagePolicySchema, {
-    name: text(inputs["name"])!,
-    repositories: texts(inputs["repositories"]),
-    keys: texts(inputs["keys"]),
-  });
-
-const outputs = (host: Value | undefined, policy: ImagePolicy): Properties => ({
-  host: host ?? null,
+const outputs = (host: Value, policy: ImagePolicy): Properties => ({
+  host,
   name: policy.name,
   repositories: policy.repositories,
   keys: policy.keys,
@@ -38,8 +34,8 @@ export const imagePolicy: Resource = {
   defaultTimeouts: { create: 120, update: 120, delete: 120 },
 
   async check(_context, { inputs }) {
-    const checked = validate(type, inputs);
-    checked.inputs["keys"] ??= [];
+    const checked = checkInputs(type, inputs);
+    checked.inputs.keys ??= [];
     checkPolicy(checked.inputs, new Rules(checked.failures));
     if (checked.failures.length === 0) normalize(checked.inputs);
     return checked;
@@ -50,8 +46,8 @@ export const imagePolicy: Resource = {
     for (const name of lists) {
       const [items, now] = [given[name], checked[name]];
       if (!Array.isArray(items) || !Array.isArray(now) || anyUnknown(items)) continue;
-      const forms = texts(items).map((item) => canonical(name, item));
-      origins[name] = texts(now).map((item) => forms.flatMap((form, index) => (form === item ? [index] : [])));
+      const forms = strings(items).map((item) => canonical(name, item));
+      origins[name] = strings(now).map((item) => forms.flatMap((form, index) => (form === item ? [index] : [])));
     }
     return origins;
   },
@@ -59,7 +55,7 @@ export const imagePolicy: Resource = {
   diff({ oldInputs, oldOutputs, inputs }) {
     const changes = inputDifferences(oldInputs, inputs, [/^host\.hostId$/, /^name$/]);
     if (anyUnknown(inputs)) return changes;
-    // What the host holds, against what was declared.
+    // Compare what the host holds with what was declared.
     for (const name of ["repositories", "keys"]) {
       for (const { path } of differences(name, oldOutputs[name], inputs[name])) {
         if (!changes.some((change) => change.path === path)) changes.push(drift(path));
@@ -73,29 +69,30 @@ export const imagePolicy: Resource = {
       await tryOut(context, inputs, op);
       return { id: "", outputs: { ...inputs, generation: unknown } };
     }
-    const id = `${hostOf(inputs).hostId}/${text(inputs["name"])!}`;
+    const known = decodeInputs(type, inputs);
+    const id = `${known.host.hostId}/${known.name}`;
     return {
       id,
-      outputs: await withAgent(context, inputs, op, async (agent) => {
-        await refuseAnother(agent, id, toPolicy(inputs));
-        return declare(agent, inputs, op);
+      outputs: await withHost(context, known.host, op, async (agent) => {
+        await refuseAnother(agent, id, toPolicy(known));
+        return declare(agent, known, op);
       }),
     };
   },
 
   async read(context, { id, inputs, outputs: old, op }) {
     const { hostId, name } = hostedId("an ImagePolicy", "policy", id);
-    const connection = await connectionOf(context.backends, hostId, inputs, id);
+    const connection = await connectionOf(context.backends, type, hostId, inputs, id);
     try {
       return await withHost(context, connection, op, async (agent) => {
         const policy = await agent.getImagePolicy(name);
         if (!policy) return undefined;
-        const observed = outputs(JSON.parse(JSON.stringify(connection)) as Value, policy);
+        const observed = outputs(toValue(connection), policy);
         const { generation: _observed, ...declared } = observed;
         return { id, inputs: inputs ?? declared, outputs: observed };
       });
     } catch (error) {
-      // A machine that is proved to be stopped keeps its policies on its disk.
+      // A machine that is proved to be stopped still has its policies on its disk.
       if (!inputs || !old || !isUnreachable(error) || !(await context.backends.agents.isStopped(hostId))) throw error;
       return { id, inputs, outputs: old };
     }
@@ -106,42 +103,43 @@ export const imagePolicy: Resource = {
       await tryOut(context, inputs, op);
       return { ...oldOutputs, ...inputs, generation: unknown };
     }
-    return withAgent(context, inputs, op, (agent) => declare(agent, inputs, op));
+    const known = decodeInputs(type, inputs);
+    return withHost(context, known.host, op, (agent) => declare(agent, known, op));
   },
 
-  async delete(context, { inputs, outputs: old, op }) {
-    const known = isRecord(inputs["host"]) ? inputs : old;
+  async delete(context, { id, inputs, outputs: old, op }) {
     op.status("removing the image policy");
-    await removeFromHost(context, known, { kind: "image policy", name: text(known["name"])! }, op);
+    const { name } = hostedId("an ImagePolicy", "policy", id);
+    await removeFromHost(context, storedHost(type, inputs, old), { kind: "image policy", name }, op);
   },
 };
 
-/** An equal policy that is there already, e.g. from a killed `up`, is adopted; another one is somebody else's. */
-async function refuseAnother(agent: AgentClient, id: string, wanted: ImagePolicy): Promise<void> {
-  const present = await agent.getImagePolicy(wanted.name);
+/** Refuses a policy of the same name that differs. An equal one, e.g. from a killed `up`, is adopted. */
+async function refuseAnother(agent: AgentClient, id: string, desired: ImagePolicy): Promise<void> {
+  const present = await agent.getImagePolicy(desired.name);
   if (!present) return;
   for (const field of ["repositories", "keys"] as const) {
-    if (JSON.stringify(present[field]) !== JSON.stringify(wanted[field])) {
+    if (JSON.stringify(present[field]) !== JSON.stringify(desired[field])) {
       throw new Error(
-        `name: the host has an image policy ${wanted.name} with other ${field} already; choose another name, or import it: ` +
+        `name: the host has an image policy ${desired.name} with other ${field} already; choose another name, or import it: ` +
           `pulumi import ${type} <resource> ${id}`,
       );
     }
   }
 }
 
-async function declare(agent: AgentClient, inputs: Properties, op: Operation): Promise<Properties> {
+async function declare(agent: AgentClient, inputs: ImagePolicyInputs, op: Operation): Promise<Properties> {
   op.status("declaring the image policy");
   const answer = await agent.applyImagePolicy(toPolicy(inputs));
   await op.checkpoint("image-policy-applied");
   warnOfRefused(answer.refusedImages, op);
-  return outputs(inputs["host"], answer.policy!);
+  return outputs(inputs.host, answer.policy!);
 }
 
-/** Asks a host that is known already what it would say to the policy. */
+/** In a preview: asks the host, when it is known already, which of its images the policy would refuse. */
 const tryOut = (context: Context, inputs: Properties, op: Operation): Promise<void> =>
-  tryOnHost(context, inputs, op, async (agent) => {
-    warnOfRefused((await agent.applyImagePolicy(toPolicy(inputs), true)).refusedImages, op);
+  tryOnHost(context, type, inputs, op, async (agent, known) => {
+    warnOfRefused((await agent.applyImagePolicy(toPolicy(known), true)).refusedImages, op);
   });
 
 function warnOfRefused(images: { reference: string; reason: string; message: string }[], op: Operation): void {
@@ -150,8 +148,8 @@ function warnOfRefused(images: { reference: string; reason: string; message: str
   }
 }
 
-function checkPolicy(inputs: Properties, rules: Rules): void {
-  rules.dnsLabel("name", inputs["name"]);
+function checkPolicy(inputs: Previewed<ImagePolicyInputs>, rules: Rules): void {
+  rules.dnsLabel("name", inputs.name);
   const { repositories, keys } = inputs;
   if (Array.isArray(repositories)) {
     rules.range("repositories", repositories.length, 1, maximumRepositories, "repositories");
@@ -165,7 +163,7 @@ function checkPolicy(inputs: Properties, rules: Rules): void {
   if (Array.isArray(keys)) {
     rules.range("keys", keys.length, 0, maximumKeys, "keys");
     keys.forEach((key, index) => {
-      const reason = typeof key === "string" ? publicKeyTrouble(key) : undefined;
+      const reason = typeof key === "string" ? publicKeyProblem(key) : undefined;
       if (reason) rules.fail(`keys[${index}]`, reason);
     });
   }
@@ -176,11 +174,10 @@ const lists = ["repositories", "keys"] as const;
 const canonical = (list: (typeof lists)[number], item: string): string =>
   list === "keys" ? createPublicKey(item).export({ type: "spki", format: "pem" }).toString() : item;
 
-/** What is listed has no order and text around a key no meaning: equal policies get equal inputs, as on the host. */
-function normalize(inputs: Properties): void {
+/** Gives equal policies equal inputs, as the host does: the order of a list and text around a key have no meaning. */
+function normalize(inputs: Previewed<ImagePolicyInputs>): void {
   for (const name of lists) {
-    const list = inputs[name];
-    if (!Array.isArray(list) || anyUnknown(list)) continue;
-    inputs[name] = [...new Set(texts(list).map((item) => canonical(name, item)))].sort();
+    const list = whenKnown<string[]>(inputs[name]);
+    if (list) inputs[name] = [...new Set(list.map((item) => canonical(name, item)))].sort();
   }
 }

@@ -1,4 +1,7 @@
-/** A table per resource, over real gRPC: what a change and a drift show, and that read, import and delete fit together. */
+/**
+ * A table of rows, one per resource, over real gRPC: what Diff shows for changes and drift, and that read, import and
+ * delete agree.
+ */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -69,7 +72,7 @@ const rows: Row[] = [
       [set("registry", { server: "registry.example" }), ["registry.server"]],
       [set("tag", "stable"), ["tag"]],
       [set("triggers", ["2026-11-24"]), ["triggers"]],
-      // Where key and database lie says nothing of the image.
+      // The paths of key and database do not change the image.
       [set("database", database), []],
       [set("imageSigner", { certificateFile: "/k.crt", keyFile: "/k.key" }), []],
     ],
@@ -92,7 +95,7 @@ const rows: Row[] = [
     name: "HostImage",
     kind: "host-images",
     changes: [],
-    // What was built already is known.
+    // The image was built before, so its outputs are known.
     unknowns: [],
   },
   {
@@ -339,11 +342,11 @@ describe("each resource over gRPC", () => {
       expect((await before(group)).outputs).toEqual(groupBefore.outputs);
       const updated = await fixture.client.update(machine.type, machine.state.id, machine.state, machine.state.inputs);
       expect(updated.properties["integrity"]).toEqual(machineBefore.outputs.properties["integrity"]);
-      // An import has nothing to keep.
+      // At an import there are no earlier values to keep.
       fixture.world.disturb("virtual-machines", { facts: { sealedLayers: 7 } });
       const imported = await fixture.client.read(machine.type, machine.state.id);
       expect(imported.outputs.properties["integrity"]).toMatchObject({ sealedLayers: 7 });
-      // What is a change is shown.
+      // A real change is shown.
       fixture.world.disturb("virtual-machines", { facts: { sealedLayers: 7, ipeEnforcing: true } });
       expect((await before(machine)).outputs.properties["integrity"]).toMatchObject({ ipeEnforcing: true });
     } finally {

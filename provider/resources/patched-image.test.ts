@@ -1,4 +1,4 @@
-/** What is particular to patched images; what all resources share is in lifecycle.test.ts. */
+/** The particular behaviour of patched images. lifecycle.test.ts tests what all resources have in common. */
 import { expect, it } from "vitest";
 import type { Backends, ChannelPublication, PatchSpec, SealSpec } from "../backends/index.js";
 import { testOperation } from "../system/testing.js";
@@ -12,11 +12,11 @@ const [original, other, patched] = ["1", "2", "3"].map((digit) => `sha256:${digi
   string,
 ];
 
-/** A patcher that writes down what it is asked, on a database that a test changes. */
+/** A patcher that records its calls, with a database that a test changes. */
 class Patcher {
   database = "sha256:first";
   readonly asked: { spec: PatchSpec; previous: string | undefined }[] = [];
-  /** What was done with the channel, in order. */
+  /** The calls that concern the channel, in order. */
   readonly done: string[] = [];
   lacksTools = false;
   /** Fails there. */
@@ -40,7 +40,7 @@ class Patcher {
         if (directory !== "/nowhere") return this.database;
         throw new PropertyError([{ property: "database", reason: "/nowhere holds no vulnerability database" }]);
       },
-      demandTools: async () => {
+      requireTools: async () => {
         if (this.lacksTools) throw new PropertyError([{ property: "digest", reason: "patching needs copa on PATH" }]);
       },
       patch: async (_op: unknown, spec: PatchSpec, previous?: string) => {
@@ -174,17 +174,17 @@ it("is imported with the channel into which it was published, so that the progra
   const inputs = await checked(patcher, given(channel));
   const made = { original, imageSigner: key, observed: await patcher.backends.patcher.patch(op, {} as PatchSpec) };
   const found = { name: "stable", digest: other, layerSigner: key, sealSigner: key };
-  const read = async (told: object) => {
-    const readPatched = async () => ({ digest: patched, reference: `r/web@${patched}`, made: { ...made, ...told } });
+  const read = async (change: object) => {
+    const readPatched = async () => ({ digest: patched, reference: `r/web@${patched}`, made: { ...made, ...change } });
     const backends = { ...patcher.backends, patcher: { ...patcher.backends.patcher, readPatched } } as Backends;
     const id = `r/web@${patched}`;
     return (await patchedImage.read({ backends }, { id, inputs: undefined, outputs: undefined, op }))!;
   };
   const { id, inputs: oldInputs, outputs: oldOutputs } = await read({ channel: found });
-  // What the engine checks after an import.
+  // The inputs that the engine checks after an import.
   expect(await checked(patcher, oldInputs)).toEqual(oldInputs);
   expect(patchedImage.diff({ id, oldInputs, oldOutputs, inputs })).toEqual([]);
-  // Somebody has moved it since.
+  // Another client has moved it since.
   expect(oldOutputs["channelDigest"]).toBe(other);
 
   const without = await read({});

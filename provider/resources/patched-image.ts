@@ -1,78 +1,79 @@
-import type {
-  Operation,
-  PatchedFound,
-  PatchObserved,
-  PatchSpec,
-  RegistryAccess,
-  SigningKey,
-} from "../backends/index.js";
+import type { Operation, PatchedFound, PatchObserved, PatchSpec } from "../backends/index.js";
 import { PropertyError } from "../backends/errors.js";
-import { PartialFailure, unknown, type Context, type Properties, type Resource } from "../protocol/resource.js";
+import {
+  isUnknown,
+  PartialFailure,
+  unknown,
+  type Context,
+  type Properties,
+  type Resource,
+} from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";
 import { imageId, Rules, text } from "./rules.js";
-import { isRecord, validate } from "../schema/schema.js";
+import { checkInputs, decodeInputs, storedInputs } from "../schema/decode.js";
+import type { PatchedImageInputs } from "../schema/inputs.js";
+import { isRecord } from "../schema/schema.js";
 import { checkSigner } from "./signers.js";
 
 const type = "palisade:index:PatchedImage";
 
-function spec(inputs: Properties): PatchSpec {
-  const [tag, database] = [text(inputs["tag"]), text(inputs["database"])];
+function spec({ registry, repository, digest, tag, database, imageSigner }: PatchedImageInputs): PatchSpec {
   return {
-    registry: inputs["registry"] as unknown as RegistryAccess,
-    repository: inputs["repository"] as string,
-    digest: inputs["digest"] as string,
+    registry,
+    repository,
+    digest,
     ...(tag === undefined ? {} : { tag }),
     ...(database === undefined ? {} : { database }),
-    imageSigner: inputs["imageSigner"] as unknown as SigningKey,
+    imageSigner,
   };
 }
 
-/** Keys without which nothing can be published into a channel. */
+/** The keys that publishing into a channel needs. */
 const channelSigners = ["layerSigner", "sealSigner"] as const;
 
 /**
- * Seals what was patched and moves the channel to it. Whatever fails, the channel stays where it was.
+ * Seals the patched image and moves the channel to it. When either fails, the channel stays where it was.
  *
- * @param from where the channel is to be moved from; default: anywhere.
- * @returns what the channel leads to; undefined when there is none.
+ * @param from the digest that the channel is to be moved from. Default: any.
+ * @returns the digest that the channel has then; undefined when the inputs name no channel.
  */
 async function publish(
   { backends }: Context,
   op: Operation,
-  inputs: Properties,
+  inputs: PatchedImageInputs,
   digest: string,
   from?: string,
 ): Promise<string | undefined> {
-  const channel = text(inputs["channel"]);
-  if (channel === undefined) return undefined;
-  const { registry, repository, imageSigner } = spec(inputs);
-  const [layerSigner, sealSigner] = channelSigners.map((name) => inputs[name] as unknown as SigningKey);
-  const image = { registry, repository, digest, sealSigner: sealSigner!, imageSigner };
-  await backends.sealer.seal(op, { ...image, layerSigner: layerSigner! });
+  const { registry, repository, channel, imageSigner, layerSigner, sealSigner } = inputs;
+  // Check has refused a channel without the keys.
+  if (channel === undefined || !layerSigner || !sealSigner) return undefined;
+  const image = { registry, repository, digest, sealSigner, imageSigner };
+  await backends.sealer.seal(op, { ...image, layerSigner });
   return (await backends.channels.publish(op, { ...image, channel }, from)).digest;
 }
 
 /**
- * Patches and publishes.
+ * Patches the image and publishes the result.
  *
- * @param before what there was of the same original.
+ * @param before earlier results for the same original.
  * @throws PartialFailure when the image is patched and the channel could not be moved: the next run tries that again.
  */
-async function work(
+async function patchAndPublish(
   context: Context,
   op: Operation,
   inputs: Properties,
   id: string | undefined,
   before: { patched?: string | undefined; channel?: string | undefined } = {},
 ): Promise<{ id: string; outputs: Properties }> {
-  const observed = await context.backends.patcher.patch(op, spec(inputs), before.patched);
-  const made = { id: id ?? observed.reference, outputs: outputs(inputs, observed) };
+  const known = decodeInputs(type, inputs);
+  const observed = await context.backends.patcher.patch(op, spec(known), before.patched);
+  const result = { id: id ?? observed.reference, outputs: outputs(inputs, observed) };
   try {
-    const channelDigest = await publish(context, op, inputs, observed.digest, before.channel);
-    return channelDigest === undefined ? made : { ...made, outputs: { ...made.outputs, channelDigest } };
+    const channelDigest = await publish(context, op, known, observed.digest, before.channel);
+    return channelDigest === undefined ? result : { ...result, outputs: { ...result.outputs, channelDigest } };
   } catch (error) {
     const kept: Properties = before.channel === undefined ? {} : { channelDigest: before.channel };
-    throw new PartialFailure(made.id, { ...made.outputs, ...kept }, [(error as Error).message]);
+    throw new PartialFailure(result.id, { ...result.outputs, ...kept }, [(error as Error).message]);
   }
 }
 
@@ -85,52 +86,52 @@ const observedNames = [
   "vexReference",
 ];
 
-function foreseen(inputs: Properties): Properties {
+/** Outputs in a preview: what only the patching decides is unknown. */
+function expectedOutputs(inputs: Properties): Properties {
   const names = inputs["channel"] === undefined ? observedNames : [...observedNames, "channelDigest"];
   return { ...Object.fromEntries(names.map((name) => [name, unknown])), ...inputs };
 }
 
-/** An image with the updates that fix its known vulnerabilities. A change scans again; the images pushed before stay in the registry. */
+/**
+ * An image with the updates that fix its known vulnerabilities. A change scans again. Images pushed before stay in the
+ * registry.
+ */
 export const patchedImage: Resource = {
   type,
   defaultTimeouts: { create: 1200, update: 1200, delete: 60 },
 
   async check({ backends }, { inputs }) {
     const { databaseDigest: _computed, ...given } = inputs;
-    const checked = validate(type, given);
-    const rules = new Rules(checked.failures);
-    const known = checked.inputs;
-    if (isRecord(known["registry"])) rules.server("registry.server", known["registry"]["server"]);
-    rules.repository("repository", known["repository"]);
-    rules.digest("digest", known["digest"]);
-    rules.tag("tag", known["tag"]);
-    rules.matches("database", known["database"], /^\//, "an absolute path");
-    rules.dnsLabel("channel", known["channel"]);
-    for (const name of ["imageSigner", ...channelSigners]) checkSigner(rules, name, known[name]);
+    const { inputs: known, failures } = checkInputs(type, given);
+    const rules = new Rules(failures);
+    if (isRecord(known.registry)) rules.server("registry.server", known.registry.server);
+    rules.repository("repository", known.repository);
+    rules.digest("digest", known.digest);
+    rules.tag("tag", known.tag);
+    rules.matches("database", known.database, /^\//, "an absolute path");
+    rules.dnsLabel("channel", known.channel);
+    for (const name of ["imageSigner", ...channelSigners] as const) checkSigner(rules, name, known[name]);
     for (const name of channelSigners) {
-      if ((known["channel"] === undefined) === (known[name] === undefined)) continue;
+      if ((known.channel === undefined) === (known[name] === undefined)) continue;
       rules.fail(
-        known["channel"] === undefined ? "channel" : name,
+        known.channel === undefined ? "channel" : name,
         `channel and ${channelSigners.join(" and ")} go together: what is published into a channel is sealed before`,
       );
     }
-    if (checked.failures.length > 0) return checked;
-    if (known["database"] !== undefined && typeof known["database"] !== "string") {
-      known["databaseDigest"] = unknown;
-      return checked;
-    }
+    if (failures.length > 0) return { inputs: known, failures };
+    if (isUnknown(known.database)) return { inputs: { ...known, databaseDigest: unknown }, failures };
     try {
-      // Another content of the database scans again.
-      known["databaseDigest"] = await backends.patcher.databaseDigest(text(known["database"]));
+      // A database with another content scans again.
+      const databaseDigest = await backends.patcher.databaseDigest(known.database);
+      return { inputs: { ...known, databaseDigest }, failures };
     } catch (error) {
       if (!(error instanceof PropertyError)) throw error;
-      checked.failures.push(...error.failures);
+      return { inputs: known, failures: error.failures };
     }
-    return checked;
   },
 
   diff({ oldInputs, inputs }) {
-    // Neither how the registry is reached, nor where key and database lie, changes what an image has.
+    // Neither how the registry is reached nor where keys and database lie changes the content of an image.
     return inputDifferences(
       oldInputs,
       inputs,
@@ -141,28 +142,26 @@ export const patchedImage: Resource = {
 
   async create(context, { inputs, preview, op }) {
     if (preview) {
-      await context.backends.patcher.demandTools();
-      return { id: "", outputs: foreseen(inputs) };
+      await context.backends.patcher.requireTools();
+      return { id: "", outputs: expectedOutputs(inputs) };
     }
-    return work(context, op, inputs, undefined);
+    return patchAndPublish(context, op, inputs, undefined);
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
     const named = imageId("PatchedImage", id);
-    const access =
-      inputs && isRecord(inputs["registry"])
-        ? (inputs["registry"] as unknown as RegistryAccess)
-        : { server: named.server };
+    const stored = storedInputs(type, inputs);
+    const access = stored.registry ?? { server: named.server };
     let found: PatchedFound | undefined;
     try {
       found = await backends.patcher.readPatched(
         access,
-        text(inputs?.["repository"]) ?? named.repository,
+        stored.repository ?? named.repository,
         text(old?.["patchedDigest"]) ?? named.digest,
         inputs !== undefined && old !== undefined,
       );
     } catch (error) {
-      // What a registry of this machine holds is still on its disk when it is stopped, and `up` can start it.
+      // A registry of this machine that is stopped still has its content on disk, and `up` can start it.
       const registry = await backends.registries.findRegistry(access.server);
       if (!inputs || !old || registry?.powerState !== "stopped") throw error;
       return { id, inputs, outputs: old };
@@ -178,35 +177,36 @@ export const patchedImage: Resource = {
     const { original, tag, observed, imageSigner, channel } = found.made;
     const { server, repository } = named;
     const { databaseDigest } = observed;
-    const told: Properties = {
+    const known: Properties = {
       ...{ registry: { server }, repository, digest: original, databaseDigest, ...(tag === undefined ? {} : { tag }) },
-      imageSigner: imageSigner as unknown as Properties,
+      imageSigner: { ...imageSigner },
     };
     if (channel) {
       const { name, layerSigner, sealSigner } = channel;
-      Object.assign(told, { channel: name, layerSigner, sealSigner });
+      Object.assign(known, { channel: name, layerSigner: { ...layerSigner }, sealSigner: { ...sealSigner } });
     }
     const channelDigest = channel?.digest;
     return {
       id,
-      inputs: told,
-      outputs: { ...outputs(told, observed), ...(channelDigest === undefined ? {} : { channelDigest }) },
+      inputs: known,
+      outputs: { ...outputs(known, observed), ...(channelDigest === undefined ? {} : { channelDigest }) },
     };
   },
 
   async update(context, { id, oldInputs, oldOutputs, inputs, preview, op }) {
     if (preview) {
-      await context.backends.patcher.demandTools();
-      return { ...oldOutputs, ...foreseen(inputs) };
+      await context.backends.patcher.requireTools();
+      return { ...oldOutputs, ...expectedOutputs(inputs) };
     }
     const isSame = (...names: string[]) => names.every((name) => oldInputs[name] === inputs[name]);
-    // An earlier patch of the same original is kept while it is good.
+    // An earlier patch of the same original is kept while nothing in it is fixable.
     const patched = isSame("digest", "repository") ? text(oldOutputs["patchedDigest"]) : undefined;
-    // A new original is a release and goes into the channel; another look at the same one does not undo what others did there.
+    // A new original is a release and goes into the channel. A new scan of the same one does not move back a channel
+    // that others moved.
     const channel = isSame("digest", "repository", "channel") ? text(oldOutputs["channelDigest"]) : undefined;
-    return (await work(context, op, inputs, id, { patched, channel })).outputs;
+    return (await patchAndPublish(context, op, inputs, id, { patched, channel })).outputs;
   },
 
-  // Hosts may run the image, and its attestation belongs to it: both stay, as the original does.
+  // Hosts may run the image, so it and its attestation stay in the registry, as the original does.
   async delete() {},
 };

@@ -1,13 +1,11 @@
-import type { RegistryObserved, RegistrySpec } from "../backends/index.js";
+import type { RegistryObserved } from "../backends/index.js";
 import type { Properties, Resource } from "../protocol/resource.js";
 import { unknown } from "../protocol/resource.js";
 import { drift, inputDifferences } from "../schema/difference.js";
 import { Rules } from "./rules.js";
-import { validate } from "../schema/schema.js";
+import { checkInputs, decodeInputs } from "../schema/decode.js";
 
 const type = "palisade:index:Registry";
-
-const spec = (inputs: Properties): RegistrySpec => ({ port: inputs["port"] as number });
 
 const outputs = (observed: RegistryObserved): Properties => ({
   port: observed.port,
@@ -24,9 +22,9 @@ export const registry: Resource = {
   defaultTimeouts: { create: 120, update: 120, delete: 120 },
 
   async check(_context, { inputs }) {
-    const checked = validate(type, inputs);
+    const checked = checkInputs(type, inputs);
     const rules = new Rules(checked.failures);
-    rules.range("port", checked.inputs["port"], 0, 65535);
+    rules.range("port", checked.inputs.port, 0, 65535);
     return checked;
   },
 
@@ -43,7 +41,7 @@ export const registry: Resource = {
         outputs: { ...inputs, ...Object.fromEntries(names.map((name) => [name, unknown])), powerState: "running" },
       };
     }
-    const observed = await backends.registries.createRegistry(op, spec(inputs));
+    const observed = await backends.registries.createRegistry(op, decodeInputs(type, inputs));
     return { id: observed.id, outputs: outputs(observed) };
   },
 
@@ -54,7 +52,7 @@ export const registry: Resource = {
 
   async update({ backends }, { id, oldOutputs, inputs, preview, op }) {
     if (preview) return { ...oldOutputs, ...inputs, powerState: "running" };
-    return outputs(await backends.registries.updateRegistry(op, id, spec(inputs)));
+    return outputs(await backends.registries.updateRegistry(op, id, decodeInputs(type, inputs)));
   },
 
   async delete({ backends }, { id, op }) {

@@ -1,4 +1,6 @@
-/** Rules that several resources share. Each reports the path, the value and what is allowed; unknown values pass. */
+/**
+ * Rules that several resources share. Each reports the path, the value and what is allowed. An unknown value passes.
+ */
 import { dnsLabelPattern, isDnsLabel } from "../../shared/dns-label.js";
 import {
   parseImageReference,
@@ -7,12 +9,14 @@ import {
   type ImageReference,
 } from "../../shared/image-reference.js";
 import { channelTagPrefix } from "../backends/index.js";
-import type { CheckFailure } from "../backends/errors.js";
-import { isUnknown, type Properties, type Value } from "../protocol/resource.js";
+import { PropertyError, type CheckFailure } from "../backends/errors.js";
+import type { Properties, Unknown, Value } from "../protocol/resource.js";
+import type { Previewed } from "../schema/decode.js";
+import type { Hypervisor } from "../schema/inputs.js";
 import { isRecord, show } from "../schema/schema.js";
 
 /** What is wrong with the path of a file in a layer; undefined when nothing is. */
-export function layerPathTrouble(path: string): string | undefined {
+export function layerPathProblem(path: string): string | undefined {
   const parts = path.split("/").slice(1);
   if (!path.startsWith("/") || parts.some((part) => part === "" || part === "." || part === "..")) {
     return "is not an absolute path without '..', '.', '//' and '/' at its end";
@@ -27,6 +31,24 @@ export function layerPathTrouble(path: string): string | undefined {
   return undefined;
 }
 
+/** Protocols of a published port. */
+export const protocols = ["TCP", "UDP"] as const;
+
+function notAllowed(property: string, value: string, allowed: readonly string[]): CheckFailure {
+  return { property, reason: `${show(value)} is not one of ${allowed.join(", ")}` };
+}
+
+/**
+ * A string of the schema as one of the values that Check has allowed.
+ *
+ * @throws PropertyError when it is another one
+ */
+export function oneOf<T extends string>(property: string, value: string, allowed: readonly T[]): T {
+  const found = allowed.find((candidate) => candidate === value);
+  if (found === undefined) throw new PropertyError([notAllowed(property, value, allowed)]);
+  return found;
+}
+
 export class Rules {
   constructor(readonly failures: CheckFailure[]) {}
 
@@ -39,9 +61,9 @@ export class Rules {
     this.fail(property, `${value} is out of range: ${minimum} to ${maximum}${unit && ` ${unit}`}`);
   }
 
-  oneOf(property: string, value: Value | undefined, allowed: string[]): void {
+  oneOf(property: string, value: Value | undefined, allowed: readonly string[]): void {
     if (typeof value !== "string" || allowed.includes(value)) return;
-    this.fail(property, `${show(value)} is not one of ${allowed.join(", ")}`);
+    this.failures.push(notAllowed(property, value, allowed));
   }
 
   matches(property: string, value: Value | undefined, pattern: RegExp, what: string): void {
@@ -82,21 +104,21 @@ export class Rules {
   }
 
   protocol(property: string, value: Value | undefined): void {
-    this.oneOf(property, value, ["TCP", "UDP"]);
+    this.oneOf(property, value, protocols);
   }
 
   server(property: string, value: Value | undefined): void {
     this.grammar(property, value, serverProblem);
   }
 
-  /** @param problem says what is wrong with a value; undefined when nothing is. */
+  /** @param problem returns what is wrong with a value; undefined when nothing is. */
   grammar(property: string, value: Value | undefined, problem: (value: string) => string | undefined): void {
     const reason = typeof value === "string" ? problem(value) : undefined;
     if (reason) this.fail(property, `${show(value)} ${reason}`);
   }
 
-  hypervisor(inputs: Properties): void {
-    const uri = isRecord(inputs["hypervisor"]) ? inputs["hypervisor"]["uri"] : undefined;
+  hypervisor(hypervisor: Unknown | Previewed<Hypervisor> | undefined): void {
+    const uri = isRecord(hypervisor) ? hypervisor.uri : undefined;
     if (typeof uri === "string" && uri !== "local") {
       this.fail(
         "hypervisor.uri",
@@ -105,8 +127,13 @@ export class Rules {
     }
   }
 
-  /** Reports the second of two equal keys in a list; `key` gives undefined for what is not known. */
-  unique(property: string, list: Value | undefined, what: string, key: (item: Properties) => string | undefined): void {
+  /** Reports the second of two equal keys in a list. `key` returns undefined for an item whose key is not known. */
+  unique<T extends Properties>(
+    property: string,
+    list: PreviewedList<T>,
+    what: string,
+    key: (item: T) => string | undefined,
+  ): void {
     const seen = new Map<string, number>();
     for (const [index, item] of items(list).entries()) {
       const value = key(item);
@@ -118,23 +145,42 @@ export class Rules {
   }
 }
 
+/** A list of objects in a preview. */
+export type PreviewedList<T> = Unknown | (Unknown | T)[] | undefined;
+
 /** The known objects of a list. */
+export function items<T extends Properties>(list: PreviewedList<T>): T[];
+export function items(list: Value | undefined): Properties[];
 export function items(list: Value | undefined): Properties[] {
   return Array.isArray(list) ? list.filter(isRecord) : [];
 }
 
+/** The known strings of a list. */
+export function strings(list: Value | undefined): string[] {
+  return Array.isArray(list) ? list.filter((item) => typeof item === "string") : [];
+}
+
+/** The value when it is a string. */
 export function text(value: Value | undefined): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-/** `<host id>/<name>`: the id of what has a name on a host. A text with more parts is no id. */
+/**
+ * Host and name from the id of a thing that has a name on its host: `<host id>/<name>`.
+ *
+ * @throws Error when the text has another form
+ */
 export function hostedId(resource: string, what: string, id: string): { hostId: string; name: string } {
   const [hostId = "", name = "", ...others] = id.split("/");
   if (hostIdPattern.test(hostId) && isDnsLabel(name) && others.length === 0) return { hostId, name };
   throw new Error(`${id}: the id of ${resource} is <host id>/<${what} name>`);
 }
 
-/** The id of what a host has one of: the host's own. */
+/**
+ * Host from the id of a thing of which a host has one: `<host id>`.
+ *
+ * @throws Error when the text has another form
+ */
 export function hostId(resource: string, id: string): string {
   if (hostIdPattern.test(id)) return id;
   throw new Error(`${id}: the id of ${resource} is <host id>`);
@@ -142,7 +188,11 @@ export function hostId(resource: string, id: string): string {
 
 const hostIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
-/** `<server>/<repository>@<digest>`: the id of what belongs to an image, and everything that an import needs to know. */
+/**
+ * The parts of an id `<server>/<repository>@<digest>`, as things have that belong to an image. An import needs no more.
+ *
+ * @throws Error when the text has another form
+ */
 export function imageId(resource: string, id: string): ImageReference {
   try {
     return parseImageReference(id);
@@ -153,13 +203,11 @@ export function imageId(resource: string, id: string): ImageReference {
 }
 
 /** `port/protocol` of an entry, undefined while either is unknown. */
-export function portKey(item: Properties): string | undefined {
-  const { port, protocol } = item;
+export function portKey({ port, protocol }: { port?: Value; protocol?: Value }): string | undefined {
   return typeof port === "number" && typeof protocol === "string" ? `${port}/${protocol}` : undefined;
 }
 
-export function anyUnknown(value: Value | undefined): boolean {
-  if (isUnknown(value)) return true;
-  if (Array.isArray(value)) return value.some(anyUnknown);
-  return isRecord(value) && Object.values(value).some(anyUnknown);
+/** The property value of an object that a backend returned. */
+export function toValue(observed: object): Value {
+  return JSON.parse(JSON.stringify(observed)) as Value;
 }

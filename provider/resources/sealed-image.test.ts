@@ -1,4 +1,4 @@
-/** The resource on a real registry with the real sealer: what is observed, what is absent, what is wrong by its field. */
+/** The resource with a real registry and the real sealer: reads, absence, and errors that name the field. */
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,33 +1,23 @@
-import type { RegistryAccess, SealFound, SealObserved, SealSpec, SigningKey } from "../backends/index.js";
-import { PropertyError, type CheckFailure } from "../backends/errors.js";
+import type { SealFound, SealObserved } from "../backends/index.js";
+import { PropertyError } from "../backends/errors.js";
 import { unknown, type Properties, type Resource } from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";
-import { anyUnknown, imageId, Rules, text } from "./rules.js";
-import { isRecord, validate } from "../schema/schema.js";
+import { imageId, Rules, strings, text } from "./rules.js";
+import { checkInputs, decodeInputs, storedInputs, whenKnown } from "../schema/decode.js";
+import type { SigningKey } from "../schema/inputs.js";
+import { isRecord } from "../schema/schema.js";
 import { checkSigner } from "./signers.js";
 
 const type = "palisade:index:SealedImage";
 
-const signers = ["layerSigner", "sealSigner", "imageSigner"];
-
-function spec(inputs: Properties): SealSpec {
-  const key = (name: string) => inputs[name] as unknown as SigningKey;
-  return {
-    registry: inputs["registry"] as unknown as RegistryAccess,
-    repository: inputs["repository"] as string,
-    digest: inputs["digest"] as string,
-    layerSigner: key("layerSigner"),
-    sealSigner: key("sealSigner"),
-    ...(inputs["imageSigner"] === undefined ? {} : { imageSigner: key("imageSigner") }),
-  };
-}
+const signers = ["layerSigner", "sealSigner", "imageSigner"] as const;
 
 function outputs(inputs: Properties, observed: SealObserved): Properties {
   return { ...inputs, ...observed };
 }
 
-/** What can be known before it is sealed. */
-function foreseen(inputs: Properties): Properties {
+/** Outputs in a preview: what only the sealing decides is unknown. */
+function expectedOutputs(inputs: Properties): Properties {
   const { registry, repository, digest } = inputs;
   const server = isRecord(registry) ? registry["server"] : unknown;
   const place = [server, repository, digest];
@@ -42,45 +32,48 @@ function foreseen(inputs: Properties): Properties {
   };
 }
 
-/** What was observed before; undefined while an output is missing. */
-function known(old: Properties | undefined): SealObserved | undefined {
+/** The seal that the outputs hold; undefined while one of its parts is missing. */
+function sealOf(old: Properties | undefined): SealObserved | undefined {
   if (!old) return undefined;
-  const names = ["digest", "reference", "sealDigest", "rootHashes", "layerKey", "sealKeyId", "reusedLayers"];
-  if (names.some((name) => old[name] === undefined)) return undefined;
-  return Object.fromEntries(names.map((name) => [name, old[name]])) as unknown as SealObserved;
+  const [digest, reference, sealDigest] = [text(old["digest"]), text(old["reference"]), text(old["sealDigest"])];
+  const [layerKey, sealKeyId, reusedLayers] = [text(old["layerKey"]), text(old["sealKeyId"]), old["reusedLayers"]];
+  if (digest === undefined || reference === undefined || sealDigest === undefined) return undefined;
+  if (layerKey === undefined || sealKeyId === undefined || typeof reusedLayers !== "number") return undefined;
+  if (old["rootHashes"] === undefined) return undefined;
+  return { digest, reference, sealDigest, rootHashes: strings(old["rootHashes"]), layerKey, sealKeyId, reusedLayers };
 }
 
-/** The seal of a container image. Any change seals again, which does what is lacking; seals of before stay in the registry. */
+/** The seal of a container image. Any change seals what is not sealed yet. Earlier seals stay in the registry. */
 export const sealedImage: Resource = {
   type,
   defaultTimeouts: { create: 1800, update: 1800, delete: 60 },
 
   async check({ backends }, { inputs }) {
     const { layerKey: _layerKey, sealKeyId: _sealKeyId, ...given } = inputs;
-    const checked = validate(type, given);
-    const rules = new Rules(checked.failures);
-    const known = checked.inputs;
-    if (isRecord(known["registry"])) rules.server("registry.server", known["registry"]["server"]);
-    rules.repository("repository", known["repository"]);
-    rules.digest("digest", known["digest"]);
+    const { inputs: known, failures } = checkInputs(type, given);
+    const rules = new Rules(failures);
+    if (isRecord(known.registry)) rules.server("registry.server", known.registry.server);
+    rules.repository("repository", known.repository);
+    rules.digest("digest", known.digest);
     for (const name of signers) checkSigner(rules, name, known[name]);
-    if (checked.failures.length > 0) return checked;
-    // Who signs, beside where the keys lie: another certificate in the same file seals again.
-    if (anyUnknown(known["layerSigner"]) || anyUnknown(known["sealSigner"])) {
-      Object.assign(known, { layerKey: unknown, sealKeyId: unknown });
-      return checked;
+    if (failures.length > 0) return { inputs: known, failures };
+    const layerSigner = whenKnown<SigningKey>(known.layerSigner);
+    const sealSigner = whenKnown<SigningKey>(known.sealSigner);
+    if (!layerSigner || !sealSigner) {
+      return { inputs: { ...known, layerKey: unknown, sealKeyId: unknown }, failures };
     }
     try {
-      Object.assign(known, await backends.sealer.identify(spec(known)));
+      // The inputs hold who signs, not only where the keys lie: another certificate in the same file seals again.
+      return { inputs: { ...known, ...(await backends.sealer.identify({ layerSigner, sealSigner })) }, failures };
     } catch (error) {
       if (!(error instanceof PropertyError)) throw error;
-      checked.failures.push(...(error.failures satisfies CheckFailure[]));
+      return { inputs: known, failures: error.failures };
     }
-    return checked;
   },
 
   diff({ oldInputs, inputs }) {
-    // Neither how the registry is reached nor where a key lies changes what was published; layerKey and sealKeyId tell whose it is.
+    // Neither how the registry is reached nor where a key lies changes what was published. layerKey and sealKeyId say
+    // who signed.
     return inputDifferences(
       oldInputs,
       inputs,
@@ -90,29 +83,26 @@ export const sealedImage: Resource = {
   },
 
   async create({ backends }, { inputs, preview, op }) {
-    if (preview) return { id: "", outputs: foreseen(inputs) };
-    const observed = await backends.sealer.seal(op, spec(inputs));
+    if (preview) return { id: "", outputs: expectedOutputs(inputs) };
+    const observed = await backends.sealer.seal(op, decodeInputs(type, inputs));
     return { id: observed.reference, outputs: outputs(inputs, observed) };
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
     const named = imageId("SealedImage", id);
-    const access =
-      inputs && isRecord(inputs["registry"])
-        ? (inputs["registry"] as unknown as RegistryAccess)
-        : { server: named.server };
-    const sealSigner = inputs?.["sealSigner"];
+    const stored = storedInputs(type, inputs);
+    const access = stored.registry ?? { server: named.server };
     let found: SealFound | undefined;
     try {
       found = await backends.sealer.readSeal(
         access,
-        text(inputs?.["repository"]) ?? named.repository,
+        stored.repository ?? named.repository,
         text(old?.["digest"]) ?? named.digest,
-        known(old),
-        isRecord(sealSigner) ? text(sealSigner["certificateFile"]) : undefined,
+        sealOf(old),
+        stored.sealSigner?.certificateFile,
       );
     } catch (error) {
-      // What a registry of this machine holds is still on its disk when it is stopped, and `up` can start it.
+      // A registry of this machine that is stopped still has its content on disk, and `up` can start it.
       const registry = await backends.registries.findRegistry(access.server);
       if (!inputs || !old || registry?.powerState !== "stopped") throw error;
       return { id, inputs, outputs: old };
@@ -121,18 +111,22 @@ export const sealedImage: Resource = {
     const { signers: keys, ...observed } = found;
     const { layerKey, sealKeyId } = observed;
     const { server, repository, digest } = named;
-    const told: Properties = inputs ?? {
+    const known = inputs ?? {
       ...{ registry: { server }, repository, digest, layerKey, sealKeyId },
-      ...(keys as unknown as Properties | undefined),
+      ...(keys && {
+        layerSigner: { ...keys.layerSigner },
+        sealSigner: { ...keys.sealSigner },
+        ...(keys.imageSigner ? { imageSigner: { ...keys.imageSigner } } : {}),
+      }),
     };
-    return { id, inputs: told, outputs: outputs(told, observed) };
+    return { id, inputs: known, outputs: outputs(known, observed) };
   },
 
   async update({ backends }, { oldOutputs, inputs, preview, op }) {
-    if (preview) return { ...oldOutputs, ...foreseen(inputs) };
-    return outputs(inputs, await backends.sealer.seal(op, spec(inputs)));
+    if (preview) return { ...oldOutputs, ...expectedOutputs(inputs) };
+    return outputs(inputs, await backends.sealer.seal(op, decodeInputs(type, inputs)));
   },
 
-  // A seal is content, and hosts may run the image: it stays, as the image does.
+  // Hosts may run the image, so its seal stays in the registry, as the image does.
   async delete() {},
 };

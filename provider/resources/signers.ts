@@ -15,13 +15,13 @@ export function checkSigner(rules: Rules, name: string, signer: Value | undefine
   try {
     parsePkcs11Uri(pkcs11Uri);
   } catch (error) {
-    // Without the value, which may hold a PIN.
+    // The value is not shown, as it may hold a PIN.
     rules.fail(`${name}.pkcs11Uri`, (error as Error).message);
   }
 }
 
-/** Why a text is no public key of images. The text is not repeated: it may be a private key by mistake. */
-export function publicKeyTrouble(pem: string): string | undefined {
+/** Why a text is no public key that can sign images. The text is not repeated: it may be a private key by mistake. */
+export function publicKeyProblem(pem: string): string | undefined {
   const what = "is not one PEM public key, as cosign writes it to cosign.pub";
   if (!/^-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----$/.test(pem.trim())) return what;
   let key: KeyObject;

@@ -3,15 +3,13 @@ import type { Properties, Resource } from "../protocol/resource.js";
 import { unknown } from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";
 import { Rules } from "./rules.js";
-import { validate } from "../schema/schema.js";
+import { checkInputs, decodeInputs, storedInputs } from "../schema/decode.js";
+import type { Hypervisor } from "../schema/inputs.js";
 
 const type = "palisade:index:StateDisk";
 
-/** The hypervisor of a resource; the schema's default where none is given. */
-export function hypervisorUri(inputs: Properties | undefined): string {
-  const hypervisor = inputs?.["hypervisor"] as { uri?: string } | undefined;
-  return hypervisor?.uri ?? "local";
-}
+/** The URI of a resource's hypervisor; the schema's default where none is given. */
+export const hypervisorUri = ({ hypervisor }: { hypervisor?: Hypervisor }): string => hypervisor?.uri ?? "local";
 
 const outputs = (inputs: Properties, observed: StateDiskObserved): Properties => ({
   ...inputs,
@@ -19,16 +17,16 @@ const outputs = (inputs: Properties, observed: StateDiskObserved): Properties =>
   path: observed.path,
 });
 
-/** A host's data. It grows in place; a smaller one would lose data, so it is refused. */
+/** The disk with a host's data. It grows in place. A smaller size would lose data, so Check refuses it. */
 export const stateDisk: Resource = {
   type,
   defaultTimeouts: { create: 120, update: 120, delete: 120 },
 
   async check(_context, { inputs, oldInputs }) {
-    const checked = validate(type, inputs);
+    const checked = checkInputs(type, inputs);
     const rules = new Rules(checked.failures);
-    rules.hypervisor(checked.inputs);
-    const size = checked.inputs["sizeGiB"];
+    rules.hypervisor(checked.inputs.hypervisor);
+    const size = checked.inputs.sizeGiB;
     rules.range("sizeGiB", size, 1, 65536, "GiB");
     const before = oldInputs?.["sizeGiB"];
     if (typeof size === "number" && typeof before === "number" && size < before) {
@@ -49,14 +47,13 @@ export const stateDisk: Resource = {
 
   async create({ backends }, { inputs, preview, op }) {
     if (preview) return { id: "", outputs: { ...inputs, path: unknown } };
-    const observed = await backends
-      .hypervisor(hypervisorUri(inputs))
-      .createStateDisk(op, { sizeGiB: inputs["sizeGiB"] as number });
+    const known = decodeInputs(type, inputs);
+    const observed = await backends.hypervisor(hypervisorUri(known)).createStateDisk(op, { sizeGiB: known.sizeGiB });
     return { id: observed.id, outputs: outputs(inputs, observed) };
   },
 
   async read({ backends }, { id, inputs }) {
-    const observed = await backends.hypervisor(hypervisorUri(inputs)).readStateDisk(id);
+    const observed = await backends.hypervisor(hypervisorUri(storedInputs(type, inputs))).readStateDisk(id);
     if (!observed) return undefined;
     const known = inputs ?? { sizeGiB: observed.sizeGiB };
     return { id, inputs: known, outputs: outputs(known, observed) };
@@ -64,11 +61,12 @@ export const stateDisk: Resource = {
 
   async update({ backends }, { id, oldOutputs, inputs, preview, op }) {
     if (preview) return { ...oldOutputs, ...inputs };
-    const size = inputs["sizeGiB"] as number;
-    return outputs(inputs, await backends.hypervisor(hypervisorUri(inputs)).resizeStateDisk(op, id, size));
+    const known = decodeInputs(type, inputs);
+    const hypervisor = backends.hypervisor(hypervisorUri(known));
+    return outputs(inputs, await hypervisor.resizeStateDisk(op, id, known.sizeGiB));
   },
 
   async delete({ backends }, { id, inputs, op }) {
-    await backends.hypervisor(hypervisorUri(inputs)).deleteStateDisk(op, id);
+    await backends.hypervisor(hypervisorUri(storedInputs(type, inputs))).deleteStateDisk(op, id);
   },
 };

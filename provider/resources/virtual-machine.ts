@@ -1,10 +1,12 @@
-import type { PublishedPort, VirtualMachineObserved, VirtualMachineSpec } from "../backends/index.js";
+import type { VirtualMachineObserved, VirtualMachineSpec } from "../backends/index.js";
 import type { Properties, PropertyDiff, Resource, Value } from "../protocol/resource.js";
 import { hostPort } from "../../shared/host-port.js";
 import { unknown } from "../protocol/resource.js";
 import { drift, inputDifferences } from "../schema/difference.js";
-import { items, portKey, Rules } from "./rules.js";
-import { isRecord, validate } from "../schema/schema.js";
+import { items, oneOf, portKey, protocols, Rules, toValue } from "./rules.js";
+import { checkInputs, decodeInputs, storedInputs } from "../schema/decode.js";
+import type { VirtualMachineInputs } from "../schema/inputs.js";
+import { isRecord } from "../schema/schema.js";
 import { hypervisorUri } from "./state-disk.js";
 
 const type = "palisade:index:VirtualMachine";
@@ -15,12 +17,23 @@ const restarting = /^(cpus|memoryMiB|acceleration)$/;
 /** The agent's port is published by the machine itself. */
 const agentPort = 8443;
 
-function spec(inputs: Properties): VirtualMachineSpec {
-  const { hypervisor: _where, forceDestroy: _force, ...rest } = inputs;
-  return { publishedPorts: [], ...rest } as unknown as VirtualMachineSpec;
-}
+const accelerations = ["auto", "kvm", "tcg"] as const;
+const powerStates = ["running", "stopped"] as const;
+const snapshots = ["none", "template"] as const;
 
-const plain = (value: unknown): Value => JSON.parse(JSON.stringify(value)) as Value;
+function spec(inputs: VirtualMachineInputs): VirtualMachineSpec {
+  const { hypervisor: _where, forceDestroy: _force, publishedPorts = [], snapshot, ...rest } = inputs;
+  return {
+    ...rest,
+    publishedPorts: publishedPorts.map((port, index) => ({
+      ...port,
+      protocol: oneOf(`publishedPorts[${index}].protocol`, port.protocol, protocols),
+    })),
+    acceleration: oneOf("acceleration", inputs.acceleration, accelerations),
+    powerState: oneOf("powerState", inputs.powerState, powerStates),
+    ...(snapshot === undefined ? {} : { snapshot: oneOf("snapshot", snapshot, snapshots) }),
+  };
+}
 
 function outputs(inputs: Properties, observed: VirtualMachineObserved): Properties {
   return {
@@ -28,40 +41,43 @@ function outputs(inputs: Properties, observed: VirtualMachineObserved): Properti
     cpus: observed.cpus,
     memoryMiB: observed.memoryMiB,
     powerState: observed.powerState,
-    publishedPorts: plain(observed.publishedPorts),
+    publishedPorts: toValue(observed.publishedPorts),
     accelerator: observed.accelerator,
     serialLog: observed.serialLog,
     hostId: observed.connection?.hostId ?? "",
-    ...(observed.connection ? { connection: plain(observed.connection) } : {}),
+    ...(observed.connection ? { connection: toValue(observed.connection) } : {}),
     ...(observed.bootSeconds === undefined ? {} : { bootSeconds: observed.bootSeconds }),
-    ...(observed.integrity ? { integrity: plain(observed.integrity) } : {}),
+    ...(observed.integrity ? { integrity: toValue(observed.integrity) } : {}),
   };
 }
 
-/** What changes by itself keeps the value it was first observed with: `palisade status` shows the present one. */
-function steady(seen: Properties, old: Properties | undefined): Properties {
+/**
+ * Outputs in which what changes by itself keeps the value it was first observed with. `palisade status` shows the
+ * present one.
+ */
+function withoutDrift(seen: Properties, old: Properties | undefined): Properties {
   const { integrity } = seen;
   const before = old?.["integrity"];
   if (!isRecord(integrity) || !isRecord(before) || before["sealedLayers"] === undefined) return seen;
   return { ...seen, integrity: { ...integrity, sealedLayers: before["sealedLayers"] } };
 }
 
-/** Inputs as a program would have to write them to mean what is observed. */
+/** The inputs that a program would have to write for the observed machine. */
 function inputsOf(observed: VirtualMachineObserved): Properties {
   const { imageDigest, stateDiskId, cpus, memoryMiB, certificateAuthority, clientIdentity, acceleration } = observed;
-  return plain({
+  return {
     imageDigest,
     stateDiskId,
     cpus,
     memoryMiB,
-    publishedPorts: observed.publishedPorts,
-    certificateAuthority,
-    clientIdentity,
+    publishedPorts: toValue(observed.publishedPorts),
+    certificateAuthority: { ...certificateAuthority },
+    clientIdentity: { ...clientIdentity },
     acceleration,
     ...(observed.snapshot === undefined ? {} : { snapshot: observed.snapshot }),
     powerState: "running",
     forceDestroy: false,
-  }) as Properties;
+  };
 }
 
 /** A published port whose host port is left open matches whatever port was chosen for it. */
@@ -83,35 +99,35 @@ export const virtualMachine: Resource = {
   defaultTimeouts: { create: 900, update: 900, delete: 300 },
 
   async check(_context, { inputs }) {
-    const checked = validate(type, inputs);
+    const checked = checkInputs(type, inputs);
     const known = checked.inputs;
     const rules = new Rules(checked.failures);
-    rules.hypervisor(known);
-    rules.digest("imageDigest", known["imageDigest"]);
-    rules.range("cpus", known["cpus"], 1, 64);
-    rules.range("memoryMiB", known["memoryMiB"], 1024, 1024 * 1024, "MiB");
-    rules.oneOf("acceleration", known["acceleration"], ["auto", "kvm", "tcg"]);
-    rules.oneOf("powerState", known["powerState"], ["running", "stopped"]);
-    rules.oneOf("snapshot", known["snapshot"], ["none", "template"]);
-    for (const [index, port] of items(known["publishedPorts"]).entries()) {
+    rules.hypervisor(known.hypervisor);
+    rules.digest("imageDigest", known.imageDigest);
+    rules.range("cpus", known.cpus, 1, 64);
+    rules.range("memoryMiB", known.memoryMiB, 1024, 1024 * 1024, "MiB");
+    rules.oneOf("acceleration", known.acceleration, accelerations);
+    rules.oneOf("powerState", known.powerState, powerStates);
+    rules.oneOf("snapshot", known.snapshot, snapshots);
+    for (const [index, port] of items(known.publishedPorts).entries()) {
       const at = `publishedPorts[${index}]`;
-      rules.port(`${at}.port`, port["port"]);
-      rules.protocol(`${at}.protocol`, port["protocol"]);
-      rules.range(`${at}.hostPort`, port["hostPort"], 0, 65535);
+      rules.port(`${at}.port`, port.port);
+      rules.protocol(`${at}.protocol`, port.protocol);
+      rules.range(`${at}.hostPort`, port.hostPort, 0, 65535);
       rules.matches(
         `${at}.hostAddress`,
-        port["hostAddress"],
+        port.hostAddress,
         /^\d{1,3}(\.\d{1,3}){3}$/,
         "an IPv4 address of this machine",
       );
-      if (port["port"] === agentPort && port["protocol"] === "TCP") {
+      if (port.port === agentPort && port.protocol === "TCP") {
         rules.fail(`${at}.port`, `${agentPort} is the agent's port; it is published already (\`connection.endpoint\`)`);
       }
     }
-    rules.unique("publishedPorts", known["publishedPorts"], "port", portKey);
-    rules.unique("publishedPorts", known["publishedPorts"], "the host's port", (port) =>
-      typeof port["hostPort"] === "number" && port["hostPort"] !== 0
-        ? `${hostPort(String(port["hostAddress"]), port["hostPort"])}/${String(port["protocol"])}`
+    rules.unique("publishedPorts", known.publishedPorts, "port", portKey);
+    rules.unique("publishedPorts", known.publishedPorts, "the host's port", (port) =>
+      typeof port.hostPort === "number" && port.hostPort !== 0
+        ? `${hostPort(String(port.hostAddress), port.hostPort)}/${String(port.protocol)}`
         : undefined,
     );
     return checked;
@@ -148,23 +164,24 @@ export const virtualMachine: Resource = {
         },
       };
     }
-    const observed = await backends.hypervisor(hypervisorUri(inputs)).createVirtualMachine(op, spec(inputs));
+    const known = decodeInputs(type, inputs);
+    const observed = await backends.hypervisor(hypervisorUri(known)).createVirtualMachine(op, spec(known));
     return { id: observed.id, outputs: outputs(inputs, observed) };
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
-    const observed = await backends.hypervisor(hypervisorUri(inputs)).readVirtualMachine(id);
+    const observed = await backends.hypervisor(hypervisorUri(storedInputs(type, inputs))).readVirtualMachine(id);
     if (!observed) return undefined;
     const known = inputs ?? inputsOf(observed);
     const seen = outputs(known, observed);
-    // How long the last start took is no state of the machine.
+    // The duration of the last start is not part of what is observed.
     if (old?.["bootSeconds"] !== undefined) seen["bootSeconds"] = old["bootSeconds"];
-    // A stopped host keeps the connection it had.
+    // The connection stays while the host is stopped.
     if (seen["connection"] === undefined && old?.["connection"] !== undefined) {
       seen["connection"] = old["connection"];
       seen["hostId"] = old["hostId"] ?? "";
     }
-    return { id, inputs: known, outputs: steady(seen, old) };
+    return { id, inputs: known, outputs: withoutDrift(seen, old) };
   },
 
   async update({ backends }, { id, oldInputs, oldOutputs, inputs, preview, op }) {
@@ -178,29 +195,29 @@ export const virtualMachine: Resource = {
         ...oldOutputs,
         ...inputs,
         publishedPorts: ports ? (inputs["publishedPorts"] ?? []) : (oldOutputs["publishedPorts"] ?? []),
-        // The host stays the same one; only its published ports are not known yet.
+        // The host stays the same. Only its published ports are not known yet.
         connection: isRecord(oldOutputs["connection"])
           ? { ...oldOutputs["connection"], ...(ports ? { publishedPorts: unknown } : {}) }
           : unknown,
       };
     }
-    const wanted = spec(inputs);
-    // A port chosen earlier stays.
-    const before = items(oldOutputs["publishedPorts"]) as unknown as PublishedPort[];
-    wanted.publishedPorts = wanted.publishedPorts.map((port) => ({
-      ...port,
-      hostPort:
-        port.hostPort ||
-        (before.find((other) => other.port === port.port && other.protocol === port.protocol)?.hostPort ?? 0),
-    }));
-    const observed = await backends.hypervisor(hypervisorUri(inputs)).updateVirtualMachine(op, id, wanted);
-    return steady(outputs(inputs, observed), oldOutputs);
+    const known = decodeInputs(type, inputs);
+    const desired = spec(known);
+    // A host port that was chosen earlier stays.
+    const before = items(oldOutputs["publishedPorts"]);
+    desired.publishedPorts = desired.publishedPorts.map((port) => {
+      const chosen = before.find((other) => portKey(other) === portKey(port))?.["hostPort"];
+      return { ...port, hostPort: port.hostPort || (typeof chosen === "number" ? chosen : 0) };
+    });
+    const observed = await backends.hypervisor(hypervisorUri(known)).updateVirtualMachine(op, id, desired);
+    return withoutDrift(outputs(inputs, observed), oldOutputs);
   },
 
   async delete({ backends }, { id, inputs, op }) {
-    const force = inputs["forceDestroy"] === true;
+    const stored = storedInputs(type, inputs);
+    const force = stored.forceDestroy === true;
     try {
-      await backends.hypervisor(hypervisorUri(inputs)).deleteVirtualMachine(op, id, force);
+      await backends.hypervisor(hypervisorUri(stored)).deleteVirtualMachine(op, id, force);
     } catch (error) {
       if (force || (error as Error).name !== "UnreachableHostError") throw error;
       throw new Error(

@@ -5,7 +5,7 @@ import { isRecord } from "./schema.js";
 
 type Change = "add" | "update" | "delete";
 
-/** Walks two values and reports each leaf in which they differ. An unknown new value differs from whatever was there. */
+/** Each leaf in which two values differ. An unknown value differs from every known one. */
 export function* differences(
   path: string,
   old: Value | undefined,
@@ -35,8 +35,10 @@ export function* differences(
 }
 
 /**
- * @param replaces - patterns of paths whose change replaces the resource
- * @param ignores - patterns of paths that are compared in another way, or not at all
+ * The differences between old and new inputs.
+ *
+ * @param replaces patterns of paths whose change replaces the resource
+ * @param ignores patterns of paths that are compared in another way, or not at all
  */
 export function inputDifferences(
   old: Properties,
@@ -53,7 +55,7 @@ export function inputDifferences(
     }));
 }
 
-/** A difference between what is observed and what is wanted. */
+/** A difference between observed and desired state. */
 export function drift(path: string): PropertyDiff {
   return { path, kind: "update", inputDiff: false };
 }

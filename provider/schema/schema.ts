@@ -1,11 +1,14 @@
-/** Validation by the provider's schema: types, required and unknown properties, defaults. What a schema cannot say is each resource's own. */
+/**
+ * Validation by a Pulumi schema: types, required and unknown properties, defaults. What a schema cannot express is
+ * checked by each resource itself.
+ */
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { packageRoot } from "../../shared/directories.js";
 import { own } from "../../shared/own-properties.js";
 import { shorten } from "../../shared/text.js";
 import type { CheckFailure } from "../backends/errors.js";
-import { isUnknown, type Properties, type Value } from "../protocol/resource.js";
+import { isUnknown, unknown, type Properties, type Value } from "../protocol/resource.js";
 
 export interface PropertySpec {
   type?: "string" | "integer" | "number" | "boolean" | "array" | "object";
@@ -18,7 +21,7 @@ export interface PropertySpec {
 interface ObjectSpec {
   properties: Record<string, PropertySpec>;
   required?: string[];
-  /** For types that are a choice of texts. */
+  /** The allowed values of a type that is an enumeration of strings. */
   enum?: { value: string }[];
 }
 interface ResourceSpec extends ObjectSpec {
@@ -40,7 +43,7 @@ export const packageSchema = JSON.parse(schemaText) as PackageSchema;
 
 const typeReference = "#/types/";
 
-/** Letters that have to be inserted, removed or changed to get from one word to another. */
+/** The number of letters to insert, remove or change to get from one word to another. */
 function editDistance(a: string, b: string): number {
   let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (let i = 1; i <= a.length; i++) {
@@ -61,19 +64,27 @@ function suggestion(name: string, known: string[]): string {
   return near ? `did you mean \`${near.candidate}\`?` : `known are ${known.map((one) => `\`${one}\``).join(", ")}`;
 }
 
-/** How a value appears in a message; long ones are cut, secrets never get here. */
+/** How a value appears in a message. A long value is cut. Never called with a secret value. */
 export function show(value: Value | undefined): string {
   return shorten(JSON.stringify(value) ?? "nothing", 80);
 }
 
-/** Anything, assets and archives: described by Pulumi's own schema. */
+/** Types of Pulumi's own schema: any value, assets and archives. They are not validated. */
 const pulumiReference = "pulumi.json#/";
 
 class Validator {
   readonly failures: CheckFailure[] = [];
 
-  constructor(private readonly schema: PackageSchema) {}
+  /** @param allowsOtherNames whether a property that the schema does not know is left out instead of refused */
+  constructor(
+    private readonly schema: PackageSchema,
+    private readonly allowsOtherNames = false,
+  ) {}
 
+  /**
+   * The properties with defaults filled in. A value that does not fit is reported, and is unknown in the result: so the
+   * result has the types of the schema, and no later rule reports the same value again.
+   */
   object(path: string, value: Properties, spec: ObjectSpec): Properties {
     const result: Properties = {};
     const known = Object.keys(spec.properties);
@@ -83,6 +94,7 @@ class Validator {
       const at = path ? `${path}.${name}` : name;
       const childSpec = own(spec.properties, name);
       if (!childSpec) {
+        if (this.allowsOtherNames) continue;
         this.failures.push({
           property: at,
           reason: `there is no property \`${name}\` here; ${suggestion(name, known)}`,
@@ -95,18 +107,20 @@ class Validator {
       if (own(result, name) !== undefined) continue;
       const at = path ? `${path}.${name}` : name;
       if (childSpec.default !== undefined) result[name] = childSpec.default;
-      else if (spec.required?.includes(name))
+      else if (spec.required?.includes(name)) {
         this.failures.push({ property: at, reason: "is required and was not given" });
+        result[name] = unknown;
+      }
     }
     return result;
   }
 
   private value(path: string, value: Value, spec: PropertySpec): Value {
     if (isUnknown(value)) return value;
-    const wrong = (wanted: string): Value => {
+    const wrong = (expected: string): Value => {
       const shown = spec.secret ? "a secret value" : show(value);
-      this.failures.push({ property: path, reason: `${shown} is not ${wanted}` });
-      return value;
+      this.failures.push({ property: path, reason: `${shown} is not ${expected}` });
+      return unknown;
     };
     if (spec.$ref?.startsWith(pulumiReference)) return value;
     if (spec.$ref) {
@@ -148,39 +162,49 @@ export function isRecord(value: Value | undefined): value is Properties {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !isUnknown(value);
 }
 
+export function anyUnknown(value: Value | undefined): boolean {
+  if (isUnknown(value)) return true;
+  if (Array.isArray(value)) return value.some(anyUnknown);
+  return isRecord(value) && Object.values(value).some(anyUnknown);
+}
+
+/** Inputs or arguments with defaults filled in, and everything in which they do not fit the schema. */
+export interface Validated {
+  /** A value that does not fit is unknown here. */
+  inputs: Properties;
+  failures: CheckFailure[];
+}
+
 /**
- * Inputs of a resource with defaults filled in, and everything in which they do not fit the schema.
+ * Validates the inputs of a resource.
+ *
  * @param schema default: Palisade's own
+ * @param allowsOtherNames whether a property that the schema does not know is left out instead of refused. Default:
+ * refused
  */
 export function validate(
   type: string,
   inputs: Properties,
   schema = packageSchema,
-): { inputs: Properties; failures: CheckFailure[] } {
+  allowsOtherNames = false,
+): Validated {
   const spec = own(schema.resources, type);
   if (!spec) throw new Error(`${type}: not in the schema`);
-  const validator = new Validator(schema);
+  const validator = new Validator(schema, allowsOtherNames);
   const checked = validator.object("", inputs, { properties: spec.inputProperties, required: spec.requiredInputs });
   return { inputs: checked, failures: validator.failures };
 }
 
-/** The same for the arguments of a function. */
-export function validateFunction(
-  schema: PackageSchema,
-  token: string,
-  inputs: Properties,
-): { inputs: Properties; failures: CheckFailure[] } {
+/** Validates the arguments of a function. */
+export function validateFunction(schema: PackageSchema, token: string, inputs: Properties): Validated {
   const spec = own(schema.functions, token);
   if (!spec) throw new Error(`${token}: not in the schema`);
   const validator = new Validator(schema);
   return { inputs: validator.object("", inputs, spec.inputs), failures: validator.failures };
 }
 
-/** The same for a provider's configuration. */
-export function validateConfiguration(
-  schema: PackageSchema,
-  inputs: Properties,
-): { inputs: Properties; failures: CheckFailure[] } {
+/** Validates a provider's configuration. */
+export function validateConfiguration(schema: PackageSchema, inputs: Properties): Validated {
   const validator = new Validator(schema);
   const checked = validator.object("", inputs, { properties: schema.provider?.inputProperties ?? {} });
   return { inputs: checked, failures: validator.failures };

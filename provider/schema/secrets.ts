@@ -1,4 +1,7 @@
-/** Which properties the schema calls secret, so that they are marked whatever the program or a backend gave. */
+/**
+ * Finds the properties that are secret in the schema. They are marked even when the program or a backend did not mark
+ * them.
+ */
 import { own } from "../../shared/own-properties.js";
 import type { Path } from "../protocol/marshal.js";
 
@@ -16,7 +19,7 @@ export interface SecretSchema {
   resources?: Record<string, ObjectSpec & { inputProperties?: Record<string, PropertySpec> }>;
 }
 
-/** A test whether the property at a path of the resource is secret by the schema. */
+/** Returns whether the property at a path of the resource is secret in the schema. */
 export function secretsOf(schema: SecretSchema, type: string): (path: Path) => boolean {
   const resource = own(schema.resources, type);
   const top: Record<string, PropertySpec> = { ...resource?.inputProperties, ...resource?.properties };

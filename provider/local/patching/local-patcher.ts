@@ -58,7 +58,7 @@ export class LocalPatcher implements ImagePatcher {
     return (await this.database(directory)).digest;
   }
 
-  async demandTools(): Promise<void> {
+  async requireTools(): Promise<void> {
     await demandPrograms();
   }
 

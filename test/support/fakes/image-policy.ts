@@ -1,6 +1,6 @@
 /** How a host checks an image policy: hosts/agent/internal/images/policies.go, abridged. A World has no signatures. */
 import { clone } from "@bufbuild/protobuf";
-import { publicKeyTrouble } from "../../../provider/resources/signers.js";
+import { publicKeyProblem } from "../../../provider/resources/signers.js";
 import { ImagePolicySchema, type ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { isDnsLabel } from "../../../shared/dns-label.js";
 import type { Violation } from "./group-spec.js";
@@ -34,7 +34,7 @@ export function policyViolations(policy: ImagePolicy): Violation[] {
     add(`repositories[${index}]`, `"${pattern}" is neither server/repository nor server/prefix/*`);
   });
   policy.keys.forEach((key, index) => {
-    const problem = publicKeyTrouble(key);
+    const problem = publicKeyProblem(key);
     if (problem !== undefined) add(`keys[${index}]`, problem);
   });
   return list;

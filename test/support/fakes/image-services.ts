@@ -199,7 +199,7 @@ export class FakePatcher implements ImagePatcher {
     return database;
   }
 
-  async demandTools(): Promise<void> {}
+  async requireTools(): Promise<void> {}
 
   async patch(op: Operation, spec: PatchSpec, _previous?: string): Promise<PatchObserved> {
     const { server } = spec.registry;

@@ -26,6 +26,15 @@ func adapt(name, content string, spec schema.PackageSpec) (string, error) {
 	return strings.Replace(content, versionLookup, fmt.Sprintf("%q", spec.Version), 1), nil
 }
 
+// compareFile fails when a file is not what would be written.
+func compareFile(content []byte, file string) error {
+	present, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(present, content) {
+		return fmt.Errorf("%s is not what the schema generates; run `make generate`", file)
+	}
+	return nil
+}
+
 // compare fails with the names of the files in which the folder differs from what would be written.
 func compare(files map[string][]byte, output string) error {
 	var different []string

@@ -11,6 +11,7 @@ import { record, settled } from "../../../../components/internal/testing/recorde
 import type { AgentClient } from "../../../../provider/backends/index.js";
 import { toGroupSpec, toProperties } from "../../../../provider/resources/group-spec.js";
 import type { Properties } from "../../../../provider/protocol/resource.js";
+import { decodeInputs } from "../../../../provider/schema/decode.js";
 import type { GroupArgs } from "../../../../components/group/model.js";
 import { portText, type GroupBackend, type TakenGroup } from "./backend.js";
 
@@ -43,7 +44,7 @@ export class HostBackend implements GroupBackend {
     this.declare(name, args);
     await settled();
     const { inputs } = registrations.find(({ type }) => type === "palisade:index:GroupDeployment")!;
-    const sent = toGroupSpec(plain(inputs) as Properties);
+    const sent = toGroupSpec(decodeInputs("palisade:index:GroupDeployment", plain(inputs) as Properties));
     return takenFromSpec(this.agent ? await reported(sent, this.agent) : sent);
   }
 }
