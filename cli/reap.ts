@@ -5,11 +5,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import * as v from "valibot";
 import { decode, object } from "../shared/decode.js";
 import { defaultCacheDirectory, defaultStateDirectory } from "../shared/directories.js";
+import { identifyProcess, isAlive } from "../shared/process-identity.js";
 import {
   ephemeralBackend,
   ephemeralFolder,
-  isRunning,
-  markOf,
   openEphemeralStack,
   readEphemeralMarker,
   removeEphemeralFolder,
@@ -77,12 +76,12 @@ async function endPulumi({ id, project, stack }: EphemeralMarker): Promise<void>
   for (const name of names.filter((entry) => entry.endsWith(".json"))) {
     const file = path.join(folder, name);
     const { pid } = decode(object({ pid: v.number() }), readFileSync(file, "utf8"), file);
-    const mark = markOf(pid);
-    if (mark && /pulumi/.test(readFileSync(`/proc/${pid}/comm`, "utf8"))) {
+    const identity = await identifyProcess(pid);
+    if ((await isAlive(identity)) && /pulumi/.test(readFileSync(`/proc/${pid}/comm`, "utf8"))) {
       for (const signal of [undefined, "SIGINT", "SIGKILL"] as const) {
-        if (signal && isRunning(mark)) process.kill(pid, signal);
+        if (signal && (await isAlive(identity))) process.kill(pid, signal);
         const end = Date.now() + pulumiMilliseconds;
-        while (isRunning(mark) && Date.now() < end) await delay(200);
+        while ((await isAlive(identity)) && Date.now() < end) await delay(200);
       }
     }
     for (const entry of [file, `${file}.attrs`]) rmSync(entry, { force: true });

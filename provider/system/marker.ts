@@ -8,7 +8,7 @@ import type { Owner } from "../backends/index.js";
 import { isAbsent, readFileIfPresent, syncDirectory, writeFileAtomic } from "./atomic-file.js";
 import { acquireLock } from "./lock.js";
 import { machineId } from "./machine.js";
-import type { ProcessIdentity } from "./process.js";
+import type { NamedProcess } from "./process.js";
 
 const schemaVersion = 1;
 
@@ -23,7 +23,7 @@ export interface Marker<Spec, Details> {
   createdAt: string;
   /** What was last asked for. */
   spec: Spec;
-  processes: ProcessIdentity[];
+  processes: NamedProcess[];
   details: Details;
 }
 
@@ -41,7 +41,7 @@ export function idFor(prefix: string, owner: Owner): string {
 }
 
 /** The process of a marker with this name. */
-export function processOf(marker: { processes: ProcessIdentity[] }, name: string): ProcessIdentity | undefined {
+export function processOf(marker: { processes: NamedProcess[] }, name: string): NamedProcess | undefined {
   return marker.processes.find((candidate) => candidate.name === name);
 }
 

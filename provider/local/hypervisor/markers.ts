@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { HostedThing, PublishedPort, StateDiskSpec, VirtualMachineSpec } from "../../backends/index.js";
 import { MarkerStore, type Marker } from "../../system/marker.js";
-import type { ProcessIdentity } from "../../system/process.js";
+import type { NamedProcess } from "../../system/process.js";
 import type { Accelerator } from "./qemu/accelerator.js";
 
 export interface StateDiskDetails {
@@ -37,7 +37,7 @@ export interface VirtualMachineDetails {
   /** Of the last start, until the agent was ready. */
   bootSeconds?: number;
   /** The QEMU whose host was ready; another one has not booted to its end yet. */
-  booted?: ProcessIdentity;
+  booted?: NamedProcess;
 }
 
 export type StateDiskMarker = Marker<StateDiskSpec, StateDiskDetails>;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Operation, StateDiskObserved, StateDiskSpec } from "../../backends/index.js";
 import { isAbsent, syncDirectory } from "../../system/atomic-file.js";
 import { idFor, processOf } from "../../system/marker.js";
-import { isAlive } from "../../system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { within } from "../../system/time.js";
 import { requirePrograms } from "../../system/programs.js";
 import type { HypervisorMarkers, StateDiskMarker } from "./markers.js";

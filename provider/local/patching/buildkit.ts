@@ -5,7 +5,8 @@
 import { createConnection } from "node:net";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { spawnDetached, isAlive, processesIn, terminate, type ProcessIdentity } from "../../system/process.js";
+import { spawnDetached, processesIn, terminate, type NamedProcess } from "../../system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { lastLines } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
 import { runtime } from "./programs.js";
@@ -60,9 +61,9 @@ export function configuration({ folder, socket, server, caFile, upstreams }: Bui
 /** Starts it; `started` is told the process before it answers. */
 export async function startBuildKit(
   options: BuildKitOptions,
-  started: (process: ProcessIdentity) => Promise<void>,
+  started: (process: NamedProcess) => Promise<void>,
   signal: AbortSignal,
-): Promise<ProcessIdentity> {
+): Promise<NamedProcess> {
   const { folder, socket } = options;
   await mkdir(join(folder, "buildkit"), { recursive: true, mode: 0o700 });
   const file = join(folder, "buildkitd.toml");
@@ -89,7 +90,7 @@ export async function startBuildKit(
 }
 
 /** Ends it and removes all that it kept. */
-export async function endBuildKit(process: ProcessIdentity | undefined, folder: string): Promise<void> {
+export async function endBuildKit(process: NamedProcess | undefined, folder: string): Promise<void> {
   await terminate(process, 20_000);
   await rm(join(folder, "buildkit"), { recursive: true, force: true });
 }

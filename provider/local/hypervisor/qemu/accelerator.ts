@@ -10,7 +10,7 @@ import * as v from "valibot";
 import { decode, object } from "../../../../shared/decode.js";
 import { readFileIfPresent, writeFileAtomic } from "../../../system/atomic-file.js";
 import { withLock } from "../../../system/lock.js";
-import { bootId } from "../../../system/machine.js";
+import { bootId } from "../../../../shared/process-identity.js";
 import { probeDisk, probeText } from "./probe-guest.js";
 
 export type Accelerator = "kvm" | "tcg";
