@@ -1,9 +1,5 @@
 /** The end of ephemeral stacks whose runner has ended, or is done with them. */
-import { readdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import * as v from "valibot";
-import { decode, object } from "../shared/decode.js";
 import { defaultCacheDirectory, defaultStateDirectory } from "../shared/directories.js";
 import { identifyProcess, isAlive } from "../shared/process-identity.js";
 import {
@@ -16,6 +12,8 @@ import {
   type EphemeralMarker,
 } from "../components/internal/ephemeral.js";
 import { withLock } from "../provider/system/lock.js";
+import { sleep } from "../shared/sleep.js";
+import { clearStaleLocks, readLocks, thisMachine } from "./recovery/stack-lock.js";
 import { removeOwnedBy } from "../provider/local/reap.js";
 
 /** A Pulumi whose program has died ends by itself, once the calls in flight are over; after this it is told to. */
@@ -63,27 +61,19 @@ async function destroy(marker: EphemeralMarker, options: { refresh?: boolean } =
   await stack.destroy({ color: "never", ...options });
 }
 
-/** Waits for a Pulumi that works on the stack, tells it to end, and clears away the locks of those that are gone. */
+/** Waits for a Pulumi that works on the stack, ends it when it takes too long, and clears its lock. */
 async function endPulumi({ id, project, stack }: EphemeralMarker): Promise<void> {
-  const folder = path.join(ephemeralFolder(id), "backend/.pulumi/locks/organization", project, stack);
-  let names: string[];
-  try {
-    names = readdirSync(folder);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
-    throw error;
-  }
-  for (const name of names.filter((entry) => entry.endsWith(".json"))) {
-    const file = path.join(folder, name);
-    const { pid } = decode(object({ pid: v.number() }), readFileSync(file, "utf8"), file);
-    const identity = await identifyProcess(pid);
-    if ((await isAlive(identity)) && /pulumi/.test(readFileSync(`/proc/${pid}/comm`, "utf8"))) {
-      for (const signal of [undefined, "SIGINT", "SIGKILL"] as const) {
-        if (signal && (await isAlive(identity))) process.kill(pid, signal);
-        const end = Date.now() + pulumiMilliseconds;
-        while ((await isAlive(identity)) && Date.now() < end) await delay(200);
-      }
+  const place = { backend: path.join(ephemeralFolder(id), "backend"), project, stack };
+  // Nobody else uses this backend.
+  const machine = { ...thisMachine, hostname: undefined };
+  for (const { holder } of await readLocks(place, machine)) {
+    const identity = holder === undefined ? undefined : await identifyProcess(holder);
+    for (const signal of [undefined, "SIGINT", "SIGKILL"] as const) {
+      if (identity && signal && (await isAlive(identity))) process.kill(identity.pid, signal);
+      const end = Date.now() + pulumiMilliseconds;
+      while ((await isAlive(identity)) && Date.now() < end) await sleep(200);
     }
-    for (const entry of [file, `${file}.attrs`]) rmSync(entry, { force: true });
   }
+  const messages: string[] = [];
+  if (!(await clearStaleLocks(place, machine, (line) => messages.push(line)))) throw new Error(messages.join(". "));
 }
