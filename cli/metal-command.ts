@@ -6,7 +6,7 @@ import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { EnrollmentRequestSchema, EnrollmentResponseSchema } from "../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
 import { defaultKeysDirectory, hostKeyFiles } from "../shared/directories.js";
 import path from "node:path";
-import type { Operation } from "../provider/backends/index.js";
+import { noCheckpoint, type Operation } from "../provider/backends/index.js";
 import { readAuthority } from "../provider/local/certificates/authority.js";
 import { signHostCertificate } from "../provider/local/certificates/host-certificate.js";
 import { remoteShell } from "../command-plugin/remote-command.js";
@@ -160,6 +160,6 @@ function operation(deadline: number): Operation {
     deadline,
     log: () => undefined,
     status: () => undefined,
-    checkpoint: async () => undefined,
+    checkpoint: noCheckpoint,
   };
 }

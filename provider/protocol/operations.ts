@@ -1,5 +1,5 @@
 /** The CRUD calls in flight: who they work for, until when, and how they end early. */
-import type { Operation, Owner } from "../backends/index.js";
+import { noCheckpoint, type Operation, type Owner } from "../backends/index.js";
 import type { EngineLog } from "./engine-log.js";
 
 /** After its deadline an operation has this long to end by itself, with a better error than the server could give. */
@@ -10,7 +10,7 @@ export class Operations {
 
   constructor(
     private readonly log: EngineLog,
-    private readonly checkpoint: (name: string) => Promise<void> = async () => {},
+    private readonly checkpoint: (name: string) => Promise<void> = noCheckpoint,
   ) {}
 
   /**
