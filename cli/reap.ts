@@ -14,11 +14,11 @@ import {
 import { withLock } from "../provider/system/lock.js";
 import { sleep } from "../shared/sleep.js";
 import { clearStaleLocks, readLocks, thisMachine } from "./recovery/stack-lock.js";
-import { removeOwnedBy } from "../provider/local/reap.js";
+import { createLocalBackends } from "../provider/local/index.js";
+import { ownedThings, removeThings } from "../provider/local/reap.js";
 
 /** A Pulumi whose program has died ends by itself, once the calls in flight are over; after this it is told to. */
 const pulumiMilliseconds = 30_000;
-const removalMilliseconds = 10 * 60_000;
 
 /**
  * Destroys a stack and removes its folder; nothing happens when there is none any more. Two that reap the same one come one after
@@ -32,23 +32,17 @@ export async function reapStack(id: string, say: (line: string) => void): Promis
     if (!marker) return;
     requirePulumi();
     await endPulumi(marker);
-    const trouble = await destroy(marker).catch((error: Error) => error);
+    const problem = await destroy(marker).catch((error: Error) => error);
     // What no stack knows, and what could not be destroyed in order.
-    const removed = await removeOwnedBy(
-      ephemeralBackend(id),
-      { stateDirectory: defaultStateDirectory(), cacheDirectory: defaultCacheDirectory() },
-      {
-        signal: AbortSignal.timeout(removalMilliseconds),
-        deadline: Date.now() + removalMilliseconds,
-        log: (_severity, message) => say(message),
-        status: () => undefined,
-        checkpoint: async () => undefined,
-      },
-    );
-    if (removed.length > 0) say(`${id}: removed by ownership marker: ${removed.join(", ")}`);
-    if (trouble) {
+    const directories = { stateDirectory: defaultStateDirectory(), cacheDirectory: defaultCacheDirectory() };
+    const things = await ownedThings(directories.stateDirectory, { backend: ephemeralBackend(id) });
+    await removeThings(things, createLocalBackends(directories), say);
+    if (things.length > 0) {
+      say(`${id}: removed by ownership marker: ${things.map((thing) => thing.id).join(", ")}`);
+    }
+    if (problem) {
       // With ours gone, the rest of the stack may go.
-      say(`${id}: not destroyed in order: ${trouble.message}`);
+      say(`${id}: not destroyed in order: ${problem.message}`);
       await destroy(marker, { refresh: true });
     }
     removeEphemeralFolder(id);

@@ -4,7 +4,16 @@ import { describe, expect, it } from "vitest";
 import { testOperation, testOwner, withFolder } from "../../system/testing.js";
 import { hostImageInputsHash } from "./inputs.js";
 import { LocalHostImages } from "./local-host-images.js";
-import { claimImage, digestOfFile, imageDirectory, readImage, removeUnusedBuilds, storeImage } from "./store.js";
+import {
+  claimImage,
+  digestOfFile,
+  imageDirectory,
+  listClaims,
+  readImage,
+  releaseClaim,
+  removeUnusedBuilds,
+  storeImage,
+} from "./store.js";
 
 async function built(folder: string): Promise<{ directory: string; digest: string }> {
   const directory = join(folder, "built");
@@ -35,6 +44,22 @@ describe("the image store", () => {
       });
       expect((await stat(join(imageDirectory(folder, digest), "disk.raw"))).mode & 0o222).toBe(0);
       expect(() => imageDirectory(folder, "sha256:../../x")).toThrow(/is no digest/);
+    });
+  });
+
+  it("lists the claims of all owners", async () => {
+    await withFolder(async (folder) => {
+      expect(await listClaims(folder)).toEqual([]);
+      const [one, two] = ["1", "2"].map((digit) => `sha256:${digit.repeat(64)}`) as [string, string];
+      await claimImage(folder, one, testOwner("a"));
+      await claimImage(folder, one, testOwner("b"));
+      await claimImage(folder, two, testOwner("a"));
+      await releaseClaim(folder, one, testOwner("b"));
+      const claims = await listClaims(folder);
+      expect(claims.sort((a, b) => a.digest.localeCompare(b.digest))).toEqual([
+        { digest: one, owner: testOwner("a") },
+        { digest: two, owner: testOwner("a") },
+      ]);
     });
   });
 

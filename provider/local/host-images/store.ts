@@ -7,7 +7,7 @@ import { pipeline } from "node:stream/promises";
 import * as v from "valibot";
 import { decode, object, unlessBroken } from "../../../shared/decode.js";
 import type { HostImageObserved, Owner } from "../../backends/index.js";
-import { isAbsent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
+import { readDirectoryIfPresent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
 import { idFor } from "../../system/marker.js";
 
 const files = ["disk.raw", "OVMF_VARS.fd", "image.json"];
@@ -124,13 +124,34 @@ export async function releaseClaim(stateDirectory: string, digest: string, owner
   await rm(join(claims(imageDirectory(stateDirectory, digest)), idFor("claim", owner)), { force: true });
 }
 
+const ownerSchema = object({
+  backend: v.string(),
+  project: v.string(),
+  stack: v.string(),
+  urn: v.string(),
+}) satisfies v.GenericSchema<unknown, Owner>;
+
+/** Every claim on an image of the store. */
+export async function listClaims(stateDirectory: string): Promise<{ digest: string; owner: Owner }[]> {
+  const store = join(stateDirectory, "images");
+  const found: { digest: string; owner: Owner }[] = [];
+  for (const folder of await readDirectoryIfPresent(store)) {
+    const hex = /^([0-9a-f]{64})\.claims$/.exec(folder)?.[1];
+    if (hex === undefined) continue;
+    for (const name of await readDirectoryIfPresent(join(store, folder))) {
+      const file = join(store, folder, name);
+      const content = await readFileIfPresent(file);
+      // A claim without a file has been given up just now.
+      if (content !== undefined) found.push({ digest: `sha256:${hex}`, owner: decode(ownerSchema, content, file) });
+    }
+  }
+  return found;
+}
+
 /** Images that were claimed and let go by all. What was put into the store by hand was never claimed, and stays. */
 export async function unclaimedImages(stateDirectory: string): Promise<string[]> {
   const store = join(stateDirectory, "images");
-  const names = await readdir(store).catch((error: unknown) => {
-    if (isAbsent(error)) return [];
-    throw error;
-  });
+  const names = await readDirectoryIfPresent(store);
   const unclaimed: string[] = [];
   for (const name of names.filter((entry) => /^[0-9a-f]{64}$/.test(entry))) {
     const owners = await readdir(claims(join(store, name))).catch(() => undefined);
