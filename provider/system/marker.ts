@@ -1,11 +1,11 @@
 /** Ownership markers: what exists on this machine and whose it is, on the disk before anything is started. */
 import { createHash } from "node:crypto";
-import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { decode, object } from "../../shared/decode.js";
 import type { Owner } from "../backends/index.js";
-import { isAbsent, readFileIfPresent, syncDirectory, writeFileAtomic } from "./atomic-file.js";
+import { isAbsent, readDirectoryIfPresent, readFileIfPresent, syncDirectory, writeFileAtomic } from "./atomic-file.js";
 import { acquireLock } from "./lock.js";
 import { machineId } from "./machine.js";
 import type { NamedProcess } from "./process.js";
@@ -112,13 +112,7 @@ export class MarkerStore<Spec, Details> {
 
   /** Every marked thing, in the order of ids. */
   async list(): Promise<Marker<Spec, Details>[]> {
-    let names: string[];
-    try {
-      names = await readdir(this.directory);
-    } catch (error) {
-      if (isAbsent(error)) return [];
-      throw error;
-    }
+    const names = await readDirectoryIfPresent(this.directory);
     const ids = names.filter((name) => new RegExp(`^${this.prefix}-[0-9a-f]{12}$`).test(name)).sort();
     const markers = await Promise.all(ids.map((id) => this.read(id)));
     return markers.filter((marker) => marker !== undefined);

@@ -1,11 +1,11 @@
 /** Ports of this machine, reserved for the life of what uses them, so that no two concurrent runs choose the same. */
 import { createSocket } from "node:dgram";
-import { mkdir, open, readdir, rm } from "node:fs/promises";
+import { mkdir, open, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import * as v from "valibot";
 import { decode, object } from "../../shared/decode.js";
-import { isAbsent, readFileIfPresent } from "./atomic-file.js";
+import { readDirectoryIfPresent, readFileIfPresent } from "./atomic-file.js";
 import { withLock } from "./lock.js";
 
 export type Protocol = "TCP" | "UDP";
@@ -87,15 +87,8 @@ export class PortReservations {
 
   /** Every reservation, stale ones included. */
   async list(): Promise<Reservation[]> {
-    let names: string[];
-    try {
-      names = await readdir(this.directory);
-    } catch (error) {
-      if (isAbsent(error)) return [];
-      throw error;
-    }
     const found: Reservation[] = [];
-    for (const name of names) {
+    for (const name of await readDirectoryIfPresent(this.directory)) {
       const match = /^(tcp|udp)-(\d+)\.json$/.exec(name);
       const reservation = match && (await this.read(match[1] === "udp" ? "UDP" : "TCP", Number(match[2])));
       if (reservation) found.push(reservation);

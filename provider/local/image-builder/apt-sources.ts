@@ -1,7 +1,7 @@
 /** Package sources of a Debian suite, taken from this machine's own apt configuration: no mirror is ever named here. */
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isAbsent, readFileIfPresent } from "../../system/atomic-file.js";
+import { readDirectoryIfPresent, readFileIfPresent } from "../../system/atomic-file.js";
 
 /** One source in deb822 terms: https://manpages.debian.org/bookworm/apt/sources.list.5.en.html */
 export interface AptSource {
@@ -71,11 +71,7 @@ export function formatDeb822(sources: AptSource[]): string {
 async function machineSources(directory: string): Promise<AptSource[]> {
   const sources = parseList((await readFileIfPresent(join(directory, "sources.list"))) ?? "");
   const parts = join(directory, "sources.list.d");
-  const names = await readdir(parts).catch((error: unknown) => {
-    if (isAbsent(error)) return [];
-    throw error;
-  });
-  for (const name of names.sort()) {
+  for (const name of (await readDirectoryIfPresent(parts)).sort()) {
     const parse = name.endsWith(".sources") ? parseDeb822 : name.endsWith(".list") ? parseList : undefined;
     if (parse) sources.push(...parse(await readFile(join(parts, name), "utf8")));
   }

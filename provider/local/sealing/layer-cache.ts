@@ -7,7 +7,7 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes } from "nod
 import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { decode, object, unlessBroken } from "../../../shared/decode.js";
-import { isAbsent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
+import { isAbsent, readDirectoryIfPresent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
 import { withLock } from "../../system/lock.js";
 import { hexOf } from "../registry/digest.js";
 import { makeLayer, type SealedLayer } from "./layer.js";
@@ -147,10 +147,7 @@ export class LayerCache {
   /** Those of a layer over whatever layers. */
   private async foldersOf(diffId: string): Promise<string[]> {
     const name = basename(this.folderOf(diffId));
-    const all = await readdir(this.folder).catch((error: unknown) => {
-      if (isAbsent(error)) return [];
-      throw error;
-    });
+    const all = await readDirectoryIfPresent(this.folder);
     return all.filter((each) => each.startsWith(name)).map((each) => join(this.folder, each));
   }
 }
