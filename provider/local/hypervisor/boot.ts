@@ -2,11 +2,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { GetHostResponse } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { ForeignHostError, type Operation } from "../../backends/index.js";
-import { lastLines, textFrom } from "../../system/tail.js";
+import { lastLines } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
-import { phaseOf } from "./boot-phases.js";
 import { EnrollmentServer, type EnrollmentOptions } from "./enrollment.js";
 import { connectUnix } from "./qemu/unix-socket.js";
+import { SerialConsole } from "./serial-console.js";
 
 /** Nothing has happened for too long: no console output, no answer. */
 export class StalledBootError extends Error {
@@ -75,7 +75,7 @@ export async function untilReady(
   const started = Date.now();
   const seconds = () => Math.round((Date.now() - started) / 1000);
   let lastSign = Date.now();
-  let size = machine.serialOffset;
+  const serial = new SerialConsole(machine.serialLog, machine.serialOffset);
   let phase = "starting";
   let message = "";
   const enrollment = new EnrollmentLine(machine, () => {
@@ -88,11 +88,10 @@ export async function untilReady(
       if (!(await machine.isRunning())) throw await failure(machine, "QEMU ended while the host booted");
       await enrollment.connect(signal);
 
-      const console = await textFrom(machine.serialLog, size);
-      if (console.size !== size) {
-        size = console.size;
+      const console = await serial.read();
+      if (console) {
         lastSign = Date.now();
-        phase = phaseOf(console.text) ?? phase;
+        phase = console.phase ?? phase;
       }
       const host = await machine.askAgent().catch((error: unknown) => {
         if (error instanceof ForeignHostError) throw error;

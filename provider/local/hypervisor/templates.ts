@@ -8,11 +8,10 @@ import { join } from "node:path";
 import { run } from "../../system/command.js";
 import { withLock } from "../../system/lock.js";
 import { processesIn, terminate } from "../../system/process.js";
-import { lastLines, textFrom } from "../../system/tail.js";
+import { lastLines } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
 import type { Operation } from "../../backends/index.js";
 import { digestOfFile, imageDirectory } from "../host-images/store.js";
-import { phaseOf } from "./boot-phases.js";
 import { firmware } from "./power.js";
 import type { Accelerator } from "./qemu/accelerator.js";
 import { commandLine, machineFiles } from "./qemu/command-line.js";
@@ -21,6 +20,7 @@ import { Qmp } from "./qemu/qmp.js";
 import { saveState } from "./qemu/snapshot.js";
 import { startTpm } from "./qemu/tpm.js";
 import { connectUnix } from "./qemu/unix-socket.js";
+import { SerialConsole } from "./serial-console.js";
 import { listenToTemplate } from "./template-line.js";
 
 /** Of the files below; another layout is another template. */
@@ -167,7 +167,7 @@ export class Templates {
     let phase = "starting";
     let ready = false;
     let lastSign = Date.now();
-    let size = 0;
+    const serial = new SerialConsole(serialLog);
     let isOver = false;
     void ended.then(() => (isOver = true));
     const fail = async (what: string) =>
@@ -190,11 +190,10 @@ export class Templates {
             });
           }
         }
-        const console = await textFrom(serialLog, size);
-        if (console.size !== size) {
-          size = console.size;
+        const console = await serial.read();
+        if (console) {
           lastSign = Date.now();
-          phase = phaseOf(console.text) ?? phase;
+          phase = console.phase ?? phase;
           // An image from before there were templates does not stop.
           if (/role=api/.test(console.text)) throw new Error("the host image knows no templates; build it anew");
         }
