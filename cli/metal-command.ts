@@ -125,8 +125,8 @@ async function startHost({ ssh, connection, seconds }: StartRequest) {
   let isRebooting = false;
   for (let last = "nothing answered"; ;) {
     try {
-      return await withAgent(connection, async ({ host }) => {
-        const [{ kernelVersion }, integrity] = await Promise.all([host.getHost({}), host.getIntegrity({})]);
+      return await withAgent(connection, async ({ hosts }) => {
+        const [{ kernelVersion }, integrity] = await Promise.all([hosts.getHost({}), hosts.getIntegrity({})]);
         return factsOf(integrity, kernelVersion);
       });
     } catch (error) {
