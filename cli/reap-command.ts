@@ -1,4 +1,4 @@
-/** `palisade reap`: the end of what tests left behind. */
+/** `palisade reap`: removes what tests left behind. */
 import { isAlive } from "../shared/process-identity.js";
 import { listEphemeralMarkers, readEphemeralMarker } from "../components/internal/ephemeral.js";
 import { type OutputOptions, writeDocument } from "./output.js";
@@ -49,7 +49,7 @@ async function abandonedStacks(kept: boolean): Promise<string[]> {
   return ids;
 }
 
-/** Whoever holds the other end of standard input has ended, however it did. */
+/** Returns when the process at the other end of standard input has ended in any way. */
 async function endOfInput(): Promise<void> {
   process.stdin.resume();
   await new Promise<void>((resolve) => {

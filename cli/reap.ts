@@ -17,12 +17,12 @@ import { clearStaleLocks, readLocks, thisMachine } from "./recovery/stack-lock.j
 import { createLocalBackends } from "../provider/local/index.js";
 import { ownedThings, removeThings } from "../provider/local/reap.js";
 
-/** A Pulumi whose program has died ends by itself, once the calls in flight are over; after this it is told to. */
+/** How long a Pulumi whose program has died may take to end by itself; after this it gets a signal. */
 const pulumiMilliseconds = 30_000;
 
 /**
- * Destroys a stack and removes its folder; nothing happens when there is none any more. Two that reap the same one come one after
- * the other.
+ * Destroys a stack and removes its folder; nothing happens when there is none any more. Two that reap the same one come
+ * one after the other.
  *
  * @throws Error when something of the stack may be left; the folder stays then, for the next attempt.
  */

@@ -1,8 +1,8 @@
-/** Which process is which on this machine: a pid alone does not tell, because the kernel gives it to others later. */
+/** Identity of processes on this machine. A pid alone is none, because the kernel gives it to other processes later. */
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 
-/** What tells one process from any other that ever had its pid. */
+/** Distinguishes a process from all others that ever had its pid. */
 export interface ProcessIdentity {
   pid: number;
   /** Clock ticks after boot, field 22 of /proc/<pid>/stat. */

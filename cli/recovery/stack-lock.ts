@@ -1,7 +1,7 @@
 /**
- * Locks of Pulumi's file backend. A killed Pulumi leaves its lock behind, and every later run is refused. A lock is cleared
- * only when it is of this machine and its process is gone or is another program by now; never when it is of another
- * machine, of a living Pulumi, or cannot be read.
+ * Locks of Pulumi's file backend. A killed Pulumi leaves its lock behind, and every later run is refused. A lock is
+ * cleared only when it is of this machine and its process is gone or is another program by now; never when it is of
+ * another machine, of a living Pulumi, or cannot be read.
  */
 import { readlink, rm } from "node:fs/promises";
 import { hostname } from "node:os";
@@ -19,9 +19,9 @@ export interface FileBackendStack {
 
 /** The machine on which the processes of the locks are looked up. */
 export interface Machine {
-  /** Undefined: only this machine uses the backend, so every lock is its own, whatever name it had at that time. */
+  /** Undefined: only this machine uses the backend, so every lock is its own, even under an earlier host name. */
   hostname: string | undefined;
-  /** Program of a process; undefined when there is no such process, "" when it cannot be told. */
+  /** Program of a process; undefined when there is no such process, "" when that is not readable. */
   programOf(pid: number): Promise<string | undefined>;
 }
 
@@ -39,7 +39,7 @@ export interface StackLock extends LockAssessment {
 }
 
 /**
- * Program of a process of this machine; undefined when there is no such process, "" when it cannot be told.
+ * Program of a process of this machine; undefined when there is no such process, "" when that is not readable.
  *
  * @param proc the proc file system
  */

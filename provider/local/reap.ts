@@ -33,7 +33,7 @@ const kinds: OwnedKind[] = [
   {
     title: "virtual machine",
     find: marked("virtual-machines", "vm"),
-    // By force, as nobody is left who could ask for more.
+    // By force: the host is not asked, as it may hang.
     remove: (backends, operation, id) => backends.hypervisor("local").deleteVirtualMachine(operation, id, true),
   },
   {
@@ -59,7 +59,9 @@ const kinds: OwnedKind[] = [
   },
 ];
 
-/** What belongs to an owner, in the order in which it can be removed. What a killed call left half made is part of it. */
+/**
+ * What belongs to an owner, in the order in which it can be removed. What a killed call left half made is part of it.
+ */
 export async function ownedThings(stateDirectory: string, whose: Ownership): Promise<OwnedThing[]> {
   const things: OwnedThing[] = [];
   for (const kind of kinds) {

@@ -1,4 +1,4 @@
-/** Ownership markers: what exists on this machine and whose it is, on the disk before anything is started. */
+/** Ownership markers: what exists on this machine and who owns it, written to the disk before anything is started. */
 import { createHash } from "node:crypto";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import type { NamedProcess } from "./process.js";
 
 const schemaVersion = 1;
 
-/** Content of `marker.json` in the folder of a thing. `Details` is what the thing's kind adds. */
+/** Content of `marker.json` in the folder of a thing. `Details` are the fields that its kind adds. */
 export interface Marker<Spec, Details> {
   schemaVersion: number;
   id: string;
@@ -21,7 +21,7 @@ export interface Marker<Spec, Details> {
   machineId: string;
   /** ISO 8601. */
   createdAt: string;
-  /** What was last asked for. */
+  /** The specification of the last create or update. */
   spec: Spec;
   processes: NamedProcess[];
   details: Details;
@@ -34,7 +34,7 @@ const markerSchema = object({
   processes: v.array(object({ name: v.string(), pid: v.number(), startTime: v.string(), bootId: v.string() })),
 });
 
-/** Id of the one thing that an owner can have of a kind: the same owner always comes to the same thing. */
+/** Id of the one thing that an owner can have of a kind: the same owner always gets the same id. */
 export function idFor(prefix: string, owner: Owner): string {
   const text = [owner.backend, owner.project, owner.stack, owner.urn].join("\0");
   return `${prefix}-${createHash("sha256").update(text).digest("hex").slice(0, 12)}`;
@@ -85,7 +85,7 @@ export class MarkerStore<Spec, Details> {
     return marker;
   }
 
-  /** Takes what the owner has already, or marks a new thing as the owner's. The caller holds the lock. */
+  /** Returns the thing that the owner has already, or marks a new one as the owner's. The caller holds the lock. */
   async adoptOrCreate(owner: Owner, spec: Spec, details: Details): Promise<Marker<Spec, Details>> {
     const id = idFor(this.prefix, owner);
     const present = await this.read(id);
@@ -118,7 +118,7 @@ export class MarkerStore<Spec, Details> {
     return markers.filter((marker) => marker !== undefined);
   }
 
-  /** Removes a thing's folder at once: it is renamed first, so a killed removal leaves no half thing behind. */
+  /** Removes a thing's folder. It is renamed first, so that a killed removal leaves no partly removed thing. */
   async remove(id: string): Promise<void> {
     const doomed = join(this.directory, `.removed-${id}`);
     await rm(doomed, { recursive: true, force: true });

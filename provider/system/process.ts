@@ -1,4 +1,4 @@
-/** Long-lived processes: started in sessions of their own, known by more than their pid, ended with care. */
+/** Long-lived processes: started in sessions of their own, identified by more than their pid, ended in order. */
 import { spawn } from "node:child_process";
 import { open, readFile, readdir, readlink, realpath } from "node:fs/promises";
 import { uptime } from "node:os";
@@ -61,8 +61,8 @@ export async function terminate(identity: NamedProcess | undefined, graceMillise
 }
 
 /**
- * Processes of a program that run in a folder. A call killed between starting a process and writing down its identity
- * leaves one that no marker knows; the folder tells whose it is.
+ * Processes of a program that run in a folder. A call that is killed between starting a process and recording its
+ * identity leaves a process that no marker knows; its folder shows to which thing it belongs.
  */
 export async function processesIn(directory: string, name: string, file: string): Promise<NamedProcess[]> {
   const folder = await realpath(directory);
@@ -74,7 +74,7 @@ export async function processesIn(directory: string, name: string, file: string)
       const program = (await readFile(`/proc/${entry}/cmdline`, "utf8")).split("\0")[0] ?? "";
       if (basename(program) !== basename(file)) continue;
     } catch {
-      // Gone meanwhile, or another user's: not ours.
+      // It has ended meanwhile, or belongs to another user.
       continue;
     }
     const identity = await identify(name, Number(entry));
@@ -95,8 +95,8 @@ export interface DetachedOptions {
 
 /**
  * Starts a process that outlives this one: a session of its own, no terminal, no inherited file but its log, and an
- * environment of PATH and locale only, so that nothing secret of ours is in it. What an earlier, killed call started in the
- * same folder and never wrote down is ended first.
+ * environment of PATH and locale only, so that it holds no secret. A process that an earlier, killed call started in
+ * the same folder and never recorded is ended first.
  *
  * @throws when the program cannot be started.
  */

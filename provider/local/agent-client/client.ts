@@ -9,14 +9,14 @@ import type {
 import type { ApplyImagePolicyResponse, ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import type { ApplyPolicyResponse, GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import type { AgentClient, HostConnection } from "../../backends/index.js";
-import { isCertificateTrouble, translate } from "./errors.js";
+import { isCertificateProblem, translate } from "./errors.js";
 import { dialHost, type HostServices } from "./transport.js";
 
-/** Cares for the certificate of a host of this machine. */
+/** Keeps the certificate of a host valid. */
 export interface CertificateCare {
-  /** Called once per client, with what the host says of itself. */
+  /** Called once per client, with the host's description of itself. */
   renew(client: HostAgentClient, host: GetHostResponse): Promise<void>;
-  /** Called when certificates stand between us and the host; true: it got a new one, try again. */
+  /** Called when a certificate was refused; true when the host got a new one and the call is worth another attempt. */
   reenroll(): Promise<boolean>;
 }
 
@@ -73,7 +73,7 @@ export class HostAgentClient implements AgentClient {
   }
 
   async *watchGroup(name: string, signal: AbortSignal): AsyncIterable<Group> {
-    // A stream lives as long as its watcher: no time-out but the signal. 0 switches the transport's default off.
+    // A stream lasts as long as its watcher: only the signal ends it. 0 switches the transport's default time-out off.
     const options: CallOptions = { signal, timeoutMs: 0 };
     try {
       for await (const { group } of this.services.groups.watchGroup({ name }, options)) {
@@ -166,7 +166,7 @@ export class HostAgentClient implements AgentClient {
     }
   }
 
-  /** Before the first call: a certificate near its end is renewed, one that is over is replaced by first contact again. */
+  /** Before the first call: a certificate near its end is renewed, an expired one is replaced by enrolling again. */
   private async prepare(): Promise<void> {
     const { care } = this;
     if (!care) return;
@@ -175,7 +175,7 @@ export class HostAgentClient implements AgentClient {
     try {
       host = await ask();
     } catch (error) {
-      if (!isCertificateTrouble(error) || !(await care.reenroll())) return;
+      if (!isCertificateProblem(error) || !(await care.reenroll())) return;
       // The call that follows reports what is still wrong.
       return;
     }

@@ -51,8 +51,8 @@ export function dialHost(connection: HostConnection): { services: HostServices; 
 }
 
 /**
- * Asks who answers at an address, with any host's certificate of this CA: for a host whose identity lies on its disk and is not
- * written down here. Undefined when nobody does (yet), or somebody of another CA.
+ * Id of the host that answers at an address with a certificate of this CA: for a host whose identity lies on its disk
+ * and is not recorded here. Undefined when nothing answers yet, or with a certificate of another CA.
  */
 export async function discoverHostId(
   address: { host: string; port: number },

@@ -69,7 +69,7 @@ describe("the image store", () => {
       await storeImage(folder, directory, digest);
       let used = true;
       const images = new LocalHostImages(folder, folder, async () => used);
-      // Whoever has no claim removes nothing, so an image put there by hand stays.
+      // An owner without a claim removes nothing, so an image put there by hand stays.
       await images.release(testOperation("stranger"), digest);
       await claimImage(folder, digest, testOwner("a"));
       await claimImage(folder, digest, testOwner("b"));
@@ -77,7 +77,7 @@ describe("the image store", () => {
       expect(await images.read(digest)).toBeDefined();
       await images.release(testOperation("b"), digest);
       expect(await images.read(digest)).toBeDefined();
-      // Let go while a machine ran from it: it leaves with whatever is released next.
+      // Given up while a machine ran from it: it is removed with the next release of any image.
       used = false;
       await images.release(testOperation("c"), `sha256:${"0".repeat(64)}`);
       expect(await images.read(digest)).toBeUndefined();

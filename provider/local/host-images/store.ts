@@ -14,7 +14,7 @@ const files = ["disk.raw", "OVMF_VARS.fd", "image.json"];
 /** Beside them, for an image built on this machine: what it was built from. */
 const originFile = "built-from.json";
 
-/** What image.json says, as far as it is used here; hosts/image/scripts/describe.sh writes it. */
+/** The fields of image.json that are used here; hosts/image/scripts/describe.sh writes it. */
 export interface Description {
   digest: string;
   rootHash: string;
@@ -112,7 +112,7 @@ export async function storeImage(stateDirectory: string, built: string, digest: 
 
 const claims = (directory: string) => `${directory}.claims`;
 
-/** Notes that an owner wants the image to stay. */
+/** Claims an image for an owner: it stays until the claim is given up. */
 export async function claimImage(stateDirectory: string, digest: string, owner: Owner): Promise<void> {
   const folder = claims(imageDirectory(stateDirectory, digest));
   await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -148,7 +148,7 @@ export async function listClaims(stateDirectory: string): Promise<{ digest: stri
   return found;
 }
 
-/** Images that were claimed and let go by all. What was put into the store by hand was never claimed, and stays. */
+/** Images whose claims were all given up. An image that was put into the store by hand was never claimed, and stays. */
 export async function unclaimedImages(stateDirectory: string): Promise<string[]> {
   const store = join(stateDirectory, "images");
   const names = await readDirectoryIfPresent(store);
@@ -171,8 +171,8 @@ export async function removeImage(stateDirectory: string, digest: string): Promi
 const unusedMs = 30 * 24 * 60 * 60 * 1000;
 
 /**
- * Removes builds that nobody asked for in 30 days, with their logs and what killed ones left. A build whose image is in the store stays:
- * it costs nothing, as both have the same blocks.
+ * Removes builds that were not requested for 30 days, with their logs and what killed builds left behind. A build whose
+ * image is in the store stays: it takes no space, as both share their blocks.
  *
  * @param builds folder of `<inputs' hash>/`, with logs beside it.
  */
@@ -182,7 +182,7 @@ export async function removeUnusedBuilds(stateDirectory: string, builds: string)
     const path = join(builds, name);
     const used = await stat(path).catch(() => undefined);
     if (!used || Date.now() - used.mtimeMs <= unusedMs) continue;
-    // A build whose description is damaged is of no use any more.
+    // A build with a damaged description is useless.
     const digest = name.length === 64 ? (await unlessBroken(() => describe(path)))?.digest : undefined;
     if (digest !== undefined && (await unlessBroken(() => describe(imageDirectory(stateDirectory, digest))))) continue;
     await rm(path, { recursive: true, force: true });

@@ -1,6 +1,6 @@
 /**
- * First contact with a host, and the way back for one whose certificate is over: enrollment.proto over the serial port that
- * only its hypervisor can open.
+ * First contact with a host, and a new certificate for a host whose certificate has expired: enrollment.proto over the
+ * serial port that only its hypervisor can open.
  */
 import type { Socket } from "node:net";
 import { create, toJsonString } from "@bufbuild/protobuf";
@@ -18,9 +18,9 @@ export interface EnrollmentOptions {
   authority: Authority;
   /** The host that may enroll; undefined until the first contact. */
   expectedHost(): string | undefined;
-  /** Called before a certificate is given, to write down whose it is. */
+  /** Called before a certificate is given, to record the host that gets it. */
   accept(hostId: string): Promise<void>;
-  /** Called when a host asked for what it does not get. */
+  /** Called when a request is refused. */
   refuse(reason: string): void;
 }
 
@@ -36,7 +36,7 @@ export class EnrollmentServer {
   ) {
     this.enrolled = new Promise((resolve) => (this.resolve = resolve));
     listenForMessages(socket, EnrollmentRequestSchema, (request) => {
-      // One after the other; the host repeats its request while it waits.
+      // One after the other, because the host repeats its request while it waits.
       this.busy = this.busy.then(() => this.answer(request)).catch((error: Error) => options.refuse(error.message));
     });
   }

@@ -53,7 +53,7 @@ export class StateDisks {
   async read(id: string): Promise<StateDiskObserved | undefined> {
     const marker = await this.markers.disks.read(id);
     const path = this.markers.diskFile(id);
-    // A disk whose file is gone is gone: what made it this disk was its content.
+    // Without its file the disk does not exist any more: only its content made it this disk.
     if (!marker || !(await exists(path))) return undefined;
     const user = await this.markers.userOfDisk(id);
     return { id, path, sizeGiB: await diskSizeGiB(path), ...(user ? { attachedTo: user.id } : {}) };

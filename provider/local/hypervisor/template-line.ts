@@ -1,4 +1,4 @@
-/** The provider's side of template.proto: hears when a template can be kept, and releases a clone. */
+/** The provider's side of template.proto: learns when a template can be kept, and releases a clone. */
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { create, toJsonString } from "@bufbuild/protobuf";
@@ -13,7 +13,7 @@ import { listenForMessages } from "./serial-messages.js";
 
 /** Bytes of the seed that a clone gets. */
 const seedBytes = 64;
-/** For a few steps of a program that waits already; a busy machine is slow. */
+/** Long for the few steps that a waiting guest takes, because a busy machine is slow. */
 const releaseMilliseconds = 60_000;
 
 /** Calls `onWaiting` with each message of a template on this connection. */
@@ -21,7 +21,7 @@ export function listenToTemplate(socket: Socket, onWaiting: (waiting: TemplateWa
   listenForMessages(socket, TemplateWaitingSchema, onWaiting);
 }
 
-/** Lets the running clone at the other end become a host of its own; returns when it says that it is. */
+/** Lets the running clone at the other end become a host of its own; returns when the clone confirms it. */
 export async function releaseClone(socket: Socket, signal: AbortSignal): Promise<void> {
   let isReleased = false;
   listenToTemplate(socket, ({ released }) => (isReleased ||= released));

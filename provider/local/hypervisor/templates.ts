@@ -1,6 +1,6 @@
 /**
- * Templates: machines that were stopped just before they became hosts, kept by content in the cache. A clone goes on from
- * there, in seconds. docs/decisions/0015-ephemeral-hosts.md says what clones share and what they do not.
+ * Templates: machines that were stopped just before they became hosts, kept by content in the cache. A clone resumes
+ * from there within seconds. docs/decisions/0015-ephemeral-hosts.md says what clones share and what they do not.
  */
 import { createHash, randomUUID } from "node:crypto";
 import { chmod, copyFile, mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
@@ -23,11 +23,11 @@ import { connectUnix } from "./qemu/unix-socket.js";
 import { SerialConsole } from "./serial-console.js";
 import { listenToTemplate } from "./template-line.js";
 
-/** Of the files below; another layout is another template. */
+/** Version of the files below; another layout is another template. */
 const format = 1;
 /** Templates take half a gigabyte each; the ones that were used last stay. */
 const keptTemplates = 3;
-/** How often a boot that fails is begun anew: emulated guests hang now and then. */
+/** How often a boot that fails is started again: emulated guests hang now and then. */
 const attempts = 3;
 
 /** Files of a template. */
@@ -60,12 +60,12 @@ export class Templates {
     this.directory = join(cacheDirectory, "templates");
   }
 
-  /** Takes the template of a shape from the cache, or boots one and keeps it there. Others that want the same one wait. */
+  /** Takes the template of a shape from the cache, or boots one and keeps it there. Calls for the same shape wait. */
   async prepare(op: Operation, shape: Shape, stallMilliseconds: number, signal: AbortSignal): Promise<Template> {
     const name = await this.nameOf(shape);
     const folder = join(this.directory, name);
     await mkdir(this.directory, { recursive: true, mode: 0o700 });
-    // Somebody else may be booting it.
+    // Another call may be booting it.
     op.status("waiting for the template of this image and size");
     return withLock(join(this.directory, ".locks", name), signal, async () => {
       if (!(await stat(folder).catch(() => undefined))) {
@@ -154,7 +154,7 @@ export class Templates {
     }
   }
 
-  /** Returns when the guest says that all but its identity is up. */
+  /** Returns when the guest reports that everything but its identity is up. */
   private async untilWaiting(
     op: Operation,
     work: string,
@@ -194,7 +194,7 @@ export class Templates {
         if (console) {
           lastSign = Date.now();
           phase = console.phase ?? phase;
-          // An image from before there were templates does not stop.
+          // An image that is older than templates does not stop.
           if (/role=api/.test(console.text)) throw new Error("the host image knows no templates; build it anew");
         }
         op.status(`booting a template, once for this image: ${phase} (${Math.round((Date.now() - started) / 1000)} s)`);

@@ -40,8 +40,8 @@ export function parseList(content: string): AptSource[] {
 }
 
 /**
- * What serves `codename` here serves `suite` too: a mirror of Debian has all suites side by side. Sources of others (their
- * suites are named otherwise) are left out.
+ * A source that serves `codename` here serves `suite` too, because a mirror of Debian has all suites. Sources of other
+ * vendors, whose suites have other names, are left out.
  */
 export function sourcesFor(machine: AptSource[], codename: string, suite: string): AptSource[] {
   const own = new Map(["", "-updates", "-security"].map((part) => [`${codename}${part}`, `${suite}${part}`]));
@@ -78,7 +78,7 @@ async function machineSources(directory: string): Promise<AptSource[]> {
   return sources;
 }
 
-/** Which of a suite's sources: all, or without what came after its last point release. */
+/** Which of a suite's sources: all of them, or only those of its last point release. */
 export type SourceSet = "all" | "release";
 
 /**

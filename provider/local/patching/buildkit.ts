@@ -1,6 +1,6 @@
 /**
- * BuildKit's daemon for one patch: a process of its own session, so that the end of an `up` does not break into it unseen, whose state
- * goes with it.
+ * BuildKit's daemon for one patch: a process of its own session, so that the end of an `up` does not break into it
+ * unseen, whose state goes with it.
  */
 import { createConnection } from "node:net";
 import { mkdir, rm, writeFile } from "node:fs/promises";
@@ -15,7 +15,7 @@ import { mirrorFolder } from "./tooling-image.js";
 export const processName = "buildkitd";
 
 /** How long it may take to listen, milliseconds. */
-const patience = 60_000;
+const startMilliseconds = 60_000;
 
 export interface BuildKitOptions {
   /** Of the patch; state and log are put there. */
@@ -30,8 +30,8 @@ export interface BuildKitOptions {
 }
 
 /**
- * The settings: https://docs.docker.com/build/buildkit/toml-configuration/. Steps run in the host's network, as the package mirror may
- * be reachable from there only.
+ * The settings: https://docs.docker.com/build/buildkit/toml-configuration/. Steps run in the host's network, as the
+ * package mirror may be reachable from there only.
  */
 export function configuration({ folder, socket, server, caFile, upstreams }: BuildKitOptions): string {
   const text = (value: string) => JSON.stringify(value);
@@ -79,7 +79,7 @@ export async function startBuildKit(
     logFile,
   });
   await started(process);
-  const end = Date.now() + patience;
+  const end = Date.now() + startMilliseconds;
   while (!(await listens(socket))) {
     if (!(await isAlive(process)) || Date.now() > end) {
       throw new Error(`buildkitd did not start; last lines of ${logFile}:\n${await lastLines(logFile, 5)}`);

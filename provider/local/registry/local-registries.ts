@@ -39,7 +39,7 @@ export class LocalRegistries implements RegistryService {
       this.markers.locked(id, signal, async () => {
         const marker = await this.markers.adoptOrCreate(op.owner, spec, {});
         await op.checkpoint("marker-written");
-        return this.bring(op, marker, spec, signal);
+        return this.converge(op, marker, spec, signal);
       }),
     );
   }
@@ -69,7 +69,7 @@ export class LocalRegistries implements RegistryService {
 
   async updateRegistry(op: Operation, id: string, spec: RegistrySpec): Promise<RegistryObserved> {
     return within(op, id, (signal) =>
-      this.markers.locked(id, signal, async () => this.bring(op, await this.markers.existing(id), spec, signal)),
+      this.markers.locked(id, signal, async () => this.converge(op, await this.markers.existing(id), spec, signal)),
     );
   }
 
@@ -85,8 +85,8 @@ export class LocalRegistries implements RegistryService {
     );
   }
 
-  /** Starts what does not run, with the wanted port; does nothing when it is so already. */
-  private async bring(
+  /** Converges the registry to its specification: starts it with the desired port, unless it runs there already. */
+  private async converge(
     op: Operation,
     marker: RegistryMarker,
     spec: RegistrySpec,

@@ -9,7 +9,7 @@ import { sleep } from "../../../../shared/sleep.js";
 export const tpmSocket = "tpm.sock";
 
 /**
- * Starts the TPM of the machine in `folder`. Its state (`tpm/`) stays over restarts. It ends by itself when QEMU does.
+ * Starts the TPM of the machine in `folder`. Its state (`tpm/`) survives restarts. It ends by itself when QEMU ends.
  */
 export async function startTpm(folder: string, signal?: AbortSignal): Promise<NamedProcess> {
   await mkdir(join(folder, "tpm"), { recursive: true, mode: 0o700 });
