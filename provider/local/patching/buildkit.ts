@@ -1,6 +1,6 @@
 /**
- * BuildKit's daemon for one patch: a process of its own session, so that the end of an `up` does not break into it
- * unseen, whose state goes with it.
+ * BuildKit's daemon for one patch: a process in its own session, so that the end of an `up` does not interrupt it
+ * unnoticed. Its state is removed with it.
  */
 import { createConnection } from "node:net";
 import { mkdir, rm, writeFile } from "node:fs/promises";
@@ -18,7 +18,7 @@ export const processName = "buildkitd";
 const startMilliseconds = 60_000;
 
 export interface BuildKitOptions {
-  /** Of the patch; state and log are put there. */
+  /** Folder of the patch, for state and log. */
   folder: string;
   /** File of the unix socket; at most 100 characters. */
   socket: string;
@@ -47,7 +47,7 @@ export function configuration({ folder, socket, server, caFile, upstreams }: Bui
     "[worker.containerd]",
     "  enabled = false",
     `[registry.${text(server)}]`,
-    // Not told, it would speak HTTP to an address of the loopback.
+    // Without this it would use HTTP for an address of the loopback.
     "  http = false",
     `  ca = [${text(caFile)}]`,
     ...upstreams.flatMap((upstream) => [
@@ -58,7 +58,7 @@ export function configuration({ folder, socket, server, caFile, upstreams }: Bui
   ].join("\n");
 }
 
-/** Starts it; `started` is told the process before it answers. */
+/** Starts it; `started` gets the process before it answers. */
 export async function startBuildKit(
   options: BuildKitOptions,
   started: (process: NamedProcess) => Promise<void>,
@@ -72,7 +72,7 @@ export async function startBuildKit(
   const logFile = join(folder, "buildkitd.log");
   const process = await spawnDetached({
     name: processName,
-    // In mounts of its own: whatever it leaves mounted is gone with it, and its folder can be removed.
+    // In its own mount namespace: its mounts end with it, and its folder can be removed.
     file: "unshare",
     args: ["--mount", "--propagation", "private", "buildkitd", "--config", file],
     directory: folder,
@@ -89,7 +89,7 @@ export async function startBuildKit(
   return process;
 }
 
-/** Ends it and removes all that it kept. */
+/** Ends it and removes its state. */
 export async function endBuildKit(process: NamedProcess | undefined, folder: string): Promise<void> {
   await terminate(process, 20_000);
   await rm(join(folder, "buildkit"), { recursive: true, force: true });

@@ -159,7 +159,7 @@ export class Bench {
     return new Repository(this.access, name);
   }
 
-  /** What was told while it sealed. */
+  /** Log and status lines of the sealing. */
   readonly lines: string[] = [];
 
   /**
