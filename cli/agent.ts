@@ -1,17 +1,10 @@
-/** The agent of a host, called as the operator. It uses the provider's transport. */
-import { createClient, type Client } from "@connectrpc/connect";
-import { GroupService, HostService } from "../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import { NetworkService } from "../hosts/api/gen/palisade/agent/v1/network_pb.js";
+/** The agent of a host, for the operator. */
 import { translate } from "../provider/local/agent-client/errors.js";
-import { openTransport } from "../provider/local/agent-client/transport.js";
+import { dialHost, type HostServices } from "../provider/local/agent-client/transport.js";
 import type { Connection } from "./stack-state.js";
 
 /** The services of one host. */
-export interface Agent {
-  host: Client<typeof HostService>;
-  groups: Client<typeof GroupService>;
-  networks: Client<typeof NetworkService>;
-}
+export type Agent = HostServices;
 
 /**
  * Calls a host's agent.
@@ -19,13 +12,9 @@ export interface Agent {
  * @throws UnreachableHostError, ForeignHostError or the agent's refusal.
  */
 export async function withAgent<T>(connection: Connection, work: (agent: Agent) => Promise<T>): Promise<T> {
-  const { transport, close } = openTransport(connection);
+  const { services, close } = dialHost(connection);
   try {
-    return await work({
-      host: createClient(HostService, transport),
-      groups: createClient(GroupService, transport),
-      networks: createClient(NetworkService, transport),
-    });
+    return await work(services);
   } catch (error) {
     throw translate(error, `host ${connection.hostId} at ${connection.endpoint}`);
   } finally {

@@ -9,7 +9,7 @@ import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { EnrollmentRequestSchema, EnrollmentResponseSchema } from "../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
 import { defaultKeysDirectory, hostKeyFiles } from "../shared/directories.js";
 import path from "node:path";
-import type { Operation } from "../provider/backends/index.js";
+import { noCheckpoint, type Operation } from "../provider/backends/index.js";
 import { readAuthority } from "../provider/local/certificates/authority.js";
 import { signHostCertificate } from "../provider/local/certificates/host-certificate.js";
 import { remoteShell } from "../command-plugin/remote-command.js";
@@ -129,8 +129,8 @@ async function startHost({ ssh, connection, seconds }: StartRequest) {
   let isRebooting = false;
   for (let last = "nothing answered"; ;) {
     try {
-      return await withAgent(connection, async ({ host }) => {
-        const [{ kernelVersion }, integrity] = await Promise.all([host.getHost({}), host.getIntegrity({})]);
+      return await withAgent(connection, async ({ hosts }) => {
+        const [{ kernelVersion }, integrity] = await Promise.all([hosts.getHost({}), hosts.getIntegrity({})]);
         return factsOf(integrity, kernelVersion);
       });
     } catch (error) {
@@ -164,6 +164,6 @@ function operation(deadline: number): Operation {
     deadline,
     log: () => undefined,
     status: () => undefined,
-    checkpoint: async () => undefined,
+    checkpoint: noCheckpoint,
   };
 }

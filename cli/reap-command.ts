@@ -1,5 +1,6 @@
-/** `palisade reap`: the end of what tests left behind. */
-import { isRunning, listEphemeralMarkers, readEphemeralMarker } from "../components/internal/ephemeral.js";
+/** `palisade reap`: removes what tests left behind. */
+import { isAlive } from "../shared/process-identity.js";
+import { listEphemeralMarkers, readEphemeralMarker } from "../components/internal/ephemeral.js";
 import { type OutputOptions, writeDocument } from "./output.js";
 import { reapStack } from "./reap.js";
 
@@ -22,12 +23,7 @@ export async function reap({
     if (!readEphemeralMarker(waitsFor) || readEphemeralMarker(waitsFor)?.kept) return 0;
   }
   const one = named ?? waitsFor;
-  const ids =
-    one === undefined
-      ? listEphemeralMarkers()
-          .filter((marker) => !isRunning(marker.runner) && (kept || !marker.kept))
-          .map(({ id }) => id)
-      : [one];
+  const ids = one === undefined ? await abandonedStacks(kept) : [one];
   const destroyed: string[] = [];
   const failed: { id: string; error: string }[] = [];
   const say = (line: string) => void (output === "json" ? process.stderr : process.stdout).write(`${line}\n`);
@@ -44,7 +40,16 @@ export async function reap({
   return failed.length === 0 ? 0 : 1;
 }
 
-/** Whoever holds the other end of standard input has ended, however it did. */
+/** Ids of the stacks whose test runner has ended; those that were kept for a look only when `kept`. */
+async function abandonedStacks(kept: boolean): Promise<string[]> {
+  const ids: string[] = [];
+  for (const marker of listEphemeralMarkers()) {
+    if ((kept || !marker.kept) && !(await isAlive(marker.runner))) ids.push(marker.id);
+  }
+  return ids;
+}
+
+/** Returns when the process at the other end of standard input has ended in any way. */
 async function endOfInput(): Promise<void> {
   process.stdin.resume();
   await new Promise<void>((resolve) => {

@@ -1,15 +1,10 @@
 /** The end of ephemeral stacks whose runner has ended, or is done with them. */
-import { readdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import * as v from "valibot";
-import { decode, object } from "../shared/decode.js";
 import { defaultCacheDirectory, defaultStateDirectory } from "../shared/directories.js";
+import { identifyProcess, isAlive } from "../shared/process-identity.js";
 import {
   ephemeralBackend,
   ephemeralFolder,
-  isRunning,
-  markOf,
   openEphemeralStack,
   readEphemeralMarker,
   removeEphemeralFolder,
@@ -17,15 +12,17 @@ import {
   type EphemeralMarker,
 } from "../components/internal/ephemeral.js";
 import { withLock } from "../provider/system/lock.js";
-import { removeOwnedBy } from "../provider/local/reap.js";
+import { sleep } from "../shared/sleep.js";
+import { clearStaleLocks, readLocks, thisMachine } from "./recovery/stack-lock.js";
+import { createLocalBackends } from "../provider/local/index.js";
+import { ownedThings, removeThings } from "../provider/local/reap.js";
 
-/** A Pulumi whose program has died ends by itself, once the calls in flight are over; after this it is told to. */
+/** How long a Pulumi whose program has died may take to end by itself; after this it gets a signal. */
 const pulumiMilliseconds = 30_000;
-const removalMilliseconds = 10 * 60_000;
 
 /**
- * Destroys a stack and removes its folder; nothing happens when there is none any more. Two that reap the same one come one after
- * the other.
+ * Destroys a stack and removes its folder; nothing happens when there is none any more. Two that reap the same one come
+ * one after the other.
  *
  * @throws Error when something of the stack may be left; the folder stays then, for the next attempt.
  */
@@ -35,23 +32,17 @@ export async function reapStack(id: string, say: (line: string) => void): Promis
     if (!marker) return;
     requirePulumi();
     await endPulumi(marker);
-    const trouble = await destroy(marker).catch((error: Error) => error);
+    const problem = await destroy(marker).catch((error: Error) => error);
     // What no stack knows, and what could not be destroyed in order.
-    const removed = await removeOwnedBy(
-      ephemeralBackend(id),
-      { stateDirectory: defaultStateDirectory(), cacheDirectory: defaultCacheDirectory() },
-      {
-        signal: AbortSignal.timeout(removalMilliseconds),
-        deadline: Date.now() + removalMilliseconds,
-        log: (_severity, message) => say(message),
-        status: () => undefined,
-        checkpoint: async () => undefined,
-      },
-    );
-    if (removed.length > 0) say(`${id}: removed by ownership marker: ${removed.join(", ")}`);
-    if (trouble) {
+    const directories = { stateDirectory: defaultStateDirectory(), cacheDirectory: defaultCacheDirectory() };
+    const things = await ownedThings(directories.stateDirectory, { backend: ephemeralBackend(id) });
+    await removeThings(things, createLocalBackends(directories), say);
+    if (things.length > 0) {
+      say(`${id}: removed by ownership marker: ${things.map((thing) => thing.id).join(", ")}`);
+    }
+    if (problem) {
       // With ours gone, the rest of the stack may go.
-      say(`${id}: not destroyed in order: ${trouble.message}`);
+      say(`${id}: not destroyed in order: ${problem.message}`);
       await destroy(marker, { refresh: true });
     }
     removeEphemeralFolder(id);
@@ -64,27 +55,19 @@ async function destroy(marker: EphemeralMarker, options: { refresh?: boolean } =
   await stack.destroy({ color: "never", ...options });
 }
 
-/** Waits for a Pulumi that works on the stack, tells it to end, and clears away the locks of those that are gone. */
+/** Waits for a Pulumi that works on the stack, ends it when it takes too long, and clears its lock. */
 async function endPulumi({ id, project, stack }: EphemeralMarker): Promise<void> {
-  const folder = path.join(ephemeralFolder(id), "backend/.pulumi/locks/organization", project, stack);
-  let names: string[];
-  try {
-    names = readdirSync(folder);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
-    throw error;
-  }
-  for (const name of names.filter((entry) => entry.endsWith(".json"))) {
-    const file = path.join(folder, name);
-    const { pid } = decode(object({ pid: v.number() }), readFileSync(file, "utf8"), file);
-    const mark = markOf(pid);
-    if (mark && /pulumi/.test(readFileSync(`/proc/${pid}/comm`, "utf8"))) {
-      for (const signal of [undefined, "SIGINT", "SIGKILL"] as const) {
-        if (signal && isRunning(mark)) process.kill(pid, signal);
-        const end = Date.now() + pulumiMilliseconds;
-        while (isRunning(mark) && Date.now() < end) await delay(200);
-      }
+  const place = { backend: path.join(ephemeralFolder(id), "backend"), project, stack };
+  // Nobody else uses this backend.
+  const machine = { ...thisMachine, hostname: undefined };
+  for (const { holder } of await readLocks(place, machine)) {
+    const identity = holder === undefined ? undefined : await identifyProcess(holder);
+    for (const signal of [undefined, "SIGINT", "SIGKILL"] as const) {
+      if (identity && signal && (await isAlive(identity))) process.kill(identity.pid, signal);
+      const end = Date.now() + pulumiMilliseconds;
+      while ((await isAlive(identity)) && Date.now() < end) await sleep(200);
     }
-    for (const entry of [file, `${file}.attrs`]) rmSync(entry, { force: true });
   }
+  const messages: string[] = [];
+  if (!(await clearStaleLocks(place, machine, (line) => messages.push(line)))) throw new Error(messages.join(". "));
 }

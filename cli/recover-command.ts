@@ -1,14 +1,15 @@
 /** `palisade recover`: repairs a file backend after Pulumi was killed, when Pulumi refuses to work on it. */
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import * as v from "valibot";
 import { decode, object } from "../shared/decode.js";
-import { packageRoot } from "../shared/directories.js";
 import { stackOfEnvironment } from "./arguments.js";
 import { type OutputOptions, writeDocument } from "./output.js";
+import { repairCheckpoint } from "./recovery/stack-checkpoint.js";
+import { clearStaleLocks, thisMachine } from "./recovery/stack-lock.js";
 
 /**
  * JSON: backend, project and stack, and a description of what was done, which is empty when there was nothing to do.
@@ -17,17 +18,18 @@ export async function recover(options: OutputOptions & { stack?: string }): Prom
   const stack = options.stack ?? stackOfEnvironment();
   const project = projectName();
   const backend = await backendFolder();
+  const place = { backend, project, stack };
   const messages: string[] = [];
-  let exitCode = 0;
+  const sayOn = (stream: "stdout" | "stderr") => (line: string) => {
+    messages.push(line);
+    // Standard output is for the JSON alone.
+    process[options.output === "json" ? "stderr" : stream].write(`palisade: ${line}\n`);
+  };
+  const isFree = await clearStaleLocks(place, thisMachine, sayOn("stderr"));
   // A stack on which a running Pulumi works is not touched.
-  for (const tool of ["stack-lock", "stack-checkpoint"]) {
-    const ended = await runTool(tool, [backend, project, stack], options.output);
-    messages.push(...ended.messages);
-    exitCode = ended.exitCode;
-    if (exitCode !== 0) break;
-  }
-  if (options.output === "json") writeDocument({ backend, project, stack, messages });
-  return exitCode;
+  if (isFree) repairCheckpoint(place, sayOn("stdout"));
+  if (options.output === "json") writeDocument({ ...place, messages });
+  return isFree ? 0 : 1;
 }
 
 /** The folder of the backend that plain `pulumi` uses here. */
@@ -70,29 +72,4 @@ function projectName(): string {
       throw new Error(`there is no Pulumi.yaml in ${process.cwd()} or above; run this in the project's folder`);
     }
   }
-}
-
-/** Runs one of the recovery programs. Its output is shown as it comes, and returned. */
-function runTool(
-  tool: string,
-  args: string[],
-  output: OutputOptions["output"],
-): Promise<{ exitCode: number; messages: string[] }> {
-  return new Promise((resolve, reject) => {
-    const script = path.join(packageRoot(), "cli/recovery", `${tool}.mjs`);
-    const child = spawn(process.execPath, [script, ...args], { stdio: ["ignore", "pipe", "pipe"] });
-    let words = "";
-    for (const stream of ["stdout", "stderr"] as const) {
-      child[stream].setEncoding("utf8").on("data", (chunk: string) => {
-        words += chunk;
-        // Standard output is for the JSON alone.
-        process[output === "json" ? "stderr" : stream].write(chunk);
-      });
-    }
-    child.once("error", reject);
-    child.once("close", (code) => {
-      const lines = words.split("\n").filter((line) => line !== "");
-      resolve({ exitCode: code ?? 1, messages: lines.map((line) => line.replace(/^palisade: /, "")) });
-    });
-  });
 }

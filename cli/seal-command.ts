@@ -1,7 +1,7 @@
 /** `palisade seal`: seals an image in a registry, as the resource SealedImage does. */
 import { readFileSync } from "node:fs";
 import { defaultCacheDirectory, defaultKeysDirectory, keyPair } from "../shared/directories.js";
-import type { Operation, SealObserved, SigningKey } from "../provider/backends/index.js";
+import { noCheckpoint, type Operation, type SealObserved, type SigningKey } from "../provider/backends/index.js";
 import { defaultStateDirectory } from "../shared/directories.js";
 import { LocalRegistries } from "../provider/local/registry/local-registries.js";
 import { LocalSealer } from "../provider/local/sealing/local-sealer.js";
@@ -75,7 +75,7 @@ async function cancellable<T>(work: (operation: Operation) => Promise<T>): Promi
       deadline: Number.MAX_SAFE_INTEGER,
       log: (severity, message) => line(severity === "info" ? message : `${severity}: ${message}`),
       status: line,
-      checkpoint: async () => undefined,
+      checkpoint: noCheckpoint,
     });
   } finally {
     process.off("SIGINT", stop);

@@ -79,8 +79,8 @@ async function ask(host: HostRecord): Promise<HostStatus> {
   const { hostId, endpoint } = connection;
   try {
     return await withAgent(connection, async (agent) => {
-      const facts = await agent.host.getHost({});
-      const integrity = await agent.host.getIntegrity({});
+      const facts = await agent.hosts.getHost({});
+      const integrity = await agent.hosts.getIntegrity({});
       const { groups } = await agent.groups.listGroups({});
       return { ...known, hostId, endpoint, ...reported(facts, integrity, groups, connection) };
     });

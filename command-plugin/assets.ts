@@ -10,11 +10,11 @@ import { isRecord } from "../provider/schema/schema.js";
 const assetSignature = "c44067f5952c0a294b673a41bacd8c17";
 const archiveSignature = "0def7320c3a5731c473e5ecbe6d01bc7";
 
-/** What is to be copied: a text, or what lies at a path of this machine. */
+/** The source of a copy: a text, or a file or folder at a path of this machine. */
 export type Source = { text: string } | { path: string };
 
 /**
- * What an asset or archive stands for.
+ * The source that an asset or archive names.
  * @throws Error for anything but a text and a path: archives made of parts, and addresses
  */
 export function sourceOf(value: Value | undefined): Source {

@@ -4,7 +4,7 @@ import { copyTo } from "./remote-copy.js";
 import { common, newId } from "./schema.js";
 import type { Connection } from "./ssh.js";
 
-/** The older form of CopyToRemote. Every change copies anew, as another resource. */
+/** The older form of CopyToRemote. Every change replaces the resource and copies again. */
 export const copyFile: Resource<undefined> = {
   ...common("command:remote:CopyFile"),
 
@@ -22,6 +22,6 @@ export const copyFile: Resource<undefined> = {
   },
 
   async delete() {
-    // As published, what was copied stays.
+    // As in the published plugin, the copy stays.
   },
 };

@@ -12,7 +12,7 @@ const base = common("command:remote:CopyToRemote");
 const copy = (op: Parameters<typeof copyTo>[0], inputs: Properties): Promise<void> =>
   copyTo(op, inputs["connection"] as unknown as Connection, sourceOf(inputs["source"]), inputs["remotePath"] as string);
 
-/** What is copied, without the path that it has here. */
+/** The source of the copy, without its path on this machine. */
 const content = ({ source, remotePath }: Properties): Properties => ({
   remotePath: remotePath ?? null,
   source: isRecord(source) && source["hash"] ? source["hash"] : (source ?? null),
@@ -47,6 +47,6 @@ export const copyToRemote: Resource<undefined> = {
   },
 
   async delete() {
-    // As published, what was copied stays.
+    // As in the published plugin, the copy stays.
   },
 };

@@ -1,26 +1,29 @@
-/** What the system takes as arguments and variables of a program: text without NUL, up to a length. */
+/** Limits of the system for arguments and variables of a program: text without NUL, up to a length. */
 import type { Operation } from "../provider/backends/index.js";
 import { PropertyError, type CheckFailure } from "../provider/backends/errors.js";
 import { type Properties, type Value } from "../provider/protocol/resource.js";
 import { isRecord } from "../provider/schema/schema.js";
 
-/** Linux takes 128 KiB for one argument or one variable with its name, NUL at the end included (MAX_ARG_STRLEN, execve(2)). */
+/**
+ * Linux accepts 128 KiB for one argument or one variable with its name, including the NUL at the end (MAX_ARG_STRLEN,
+ * execve(2)).
+ */
 const longest = 128 * 1024 - 1;
 
 export type Variables = Record<string, string>;
 
-/** Why the system cannot hand a text to a program. The text, which may be secret, is not repeated. */
-function trouble(text: string): string | undefined {
+/** The reason why the system cannot pass a text to a program. The text, which may be secret, is not repeated. */
+function textProblem(text: string): string | undefined {
   if (text.includes("\0")) return "holds a NUL character, which no argument and no variable of a program can";
   const length = Buffer.byteLength(text);
   return length > longest ? `is ${length} bytes long; the system takes ${longest} at most` : undefined;
 }
 
-/** What of a command's inputs the system would refuse. Values that are not known yet pass. */
-export function inputTroubles(inputs: Properties): CheckFailure[] {
+/** The inputs of a command that the system would refuse. Values that are not known yet pass. */
+export function inputProblems(inputs: Properties): CheckFailure[] {
   const failures: CheckFailure[] = [];
   const look = (property: string, value: Value | undefined, what = "", prefix = ""): void => {
-    const reason = typeof value === "string" ? trouble(`${prefix}${value}`) : undefined;
+    const reason = typeof value === "string" ? textProblem(`${prefix}${value}`) : undefined;
     if (reason) failures.push({ property, reason: `${what}${reason}` });
   };
   for (const name of ["command", "create", "update", "delete", "dir"]) look(name, inputs[name]);
@@ -40,13 +43,16 @@ export function inputTroubles(inputs: Properties): CheckFailure[] {
   return failures;
 }
 
-/** @throws PropertyError for what the system would refuse */
-export function demandAcceptable(inputs: Properties): void {
-  const failures = inputTroubles(inputs);
+/** @throws PropertyError for inputs that the system would refuse */
+export function requireAcceptable(inputs: Properties): void {
+  const failures = inputProblems(inputs);
   if (failures.length > 0) throw new PropertyError(failures);
 }
 
-/** Variables with the output of the last run, unless that was switched off. What no variable can hold is left out, and said. */
+/**
+ * Variables with the output of the last run, unless that was switched off. Output that no variable can hold is left out
+ * and logged.
+ */
 export function previousOutput(op: Operation, inputs: Properties, outputs: Properties | undefined): Variables {
   const found: Variables = {};
   if (inputs["addPreviousOutputInEnv"] === false) return found;
@@ -56,7 +62,7 @@ export function previousOutput(op: Operation, inputs: Properties, outputs: Prope
   ] as const) {
     const value = outputs?.[output];
     if (typeof value !== "string") continue;
-    const reason = trouble(`${name}=${value}`);
+    const reason = textProblem(`${name}=${value}`);
     if (reason) op.log("info", `${name} is not set: the output of the last run ${reason}`);
     else found[name] = value;
   }

@@ -1,17 +1,17 @@
-/** Globs as the published plugin has them (gobwas/glob): `*` stops at `/`, `**` does not, `!` in front takes out again. */
+/** Globs as the published plugin has them (gobwas/glob): `*` stops at `/`, `**` does not, `!` in front excludes. */
 import { readdir, stat } from "node:fs/promises";
 import path from "node:path";
 import { RE2JS } from "re2js";
 
 const token = /\*\*|\[!?[^\]]+\]|\\[^]|[^]/gu;
 
-/** Tells whether a path fits. Takes time in proportion to the path's length, whatever the glob. */
+/** Whether a path matches. Takes time in proportion to the path's length for any glob. */
 export interface Glob {
   test(file: string): boolean;
 }
 
 /**
- * Reads a glob. It becomes an expression of RE2, which does not go back and try again: a glob of many stars is no trouble.
+ * Reads a glob. It becomes an expression of RE2, which does not backtrack, so a glob of many stars is harmless.
  * @throws Error naming a glob that cannot be read
  */
 export function globPattern(glob: string): Glob {
@@ -37,7 +37,7 @@ export function globPattern(glob: string): Glob {
   }
 }
 
-/** `[!a-z]` → `[^a-z]`. A hyphen between two characters makes a range, nothing else has a meaning in it. */
+/** `[!a-z]` → `[^a-z]`. Only a hyphen between two characters has a meaning in it: it makes a range. */
 function characterClass(part: string): string {
   const negated = part.startsWith("[!");
   const characters = [...part.slice(negated ? 2 : 1, -1)];
@@ -49,8 +49,8 @@ function characterClass(part: string): string {
   return `[${negated ? "^" : ""}${inside.join("")}]`;
 }
 
-/** A glob's reason of refusal, when it cannot be read. */
-export function globTrouble(glob: string): string | undefined {
+/** The reason why a glob cannot be read; undefined when it can. */
+export function globProblem(glob: string): string | undefined {
   try {
     globPattern(glob.replace(/^!/, ""));
     return undefined;
@@ -60,8 +60,8 @@ export function globTrouble(glob: string): string | undefined {
 }
 
 /**
- * Files below `folder` that the patterns choose, in order: the last pattern that fits a file decides. Paths are relative. A link
- * to a file counts as a file; what a link to a folder holds is not looked at, as links can lead in circles.
+ * Files below `folder` that the patterns choose, in order: the last pattern that matches a file decides. Paths are
+ * relative. A link to a file counts as a file; links to folders are not followed, because they can form cycles.
  */
 export async function findFiles(folder: string, globs: string[]): Promise<string[]> {
   const rules = globs.map((glob) => ({
@@ -83,7 +83,7 @@ async function isFile(link: string): Promise<boolean> {
   try {
     return (await stat(link)).isFile();
   } catch {
-    // It leads nowhere.
+    // The target of the link does not exist.
     return false;
   }
 }

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { unknown, type Properties } from "../provider/protocol/resource.js";
 import { decode, encode, signatureKey } from "../provider/protocol/marshal.js";
 import { TestClient } from "../provider/protocol/testing.js";
+import { identifyProcess, isAlive } from "../shared/process-identity.js";
 import { plugin } from "./plugin.js";
 
 const type = "command:local:Command";
@@ -213,7 +214,7 @@ describe("local.Command", () => {
       .toMatch(/\d/);
     client.provider.cancel();
     await expect(failed).rejects.toThrow("cancelled");
-    await expect.poll(() => alive(Number(pid)), { timeout: 5_000 }).toBe(false);
+    await expect.poll(async () => isAlive(await identifyProcess(Number(pid))), { timeout: 5_000 }).toBe(false);
   });
 
   it("refuses what is not in the schema, with the path", async () => {
@@ -232,12 +233,3 @@ it("local.run runs at once and returns arguments and output", async () => {
   const response = await client.call<rpc.InvokeRequest, rpc.InvokeResponse>("invoke", request);
   expect(decode(response.getReturn()).properties).toMatchObject({ command: "echo $WORD", stdout: "now", stderr: "" });
 });
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
-  } catch {
-    return false;
-  }
-}

@@ -3,7 +3,7 @@ import { runLocally } from "./local-process.js";
 import { previousOutput } from "./environment.js";
 import { commandOutputs, common, newId } from "./schema.js";
 
-/** What is not known before a command ran. */
+/** Outputs that are not known before the command has run. */
 const outcome = (inputs: Properties): Properties => ({
   stdout: unknown,
   stderr: unknown,
@@ -11,7 +11,7 @@ const outcome = (inputs: Properties): Properties => ({
   ...(inputs["archivePaths"] ? { archive: unknown } : {}),
 });
 
-/** A command of this machine in the life of a resource. */
+/** A command on this machine at the create, update and delete of a resource. */
 export const localCommand: Resource<undefined> = {
   ...common("command:local:Command"),
   derived: commandOutputs,

@@ -1,9 +1,9 @@
-/** A command of this machine, as `local.Command` and `local.run` have it. */
+/** Runs a command on this machine, for `local.Command` and `local.run`. */
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import type { Operation } from "../provider/backends/index.js";
 import type { Properties } from "../provider/protocol/resource.js";
 import { archiveOf, assetsOf } from "./assets.js";
-import { demandAcceptable, type Variables } from "./environment.js";
+import { requireAcceptable, type Variables } from "./environment.js";
 import { findFiles } from "./globs.js";
 import { CommandOutput } from "./output.js";
 
@@ -11,7 +11,7 @@ const killMilliseconds = 3_000;
 
 /**
  * Runs a command and returns the outputs.
- * @param environment the last run's output, beside what this process has and `inputs.environment`
+ * @param environment the last run's output, in addition to the variables of this process and `inputs.environment`
  * @throws Error with the exit code and the last lines of a command that failed
  */
 export async function runLocally(
@@ -23,12 +23,12 @@ export async function runLocally(
   op.signal.throwIfAborted();
   const [program = "", ...leading] = (inputs["interpreter"] as string[] | undefined) ?? ["/bin/sh", "-c"];
   const folder = (inputs["dir"] as string | undefined) ?? process.cwd();
-  demandAcceptable({ ...inputs, command });
+  requireAcceptable({ ...inputs, command });
   const start = (previous: Variables) =>
     spawn(program, [...leading, command], {
       cwd: folder,
       env: { ...process.env, ...(inputs["environment"] as Variables | undefined), ...previous },
-      // A group of its own: what the command started ends with it when the run is cancelled.
+      // A process group of its own, so that everything that the command started ends with it when the run is cancelled.
       detached: true,
       stdio: "pipe",
     });
@@ -37,7 +37,7 @@ export async function runLocally(
     try {
       process.kill(-child.pid!, signal);
     } catch {
-      // It is gone.
+      // It has ended already.
     }
   };
   let killing: NodeJS.Timeout | undefined;
@@ -75,7 +75,7 @@ export async function runLocally(
   return outputs;
 }
 
-/** Starts a program. When all of it is too large for the system, the last run's output is left out. */
+/** Starts a program. When arguments and variables are too large for the system, the last run's output is left out. */
 function started(
   op: Operation,
   start: (previous: Variables) => ChildProcessWithoutNullStreams,
@@ -98,7 +98,10 @@ function started(
   }
 }
 
-/** Lets what still writes go on: with nobody at the other end of its pipe it would be ended. */
+/**
+ * Keeps reading for background processes of the command: without a reader of its pipe, a process that writes would be
+ * ended.
+ */
 function leave(child: ChildProcessWithoutNullStreams): void {
   for (const stream of [child.stdout, child.stderr]) {
     stream.removeAllListeners("data").resume();

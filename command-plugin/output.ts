@@ -1,4 +1,4 @@
-/** What a command says while it runs: kept whole, logged by line, its last words for the error. */
+/** Output of a command while it runs: collected as a whole, logged by line, its last lines kept for the error. */
 import { StringDecoder } from "node:string_decoder";
 import type { Operation } from "../provider/backends/index.js";
 import type { Properties } from "../provider/protocol/resource.js";
@@ -6,18 +6,18 @@ import { shorten } from "../shared/text.js";
 import { withoutLineEnd } from "./schema.js";
 
 const lastLines = 20;
-/** After the program's end, output that stays silent for so long is complete. */
+/** After the program's end, output that is silent for this long is complete. */
 const silenceMilliseconds = 1_000;
-/** What still talks then is not waited for. */
+/** Output that continues after this is not waited for. */
 const longestDrainMilliseconds = 10_000;
 const pollMilliseconds = 50;
 
-/** Gathers one stream. */
+/** Collects one stream. */
 class Stream {
   private readonly decoder = new StringDecoder("utf8");
   private rest = "";
   text = "";
-  /** When something was said last, in milliseconds. */
+  /** Time of the last output, in milliseconds. */
   lastAt = 0;
 
   constructor(private readonly onLine: (line: string) => void) {}
@@ -46,7 +46,10 @@ export class CommandOutput {
   readonly stderr: Stream;
   private readonly tail: string[] = [];
 
-  /** @param inputs - `logging` says what of it reaches the user: stdout, stderr, stdoutAndStderr (the default) or none */
+  /**
+   * @param inputs - `logging` chooses the streams that the user sees: stdout, stderr, stdoutAndStderr (the default) or
+   * none
+   */
   constructor(
     inputs: Properties,
     private readonly op: Operation,
@@ -65,8 +68,8 @@ export class CommandOutput {
   }
 
   /**
-   * Resolves when the streams are closed, or some time after the program's own end: what it started in the background may keep
-   * them open as long as it runs.
+   * Resolves when the streams are closed, or some time after the program's own end: processes that it started in the
+   * background may keep them open as long as they run.
    * @returns whether they were left open
    */
   async drained(closed: Promise<unknown>): Promise<boolean> {
@@ -75,7 +78,8 @@ export class CommandOutput {
     const silent = new Promise<boolean>((resolve) => {
       let heardAt = 0;
       let silentPolls = 0;
-      // Counted in polls and not by the clock: between two polls the event loop reads what is there, however busy the machine is.
+      // Counted in polls and not by the clock: between two polls the event loop reads all output, even on a busy
+      // machine.
       timer = setInterval(() => {
         const lastAt = Math.max(this.stdout.lastAt, this.stderr.lastAt);
         silentPolls = lastAt === heardAt ? silentPolls + 1 : 0;

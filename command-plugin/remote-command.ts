@@ -1,7 +1,7 @@
 import type { Client, ClientChannel } from "ssh2";
 import type { Operation } from "../provider/backends/index.js";
 import { unknown, type Properties, type Resource } from "../provider/protocol/resource.js";
-import { demandAcceptable, previousOutput, type Variables } from "./environment.js";
+import { requireAcceptable, previousOutput, type Variables } from "./environment.js";
 import { CommandOutput } from "./output.js";
 import { handOver, type Handover } from "./remote-environment.js";
 import { commandOutputs, common, newId } from "./schema.js";
@@ -12,13 +12,16 @@ type End = { code: number | null; signal?: string | null };
 /** A command that runs in a channel of its own. */
 interface Running {
   channel: ClientChannel;
-  /** When the program has ended. */
+  /** Resolves when the program has ended. */
   exited: Promise<End>;
-  /** When its output is closed as well, with how it ended if the server said so. */
+  /** Resolves when its output is closed as well, with the exit status if the server sent one. */
   closed: Promise<End>;
 }
 
-/** Starts a command. Everything is listened to before the next packet is read: a short command's end may be in the same one. */
+/**
+ * Starts a command. All listeners are set before the next packet is read, because a short command's end may be in the
+ * same packet.
+ */
 function start(client: Client, script: string, env: Variables, output: CommandOutput): Promise<Running> {
   return new Promise((resolve, reject) =>
     client.exec(script, { env }, (error, channel) => {
@@ -52,7 +55,7 @@ async function runRemotely(
   inputs: Properties,
   previous: Variables = {},
 ): Promise<{ stdout: string; stderr: string }> {
-  demandAcceptable({ ...inputs, command });
+  requireAcceptable({ ...inputs, command });
   const connection = inputs["connection"] as unknown as Connection;
   return withConnection(op, connection, async (client) => {
     const given = (inputs["environment"] as Variables | undefined) ?? {};
@@ -70,13 +73,13 @@ async function runRemotely(
   });
 }
 
-/** The same for a caller that is no resource; returns standard output. */
+/** Runs a command for a caller that is no resource; returns standard output. */
 export async function remoteShell(op: Operation, command: string, connection: Connection): Promise<string> {
   const inputs = { connection: connection as unknown as Properties, logging: "none" };
   return (await runRemotely(op, command, inputs)).stdout;
 }
 
-/** A command of another machine in the life of a resource. */
+/** A command on another machine at the create, update and delete of a resource. */
 export const remoteCommand: Resource<undefined> = {
   ...common("command:remote:Command"),
   derived: commandOutputs,

@@ -18,7 +18,7 @@ export class Copier {
     private readonly op: Operation,
   ) {}
 
-  /** undefined: there is nothing at the path. */
+  /** Undefined when there is nothing at the path. */
   private stat(target: string): Promise<Stats | undefined> {
     return new Promise((resolve, reject) =>
       this.sftp.stat(target, (error, stats) => {
@@ -35,7 +35,7 @@ export class Copier {
     );
   }
 
-  /** @throws Error for what is neither a file nor a folder: reading a pipe or a device would not end */
+  /** @throws Error for a source that is neither a file nor a folder: reading a pipe or a device would not end */
   private async file(source: string, target: string, stats: LocalStats): Promise<void> {
     if (!stats.isFile()) throw new Error(`source: ${source} is neither a file nor a folder; it cannot be copied`);
     const { size } = stats;
@@ -63,7 +63,7 @@ export class Copier {
     if (!there) await this.done(`folder ${target} cannot be made`, (done) => this.sftp.mkdir(target, done));
   }
 
-  /** @param above the folders that are being copied, by their paths without links */
+  /** @param above the parent folders of the copy, as paths without links */
   private async tree(source: string, target: string, above: readonly string[] = []): Promise<void> {
     const place = await realpath(source);
     if (above.includes(place)) {
@@ -85,7 +85,7 @@ export class Copier {
    * | folder/ | into target        | into target        | refused          |
    * | file    | target/file        | target             | overwritten      |
    *
-   * A link is what it leads to, here and there.
+   * A link counts as its target, on both machines.
    */
   async copy(source: string, target: string): Promise<void> {
     const stats = await followed(source);
@@ -105,7 +105,7 @@ export class Copier {
   }
 }
 
-/** What lies at a path of this machine, or where the link there leads. */
+/** The file or folder at a path of this machine; links are followed. */
 async function followed(source: string): Promise<LocalStats> {
   try {
     return await stat(source);

@@ -1,7 +1,7 @@
 /**
- * Variables of a remote command. An SSH server takes those that its `AcceptEnv` names, by default none, and says nothing of the
- * others. So it is asked what arrives, and what does not is handed over on standard input: on the command line, everybody on the
- * other machine could read it.
+ * Variables of a remote command. An SSH server accepts those that its `AcceptEnv` names, by default none, and ignores
+ * the others silently. So a probe reads which variables arrive, and the others are passed on standard input: on the
+ * command line, every user of the other machine could read them.
  */
 import path from "node:path";
 import type { Operation } from "../provider/backends/index.js";
@@ -11,20 +11,21 @@ import type { Variables } from "./environment.js";
 /** A command as it is sent to the server. */
 export interface Handover {
   script: string;
-  /** Asked of the server. */
+  /** Variables that are requested from the server. */
   env: Variables;
   stdin: string;
 }
 
-/** Every server takes packets of this many bytes (RFC 4253, section 6.1), with room for what is around a variable. */
+/** Every server accepts packets of this many bytes (RFC 4253, section 6.1), with room for the rest of the request. */
 const longestRequest = 30_000;
 
-/** Shells that run the lines which read variables. */
+/** Shells that can run the lines that read variables. */
 const posixShells = new Set(["sh", "ash", "bash", "dash", "ksh", "zsh"]);
 
 /**
- * @param probe runs a script with variables asked of the server, and returns its output; undefined when it failed
- * @throws PropertyError for variables of the program that cannot be handed over; the last run's output is left out then, and said
+ * @param probe runs a script with variables requested from the server, and returns its output; undefined when it failed
+ * @throws PropertyError for variables of the program that cannot be passed; output of the last run is left out instead,
+ * and logged
  */
 export async function handOver(
   op: Operation,
@@ -32,13 +33,13 @@ export async function handOver(
   run: { command: string; given: Variables; previous: Variables; stdin: string },
   probe: (script: string, env: Variables) => Promise<string | undefined>,
 ): Promise<Handover> {
-  const wanted = { ...run.given, ...run.previous };
-  if (Object.keys(wanted).length === 0) return { script: run.command, env: {}, stdin: run.stdin };
-  const asked = pick(wanted, (name) => Buffer.byteLength(`${name}${wanted[name]}`) <= longestRequest);
+  const variables = { ...run.given, ...run.previous };
+  if (Object.keys(variables).length === 0) return { script: run.command, env: {}, stdin: run.stdin };
+  const asked = pick(variables, (name) => Buffer.byteLength(`${name}${variables[name]}`) <= longestRequest);
   const arrived = await probe("env", asked);
   const lines = `\n${arrived ?? ""}\n`;
   const env = pick(asked, (name) => lines.includes(`\n${name}=${asked[name]}\n`));
-  let lacking = pick(wanted, (name) => !Object.hasOwn(env, name));
+  let lacking = pick(variables, (name) => !Object.hasOwn(env, name));
   const shell = path.posix.basename(/^SHELL=(.*)$/m.exec(arrived ?? "")?.[1]?.trim() ?? "");
   const impossible = (name: string): string | undefined => {
     if (!posixShells.has(shell))
@@ -71,9 +72,11 @@ export async function handOver(
 const pick = (variables: Variables, chosen: (name: string) => boolean): Variables =>
   Object.fromEntries(Object.entries(variables).filter(([name]) => chosen(name)));
 
-/** One line of standard input, as `printf %b` turns it into the value. */
+/** One line of standard input, which `printf %b` turns into the value. */
 const escaped = (value: string): string => value.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
 
-/** `read` takes no more than its line. The `x` keeps line ends, which a substitution would take from the value's end. */
+/**
+ * `read` takes no more than its line. The `x` keeps line ends, which a substitution would take from the value's end.
+ */
 const reading = (name: string): string =>
   `IFS= read -r palisade_value; palisade_value=$(printf '%bx' "$palisade_value"); ${name}=\${palisade_value%x}; export ${name};`;

@@ -7,45 +7,45 @@ import type { Derived, Properties, Resource } from "../provider/protocol/resourc
 import { inputDifferences } from "../provider/schema/difference.js";
 import { validate, type PackageSchema } from "../provider/schema/schema.js";
 import { packageRoot } from "../shared/directories.js";
-import { inputTroubles } from "./environment.js";
-import { globTrouble } from "./globs.js";
+import { inputProblems } from "./environment.js";
+import { globProblem } from "./globs.js";
 
-/** As it is served. */
+/** The schema in the form in which it is served. */
 export const schemaText = readFileSync(path.join(packageRoot(), "command-plugin/schema.json"), "utf8");
 export const commandSchema = JSON.parse(schemaText) as PackageSchema;
 
 const day = 24 * 60 * 60;
 
-/** Published commands have no time-out of their own; the longest that a timer can hold stands for that. */
+/** Commands of the published plugin have no time-out of their own; this is the longest that a timer can hold. */
 export const defaultTimeouts = { create: 24 * day, update: 24 * day, delete: 24 * day };
 
-/** Ids mean nothing: there is nothing to look up. */
+/** Ids are random, because there is nothing to look up. */
 export const newId = (): string => randomBytes(8).toString("hex");
 
 /**
- * What a command says is made from everything that it is given. Nothing of a connection gets there: it is who logs in, and secret
- * always.
+ * The output of a command may depend on all of its inputs except the connection, which only logs in and is always
+ * secret.
  */
 export const commandOutputs: Derived = {
   outputs: ["stdout", "stderr", "assets", "archive"],
   exceptInputs: ["connection"],
 };
 
-/** What of a command's inputs cannot work, beside what the schema says. */
-export function commandTroubles(inputs: Properties): CheckFailure[] {
-  const failures = inputTroubles(inputs);
+/** The inputs of a command that cannot work although they fit the schema. */
+export function commandProblems(inputs: Properties): CheckFailure[] {
+  const failures = inputProblems(inputs);
   for (const name of ["assetPaths", "archivePaths"]) {
     const globs = inputs[name];
     if (!Array.isArray(globs)) continue;
     globs.forEach((glob, index) => {
-      const reason = typeof glob === "string" ? globTrouble(glob) : undefined;
+      const reason = typeof glob === "string" ? globProblem(glob) : undefined;
       if (reason) failures.push({ property: `${name}[${index}]`, reason });
     });
   }
   return failures;
 }
 
-/** What the resources have in common: validation by the schema, replacement by triggers, and nothing to observe. */
+/** Common parts of the resources: validation by the schema, replacement by triggers, and nothing to observe. */
 export function common(
   type: string,
 ): Pick<Resource<undefined>, "type" | "defaultTimeouts" | "check" | "diff" | "read"> {
@@ -55,7 +55,7 @@ export function common(
     async check(_context, { inputs }) {
       const checked = validate(type, inputs, commandSchema);
       // Before it runs: after a command has run, its program would have to undo it.
-      if (checked.failures.length === 0) checked.failures.push(...commandTroubles(checked.inputs));
+      if (checked.failures.length === 0) checked.failures.push(...commandProblems(checked.inputs));
       return checked;
     },
     diff: ({ oldInputs, inputs }) => inputDifferences(oldInputs, inputs, [/^triggers/]),
@@ -67,5 +67,5 @@ export function common(
   };
 }
 
-/** A text without the line end that commands leave behind. */
+/** A text without the line end that commands print last. */
 export const withoutLineEnd = (text: string): string => text.replace(/\n$/, "");

@@ -47,12 +47,12 @@ function configuration(endpoint: Endpoint, environment: NodeJS.ProcessEnv): Conn
     passphrase: endpoint.privateKeyPassword,
     agent: endpoint.agentSocketPath ?? environment["SSH_AUTH_SOCK"],
     readyTimeout: endpoint.perDialTimeout * 1000,
-    // A machine that was switched off says nothing; a minute of silence is its end.
+    // A machine that was switched off closes nothing; after a minute of silence the connection counts as lost.
     keepaliveInterval: 15_000,
     keepaliveCountMax: 4,
     ...(key
       ? {
-          // A server has keys of several kinds; only the one that is known can be checked.
+          // A server has keys of several kinds; only the given one can be checked.
           algorithms: { serverHostKey: algorithms(type) },
           hostVerifier: (offered: Buffer) => offered.equals(Buffer.from(key, "base64")),
         }
@@ -75,7 +75,7 @@ function dialOnce(config: ConnectConfig, signal: AbortSignal): Promise<Client> {
       signal.removeEventListener("abort", cancel);
       resolve(client);
     });
-    // Not once: it says more when it is destroyed, and whoever uses it learns of its end by its channels.
+    // Not once: it emits more errors when it is destroyed, and its users learn of its end by their channels.
     client.on("error", fail);
     client.once("close", () => fail(new Error("the connection was closed")));
     client.on("keyboard-interactive", (_name, _instructions, _language, prompts, finish) =>
@@ -116,7 +116,7 @@ async function dial(op: Operation, endpoint: Endpoint, name: string, through?: (
 
 /**
  * Connects, works, and disconnects.
- * @throws Error when no connection comes about within the limits of the connection, or when it ends before the work does
+ * @throws Error when no connection is made within the limits of `connection`, or when it ends before the work does
  */
 export async function withConnection<T>(
   op: Operation,

@@ -1,6 +1,6 @@
 /**
- * Data of others, such as what registries answer, files hold and programs print: read by a schema, so that what does not fit is told with
- * its place and the path of the field. Values are not repeated in errors, as they may be secret.
+ * Data of others, such as what registries answer, files hold and programs print: read by a schema, so that what does
+ * not fit is told with its place and the path of the field. Values are not repeated in errors, as they may be secret.
  */
 import * as v from "valibot";
 
@@ -9,7 +9,9 @@ export class ForeignDataError extends Error {
   override readonly name = "ForeignDataError";
 }
 
-/** The result of reading one of several things; undefined when it is not what it should be, so that it hides no other. */
+/**
+ * The result of reading one of several things; undefined when it is not what it should be, so that it hides no other.
+ */
 export async function unlessBroken<T>(read: () => Promise<T>): Promise<T | undefined> {
   try {
     return await read();
@@ -49,8 +51,8 @@ export function fit<S extends v.GenericSchema>(schema: S, value: unknown, place:
   const [issue] = result.issues;
   const path = v.getDotPath(issue);
   const expected = issue.type === "custom" ? "Object" : issue.expected;
-  const wanted = issue.kind === "schema" && expected ? `expected ${expected}` : issue.message;
-  throw new ForeignDataError(`${place}: ${path ? `${path}: ` : ""}${wanted}, found ${kindOf(issue.input)}`);
+  const expectation = issue.kind === "schema" && expected ? `expected ${expected}` : issue.message;
+  throw new ForeignDataError(`${place}: ${path ? `${path}: ` : ""}${expectation}, found ${kindOf(issue.input)}`);
 }
 
 /** Those items of a list that fit: one that does not hides none that does. What is no list has none. */

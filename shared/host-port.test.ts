@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { hostPort, httpsUrl, urlTrouble, withoutBrackets } from "./host-port.js";
+import { hostPort, httpsUrl, urlProblem, withoutBrackets } from "./host-port.js";
 
 describe("hostPort", () => {
   it.each<[string, string]>([
@@ -25,9 +25,9 @@ describe("hostPort", () => {
   });
 });
 
-describe("urlTrouble", () => {
+describe("urlProblem", () => {
   it.each(["https://192.0.2.1:8443", "https://host.example:1", "https://[2001:db8::10]:65535"])("takes %s", (text) => {
-    expect(urlTrouble(text)).toBeUndefined();
+    expect(urlProblem(text)).toBeUndefined();
   });
   it.each([
     "https://2001:db8::10:8443",
@@ -45,6 +45,6 @@ describe("urlTrouble", () => {
     "host:8443",
     "https://:8443",
   ])("refuses %s", (text) => {
-    expect(urlTrouble(text)).toMatch(/must be https/);
+    expect(urlProblem(text)).toMatch(/must be https/);
   });
 });

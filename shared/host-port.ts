@@ -17,11 +17,13 @@ export function hostPort(host: string, port: number | string): string {
   return isIPv6(dialed) ? `[${dialed}]:${port}` : `${dialed}:${port}`;
 }
 
-/** `https://host:port`. A zone of an IPv6 address, such as in `fe80::1%eth0`, has no place in a URL: see `urlTrouble`. */
+/**
+ * `https://host:port`. A zone of an IPv6 address, such as in `fe80::1%eth0`, has no place in a URL: see `urlProblem`.
+ */
 export const httpsUrl = (host: string, port: number | string): string => `https://${hostPort(host, port)}`;
 
 /** What is wrong with a text as `https://host:port` and nothing more; undefined when nothing is. */
-export function urlTrouble(text: string): string | undefined {
+export function urlProblem(text: string): string | undefined {
   const match = /^https:\/\/(\[[^\]]*\]|[^\s/:?#@[\]]+):(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? "";
   const port = Number(match?.[2]);

@@ -1,7 +1,7 @@
 /**
- * References to images: `server/repository[:tag]@digest`, in the grammar of https://github.com/distribution/reference. The server is
- * always written, and the digest decides: a tag beside it is only read. The agent's twin is hosts/agent/internal/reference; the
- * tests of both read hosts/api/testdata/image-references.json.
+ * References to images: `server/repository[:tag]@digest`, in the grammar of https://github.com/distribution/reference.
+ * The server is always written, and the digest decides: a tag beside it is only read. The agent's twin is
+ * hosts/agent/internal/reference; the tests of both read hosts/api/testdata/image-references.json.
  */
 import { isIPv6 } from "node:net";
 
@@ -28,8 +28,8 @@ const maximumRepository = 255;
 export const referenceForm = "server/repository@sha256:<64 hexadecimal digits>";
 
 /**
- * Says what is wrong with `host[:port]`; undefined when nothing is. Neither this nor the other messages repeat the value, which may be
- * secret.
+ * Says what is wrong with `host[:port]`; undefined when nothing is. Neither this nor the other messages repeat the
+ * value, which may be secret.
  */
 export function serverProblem(server: string): string | undefined {
   if (server.includes("://")) return "has a scheme; give host[:port] without a scheme, as in image references";
@@ -56,8 +56,8 @@ export function nameProblem(name: string): string | undefined {
   if (repository === "") return "names no server; write server/repository";
   const problem = serverProblem(server);
   if (problem) return `its server ${problem}`;
-  const trouble = repositoryProblem(repository);
-  return trouble && `its repository ${trouble}`;
+  const repositoryPart = repositoryProblem(repository);
+  return repositoryPart && `its repository ${repositoryPart}`;
 }
 
 /** Says what is wrong with what a policy accepts: server/repository, server/prefix/* or server/*. */

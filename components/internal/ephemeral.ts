@@ -14,6 +14,7 @@ import { LocalWorkspace, type PulumiFn, type Stack } from "@pulumi/pulumi/automa
 import * as v from "valibot";
 import { decode, object } from "../../shared/decode.js";
 import { packageRoot, defaultStateDirectory } from "../../shared/directories.js";
+import { identifyProcess, type ProcessIdentity } from "../../shared/process-identity.js";
 
 const schemaVersion = 1;
 
@@ -24,19 +25,11 @@ export interface EphemeralMarker {
   project: string;
   stack: string;
   /** The process that the stack belongs to: with it, the stack ends. */
-  runner: ProcessMark;
+  runner: ProcessIdentity;
   /** ISO 8601. */
   createdAt: string;
   /** Its `up` failed, and it was asked to be kept for a look. */
   kept: boolean;
-}
-
-/** Identifies a process, even when another one had the same pid before or has it later. */
-export interface ProcessMark {
-  pid: number;
-  /** Clock ticks after boot, field 22 of /proc/<pid>/stat. */
-  startTime: string;
-  bootId: string;
 }
 
 /** Folder of all ephemeral stacks. */
@@ -85,35 +78,15 @@ export function listEphemeralMarkers(): EphemeralMarker[] {
     .filter((marker) => marker !== undefined);
 }
 
-export function newEphemeralMarker(id: string, project: string): EphemeralMarker {
-  const runner = markOf(process.pid)!;
+/** Marker of a stack that belongs to this process. */
+export async function newEphemeralMarker(id: string, project: string): Promise<EphemeralMarker> {
+  const runner = (await identifyProcess(process.pid))!;
   return { schemaVersion, id, project, stack: id, runner, createdAt: new Date().toISOString(), kept: false };
 }
 
 /** Removes the folder, once nothing of the stack exists any more. */
 export function removeEphemeralFolder(id: string): void {
   rmSync(ephemeralFolder(id), { recursive: true, force: true });
-}
-
-/** A living process; undefined when there is none of that pid, or a zombie only. */
-export function markOf(pid: number): ProcessMark | undefined {
-  let stat: string;
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  } catch {
-    return undefined;
-  }
-  // The second field, the name, may hold blanks and parentheses.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  if ("ZX".includes(fields[0]!)) return undefined;
-  const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
-  return { pid, startTime: fields[19]!, bootId };
-}
-
-/** Whether exactly this process still runs. */
-export function isRunning(mark: ProcessMark): boolean {
-  const now = markOf(mark.pid);
-  return now !== undefined && now.startTime === mark.startTime && now.bootId === mark.bootId;
 }
 
 /** As in Pulumi.yaml; the type of the Automation API lacks it. */

@@ -8,7 +8,7 @@ import { Component } from "../internal/component.js";
 import { defaultKeysDirectory, hostKeyFiles } from "../../shared/directories.js";
 import { rememberHostResource } from "../internal/host-resource.js";
 import type * as outputs from "../../sdk/types/output.js";
-import { httpsUrl, urlTrouble } from "../../shared/host-port.js";
+import { httpsUrl, urlProblem } from "../../shared/host-port.js";
 import type { DiskRule } from "./disks.js";
 import { Installation } from "./installation.js";
 
@@ -127,7 +127,7 @@ function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
   if (known(args.connection) !== undefined) {
     check.require("connection.host", args.connection.host);
     const host = known(args.connection.host);
-    if (host !== undefined && args.endpoint === undefined && urlTrouble(httpsUrl(host, 8443))) {
+    if (host !== undefined && args.endpoint === undefined && urlProblem(httpsUrl(host, 8443))) {
       const reason =
         "cannot be a URL's host: a name or an address, without a port and a zone; else give endpoint as well";
       check.add("connection.host", host, reason);
@@ -155,7 +155,7 @@ function checkArguments(check: ArgumentCheck, args: BareMetalHostArgs): void {
   check.field("allowOverwrite", args.allowOverwrite, rules.text);
   check.field("imageFile", args.imageFile, rules.text);
   check.field("keysDirectory", args.keysDirectory, rules.text);
-  check.field("endpoint", args.endpoint, urlTrouble);
+  check.field("endpoint", args.endpoint, urlProblem);
   check.field("startSeconds", args.startSeconds, rules.integer(60, 7200));
   check.field("installation", args.installation, rules.integer(1, 1_000_000));
 }

@@ -62,7 +62,7 @@ export async function ephemeralStack(program: PulumiFn, options: EphemeralStackO
   // stack.
   await reap([], options.onOutput).catch((error: Error) => options.onOutput?.(`${error.message}\n`));
 
-  const marker = newEphemeralMarker(`ephemeral-${randomBytes(6).toString("hex")}`, project);
+  const marker = await newEphemeralMarker(`ephemeral-${randomBytes(6).toString("hex")}`, project);
   makeFolder(marker);
   const release = guard(marker.id);
   const destroy = async () => {

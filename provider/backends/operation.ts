@@ -27,3 +27,6 @@ export interface Operation {
    */
   checkpoint(name: string): Promise<void>;
 }
+
+/** The checkpoint of every operation outside of tests. */
+export async function noCheckpoint(): Promise<void> {}

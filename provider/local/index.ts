@@ -4,7 +4,7 @@ import { LocalAgents } from "./agent-client/local-agents.js";
 import type { Backends } from "../backends/index.js";
 import { LocalChannels } from "./channels/local-channels.js";
 import { LocalHostImages } from "./host-images/local-host-images.js";
-import { createLocalHypervisor, demandLocal } from "./hypervisor/local-hypervisor.js";
+import { createLocalHypervisor, requireLocal } from "./hypervisor/local-hypervisor.js";
 import { HypervisorMarkers } from "./hypervisor/markers.js";
 import { VirtualMachines } from "./hypervisor/virtual-machines.js";
 import { DebianImageBuilder } from "./image-builder/debian-image-builder.js";
@@ -22,7 +22,7 @@ export function createLocalBackends(config: { stateDirectory: string; cacheDirec
   const registries = new LocalRegistries(state);
   return {
     hypervisor(uri) {
-      demandLocal(uri);
+      requireLocal(uri);
       return hypervisor;
     },
     registries,

@@ -1,64 +1,104 @@
-/** Removes from this machine what belongs to a state backend that is given up, as the ownership markers tell. */
-import { readdir, readFile } from "node:fs/promises";
+/** Removes from this machine what an owner has on it, as the ownership markers say. */
 import { join } from "node:path";
-import * as v from "valibot";
-import { decode, object } from "../../shared/decode.js";
-import { createLocalBackends } from "./index.js";
-import type { Operation, Owner } from "../backends/index.js";
-import { isAbsent } from "../system/atomic-file.js";
-import { MarkerStore, type Marker } from "../system/marker.js";
+import { listClaims } from "./host-images/store.js";
+import { noCheckpoint, type Backends, type Operation, type Owner } from "../backends/index.js";
+import { MarkerStore } from "../system/marker.js";
 
-/**
- * Machines first, by force, as nobody is left who could ask for more; then registries, disks and claims on host images. What a
- * killed call left half made, and no stack knows of, has a marker too.
- *
- * @returns ids of what was removed.
- */
-export async function removeOwnedBy(
-  backend: string,
-  directories: { stateDirectory: string; cacheDirectory: string },
-  operation: Omit<Operation, "owner">,
-): Promise<string[]> {
-  const { stateDirectory } = directories;
-  const backends = createLocalBackends(directories);
-  const hypervisor = backends.hypervisor("local");
-  const removed: string[] = [];
-  const of = async (folder: string, prefix: string, remove: (op: Operation, id: string) => Promise<void>) => {
-    const store = new MarkerStore<unknown, unknown>(join(stateDirectory, folder), prefix);
-    const owned = (await store.list()).filter((marker: Marker<unknown, unknown>) => marker.owner.backend === backend);
-    for (const { id, owner } of owned) {
-      await remove({ ...operation, owner }, id);
-      removed.push(id);
-    }
-  };
-  await of("virtual-machines", "vm", (op, id) => hypervisor.deleteVirtualMachine(op, id, true));
-  await of("patches", "patch", (op, id) => backends.patcher.endPatch(op, id));
-  await of("registries", "registry", (op, id) => backends.registries.deleteRegistry(op, id));
-  await of("state-disks", "disk", (op, id) => hypervisor.deleteStateDisk(op, id));
-  for (const { owner, digest } of await claimsOf(backend, join(stateDirectory, "images"))) {
-    await backends.hostImages.release({ ...operation, owner }, digest);
-  }
-  return removed;
+/** Whose things: all of a state backend, or those of one project and stack in it. */
+export interface Ownership {
+  backend: string;
+  project?: string;
+  stack?: string;
 }
 
-const ownerSchema = object({
-  backend: v.string(),
-  project: v.string(),
-  stack: v.string(),
-  urn: v.string(),
-}) satisfies v.GenericSchema<unknown, Owner>;
+interface OwnedKind {
+  title: string;
+  find(stateDirectory: string): Promise<{ id: string; owner: Owner }[]>;
+  remove(backends: Backends, operation: Operation, id: string): Promise<void>;
+}
 
-async function claimsOf(backend: string, store: string): Promise<{ owner: Owner; digest: string }[]> {
-  const names = await readdir(store, { recursive: true }).catch((error: unknown) => {
-    if (isAbsent(error)) return [];
-    throw error;
-  });
-  const claims: { owner: Owner; digest: string }[] = [];
-  for (const name of names) {
-    const hex = /^([0-9a-f]{64})\.claims\/claim-/.exec(name)?.[1];
-    if (hex === undefined) continue;
-    const owner = decode(ownerSchema, await readFile(join(store, name), "utf8"), join(store, name));
-    if (owner.backend === backend) claims.push({ owner, digest: `sha256:${hex}` });
+/** Something on this machine with its owner. */
+export interface OwnedThing {
+  kind: OwnedKind;
+  /** As the engine knows it. */
+  id: string;
+  owner: Owner;
+}
+
+const marked = (folder: string, prefix: string) => (stateDirectory: string) =>
+  new MarkerStore<unknown, unknown>(join(stateDirectory, folder), prefix).list();
+
+/** In the order in which they can go: a disk cannot while a machine uses it, nor an image. */
+const kinds: OwnedKind[] = [
+  {
+    title: "virtual machine",
+    find: marked("virtual-machines", "vm"),
+    // By force: the host is not asked, as it may hang.
+    remove: (backends, operation, id) => backends.hypervisor("local").deleteVirtualMachine(operation, id, true),
+  },
+  {
+    title: "state disk",
+    find: marked("state-disks", "disk"),
+    remove: (backends, operation, id) => backends.hypervisor("local").deleteStateDisk(operation, id),
+  },
+  {
+    title: "patch",
+    find: marked("patches", "patch"),
+    remove: (backends, operation, id) => backends.patcher.endPatch(operation, id),
+  },
+  {
+    title: "registry",
+    find: marked("registries", "registry"),
+    remove: (backends, operation, id) => backends.registries.deleteRegistry(operation, id),
+  },
+  {
+    title: "claim on the host image",
+    find: async (stateDirectory) =>
+      (await listClaims(stateDirectory)).map(({ digest, owner }) => ({ id: digest, owner })),
+    remove: (backends, operation, digest) => backends.hostImages.release(operation, digest),
+  },
+];
+
+/**
+ * What belongs to an owner, in the order in which it can be removed. What a killed call left half made is part of it.
+ */
+export async function ownedThings(stateDirectory: string, whose: Ownership): Promise<OwnedThing[]> {
+  const things: OwnedThing[] = [];
+  for (const kind of kinds) {
+    for (const { id, owner } of await kind.find(stateDirectory)) {
+      const isTheirs =
+        owner.backend === whose.backend &&
+        (whose.project === undefined || owner.project === whose.project) &&
+        (whose.stack === undefined || owner.stack === whose.stack);
+      if (isTheirs) things.push({ kind, id, owner });
+    }
   }
-  return claims;
+  return things;
+}
+
+/** How long the removal of one thing may take. */
+const removalMilliseconds = 5 * 60_000;
+
+/**
+ * Removes things one after the other, each as its owner.
+ *
+ * @param say gets a line for each of them, and what the backends log
+ */
+export async function removeThings(
+  things: OwnedThing[],
+  backends: Backends,
+  say: (line: string) => void,
+): Promise<void> {
+  for (const { kind, id, owner } of things) {
+    say(`removing the ${kind.title} ${id}, which an interrupted run left (${owner.urn})`);
+    const operation: Operation = {
+      owner,
+      signal: AbortSignal.timeout(removalMilliseconds),
+      deadline: Date.now() + removalMilliseconds,
+      log: (_severity, message) => say(message),
+      status: () => undefined,
+      checkpoint: noCheckpoint,
+    };
+    await kind.remove(backends, operation, id);
+  }
 }

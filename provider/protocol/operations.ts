@@ -1,5 +1,5 @@
-/** The calls in flight: their owner, their deadline, and how they end early. */
-import type { Operation, Owner } from "../backends/index.js";
+/** The CRUD calls in flight: who they work for, until when, and how they end early. */
+import { noCheckpoint, type Operation, type Owner } from "../backends/index.js";
 import type { EngineLog } from "./engine-log.js";
 
 /**
@@ -12,7 +12,7 @@ export class Operations {
 
   constructor(
     private readonly log: EngineLog,
-    private readonly checkpoint: (name: string) => Promise<void> = async () => {},
+    private readonly checkpoint: (name: string) => Promise<void> = noCheckpoint,
   ) {}
 
   /**

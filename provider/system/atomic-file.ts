@@ -1,6 +1,6 @@
 /** Files that are either wholly there or not at all, also after a crash of the machine. */
 import { randomBytes } from "node:crypto";
-import { open, readFile, rename, rm } from "node:fs/promises";
+import { open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 /** True for the error of a file system call on something that is not there. */
@@ -48,6 +48,16 @@ export async function readFileIfPresent(path: string): Promise<string | undefine
     return await readFile(path, "utf8");
   } catch (error) {
     if (isAbsent(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Names of the entries of a folder; none when it does not exist. */
+export async function readDirectoryIfPresent(path: string, options?: { recursive: boolean }): Promise<string[]> {
+  try {
+    return await readdir(path, options);
+  } catch (error) {
+    if (isAbsent(error)) return [];
     throw error;
   }
 }

@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { run } from "./command.js";
-import { identify, isAlive } from "./process.js";
+import { identify } from "./process.js";
+import { isAlive } from "../../shared/process-identity.js";
 import { withFolder } from "./testing.js";
 import { within } from "./time.js";
 

@@ -1,4 +1,4 @@
-/** Short-lived programs: run without a shell, bounded, cancellable, their last words kept for the error. */
+/** Short-lived programs: run without a shell, bounded and cancellable; errors carry the last lines of their output. */
 import { spawn } from "node:child_process";
 import { createWriteStream } from "node:fs";
 import { createInterface } from "node:readline";
@@ -14,11 +14,11 @@ export interface CommandOptions {
   onLine?: (line: string) => void;
   /** Gets standard output and error. */
   logFile?: string;
-  /** Ends the program by SIGTERM when this process dies, however it does: for what works long. */
+  /** Ends the program by SIGTERM when this process ends in any way: for programs that run long. */
   diesWithUs?: boolean;
   /**
-   * Standard input; default nothing. It is read to its end even when the program stops reading earlier, so that whoever checks what
-   * flows through sees all of it; its error ends the program and is what the call rejects with.
+   * Standard input; default none. It is read to its end even when the program stops reading earlier, so that a check of
+   * the stream sees all of it. Its error ends the program, and the call rejects with it.
    */
   input?: AsyncIterable<Buffer>;
 }
@@ -40,10 +40,11 @@ const keptLines = 20;
 /**
  * Runs a program and returns its standard output.
  *
- * When the signal is aborted, the program's whole process group gets SIGTERM, after 5 s SIGKILL, and the call rejects with
- * the signal's reason once it is gone.
+ * When the signal is aborted, the program's whole process group gets SIGTERM, after 5 s SIGKILL, and the call rejects
+ * with the signal's reason once it is gone.
  *
- * @throws CommandError with the last lines of its output and where the rest is; DeadlineExceededError with the same when its time is over.
+ * @throws CommandError with the last lines of its output and where the rest is; DeadlineExceededError with the same
+ * when its time is over.
  */
 export async function run(file: string, args: string[], options: CommandOptions = {}): Promise<string> {
   options.signal?.throwIfAborted();
@@ -130,7 +131,7 @@ async function feed(input: AsyncIterable<Buffer>, stdin: Writable, hasFailed: ()
       resolve();
     });
   });
-  // What the program says about it is the better message.
+  // The message of the program is the better one.
   stdin.on("error", () => undefined);
   for await (const chunk of input) {
     if (hasFailed()) return;

@@ -6,9 +6,9 @@ import { dirname } from "node:path";
 /**
  * Takes the exclusive lock of a file (made when absent) and waits for it as long as the signal allows.
  *
- * The lock is held by a small child that ends with its standard input, that is, with this process however it ends: the lock
- * of a dead process is free at once, without guessing whose it was. The child has a session of its own, so a signal to our
- * process group does not unlock while we still clean up.
+ * The lock is held by a small child that ends with its standard input, which closes when this process ends in any way.
+ * So the lock of a dead process is free at once, without a guess whose it was. The child has a session of its own, so a
+ * signal to our process group does not unlock while we still clean up.
  *
  * @returns a function that releases it.
  */

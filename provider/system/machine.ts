@@ -1,4 +1,4 @@
-/** Which machine this is, and which of its boots. */
+/** Which machine this is. */
 import { readFile } from "node:fs/promises";
 
 /** The machine's stable id, from systemd's /etc/machine-id. */
@@ -8,9 +8,4 @@ export async function machineId(): Promise<string> {
     throw new Error("/etc/machine-id holds no machine id, which ownership markers need; run systemd-machine-id-setup");
   }
   return id;
-}
-
-/** Changes with every boot of the machine; a process of another boot id cannot be alive. */
-export async function bootId(): Promise<string> {
-  return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
 }

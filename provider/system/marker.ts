@@ -1,18 +1,18 @@
-/** Ownership markers: what exists on this machine and whose it is, on the disk before anything is started. */
+/** Ownership markers: what exists on this machine and who owns it, written to the disk before anything is started. */
 import { createHash } from "node:crypto";
-import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { decode, object } from "../../shared/decode.js";
 import type { Owner } from "../backends/index.js";
-import { isAbsent, readFileIfPresent, syncDirectory, writeFileAtomic } from "./atomic-file.js";
+import { isAbsent, readDirectoryIfPresent, readFileIfPresent, syncDirectory, writeFileAtomic } from "./atomic-file.js";
 import { acquireLock } from "./lock.js";
 import { machineId } from "./machine.js";
-import type { ProcessIdentity } from "./process.js";
+import type { NamedProcess } from "./process.js";
 
 const schemaVersion = 1;
 
-/** Content of `marker.json` in the folder of a thing. `Details` is what the thing's kind adds. */
+/** Content of `marker.json` in the folder of a thing. `Details` are the fields that its kind adds. */
 export interface Marker<Spec, Details> {
   schemaVersion: number;
   id: string;
@@ -21,9 +21,9 @@ export interface Marker<Spec, Details> {
   machineId: string;
   /** ISO 8601. */
   createdAt: string;
-  /** What was last asked for. */
+  /** The specification of the last create or update. */
   spec: Spec;
-  processes: ProcessIdentity[];
+  processes: NamedProcess[];
   details: Details;
 }
 
@@ -34,14 +34,14 @@ const markerSchema = object({
   processes: v.array(object({ name: v.string(), pid: v.number(), startTime: v.string(), bootId: v.string() })),
 });
 
-/** Id of the one thing that an owner can have of a kind: the same owner always comes to the same thing. */
+/** Id of the one thing that an owner can have of a kind: the same owner always gets the same id. */
 export function idFor(prefix: string, owner: Owner): string {
   const text = [owner.backend, owner.project, owner.stack, owner.urn].join("\0");
   return `${prefix}-${createHash("sha256").update(text).digest("hex").slice(0, 12)}`;
 }
 
 /** The process of a marker with this name. */
-export function processOf(marker: { processes: ProcessIdentity[] }, name: string): ProcessIdentity | undefined {
+export function processOf(marker: { processes: NamedProcess[] }, name: string): NamedProcess | undefined {
   return marker.processes.find((candidate) => candidate.name === name);
 }
 
@@ -85,7 +85,7 @@ export class MarkerStore<Spec, Details> {
     return marker;
   }
 
-  /** Takes what the owner has already, or marks a new thing as the owner's. The caller holds the lock. */
+  /** Returns the thing that the owner has already, or marks a new one as the owner's. The caller holds the lock. */
   async adoptOrCreate(owner: Owner, spec: Spec, details: Details): Promise<Marker<Spec, Details>> {
     const id = idFor(this.prefix, owner);
     const present = await this.read(id);
@@ -112,19 +112,13 @@ export class MarkerStore<Spec, Details> {
 
   /** Every marked thing, in the order of ids. */
   async list(): Promise<Marker<Spec, Details>[]> {
-    let names: string[];
-    try {
-      names = await readdir(this.directory);
-    } catch (error) {
-      if (isAbsent(error)) return [];
-      throw error;
-    }
+    const names = await readDirectoryIfPresent(this.directory);
     const ids = names.filter((name) => new RegExp(`^${this.prefix}-[0-9a-f]{12}$`).test(name)).sort();
     const markers = await Promise.all(ids.map((id) => this.read(id)));
     return markers.filter((marker) => marker !== undefined);
   }
 
-  /** Removes a thing's folder at once: it is renamed first, so a killed removal leaves no half thing behind. */
+  /** Removes a thing's folder. It is renamed first, so that a killed removal leaves no partly removed thing. */
   async remove(id: string): Promise<void> {
     const doomed = join(this.directory, `.removed-${id}`);
     await rm(doomed, { recursive: true, force: true });

@@ -1,11 +1,13 @@
-/** Ports of this machine, reserved for the life of what uses them, so that no two concurrent runs choose the same. */
+/**
+ * Ports of this machine, reserved as long as a thing uses them, so that no two concurrent runs choose the same port.
+ */
 import { createSocket } from "node:dgram";
-import { mkdir, open, readdir, rm } from "node:fs/promises";
+import { mkdir, open, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import * as v from "valibot";
 import { decode, object } from "../../shared/decode.js";
-import { isAbsent, readFileIfPresent } from "./atomic-file.js";
+import { readDirectoryIfPresent, readFileIfPresent } from "./atomic-file.js";
 import { withLock } from "./lock.js";
 
 export type Protocol = "TCP" | "UDP";
@@ -14,7 +16,7 @@ interface Reservation {
   port: number;
   protocol: Protocol;
   address: string;
-  /** Folder of the thing that holds it; without a marker in there, the reservation is stale. */
+  /** Folder of the thing that holds it; without a marker in that folder the reservation is stale. */
   holder: string;
 }
 
@@ -45,19 +47,19 @@ export class PortReservations {
   constructor(private readonly directory: string) {}
 
   /**
-   * Reserves a port for the thing in the folder `holder`. What the same holder has reserved already is kept.
+   * Reserves a port for the thing in the folder `holder`. A port that the same holder has reserved already is kept.
    *
    * @param port 0 chooses a free one of 20000 to 29999, below the kernel's range for outgoing connections.
    * @throws PortTakenError when it is reserved by a living thing or something listens there.
    */
   async reserve(
     holder: string,
-    wanted: { protocol: Protocol; address: string; port: number },
+    requested: { protocol: Protocol; address: string; port: number },
     signal?: AbortSignal,
   ): Promise<number> {
     await mkdir(this.directory, { recursive: true, mode: 0o700 });
     return withLock(join(this.directory, ".lock"), signal, async () => {
-      const { protocol, address, port } = wanted;
+      const { protocol, address, port } = requested;
       if (port !== 0) {
         const taken = await this.take(holder, protocol, address, port);
         if (taken === true) return port;
@@ -73,12 +75,12 @@ export class PortReservations {
     });
   }
 
-  /** Gives up one port of a holder. */
+  /** Releases one port of a holder. */
   async release(holder: string, protocol: Protocol, port: number): Promise<void> {
     if ((await this.read(protocol, port))?.holder === holder) await rm(this.path(protocol, port), { force: true });
   }
 
-  /** Gives up everything that a holder has reserved. */
+  /** Releases all ports of a holder. */
   async releaseAll(holder: string): Promise<void> {
     for (const reservation of await this.list()) {
       if (reservation.holder === holder) await rm(this.path(reservation.protocol, reservation.port), { force: true });
@@ -87,15 +89,8 @@ export class PortReservations {
 
   /** Every reservation, stale ones included. */
   async list(): Promise<Reservation[]> {
-    let names: string[];
-    try {
-      names = await readdir(this.directory);
-    } catch (error) {
-      if (isAbsent(error)) return [];
-      throw error;
-    }
     const found: Reservation[] = [];
-    for (const name of names) {
+    for (const name of await readDirectoryIfPresent(this.directory)) {
       const match = /^(tcp|udp)-(\d+)\.json$/.exec(name);
       const reservation = match && (await this.read(match[1] === "udp" ? "UDP" : "TCP", Number(match[2])));
       if (reservation) found.push(reservation);
@@ -113,12 +108,12 @@ export class PortReservations {
     try {
       return { port, protocol, ...decode(reservationSchema, content, this.path(protocol, port)) };
     } catch {
-      // Half written by a process that was killed: holds nothing.
+      // Partly written by a process that was killed: it reserves nothing.
       return { port, protocol, address: "", holder: "" };
     }
   }
 
-  /** true, or why the port cannot be had. */
+  /** Takes the port and returns true, or returns the reason why it is not available. */
   private async take(holder: string, protocol: Protocol, address: string, port: number): Promise<true | string> {
     const present = await this.read(protocol, port);
     if (present?.holder === holder) return true;

@@ -1,7 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { identify, isAlive, processesIn, spawnDetached, terminate } from "./process.js";
+import { identify, processesIn, spawnDetached, terminate } from "./process.js";
+import { isAlive } from "../../shared/process-identity.js";
 import { withFolder } from "./testing.js";
 
 const sleeper = (folder: string, args = ["60"], file = "sleep") =>

@@ -1,52 +1,26 @@
-/** Long-lived processes: started in sessions of their own, known by more than their pid, ended with care. */
+/** Long-lived processes: started in sessions of their own, identified by more than their pid, ended in order. */
 import { spawn } from "node:child_process";
 import { open, readFile, readdir, readlink, realpath } from "node:fs/promises";
 import { uptime } from "node:os";
 import { basename } from "node:path";
-import { isAbsent } from "./atomic-file.js";
-import { bootId } from "./machine.js";
+import { identifyProcess, isAlive, type ProcessIdentity } from "../../shared/process-identity.js";
 import { sleep } from "../../shared/sleep.js";
 
-/** What tells one process from any other that ever had its pid. */
-export interface ProcessIdentity {
+/** A process with the name that messages and the marker give it. */
+export interface NamedProcess extends ProcessIdentity {
   name: string;
-  pid: number;
-  /** Clock ticks after boot, field 22 of /proc/<pid>/stat. */
-  startTime: string;
-  bootId: string;
 }
 
-/** State letter and start time of a pid; undefined when there is no such process. */
-async function status(pid: number): Promise<{ state: string; startTime: string } | undefined> {
-  let stat: string;
-  try {
-    stat = await readFile(`/proc/${pid}/stat`, "utf8");
-  } catch (error) {
-    if (isAbsent(error) || (error as NodeJS.ErrnoException).code === "ESRCH") return undefined;
-    throw error;
-  }
-  // The second field, the name, may hold blanks and parentheses; the rest begins after the last one.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
-}
-
-/** Identity of a living process; undefined when it is gone already. */
-export async function identify(name: string, pid: number): Promise<ProcessIdentity | undefined> {
-  const found = await status(pid);
-  return found && { name, pid, startTime: found.startTime, bootId: await bootId() };
-}
-
-/** Whether exactly this process still runs. A zombie does not. */
-export async function isAlive(identity: ProcessIdentity | undefined): Promise<boolean> {
-  if (!identity || identity.bootId !== (await bootId())) return false;
-  const found = await status(identity.pid);
-  return found !== undefined && found.startTime === identity.startTime && !"ZX".includes(found.state);
+/** Identity of a process; undefined when it is gone already. */
+export async function identify(name: string, pid: number): Promise<NamedProcess | undefined> {
+  const identity = await identifyProcess(pid);
+  return identity && { name, ...identity };
 }
 
 /** Of the times in /proc, by its manual page; on every architecture that we run on. */
 const ticksPerSecond = 100;
 
-/** For how long a process runs that is alive. */
+/** How long a living process has been running. */
 export function ageSeconds({ startTime }: ProcessIdentity): number {
   return Math.max(0, uptime() - Number(startTime) / ticksPerSecond);
 }
@@ -66,7 +40,7 @@ export async function waitForExit(
 }
 
 /** Sends a signal to exactly this process; nothing happens when it is gone. */
-async function send(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<void> {
+async function send(identity: NamedProcess, signal: NodeJS.Signals): Promise<void> {
   if (!(await isAlive(identity))) return;
   try {
     process.kill(identity.pid, signal);
@@ -76,7 +50,7 @@ async function send(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<
 }
 
 /** SIGTERM, then SIGKILL after `graceMilliseconds` (default 10 s). Returns when the process is gone. */
-export async function terminate(identity: ProcessIdentity | undefined, graceMilliseconds = 10_000): Promise<void> {
+export async function terminate(identity: NamedProcess | undefined, graceMilliseconds = 10_000): Promise<void> {
   if (!identity || !(await isAlive(identity))) return;
   await send(identity, "SIGTERM");
   if (await waitForExit(identity, graceMilliseconds)) return;
@@ -87,12 +61,12 @@ export async function terminate(identity: ProcessIdentity | undefined, graceMill
 }
 
 /**
- * Processes of a program that run in a folder. A call killed between starting a process and writing down its identity
- * leaves one that no marker knows; the folder tells whose it is.
+ * Processes of a program that run in a folder. A call that is killed between starting a process and recording its
+ * identity leaves a process that no marker knows; its folder shows to which thing it belongs.
  */
-export async function processesIn(directory: string, name: string, file: string): Promise<ProcessIdentity[]> {
+export async function processesIn(directory: string, name: string, file: string): Promise<NamedProcess[]> {
   const folder = await realpath(directory);
-  const found: ProcessIdentity[] = [];
+  const found: NamedProcess[] = [];
   for (const entry of await readdir("/proc")) {
     if (!/^\d+$/.test(entry)) continue;
     try {
@@ -100,7 +74,7 @@ export async function processesIn(directory: string, name: string, file: string)
       const program = (await readFile(`/proc/${entry}/cmdline`, "utf8")).split("\0")[0] ?? "";
       if (basename(program) !== basename(file)) continue;
     } catch {
-      // Gone meanwhile, or another user's: not ours.
+      // It has ended meanwhile, or belongs to another user.
       continue;
     }
     const identity = await identify(name, Number(entry));
@@ -121,12 +95,12 @@ export interface DetachedOptions {
 
 /**
  * Starts a process that outlives this one: a session of its own, no terminal, no inherited file but its log, and an
- * environment of PATH and locale only, so that nothing secret of ours is in it. What an earlier, killed call started in the
- * same folder and never wrote down is ended first.
+ * environment of PATH and locale only, so that it holds no secret. A process that an earlier, killed call started in
+ * the same folder and never recorded is ended first.
  *
  * @throws when the program cannot be started.
  */
-export async function spawnDetached(options: DetachedOptions): Promise<ProcessIdentity> {
+export async function spawnDetached(options: DetachedOptions): Promise<NamedProcess> {
   for (const forgotten of await processesIn(options.directory, options.name, options.file)) await terminate(forgotten);
   const log = await open(options.logFile, "a", 0o600);
   try {

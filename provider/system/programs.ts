@@ -1,8 +1,8 @@
-/** Programs and files of this machine that an operation stands on, looked for before it makes anything. */
+/** Programs and files of this machine that an operation needs, checked before it makes anything. */
 import { access, constants } from "node:fs/promises";
 import { delimiter, isAbsolute, join } from "node:path";
 
-/** By name, or by file where that is what counts: the Debian package that has it. */
+/** Debian package of each program or file. */
 const packages = {
   "apt-get": "apt",
   "docker-registry": "docker-registry",
@@ -27,7 +27,7 @@ export class MissingPrerequisiteError extends Error {
 /**
  * Returns when all are there.
  *
- * @param what needs them, as the beginning of a sentence: `a state disk`
+ * @param what needs them, as the subject of a sentence: `a state disk`
  * @param path default: PATH, and where Debian has its programs
  * @throws MissingPrerequisiteError that names those that are missing, and how they are installed.
  */
@@ -48,9 +48,9 @@ export async function requirePrograms(what: string, names: Prerequisite[], path 
     if (!found.includes(true)) missing.push(name);
   }
   if (missing.length === 0) return;
-  const wanted = [...new Set(missing.flatMap((name) => packages[name] ?? []))];
+  const debianPackages = [...new Set(missing.flatMap((name) => packages[name] ?? []))];
   const ways = [
-    ...(wanted.length > 0 ? [`sudo apt-get install ${wanted.join(" ")}`] : []),
+    ...(debianPackages.length > 0 ? [`sudo apt-get install ${debianPackages.join(" ")}`] : []),
     ...(missing.includes("vulndb")
       ? ["`palisade patch-tools` builds vulndb and says which folder belongs on PATH"]
       : []),

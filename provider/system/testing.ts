@@ -1,4 +1,4 @@
-/** For tests of the backends: folders that go away and operations that remember. */
+/** For tests of the backends: temporary folders and operations that record their calls. */
 import { createServer } from "node:net";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -15,7 +15,7 @@ export async function withFolder<T>(work: (folder: string) => Promise<T>): Promi
   }
 }
 
-/** An owner like the engine's, told apart by name. */
+/** An owner as the engine names it; another name is another owner. */
 export function testOwner(name: string): Owner {
   const urn = `urn:pulumi:test::palisade::palisade:index:Thing::${name}`;
   return { backend: "file:///tests", project: "palisade", stack: "test", urn };
@@ -29,9 +29,9 @@ export interface RecordedOperation extends Operation {
 }
 
 /**
- * An operation that records what it is told.
+ * An operation that records its checkpoints and messages.
  *
- * @param options.stopAt a checkpoint at which the call is cancelled, as if the engine had told so.
+ * @param options.stopAt a checkpoint at which the call is cancelled, as if by the engine.
  */
 export function testOperation(
   name: string,
@@ -57,7 +57,7 @@ export function testOperation(
   };
 }
 
-/** A TCP port of the loopback that nobody has now. */
+/** A TCP port of the loopback that is free at this moment. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));

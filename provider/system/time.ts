@@ -1,4 +1,4 @@
-/** Work that ends when a call is cancelled or out of time. */
+/** Work that ends when a call is cancelled or its time is over. */
 
 /** A call's time is used up. */
 export class DeadlineExceededError extends Error {
@@ -6,8 +6,8 @@ export class DeadlineExceededError extends Error {
 }
 
 /**
- * A signal that is aborted by cancellation and, with a DeadlineExceededError, at the deadline. `end` must be called when
- * the call is over.
+ * A signal that is aborted by cancellation and, with a DeadlineExceededError, at the deadline. `end` must be called
+ * when the call is over.
  */
 export function bounded(
   operation: { signal: AbortSignal; deadline: number },

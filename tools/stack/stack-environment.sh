@@ -72,8 +72,7 @@ create_stack() {
   rm -rf "$folder"
 }
 
+# What a killed Pulumi left: its lock, and a state that was cut off. The build has to be there.
 clear_stale_locks() {
-  node cli/recovery/stack-lock.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
-  # No process works on the stack now.
-  node cli/recovery/stack-checkpoint.mjs "$PALISADE_HOME/backend" "$project" "$STACK"
+  bin/palisade recover --stack "$STACK"
 }

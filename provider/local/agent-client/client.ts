@@ -1,40 +1,27 @@
 /** The agent of one host, as the provider's resources see it. */
-import { createClient, Code, ConnectError, type CallOptions, type Client } from "@connectrpc/connect";
-import {
-  GroupService,
-  HostService,
-  type GetHostResponse,
-  type GetIntegrityResponse,
-  type Group,
-  type GroupSpec,
+import { Code, ConnectError, type CallOptions } from "@connectrpc/connect";
+import type {
+  GetHostResponse,
+  GetIntegrityResponse,
+  Group,
+  GroupSpec,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import {
-  ImagePolicyService,
-  type ApplyImagePolicyResponse,
-  type ImagePolicy,
-} from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
-import {
-  NetworkService,
-  type ApplyPolicyResponse,
-  type GetNetworkResponse,
-} from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
+import type { ApplyImagePolicyResponse, ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import type { ApplyPolicyResponse, GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import type { AgentClient, HostConnection } from "../../backends/index.js";
-import { isCertificateTrouble, translate } from "./errors.js";
-import { openTransport } from "./transport.js";
+import { isCertificateProblem, translate } from "./errors.js";
+import { dialHost, type HostServices } from "./transport.js";
 
-/** Cares for the certificate of a host of this machine. */
+/** Keeps the certificate of a host valid. */
 export interface CertificateCare {
-  /** Called once per client, with what the host says of itself. */
+  /** Called once per client, with the host's description of itself. */
   renew(client: HostAgentClient, host: GetHostResponse): Promise<void>;
-  /** Called when certificates stand between us and the host; true: it got a new one, try again. */
+  /** Called when a certificate was refused; true when the host got a new one and the call is worth another attempt. */
   reenroll(): Promise<boolean>;
 }
 
 export class HostAgentClient implements AgentClient {
-  private readonly hosts: Client<typeof HostService>;
-  private readonly groups: Client<typeof GroupService>;
-  private readonly imagePolicies: Client<typeof ImagePolicyService>;
-  private readonly networks: Client<typeof NetworkService>;
+  private readonly services: HostServices;
   private readonly closeTransport: () => void;
   private prepared: Promise<void> | undefined;
 
@@ -42,57 +29,54 @@ export class HostAgentClient implements AgentClient {
     private readonly connection: HostConnection,
     private readonly care?: CertificateCare,
   ) {
-    const { transport, close } = openTransport(connection);
+    const { services, close } = dialHost(connection);
+    this.services = services;
     this.closeTransport = close;
-    this.hosts = createClient(HostService, transport);
-    this.groups = createClient(GroupService, transport);
-    this.imagePolicies = createClient(ImagePolicyService, transport);
-    this.networks = createClient(NetworkService, transport);
   }
 
   /** @param timeoutMs how long to wait for the answer, default 15 s. */
   getHost(timeoutMs?: number): Promise<GetHostResponse> {
-    return this.call(() => this.hosts.getHost({}, { timeoutMs }));
+    return this.call(() => this.services.hosts.getHost({}, { timeoutMs }));
   }
 
   getIntegrity(): Promise<GetIntegrityResponse> {
-    return this.call(() => this.hosts.getIntegrity({}));
+    return this.call(() => this.services.hosts.getIntegrity({}));
   }
 
   /** PKCS#10, PEM. */
   async createCertificateRequest(): Promise<string> {
-    return (await this.call(() => this.hosts.createCertificateRequest({}))).certificateRequest;
+    return (await this.call(() => this.services.hosts.createCertificateRequest({}))).certificateRequest;
   }
 
   async installCertificate(certificateChain: string): Promise<void> {
-    await this.call(() => this.hosts.installCertificate({ certificateChain }));
+    await this.call(() => this.services.hosts.installCertificate({ certificateChain }));
   }
 
   /** Asks the host to shut down in an orderly way; returns when it has agreed. */
   async powerOff(): Promise<void> {
-    await this.call(() => this.hosts.powerOff({}));
+    await this.call(() => this.services.hosts.powerOff({}));
   }
 
   async applyGroup(spec: GroupSpec, dryRun = false, expectedGeneration = 0n): Promise<Group> {
     const request = { spec, dryRun, expectedGeneration };
-    const { group } = await this.call(() => this.groups.applyGroup(request, { timeoutMs: 60_000 }));
+    const { group } = await this.call(() => this.services.groups.applyGroup(request, { timeoutMs: 60_000 }));
     return group ?? this.incomplete("group");
   }
 
   async getGroup(name: string): Promise<Group | undefined> {
-    const answer = await this.unlessNotFound(() => this.groups.getGroup({ name }));
+    const answer = await this.unlessNotFound(() => this.services.groups.getGroup({ name }));
     return answer && (answer.group ?? this.incomplete("group"));
   }
 
   async deleteGroup(name: string): Promise<void> {
-    await this.call(() => this.groups.deleteGroup({ name }, { timeoutMs: 120_000 }));
+    await this.call(() => this.services.groups.deleteGroup({ name }, { timeoutMs: 120_000 }));
   }
 
   async *watchGroup(name: string, signal: AbortSignal): AsyncIterable<Group> {
-    // A stream lives as long as its watcher: no time-out but the signal. 0 switches the transport's default off.
+    // A stream lasts as long as its watcher: only the signal ends it. 0 switches the transport's default time-out off.
     const options: CallOptions = { signal, timeoutMs: 0 };
     try {
-      for await (const { group } of this.groups.watchGroup({ name }, options)) {
+      for await (const { group } of this.services.groups.watchGroup({ name }, options)) {
         if (group) yield group;
       }
     } catch (error) {
@@ -104,49 +88,49 @@ export class HostAgentClient implements AgentClient {
   async getLogs(group: string, container: string, tailLines: number): Promise<string> {
     return this.call(async () => {
       const chunks: Uint8Array[] = [];
-      for await (const { data } of this.groups.getLogs({ group, container, tailLines })) chunks.push(data);
+      for await (const { data } of this.services.groups.getLogs({ group, container, tailLines })) chunks.push(data);
       return Buffer.concat(chunks).toString();
     });
   }
 
   async suspendReconcile(seconds: number): Promise<void> {
-    await this.call(() => this.groups.suspendReconcile({ duration: { seconds: BigInt(seconds) } }));
+    await this.call(() => this.services.groups.suspendReconcile({ duration: { seconds: BigInt(seconds) } }));
   }
 
   async applyImagePolicy(policy: ImagePolicy, dryRun = false): Promise<ApplyImagePolicyResponse> {
-    const answer = await this.call(() => this.imagePolicies.applyImagePolicy({ policy, dryRun }));
+    const answer = await this.call(() => this.services.imagePolicies.applyImagePolicy({ policy, dryRun }));
     return answer.policy ? answer : this.incomplete("image policy");
   }
 
   async getImagePolicy(name: string): Promise<ImagePolicy | undefined> {
-    const answer = await this.unlessNotFound(() => this.imagePolicies.getImagePolicy({ name }));
+    const answer = await this.unlessNotFound(() => this.services.imagePolicies.getImagePolicy({ name }));
     return answer && (answer.policy ?? this.incomplete("image policy"));
   }
 
   async deleteImagePolicy(name: string): Promise<void> {
-    await this.call(() => this.imagePolicies.deleteImagePolicy({ name }));
+    await this.call(() => this.services.imagePolicies.deleteImagePolicy({ name }));
   }
 
   applyNetworkPolicy(compiled: string, hash: string, dryRun = false): Promise<ApplyPolicyResponse> {
     const request = { policy: new TextEncoder().encode(compiled), expectedHash: hash, dryRun };
-    return this.call(() => this.networks.applyPolicy(request, { timeoutMs: 120_000 }));
+    return this.call(() => this.services.networks.applyPolicy(request, { timeoutMs: 120_000 }));
   }
 
   async getNetworkPolicy(): Promise<string | undefined> {
-    const answer = await this.unlessNotFound(() => this.networks.getPolicy({}, { timeoutMs: 120_000 }));
+    const answer = await this.unlessNotFound(() => this.services.networks.getPolicy({}, { timeoutMs: 120_000 }));
     return answer && new TextDecoder().decode(answer.policy);
   }
 
   async deleteNetworkPolicy(): Promise<void> {
-    await this.call(() => this.networks.deletePolicy({}, { timeoutMs: 120_000 }));
+    await this.call(() => this.services.networks.deletePolicy({}, { timeoutMs: 120_000 }));
   }
 
   getNetwork(): Promise<GetNetworkResponse> {
-    return this.call(() => this.networks.getNetwork({}, { timeoutMs: 120_000 }));
+    return this.call(() => this.services.networks.getNetwork({}, { timeoutMs: 120_000 }));
   }
 
   async repairNetwork(): Promise<string[]> {
-    return (await this.call(() => this.networks.repair({}, { timeoutMs: 120_000 }))).problems;
+    return (await this.call(() => this.services.networks.repair({}, { timeoutMs: 120_000 }))).problems;
   }
 
   close(): void {
@@ -182,16 +166,16 @@ export class HostAgentClient implements AgentClient {
     }
   }
 
-  /** Before the first call: a certificate near its end is renewed, one that is over is replaced by first contact again. */
+  /** Before the first call: a certificate near its end is renewed, an expired one is replaced by enrolling again. */
   private async prepare(): Promise<void> {
     const { care } = this;
     if (!care) return;
-    const ask = () => this.hosts.getHost({});
+    const ask = () => this.services.hosts.getHost({});
     let host: GetHostResponse;
     try {
       host = await ask();
     } catch (error) {
-      if (!isCertificateTrouble(error) || !(await care.reenroll())) return;
+      if (!isCertificateProblem(error) || !(await care.reenroll())) return;
       // The call that follows reports what is still wrong.
       return;
     }

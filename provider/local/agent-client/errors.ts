@@ -1,4 +1,4 @@
-/** What went wrong between us and a host, told apart: no answer, another host, a refusal. */
+/** Errors of calls to a host, by kind: no answer, another host, a refusal. */
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { ForeignHostError, InvalidFieldsError, UnreachableHostError } from "../../backends/index.js";
@@ -24,13 +24,15 @@ export function systemCode(error: unknown): string | undefined {
   return found;
 }
 
-/** Whether the connection failed over certificates, by either side, which a new certificate may heal. */
-export function isCertificateTrouble(error: unknown): boolean {
+/** Whether either side refused the certificate of the other, which a new certificate may repair. */
+export function isCertificateProblem(error: unknown): boolean {
   const code = systemCode(error) ?? "";
   return /^CERT_(HAS_EXPIRED|NOT_YET_VALID)$/.test(code) || /^ERR_SSL_|^EPROTO$/.test(code);
 }
 
-/** Decodes google.rpc.BadRequest: https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto */
+/**
+ * Decodes google.rpc.BadRequest: https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+ */
 function badRequest(bytes: Uint8Array): { path: string; reason: string }[] {
   const violations: { path: string; reason: string }[] = [];
   const outer = new BinaryReader(bytes);
@@ -69,7 +71,7 @@ export function translate(error: unknown, host: string): Error {
   if (code !== undefined && foreignCodes.has(code)) {
     return new ForeignHostError(`${host}: something else answers there: ${words}`, cause);
   }
-  if (isCertificateTrouble(error)) {
+  if (isCertificateProblem(error)) {
     return new UnreachableHostError(`${host}: no connection because of a certificate or clock: ${words}`, cause);
   }
   switch (connectError.code) {

@@ -1,11 +1,11 @@
-/** Agents of hosts, with care for the certificates of those that run on this machine, and of others whose authority is here. */
+/** Agents of hosts. Renews the certificates of hosts on this machine, and of others whose authority is here. */
 import type { AgentClient, Agents, BootProgress, HostConnection, HostedThing } from "../../backends/index.js";
 import { HostAgentClient } from "./client.js";
 import { authorityBeside, renewIfDue } from "./renewal.js";
 
-/** A host that is proved not to run. */
+/** A host that provably does not run. */
 export interface StoppedHost {
-  /** Notes what it has to lose at its next start. */
+  /** Records what has to be removed from it at its next start. */
   removeAtStart(thing: HostedThing): Promise<void>;
 }
 
@@ -15,7 +15,7 @@ export interface KnownHost extends StoppedHost {
   certificateAuthority: { certificateFile: string; keyFile: string };
   /** Whether its machine runs, as its hypervisor says. */
   powerState(): Promise<"running" | "stopped">;
-  /** What its boot is at; undefined when it does not boot. */
+  /** Progress of its boot; undefined when it does not boot. */
   boot(): Promise<BootProgress | undefined>;
   /** Answers the host's request for a certificate; false when it makes none soon. */
   reenroll(): Promise<boolean>;
@@ -36,7 +36,7 @@ export class LocalAgents implements Agents {
     return new HostAgentClient(connection, {
       async renew(client, host) {
         const authority = (await known())?.certificateAuthority ?? (await authorityBeside(connection));
-        // A failure is no reason not to work: there are days left, and the next connection tries again.
+        // A failed renewal does not fail the call: there are days left, and the next connection tries again.
         if (authority) await renewIfDue(client, host, authority).catch(() => undefined);
       },
       async reenroll() {

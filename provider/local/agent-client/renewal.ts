@@ -22,8 +22,9 @@ export async function renewIfDue(
 }
 
 /**
- * The authority of a host that no hypervisor of this machine knows, such as one on bare metal: beside the client's certificate, where
- * `palisade keys init` makes it. Undefined where there is none, or not the one by which the host is known.
+ * The authority of a host that no hypervisor of this machine knows, such as one on bare metal: it lies beside the
+ * client's certificate, where `palisade keys init` makes it. Undefined when there is none, or when it is not the host's
+ * authority.
  */
 export async function authorityBeside(connection: HostConnection): Promise<KeyPairFiles | undefined> {
   const file = (name: string) => path.join(path.dirname(connection.clientCertificateFile), name);

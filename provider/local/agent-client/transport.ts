@@ -1,8 +1,11 @@
 /** Mutual TLS to a host: its certificate has to carry the host's name. */
 import { readFileSync } from "node:fs";
-import type { Transport } from "@connectrpc/connect";
+import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { connect as connectTls } from "node:tls";
+import { GroupService, HostService } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import { ImagePolicyService } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
+import { NetworkService } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { hostIdOf, hostName } from "../certificates/host-certificate.js";
 
@@ -14,8 +17,16 @@ function read(path: string, field: string): string {
   }
 }
 
-/** Opens a transport; nothing is sent before the first call. `close` ends its connections. */
-export function openTransport(connection: HostConnection): { transport: Transport; close: () => void } {
+/** The services of a host's agent. */
+export interface HostServices {
+  hosts: Client<typeof HostService>;
+  groups: Client<typeof GroupService>;
+  imagePolicies: Client<typeof ImagePolicyService>;
+  networks: Client<typeof NetworkService>;
+}
+
+/** Dials a host's agent; nothing is sent before the first call. `close` ends its connections. */
+export function dialHost(connection: HostConnection): { services: HostServices; close: () => void } {
   const options = {
     ca: connection.certificateAuthority,
     cert: read(connection.clientCertificateFile, "clientIdentity.certificateFile"),
@@ -30,12 +41,18 @@ export function openTransport(connection: HostConnection): { transport: Transpor
     sessionManager,
     defaultTimeoutMs: 15_000,
   });
-  return { transport, close: () => sessionManager.abort() };
+  const services = {
+    hosts: createClient(HostService, transport),
+    groups: createClient(GroupService, transport),
+    imagePolicies: createClient(ImagePolicyService, transport),
+    networks: createClient(NetworkService, transport),
+  };
+  return { services, close: () => sessionManager.abort() };
 }
 
 /**
- * Asks who answers at an address, with any host's certificate of this CA: for a host whose identity lies on its disk and is not
- * written down here. Undefined when nobody does (yet), or somebody of another CA.
+ * Id of the host that answers at an address with a certificate of this CA: for a host whose identity lies on its disk
+ * and is not recorded here. Undefined when nothing answers yet, or with a certificate of another CA.
  */
 export async function discoverHostId(
   address: { host: string; port: number },

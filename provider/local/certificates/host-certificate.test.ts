@@ -25,7 +25,7 @@ describe("signHostCertificate", () => {
       expect(days).toBeGreaterThan(29.9);
       expect(days).toBeLessThanOrEqual(30);
       await writeFile(join(folder, "leaf.crt"), pem);
-      // Another implementation's word, strict about what the standard demands.
+      // Another implementation checks it, which is strict about the standard.
       await run("openssl", ["verify", "-x509_strict", "-CAfile", join(folder, "ca.crt"), join(folder, "leaf.crt")]);
     });
   });

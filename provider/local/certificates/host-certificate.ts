@@ -1,4 +1,4 @@
-/** The certificate by which a host is known: for its own key, in its own name, for 30 days. */
+/** The certificate that identifies a host: for its own key, in its own name, for 30 days. */
 import type { Authority } from "./authority.js";
 import { isDnsLabel } from "../../../shared/dns-label.js";
 import { day, serialNumber, x509 } from "./x509.js";
@@ -8,7 +8,7 @@ export const hostCertificateDays = 30;
 
 const hostDomain = ".host.palisade.internal";
 
-/** DNS name in the certificate of a host; the client demands it. */
+/** DNS name in the certificate of a host; the client requires it. */
 export function hostName(hostId: string): string {
   return `${hostId}${hostDomain}`;
 }
@@ -19,7 +19,7 @@ export function hostIdOf(name: string): string | undefined {
   return isDnsLabel(hostId) ? hostId : undefined;
 }
 
-/** A certificate request that is not signed. The message says why. */
+/** A certificate request was refused; the message says why. */
 export class CertificateRefusedError extends Error {
   override readonly name = "CertificateRefusedError";
 }
@@ -27,7 +27,7 @@ export class CertificateRefusedError extends Error {
 /**
  * Checks a PKCS#10 request and signs the host's certificate.
  *
- * @param hostId who asks; common name and, when the request has them, alternative names must say the same.
+ * @param hostId of the requesting host; the common name and any alternative names of the request must name it.
  * @returns PEM, the leaf only: the CA signs it directly.
  * @throws CertificateRefusedError when possession of the key is not proven or a name differs.
  */
@@ -63,7 +63,7 @@ export async function signHostCertificate(
     subject: `CN=${hostId}`,
     // As parsed: Go compares names byte by byte, and a text would be encoded anew.
     issuer: authority.parsed.subjectName,
-    // A host whose clock is a little behind shall be able to use it.
+    // A host whose clock is a little behind can use it at once.
     notBefore: new Date(now.getTime() - 10 * 60 * 1000),
     notAfter: new Date(now.getTime() + hostCertificateDays * day),
     publicKey: request.publicKey,

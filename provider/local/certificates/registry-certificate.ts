@@ -1,4 +1,4 @@
-/** A CA of its own for each local registry, and the registry's certificate. The CA's key is dropped after its one use. */
+/** A CA of its own for each local registry, and the registry's certificate. The CA's key is used once and not kept. */
 import { day, ecdsa, privateKeyPem, serialNumber, webcrypto, x509 } from "./x509.js";
 
 export interface RegistryCertificates {
@@ -15,7 +15,7 @@ const names: { type: "dns" | "ip"; value: string }[] = [
   { type: "ip", value: "10.0.2.2" },
 ];
 
-/** Valid for ten years: the registry lives as long as its stack, and its CA can sign nothing further. */
+/** Valid for ten years: the registry lives as long as its stack, and its CA can sign nothing else. */
 export async function makeRegistryCertificates(id: string): Promise<RegistryCertificates> {
   const notBefore = new Date(Date.now() - 10 * 60 * 1000);
   const notAfter = new Date(Date.now() + 3650 * day);

@@ -1,4 +1,4 @@
-/** Certificates for tests, made by OpenSSL so that another implementation has the first word. */
+/** Certificates for tests, made by OpenSSL, an implementation other than the one under test. */
 import { join } from "node:path";
 import type { KeyPairFiles } from "../../backends/index.js";
 import { run } from "../../system/command.js";

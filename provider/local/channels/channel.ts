@@ -1,6 +1,7 @@
 /**
- * A channel in its repository: the tag `palisade-channel-<name>` leads to an image as any tag does, and a signed record beside that
- * image says since when it is the channel's. What a manifest names is there before it, and the tag comes last.
+ * A channel in its repository: the tag `palisade-channel-<name>` points to an image as any tag does, and a signed
+ * record beside that image says since when the channel points to it. A manifest is written after everything that it
+ * names, and the tag last.
  */
 import type { KeyObject } from "node:crypto";
 import * as v from "valibot";
@@ -19,7 +20,7 @@ const channelTag = (channel: string) => `${channelTagPrefix}${channel}`;
 export const recordArtifactType = "application/vnd.palisade.channel.v1";
 const recordPayloadType = `${recordArtifactType}+json`;
 
-/** What is signed. */
+/** Content of the signed record. */
 export interface ChannelRecord {
   /** server/repository */
   repository: string;
@@ -36,7 +37,7 @@ const recordSchema: v.GenericSchema<unknown, ChannelRecord> = object({
   publishedAt: v.pipe(v.number(), v.safeInteger()),
 });
 
-/** The manifest to which a channel leads; undefined when the repository has no such channel. */
+/** The manifest to which a channel points; undefined when the repository has no such channel. */
 export function channelTarget(repository: Repository, channel: string): Promise<ManifestContent | undefined> {
   return repository.manifest(channelTag(channel));
 }
@@ -62,7 +63,7 @@ export async function lastChannelOf(
   return records.sort((a, b) => b.publishedAt - a.publishedAt)[0]?.channel;
 }
 
-/** What a key has said of an image in its repository. */
+/** The records about an image that a key has signed. */
 async function recordsOf(repository: Repository, digest: string, publicKey: KeyObject): Promise<ChannelRecord[]> {
   const records: ChannelRecord[] = [];
   for (const found of await referrers(repository, digest)) {
@@ -73,7 +74,7 @@ async function recordsOf(repository: Repository, digest: string, publicKey: KeyO
   return records;
 }
 
-/** Says, signed, that an image is the channel's from now on, and moves the tag to it. */
+/** Publishes an image into the channel: signs the record, then moves the tag. */
 export async function moveChannel(
   repository: Repository,
   channel: string,
@@ -98,7 +99,7 @@ export async function moveChannel(
 
 const placeOf = ({ server, name }: Repository): string => `${server}/${name}`;
 
-/** undefined when the record is not there, is damaged or is not the key's: what others put there says nothing. */
+/** Undefined when the record is absent, damaged or not signed by the key: records of others do not count. */
 async function readRecord(
   repository: Repository,
   digest: string,
@@ -113,7 +114,7 @@ async function readRecord(
   }
 }
 
-/** A short name for a channel wherever it is kept: no separators, the same on every machine. */
+/** A short file name for a channel: without separators, the same on every machine. */
 export function channelId(server: string, repository: string, channel: string): string {
   return digestOf(`${server}/${repository}:${channelTag(channel)}`).slice("sha256:".length);
 }

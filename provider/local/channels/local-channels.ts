@@ -1,4 +1,4 @@
-/** Channels, looked up and moved from this machine. */
+/** Looks channels up and moves them, from this machine. */
 import { createPublicKey } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -25,8 +25,8 @@ import { openSigner, readCertificate } from "../sealing/signer.js";
 import { sealTools } from "../sealing/tools.js";
 import { channelId, channelTarget, moveChannel, publicationOf } from "./channel.js";
 
-/** How long looking a channel up may take, milliseconds. */
-const patience = 60_000;
+/** How long the lookup of a channel may take, milliseconds. */
+const lookupMilliseconds = 60_000;
 
 export class LocalChannels implements Channels {
   private readonly directory: string;
@@ -40,7 +40,7 @@ export class LocalChannels implements Channels {
   }
 
   async resolve(spec: ChannelSpec, publicKey?: string): Promise<string | undefined> {
-    return this.with(spec, AbortSignal.timeout(patience), async (repository, { place, newest, remember }) => {
+    return this.with(spec, AbortSignal.timeout(lookupMilliseconds), async (repository, { place, newest, remember }) => {
       const target = await channelTarget(repository, spec.channel);
       if (target === undefined || publicKey === undefined) return target?.digest;
       const publishedAt = await publicationOf(repository, spec.channel, target.digest, createPublicKey(publicKey));
@@ -94,7 +94,7 @@ export class LocalChannels implements Channels {
     });
   }
 
-  /** One at a time for each channel on this machine, with what it remembers of it. */
+  /** One call at a time for each channel on this machine, with what this machine remembers of the channel. */
   private async with<T>(
     spec: ChannelSpec,
     signal: AbortSignal,

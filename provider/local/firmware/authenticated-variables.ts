@@ -1,6 +1,7 @@
 /**
- * The firmware's key variables as it takes them from a running system while it is in setup mode: time-based authenticated variables
- * (UEFI 2.10, 8.2.6 and 32.4.1). `hosts/image/scripts/firmware.sh` puts the same keys into a virtual machine's firmware.
+ * The firmware's key variables in the form that it accepts from a running system in setup mode: time-based
+ * authenticated variables (UEFI 2.10, 8.2.6 and 32.4.1). `hosts/image/scripts/firmware.sh` puts the same keys into a
+ * virtual machine's firmware.
  */
 import { X509Certificate } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -13,9 +14,9 @@ export interface AuthenticatedVariable {
   name: "db" | "KEK" | "PK";
   /** Vendor GUID. */
   guid: string;
-  /** What is written, behind the attributes. */
+  /** The bytes that are written after the attributes. */
   data: Buffer;
-  /** Where in `data` the signature lists begin: what the variable then holds. */
+  /** Where in `data` the signature lists begin, which are the content of the variable afterwards. */
   contentOffset: number;
 }
 
@@ -63,13 +64,16 @@ function signatureList(certificate: Buffer): Buffer {
   return Buffer.concat([guid(x509Type), uint32(28 + entry.length), uint32(0), uint32(entry.length), entry]);
 }
 
-/** EFI_TIME of the first of January 2026, the same for all: a variable that is already there is never changed by this. */
+/** EFI_TIME of 1 January 2026, the same for all, so a variable that exists already is never changed. */
 const time = Buffer.alloc(16);
 time.writeUInt16LE(2026);
 time.writeUInt8(1, 2);
 time.writeUInt8(1, 3);
 
-/** PKCS#7 SignedData with the signer's certificate, without attributes; not wrapped, as firmware of the field wants it. */
+/**
+ * PKCS#7 SignedData with the signer's certificate, without attributes; not wrapped in a ContentInfo, as firmware in the
+ * field expects it.
+ */
 async function sign(certificateFile: string, keyFile: string, data: Buffer): Promise<Buffer> {
   const folder = await mkdtemp(join(tmpdir(), "palisade-firmware-"));
   try {

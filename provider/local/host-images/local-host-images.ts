@@ -1,6 +1,7 @@
 /**
  * Host images: built here, at most once per set of inputs, and kept in this machine's store. Builds stay in the cache,
- * `<cache>/host-images/<hash>/`, by links; what nobody asked for in 30 days and no store has goes when the next image is built.
+ * `<cache>/host-images/<hash>/`, by links; a build that was not requested for 30 days and is in no store is removed
+ * when the next image is built.
  */
 import { mkdir, mkdtemp, readdir, rename, rm, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -91,7 +92,7 @@ export class LocalHostImages implements HostImageStore {
       );
     }
     const { script, binaries } = buildPaths();
-    // What killed calls left behind; the lock says that nobody works there.
+    // What killed calls left behind: while the lock is held, no other call works there.
     const builds = dirname(built);
     for (const name of await readdir(builds)) {
       if (name.startsWith(`${basename(built)}.building-`))

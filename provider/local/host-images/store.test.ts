@@ -4,7 +4,16 @@ import { describe, expect, it } from "vitest";
 import { testOperation, testOwner, withFolder } from "../../system/testing.js";
 import { hostImageInputsHash } from "./inputs.js";
 import { LocalHostImages } from "./local-host-images.js";
-import { claimImage, digestOfFile, imageDirectory, readImage, removeUnusedBuilds, storeImage } from "./store.js";
+import {
+  claimImage,
+  digestOfFile,
+  imageDirectory,
+  listClaims,
+  readImage,
+  releaseClaim,
+  removeUnusedBuilds,
+  storeImage,
+} from "./store.js";
 
 async function built(folder: string): Promise<{ directory: string; digest: string }> {
   const directory = join(folder, "built");
@@ -38,13 +47,29 @@ describe("the image store", () => {
     });
   });
 
+  it("lists the claims of all owners", async () => {
+    await withFolder(async (folder) => {
+      expect(await listClaims(folder)).toEqual([]);
+      const [one, two] = ["1", "2"].map((digit) => `sha256:${digit.repeat(64)}`) as [string, string];
+      await claimImage(folder, one, testOwner("a"));
+      await claimImage(folder, one, testOwner("b"));
+      await claimImage(folder, two, testOwner("a"));
+      await releaseClaim(folder, one, testOwner("b"));
+      const claims = await listClaims(folder);
+      expect(claims.sort((a, b) => a.digest.localeCompare(b.digest))).toEqual([
+        { digest: one, owner: testOwner("a") },
+        { digest: two, owner: testOwner("a") },
+      ]);
+    });
+  });
+
   it("keeps an image until its last claim is given up and no machine uses it", async () => {
     await withFolder(async (folder) => {
       const { directory, digest } = await built(folder);
       await storeImage(folder, directory, digest);
       let used = true;
       const images = new LocalHostImages(folder, folder, async () => used);
-      // Whoever has no claim removes nothing, so an image put there by hand stays.
+      // An owner without a claim removes nothing, so an image put there by hand stays.
       await images.release(testOperation("stranger"), digest);
       await claimImage(folder, digest, testOwner("a"));
       await claimImage(folder, digest, testOwner("b"));
@@ -52,7 +77,7 @@ describe("the image store", () => {
       expect(await images.read(digest)).toBeDefined();
       await images.release(testOperation("b"), digest);
       expect(await images.read(digest)).toBeDefined();
-      // Let go while a machine ran from it: it leaves with whatever is released next.
+      // Given up while a machine ran from it: it is removed with the next release of any image.
       used = false;
       await images.release(testOperation("c"), `sha256:${"0".repeat(64)}`);
       expect(await images.read(digest)).toBeUndefined();

@@ -7,14 +7,14 @@ import { pipeline } from "node:stream/promises";
 import * as v from "valibot";
 import { decode, object, unlessBroken } from "../../../shared/decode.js";
 import type { HostImageObserved, Owner } from "../../backends/index.js";
-import { isAbsent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
+import { readDirectoryIfPresent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
 import { idFor } from "../../system/marker.js";
 
 const files = ["disk.raw", "OVMF_VARS.fd", "image.json"];
 /** Beside them, for an image built on this machine: what it was built from. */
 const originFile = "built-from.json";
 
-/** What image.json says, as far as it is used here; hosts/image/scripts/describe.sh writes it. */
+/** The fields of image.json that are used here; hosts/image/scripts/describe.sh writes it. */
 export interface Description {
   digest: string;
   rootHash: string;
@@ -112,7 +112,7 @@ export async function storeImage(stateDirectory: string, built: string, digest: 
 
 const claims = (directory: string) => `${directory}.claims`;
 
-/** Notes that an owner wants the image to stay. */
+/** Claims an image for an owner: it stays until the claim is given up. */
 export async function claimImage(stateDirectory: string, digest: string, owner: Owner): Promise<void> {
   const folder = claims(imageDirectory(stateDirectory, digest));
   await mkdir(folder, { recursive: true, mode: 0o700 });
@@ -124,13 +124,34 @@ export async function releaseClaim(stateDirectory: string, digest: string, owner
   await rm(join(claims(imageDirectory(stateDirectory, digest)), idFor("claim", owner)), { force: true });
 }
 
-/** Images that were claimed and let go by all. What was put into the store by hand was never claimed, and stays. */
+const ownerSchema = object({
+  backend: v.string(),
+  project: v.string(),
+  stack: v.string(),
+  urn: v.string(),
+}) satisfies v.GenericSchema<unknown, Owner>;
+
+/** Every claim on an image of the store. */
+export async function listClaims(stateDirectory: string): Promise<{ digest: string; owner: Owner }[]> {
+  const store = join(stateDirectory, "images");
+  const found: { digest: string; owner: Owner }[] = [];
+  for (const folder of await readDirectoryIfPresent(store)) {
+    const hex = /^([0-9a-f]{64})\.claims$/.exec(folder)?.[1];
+    if (hex === undefined) continue;
+    for (const name of await readDirectoryIfPresent(join(store, folder))) {
+      const file = join(store, folder, name);
+      const content = await readFileIfPresent(file);
+      // A claim without a file has been given up just now.
+      if (content !== undefined) found.push({ digest: `sha256:${hex}`, owner: decode(ownerSchema, content, file) });
+    }
+  }
+  return found;
+}
+
+/** Images whose claims were all given up. An image that was put into the store by hand was never claimed, and stays. */
 export async function unclaimedImages(stateDirectory: string): Promise<string[]> {
   const store = join(stateDirectory, "images");
-  const names = await readdir(store).catch((error: unknown) => {
-    if (isAbsent(error)) return [];
-    throw error;
-  });
+  const names = await readDirectoryIfPresent(store);
   const unclaimed: string[] = [];
   for (const name of names.filter((entry) => /^[0-9a-f]{64}$/.test(entry))) {
     const owners = await readdir(claims(join(store, name))).catch(() => undefined);
@@ -150,8 +171,8 @@ export async function removeImage(stateDirectory: string, digest: string): Promi
 const unusedMs = 30 * 24 * 60 * 60 * 1000;
 
 /**
- * Removes builds that nobody asked for in 30 days, with their logs and what killed ones left. A build whose image is in the store stays:
- * it costs nothing, as both have the same blocks.
+ * Removes builds that were not requested for 30 days, with their logs and what killed builds left behind. A build whose
+ * image is in the store stays: it takes no space, as both share their blocks.
  *
  * @param builds folder of `<inputs' hash>/`, with logs beside it.
  */
@@ -161,7 +182,7 @@ export async function removeUnusedBuilds(stateDirectory: string, builds: string)
     const path = join(builds, name);
     const used = await stat(path).catch(() => undefined);
     if (!used || Date.now() - used.mtimeMs <= unusedMs) continue;
-    // A build whose description is damaged is of no use any more.
+    // A build with a damaged description is useless.
     const digest = name.length === 64 ? (await unlessBroken(() => describe(path)))?.digest : undefined;
     if (digest !== undefined && (await unlessBroken(() => describe(imageDirectory(stateDirectory, digest))))) continue;
     await rm(path, { recursive: true, force: true });

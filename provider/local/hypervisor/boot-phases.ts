@@ -1,6 +1,6 @@
-/** What a host is doing while it boots, read off its serial console, which is quiet but for these. */
+/** The phases of a boot, as the serial console shows them. */
 
-/** In the order of a boot; the last one whose text has been seen is the present one. */
+/** In the order of a boot; the last phase whose text appears is the present one. */
 const phases: { name: string; text: RegExp }[] = [
   { name: "firmware", text: /BdsDxe: loading/ },
   { name: "boot loader", text: /BdsDxe: starting/ },

@@ -1,19 +1,19 @@
-/** Watches a machine boot until its agent says that the host is ready. */
+/** Watches a machine boot until its agent reports that the host is ready. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { GetHostResponse } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { ForeignHostError, type Operation } from "../../backends/index.js";
-import { lastLines, textFrom } from "../../system/tail.js";
+import { lastLines } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
-import { phaseOf } from "./boot-phases.js";
 import { EnrollmentServer, type EnrollmentOptions } from "./enrollment.js";
 import { connectUnix } from "./qemu/unix-socket.js";
+import { SerialConsole } from "./serial-console.js";
 
 /** Nothing has happened for too long: no console output, no answer. */
 export class StalledBootError extends Error {
   override readonly name = "StalledBootError";
 }
 
-/** What the watch needs of a machine. */
+/** What is needed of a machine to watch its boot. */
 export interface BootingMachine {
   id: string;
   serialLog: string;
@@ -29,14 +29,14 @@ export interface BootingMachine {
   askAgent(): Promise<GetHostResponse | undefined>;
 }
 
-/** A boot takes at most this long, milliseconds: as the creation of a machine. */
+/** A boot takes at most this long, milliseconds: the time that the creation of a machine has. */
 const longestBoot = 900_000;
-/** A start from inside, of which only the console tells; a console may also be busy for other reasons. */
+/** The same for a reboot from inside, which only the console shows; a console may also be busy for other reasons. */
 const longestRestart = 120_000;
-/** A host that has been ready and starts again from inside writes to its console at least this often, milliseconds. */
+/** A host that reboots from inside writes to its console at least this often, milliseconds. */
 const consoleInterval = 30_000;
 
-/** What is known of a machine that runs and whose agent does not answer; all in milliseconds. */
+/** What is known of a running machine whose agent does not answer; times in milliseconds. */
 export interface SignsOfBoot {
   /** Since QEMU was started. */
   age: number;
@@ -49,8 +49,8 @@ export interface SignsOfBoot {
 }
 
 /**
- * How long a host that does not answer may be waited for because it boots, in milliseconds from when that was first seen; 0 when it
- * does not boot.
+ * How long to wait for a host that does not answer because it boots, in milliseconds from the first failed call; 0 when
+ * it does not boot.
  */
 export function bootPatience({ age, silence, hasBooted, stall }: SignsOfBoot): number {
   // The start itself is a sign of life.
@@ -64,8 +64,8 @@ const errorLines = 15;
 /**
  * Returns when the agent is ready.
  *
- * @throws StalledBootError, and an error when QEMU ended or the time is over, each with the last lines of the console and its file;
- * ForeignHostError when another host answers.
+ * @throws StalledBootError, and an error when QEMU ended or the time is over, each with the last lines of the console
+ * and the path of its log; ForeignHostError when another host answers.
  */
 export async function untilReady(
   op: Operation,
@@ -75,10 +75,10 @@ export async function untilReady(
   const started = Date.now();
   const seconds = () => Math.round((Date.now() - started) / 1000);
   let lastSign = Date.now();
-  let size = machine.serialOffset;
+  const serial = new SerialConsole(machine.serialLog, machine.serialOffset);
   let phase = "starting";
   let message = "";
-  const enrollment = new EnrollmentLine(machine, () => {
+  const enrollment = new EnrollmentConnection(machine, () => {
     phase = "first contact";
     lastSign = Date.now();
   });
@@ -88,11 +88,10 @@ export async function untilReady(
       if (!(await machine.isRunning())) throw await failure(machine, "QEMU ended while the host booted");
       await enrollment.connect(signal);
 
-      const console = await textFrom(machine.serialLog, size);
-      if (console.size !== size) {
-        size = console.size;
+      const console = await serial.read();
+      if (console) {
         lastSign = Date.now();
-        phase = phaseOf(console.text) ?? phase;
+        phase = console.phase ?? phase;
       }
       const host = await machine.askAgent().catch((error: unknown) => {
         if (error instanceof ForeignHostError) throw error;
@@ -113,7 +112,7 @@ export async function untilReady(
     }
   } catch (error) {
     if (error instanceof StalledBootError || !signal.aborted) throw error;
-    // Out of time, or cancelled: the console tells how far it came.
+    // Out of time: the console shows how far it came.
     const reason = signal.reason as Error;
     if (reason.name === "DeadlineExceededError") {
       throw await failure(machine, reason.message.replace(`${machine.id}: `, ""));
@@ -133,7 +132,7 @@ async function failure(machine: BootingMachine, what: string): Promise<Error> {
 }
 
 /** Keeps a connection to the enrollment port while a boot is watched. */
-class EnrollmentLine {
+class EnrollmentConnection {
   private server: EnrollmentServer | undefined;
 
   constructor(

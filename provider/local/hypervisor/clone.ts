@@ -1,4 +1,4 @@
-/** A machine that goes on from a template instead of booting. */
+/** A machine that resumes a template instead of booting. */
 import { chmod, copyFile, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { machineFiles, templatePort } from "./qemu/command-line.js";
@@ -9,7 +9,7 @@ import { connectUnix } from "./qemu/unix-socket.js";
 import { releaseClone } from "./template-line.js";
 import type { Template } from "./templates.js";
 
-/** Gives a machine copies of what it will write to. What was on the disk is gone: no host was known from it. */
+/** Gives a machine copies of what it will write to. The old content of the disk is lost: it held no known host. */
 export async function copyTemplate(template: Template, folder: string, stateDisk: string): Promise<void> {
   await copyPrivately(template.stateDisk, stateDisk);
   await copyPrivately(template.firmwareVariables, join(folder, machineFiles.firmwareVariables));
@@ -22,7 +22,7 @@ async function copyPrivately(source: string, target: string): Promise<void> {
   await rename(`${target}.new`, target);
 }
 
-/** Lets the guest of a waiting QEMU go on as a host of its own, with the permanent state of its own TPM. */
+/** Resumes the guest of a waiting QEMU as a host of its own, with the permanent state of its own TPM. */
 export async function resumeClone(
   template: Template,
   folder: string,
@@ -39,7 +39,7 @@ export async function resumeClone(
     } finally {
       line.destroy();
     }
-    // At a reboot of its own the host must not wait again.
+    // After a reboot the host must not wait again.
     await qmp.execute("device_del", { id: templatePort });
   });
 }

@@ -1,10 +1,9 @@
 /**
- * First contact with a host, and the way back for one whose certificate is over: enrollment.proto over the serial port that
- * only its hypervisor can open.
+ * First contact with a host, and a new certificate for a host whose certificate has expired: enrollment.proto over the
+ * serial port that only its hypervisor can open.
  */
 import type { Socket } from "node:net";
-import { createInterface } from "node:readline";
-import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
+import { create, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import {
   EnrollmentRequestSchema,
@@ -13,17 +12,15 @@ import {
 } from "../../../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
 import type { Authority } from "../certificates/authority.js";
 import { CertificateRefusedError, signHostCertificate } from "../certificates/host-certificate.js";
-
-/** A line longer than this is no request. */
-const maximumLine = 64 * 1024;
+import { listenForMessages } from "./serial-messages.js";
 
 export interface EnrollmentOptions {
   authority: Authority;
   /** The host that may enroll; undefined until the first contact. */
   expectedHost(): string | undefined;
-  /** Called before a certificate is given, to write down whose it is. */
+  /** Called before a certificate is given, to record the host that gets it. */
   accept(hostId: string): Promise<void>;
-  /** Called when a host asked for what it does not get. */
+  /** Called when a request is refused. */
   refuse(reason: string): void;
 }
 
@@ -38,10 +35,9 @@ export class EnrollmentServer {
     private readonly options: EnrollmentOptions,
   ) {
     this.enrolled = new Promise((resolve) => (this.resolve = resolve));
-    socket.on("error", () => undefined);
-    createInterface({ input: socket }).on("line", (line) => {
-      // One after the other; the host repeats its request while it waits.
-      this.busy = this.busy.then(() => this.answer(line)).catch((error: Error) => options.refuse(error.message));
+    listenForMessages(socket, EnrollmentRequestSchema, (request) => {
+      // One after the other, because the host repeats its request while it waits.
+      this.busy = this.busy.then(() => this.answer(request)).catch((error: Error) => options.refuse(error.message));
     });
   }
 
@@ -54,9 +50,7 @@ export class EnrollmentServer {
     this.socket.destroy();
   }
 
-  private async answer(line: string): Promise<void> {
-    const request = parse(line);
-    if (!request) return;
+  private async answer(request: EnrollmentRequest): Promise<void> {
     const { authority } = this.options;
     const hostId = this.options.expectedHost();
     const response = create(EnrollmentResponseSchema, { signerTime: timestampNow() });
@@ -76,15 +70,5 @@ export class EnrollmentServer {
     if (this.socket.destroyed) return;
     this.socket.write(`${toJsonString(EnrollmentResponseSchema, response)}\n`);
     if (!response.error) this.resolve(request.hostId);
-  }
-}
-
-/** The first line after connecting may be the rest of an older one, so what is no request is passed over. */
-function parse(line: string): EnrollmentRequest | undefined {
-  if (line.length > maximumLine || !line.trimStart().startsWith("{")) return undefined;
-  try {
-    return fromJsonString(EnrollmentRequestSchema, line, { ignoreUnknownFields: true });
-  } catch {
-    return undefined;
   }
 }

@@ -8,7 +8,7 @@ import type { VirtualMachines } from "./virtual-machines.js";
 export const localUri = "local";
 
 /** @throws naming the property for every uri but `local`. */
-export function demandLocal(uri: string): void {
+export function requireLocal(uri: string): void {
   if (uri === localUri) return;
   throw new Error(
     `hypervisor.uri: ${JSON.stringify(uri)} is reserved and not supported yet; use "${localUri}", QEMU on the machine that runs Pulumi`,

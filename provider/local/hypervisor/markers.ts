@@ -1,8 +1,8 @@
-/** What is written down of machines and disks. */
+/** What the markers of machines and disks record. */
 import { join } from "node:path";
 import type { HostedThing, PublishedPort, StateDiskSpec, VirtualMachineSpec } from "../../backends/index.js";
 import { MarkerStore, type Marker } from "../../system/marker.js";
-import type { ProcessIdentity } from "../../system/process.js";
+import type { NamedProcess } from "../../system/process.js";
 import type { Accelerator } from "./qemu/accelerator.js";
 
 export interface StateDiskDetails {
@@ -10,7 +10,7 @@ export interface StateDiskDetails {
   created: boolean;
   /** The host whose identity lies on this disk, since its first contact. */
   hostId?: string;
-  /** What the host has to lose when it starts. */
+  /** What has to be removed from the host at its next start. */
   removals?: HostedThing[];
 }
 
@@ -29,15 +29,15 @@ export interface VirtualMachineDetails {
   /** Published ports with the host ports that were chosen. */
   ports: PublishedPort[];
   started?: StartedWith;
-  /** Started from a template and not a host of its own yet: good for nothing but another start. */
+  /** Started from a template and not a host of its own yet: such a machine can only be started again. */
   unreleased?: boolean;
   /** Image whose firmware variables were copied. */
   variablesOf?: string;
   hostId?: string;
   /** Of the last start, until the agent was ready. */
   bootSeconds?: number;
-  /** The QEMU whose host was ready; another one has not booted to its end yet. */
-  booted?: ProcessIdentity;
+  /** The QEMU whose host became ready; another QEMU is still booting. */
+  booted?: NamedProcess;
 }
 
 export type StateDiskMarker = Marker<StateDiskSpec, StateDiskDetails>;

@@ -15,8 +15,8 @@ export function agentForward(marker: VirtualMachineMarker): PublishedPort {
 }
 
 /**
- * Reserves what is published: a port that was chosen before stays. The marker has to be written afterwards; the caller
- * releases what is published no longer once nothing listens there.
+ * Reserves the published ports; a port that was chosen before stays. The caller writes the marker afterwards, and
+ * releases ports that are no longer published once nothing listens there.
  *
  * @returns the published ports with their host ports.
  */
@@ -24,7 +24,7 @@ export async function reservePorts(
   reservations: PortReservations,
   holder: string,
   marker: VirtualMachineMarker,
-  wanted: PublishedPort[],
+  published: PublishedPort[],
   signal: AbortSignal,
 ): Promise<PublishedPort[]> {
   marker.details.agentPort ??= await reservations.reserve(
@@ -33,7 +33,7 @@ export async function reservePorts(
     signal,
   );
   const ports: PublishedPort[] = [];
-  for (const [index, port] of wanted.entries()) {
+  for (const [index, port] of published.entries()) {
     const before = marker.details.ports.find(
       (old) => old.port === port.port && old.protocol === port.protocol && old.hostAddress === port.hostAddress,
     );

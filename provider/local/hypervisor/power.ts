@@ -4,7 +4,8 @@ import { chmod, copyFile, mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Operation } from "../../backends/index.js";
 import { processOf } from "../../system/marker.js";
-import { isAlive, spawnDetached, terminate, waitForExit } from "../../system/process.js";
+import { spawnDetached, terminate, waitForExit } from "../../system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { lastLines } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
 import { imageDirectory } from "../host-images/store.js";
@@ -21,7 +22,7 @@ import type { Template } from "./templates.js";
 /** OVMF with Secure Boot and system management mode, as Debian's package ovmf has it. */
 export const firmware = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 
-/** The host was asked, it agreed, and it takes this long at most: services stop and file systems are unmounted. */
+/** A host that agreed to shut down takes this long at most: services stop and file systems are unmounted. */
 const powerOffMilliseconds = 90_000;
 const acpiMilliseconds = 30_000;
 
@@ -42,7 +43,8 @@ export class Power {
   }
 
   /**
-   * Starts TPM and QEMU, and returns when QEMU's monitor answers; with a template, when its clone has become a host of its own.
+   * Starts TPM and QEMU, and returns when QEMU's monitor answers; with a template, when its clone has become a host of
+   * its own.
    */
   async start(
     op: Operation,
@@ -99,7 +101,7 @@ export class Power {
     await this.markers.machines.write(marker);
   }
 
-  /** Each machine has variables of its own, as firmware writes to them; a new image brings new ones. */
+  /** Each machine has its own copy of the variables, because firmware writes to them; a new image has new ones. */
   private async firmwareVariables(marker: VirtualMachineMarker): Promise<void> {
     const path = this.file(marker, "firmwareVariables");
     const { imageDigest } = marker.spec;
@@ -134,8 +136,8 @@ export class Power {
   }
 
   /**
-   * Ends the machine: by its agent (`powerOff`, absent when it cannot be asked), then by the power button, then by force.
-   * QEMU may hang at any point of it.
+   * Ends the machine: by its agent (`powerOff`, absent when it cannot be asked), then by the power button, then by
+   * force. QEMU may hang at any of these steps.
    */
   async stop(
     op: Pick<Operation, "log" | "status">,

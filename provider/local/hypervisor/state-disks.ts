@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Operation, StateDiskObserved, StateDiskSpec } from "../../backends/index.js";
 import { isAbsent, syncDirectory } from "../../system/atomic-file.js";
 import { idFor, processOf } from "../../system/marker.js";
-import { isAlive } from "../../system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { within } from "../../system/time.js";
 import { requirePrograms } from "../../system/programs.js";
 import type { HypervisorMarkers, StateDiskMarker } from "./markers.js";
@@ -53,7 +53,7 @@ export class StateDisks {
   async read(id: string): Promise<StateDiskObserved | undefined> {
     const marker = await this.markers.disks.read(id);
     const path = this.markers.diskFile(id);
-    // A disk whose file is gone is gone: what made it this disk was its content.
+    // Without its file the disk does not exist any more: only its content made it this disk.
     if (!marker || !(await exists(path))) return undefined;
     const user = await this.markers.userOfDisk(id);
     return { id, path, sizeGiB: await diskSizeGiB(path), ...(user ? { attachedTo: user.id } : {}) };

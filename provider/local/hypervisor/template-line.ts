@@ -1,8 +1,7 @@
-/** The provider's side of template.proto: hears when a template can be kept, and releases a clone. */
+/** The provider's side of template.proto: learns when a template can be kept, and releases a clone. */
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
-import { createInterface } from "node:readline";
-import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
+import { create, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import {
   CloneReleaseSchema,
@@ -10,27 +9,19 @@ import {
   type TemplateWaiting,
 } from "../../../hosts/api/gen/palisade/agent/v1/template_pb.js";
 import { sleep } from "../../../shared/sleep.js";
+import { listenForMessages } from "./serial-messages.js";
 
 /** Bytes of the seed that a clone gets. */
 const seedBytes = 64;
-/** For a few steps of a program that waits already; a busy machine is slow. */
+/** Long for the few steps that a waiting guest takes, because a busy machine is slow. */
 const releaseMilliseconds = 60_000;
 
 /** Calls `onWaiting` with each message of a template on this connection. */
 export function listenToTemplate(socket: Socket, onWaiting: (waiting: TemplateWaiting) => void): void {
-  socket.on("error", () => undefined);
-  createInterface({ input: socket }).on("line", (line) => {
-    // The first line after connecting may be the rest of an older one.
-    if (!line.startsWith("{")) return;
-    try {
-      onWaiting(fromJsonString(TemplateWaitingSchema, line, { ignoreUnknownFields: true }));
-    } catch {
-      return;
-    }
-  });
+  listenForMessages(socket, TemplateWaitingSchema, onWaiting);
 }
 
-/** Lets the running clone at the other end become a host of its own; returns when it says that it is. */
+/** Lets the running clone at the other end become a host of its own; returns when the clone confirms it. */
 export async function releaseClone(socket: Socket, signal: AbortSignal): Promise<void> {
   let isReleased = false;
   listenToTemplate(socket, ({ released }) => (isReleased ||= released));

@@ -1,6 +1,6 @@
 /**
- * Templates: machines that were stopped just before they became hosts, kept by content in the cache. A clone goes on from
- * there, in seconds. docs/decisions/0015-ephemeral-hosts.md says what clones share and what they do not.
+ * Templates: machines that were stopped just before they became hosts, kept by content in the cache. A clone resumes
+ * from there within seconds. docs/decisions/0015-ephemeral-hosts.md says what clones share and what they do not.
  */
 import { createHash, randomUUID } from "node:crypto";
 import { chmod, copyFile, mkdir, readdir, rename, rm, stat, utimes } from "node:fs/promises";
@@ -8,11 +8,10 @@ import { join } from "node:path";
 import { run } from "../../system/command.js";
 import { withLock } from "../../system/lock.js";
 import { processesIn, terminate } from "../../system/process.js";
-import { lastLines, textFrom } from "../../system/tail.js";
+import { lastLines } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
 import type { Operation } from "../../backends/index.js";
 import { digestOfFile, imageDirectory } from "../host-images/store.js";
-import { phaseOf } from "./boot-phases.js";
 import { firmware } from "./power.js";
 import type { Accelerator } from "./qemu/accelerator.js";
 import { commandLine, machineFiles } from "./qemu/command-line.js";
@@ -21,13 +20,14 @@ import { Qmp } from "./qemu/qmp.js";
 import { saveState } from "./qemu/snapshot.js";
 import { startTpm } from "./qemu/tpm.js";
 import { connectUnix } from "./qemu/unix-socket.js";
+import { SerialConsole } from "./serial-console.js";
 import { listenToTemplate } from "./template-line.js";
 
-/** Of the files below; another layout is another template. */
+/** Version of the files below; another layout is another template. */
 const format = 1;
 /** Templates take half a gigabyte each; the ones that were used last stay. */
 const keptTemplates = 3;
-/** How often a boot that fails is begun anew: emulated guests hang now and then. */
+/** How often a boot that fails is started again: emulated guests hang now and then. */
 const attempts = 3;
 
 /** Files of a template. */
@@ -60,12 +60,12 @@ export class Templates {
     this.directory = join(cacheDirectory, "templates");
   }
 
-  /** Takes the template of a shape from the cache, or boots one and keeps it there. Others that want the same one wait. */
+  /** Takes the template of a shape from the cache, or boots one and keeps it there. Calls for the same shape wait. */
   async prepare(op: Operation, shape: Shape, stallMilliseconds: number, signal: AbortSignal): Promise<Template> {
     const name = await this.nameOf(shape);
     const folder = join(this.directory, name);
     await mkdir(this.directory, { recursive: true, mode: 0o700 });
-    // Somebody else may be booting it.
+    // Another call may be booting it.
     op.status("waiting for the template of this image and size");
     return withLock(join(this.directory, ".locks", name), signal, async () => {
       if (!(await stat(folder).catch(() => undefined))) {
@@ -154,7 +154,7 @@ export class Templates {
     }
   }
 
-  /** Returns when the guest says that all but its identity is up. */
+  /** Returns when the guest reports that everything but its identity is up. */
   private async untilWaiting(
     op: Operation,
     work: string,
@@ -167,7 +167,7 @@ export class Templates {
     let phase = "starting";
     let ready = false;
     let lastSign = Date.now();
-    let size = 0;
+    const serial = new SerialConsole(serialLog);
     let isOver = false;
     void ended.then(() => (isOver = true));
     const fail = async (what: string) =>
@@ -190,12 +190,11 @@ export class Templates {
             });
           }
         }
-        const console = await textFrom(serialLog, size);
-        if (console.size !== size) {
-          size = console.size;
+        const console = await serial.read();
+        if (console) {
           lastSign = Date.now();
-          phase = phaseOf(console.text) ?? phase;
-          // An image from before there were templates does not stop.
+          phase = console.phase ?? phase;
+          // An image that is older than templates does not stop.
           if (/role=api/.test(console.text)) throw new Error("the host image knows no templates; build it anew");
         }
         op.status(`booting a template, once for this image: ${phase} (${Math.round((Date.now() - started) / 1000)} s)`);

@@ -1,4 +1,4 @@
-/** Virtual machines that run hosts: made, brought to what is wanted, observed, ended. */
+/** Virtual machines that run hosts: created, converged to the desired state, observed, ended. */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { HostAgentClient } from "../agent-client/client.js";
@@ -19,7 +19,8 @@ import { readAuthority, type Authority } from "../certificates/authority.js";
 import { describe, imageDirectory } from "../host-images/store.js";
 import { idFor, processOf } from "../../system/marker.js";
 import { PortReservations } from "../../system/ports.js";
-import { ageSeconds, isAlive } from "../../system/process.js";
+import { ageSeconds } from "../../system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { textFrom } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
 import { within } from "../../system/time.js";
@@ -36,17 +37,17 @@ import { AcceleratorChoice, type Accelerator } from "./qemu/accelerator.js";
 import { changeForwards } from "./qemu/forwards.js";
 import { connectUnix } from "./qemu/unix-socket.js";
 
-/** How often a boot that shows no sign of life is begun anew: emulated guests hang now and then. */
+/** How often a boot that shows no sign of life is started again: emulated guests hang now and then. */
 const bootAttempts = 3;
 /** Quiet consoles of emulated machines stay silent for most of a boot. */
 const stallMilliseconds: Record<Accelerator, number> = { kvm: 60_000, tcg: 240_000 };
 /** Statuses of QEMU with a guest that runs or soon will. */
 const liveStatuses = new Set(["running", "paused", "prelaunch", "inmigrate", "suspended", "debug", "save-vm"]);
 
-/** Of the end of the console, for the phase that a boot has reached. */
+/** How much of the end of the console is read to find the phase of a boot. */
 const consoleBytes = 4096;
 
-/** While a host boots, an answer comes soon or not on this connection. */
+/** While a host boots, an answer comes soon, or never on this connection. */
 const askMilliseconds = 3000;
 
 export class VirtualMachines implements HostDirectory {
@@ -73,11 +74,11 @@ export class VirtualMachines implements HostDirectory {
       machines.locked(id, signal, async () => {
         // The disk's lock keeps two machines from taking the same disk, and the disk from being deleted meanwhile.
         const marker = await disks.locked(spec.stateDiskId, signal, async () => {
-          await this.demand(spec, id);
+          await this.requirePrerequisites(spec, id);
           return machines.adoptOrCreate(op.owner, spec, { ports: [] });
         });
         await op.checkpoint("marker-written");
-        return this.bring(op, marker, spec, signal);
+        return this.converge(op, marker, spec, signal);
       }),
     );
   }
@@ -90,8 +91,8 @@ export class VirtualMachines implements HostDirectory {
           if (marker.spec[property] === spec[property]) continue;
           throw new Error(`${property}: ${marker.spec[property]} cannot become ${spec[property]}; replace the machine`);
         }
-        await this.demand(spec, id);
-        return this.bring(op, marker, spec, signal);
+        await this.requirePrerequisites(spec, id);
+        return this.converge(op, marker, spec, signal);
       }),
     );
   }
@@ -110,7 +111,7 @@ export class VirtualMachines implements HostDirectory {
         const client = await this.client(marker);
         try {
           const running = await this.power.isRunning(marker);
-          // A machine that never became a host has nobody to ask.
+          // A machine that never became a host has no agent to ask.
           if (running && client && !force) await client.getHost();
           await this.power.stop(op, marker, signal, client && (() => client.powerOff()));
         } finally {
@@ -148,8 +149,8 @@ export class VirtualMachines implements HostDirectory {
     return { removeAtStart: (thing) => this.changeRemovals(disk.id, (due) => [...due, thing]) };
   }
 
-  /** What has to be there before a machine can be; errors name the property. */
-  private async demand(spec: VirtualMachineSpec, id: string): Promise<void> {
+  /** Checks that image, disk and authority exist and that the disk is free; errors name the property. */
+  private async requirePrerequisites(spec: VirtualMachineSpec, id: string): Promise<void> {
     const directory = imageDirectory(this.markers.stateDirectory, spec.imageDigest);
     if (!(await describe(directory))) {
       throw new Error(
@@ -166,8 +167,8 @@ export class VirtualMachines implements HostDirectory {
     await readAuthority(spec.certificateAuthority);
   }
 
-  /** Makes the machine what is wanted, whatever it is now. The caller holds its lock. */
-  private async bring(
+  /** Converges the machine to its specification from any state. The caller holds its lock. */
+  private async converge(
     op: Operation,
     marker: VirtualMachineMarker,
     spec: VirtualMachineSpec,
@@ -211,12 +212,12 @@ export class VirtualMachines implements HostDirectory {
     return this.observe(marker);
   }
 
-  /** A paused guest goes on; what is left of one that has crashed or shut down is cleared away. */
+  /** Resumes a paused guest, and ends the QEMU of a guest that has crashed or shut down. */
   private async wake(marker: VirtualMachineMarker): Promise<void> {
     if (!(await this.power.isRunning(marker))) return;
     if (marker.details.unreleased) return this.power.kill(marker);
     const status = await this.status(marker).catch(() => undefined);
-    // A monitor that somebody else holds looks the same as a QEMU that hangs; the guest tells them apart.
+    // A monitor that another client holds looks like a QEMU that hangs; in the first case the guest still answers.
     if (status === undefined && (await this.answers(marker))) {
       throw new Error(
         `${marker.id}: QEMU's monitor does not answer though the host does; end other clients of the monitor`,
@@ -259,7 +260,7 @@ export class VirtualMachines implements HostDirectory {
     }
   }
 
-  /** Starts what does not run, and waits for the agent. */
+  /** Starts the machine unless it runs, and waits for the agent. */
   private async boot(
     op: Operation,
     marker: VirtualMachineMarker,
@@ -297,7 +298,7 @@ export class VirtualMachines implements HostDirectory {
     }
   }
 
-  /** What was taken from the host while it was stopped is still on its disk. */
+  /** Removes from the host what was deleted while it was stopped: that is still on its disk. */
   private async removeWhatIsDue(op: Operation, marker: VirtualMachineMarker): Promise<void> {
     const { removals = [] } = (await this.markers.disks.existing(marker.spec.stateDiskId)).details;
     if (removals.length === 0) return;
@@ -325,7 +326,7 @@ export class VirtualMachines implements HostDirectory {
     });
   }
 
-  /** What the machine goes on from instead of booting; undefined when it has to boot, which is said where it is news. */
+  /** The template that the machine resumes; undefined when it has to boot. A template that fails is logged. */
   private async template(
     op: Operation,
     marker: VirtualMachineMarker,
@@ -388,7 +389,7 @@ export class VirtualMachines implements HostDirectory {
           isRunning: () => this.power.isRunning(marker),
           askAgent: async () => {
             if (marker.details.hostId === undefined) await this.discover(marker, authority, signal);
-            // A client that takes no care of certificates: the line of the first contact is held here already.
+            // A client that does not re-enroll the host: the enrollment port is already in use here.
             const connection = await connectionOf(marker);
             client ??= connection && new HostAgentClient(connection);
             try {
@@ -396,7 +397,7 @@ export class VirtualMachines implements HostDirectory {
               if (host) await onBooted();
               return host;
             } catch (error) {
-              // The user-mode network takes connections before the guest does; such a one is better given up than kept.
+              // The user-mode network accepts connections before the guest does; such a connection never answers.
               client?.close();
               client = undefined;
               throw error;
@@ -412,14 +413,14 @@ export class VirtualMachines implements HostDirectory {
     }
   }
 
-  /** Asks the agent who it is, when its identity was made in a call that was killed before it wrote it down. */
+  /** Asks the agent for its identity: a call that was killed before it recorded the identity left none here. */
   private async discover(marker: VirtualMachineMarker, authority: Authority, signal: AbortSignal): Promise<void> {
     const { hostAddress: host, hostPort: port } = agentForward(marker);
     const hostId = await discoverHostId({ host, port }, authority.certificate, marker.spec.clientIdentity, signal);
     if (hostId !== undefined) await this.recordHost(marker, hostId);
   }
 
-  /** The identity lies on the disk, so it is noted with the disk first. */
+  /** Records the identity of the host with the disk first, because the identity lies on the disk. */
   private async recordHost(marker: VirtualMachineMarker, hostId: string): Promise<void> {
     if (marker.details.hostId === hostId) return;
     const disk = await this.markers.disks.existing(marker.spec.stateDiskId);
@@ -442,7 +443,7 @@ export class VirtualMachines implements HostDirectory {
     };
   }
 
-  /** Answers a host that asks for a certificate; false when it does not within 20 s. */
+  /** Gives a host that asks for a certificate a new one; false when it does not ask within 20 s. */
   private async reenroll(marker: VirtualMachineMarker): Promise<boolean> {
     if (!(await this.power.isRunning(marker))) return false;
     const authority = await readAuthority(marker.spec.certificateAuthority);
@@ -492,7 +493,7 @@ export class VirtualMachines implements HostDirectory {
     return observedMachine(marker, serialLog, { ...size, ...(integrity ? { integrity } : {}) });
   }
 
-  /** What a machine that boots just now is at: after its start, or after one from inside, of which only the console tells. */
+  /** Progress of a boot: after a start from here, or after a reboot from inside, which only the console shows. */
   private async bootProgress(marker: VirtualMachineMarker): Promise<BootProgress | undefined> {
     const qemu = processOf(marker, "qemu");
     if (!qemu || !(await isAlive(qemu))) return undefined;
@@ -510,7 +511,7 @@ export class VirtualMachines implements HostDirectory {
     return { phase: phaseOf(text) ?? "starting", seconds: Math.round(ageSeconds(qemu)), patience };
   }
 
-  /** Facts from the agent. A host that is just booting is waited for. */
+  /** Facts from the agent. Waits for a host that is booting. */
   private async integrity(marker: VirtualMachineMarker): Promise<IntegrityFacts | undefined> {
     const client = await this.client(marker);
     if (!client) return undefined;

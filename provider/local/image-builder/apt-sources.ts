@@ -1,7 +1,7 @@
 /** Package sources of a Debian suite, taken from this machine's own apt configuration: no mirror is ever named here. */
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isAbsent, readFileIfPresent } from "../../system/atomic-file.js";
+import { readDirectoryIfPresent, readFileIfPresent } from "../../system/atomic-file.js";
 
 /** One source in deb822 terms: https://manpages.debian.org/bookworm/apt/sources.list.5.en.html */
 export interface AptSource {
@@ -40,8 +40,8 @@ export function parseList(content: string): AptSource[] {
 }
 
 /**
- * What serves `codename` here serves `suite` too: a mirror of Debian has all suites side by side. Sources of others (their
- * suites are named otherwise) are left out.
+ * A source that serves `codename` here serves `suite` too, because a mirror of Debian has all suites. Sources of other
+ * vendors, whose suites have other names, are left out.
  */
 export function sourcesFor(machine: AptSource[], codename: string, suite: string): AptSource[] {
   const own = new Map(["", "-updates", "-security"].map((part) => [`${codename}${part}`, `${suite}${part}`]));
@@ -71,18 +71,14 @@ export function formatDeb822(sources: AptSource[]): string {
 async function machineSources(directory: string): Promise<AptSource[]> {
   const sources = parseList((await readFileIfPresent(join(directory, "sources.list"))) ?? "");
   const parts = join(directory, "sources.list.d");
-  const names = await readdir(parts).catch((error: unknown) => {
-    if (isAbsent(error)) return [];
-    throw error;
-  });
-  for (const name of names.sort()) {
+  for (const name of (await readDirectoryIfPresent(parts)).sort()) {
     const parse = name.endsWith(".sources") ? parseDeb822 : name.endsWith(".list") ? parseList : undefined;
     if (parse) sources.push(...parse(await readFile(join(parts, name), "utf8")));
   }
   return sources;
 }
 
-/** Which of a suite's sources: all, or without what came after its last point release. */
+/** Which of a suite's sources: all of them, or only those of its last point release. */
 export type SourceSet = "all" | "release";
 
 /**

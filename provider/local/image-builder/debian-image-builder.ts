@@ -25,12 +25,15 @@ import { push } from "./push.js";
 /** Label with what the image was made from, as JSON. */
 const madeFromLabel = "org.palisade.made-from";
 
-/** What an image has that can be updated: this machine's package sources of the suite, and leave to keep the user's files. */
+/**
+ * Settings that let an image be updated: this machine's package sources of the suite, and that the user's files are
+ * kept.
+ */
 async function sourceFiles({ suite, packageSources }: DebianImageSpec): Promise<Record<string, string>> {
   if (!packageSources) return {};
   return {
     "/etc/apt/sources.list.d/debian.sources": await aptSourcesFor(suite),
-    // An update finds settings that are not its package's; nobody is there to be asked.
+    // An update finds changed configuration files, and cannot ask about them.
     "/etc/apt/apt.conf.d/50palisade": 'DPkg::Options { "--force-confdef"; "--force-confold"; };\n',
   };
 }

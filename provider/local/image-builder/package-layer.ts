@@ -15,16 +15,16 @@ import { requirePrograms } from "../../system/programs.js";
 import { aptSourcesFor } from "./apt-sources.js";
 import { epoch, type Layer } from "./oci-layout.js";
 
-/** Raised with every change of what is built from the same inputs. */
+/** Has to be raised with every change of what is built from the same inputs. */
 export const builderVersion = 1;
 
-/** Documentation, manual pages and translations are no use in a container; copyright files stay, as licences demand. */
+/** A container needs no documentation, manual pages or translations; copyright files stay, as licences require. */
 const dpkgOptions = [
   ...["path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*"],
   ...["path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright", "path-exclude=/usr/share/lintian/*"],
 ];
 
-/** What packages leave behind, and what is this machine's own: its package sources, name and resolver. */
+/** Files that packages leave behind, and this machine's own: its package sources, name and resolver. */
 const removed = [
   ...["etc/apt/sources.list.d", "etc/apt/apt.conf.d/99mmdebstrap", "etc/hostname", "etc/resolv.conf", "etc/machine-id"],
   ...[
@@ -45,7 +45,7 @@ export interface PackageSet {
   packageSources?: boolean;
 }
 
-/** What else a set means: packages that are installed without being named, and which sources they come from. */
+/** What else belongs to a set: packages that are installed without being named, and their sources. */
 function meaning({ suite, packages, securityUpdates = true, packageSources = false }: PackageSet) {
   return {
     packages: packageSources ? [...packages, "apt", "debian-archive-keyring"] : packages,
@@ -90,7 +90,7 @@ export async function packageLayer(
         ? undefined
         : await unlessBroken(async () => decode(layerSchema, present, join(kept, "layer.json")));
     if (layer !== undefined) return { ...layer, file: join(kept, "layer.tar.gz") };
-    // What killed calls left behind; the lock says that nobody works there.
+    // What killed calls left behind: while the lock is held, no other call works there.
     for (const name of await readdir(folder)) {
       if (name.startsWith(`.building-${hash}-`)) await rm(join(folder, name), { recursive: true, force: true });
     }
@@ -155,7 +155,9 @@ async function build(
   return layer;
 }
 
-/** Compresses a tar file and tells its digests. Node's gzip writes no time and no name, so the result is reproducible. */
+/**
+ * Compresses a tar file and returns its digests. Node's gzip writes no time and no name, so the result is reproducible.
+ */
 async function compress(tar: string, file: string, signal: AbortSignal): Promise<Omit<Layer, "file">> {
   const content = createHash("sha256");
   const compressed = createHash("sha256");

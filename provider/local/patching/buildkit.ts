@@ -1,11 +1,12 @@
 /**
- * BuildKit's daemon for one patch: a process of its own session, so that the end of an `up` does not break into it unseen, whose state
- * goes with it.
+ * BuildKit's daemon for one patch: a process in its own session, so that the end of an `up` does not interrupt it
+ * unnoticed. Its state is removed with it.
  */
 import { createConnection } from "node:net";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { spawnDetached, isAlive, processesIn, terminate, type ProcessIdentity } from "../../system/process.js";
+import { spawnDetached, processesIn, terminate, type NamedProcess } from "../../system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { lastLines } from "../../system/tail.js";
 import { sleep } from "../../../shared/sleep.js";
 import { runtime } from "./programs.js";
@@ -14,10 +15,10 @@ import { mirrorFolder } from "./tooling-image.js";
 export const processName = "buildkitd";
 
 /** How long it may take to listen, milliseconds. */
-const patience = 60_000;
+const startMilliseconds = 60_000;
 
 export interface BuildKitOptions {
-  /** Of the patch; state and log are put there. */
+  /** Folder of the patch, for state and log. */
   folder: string;
   /** File of the unix socket; at most 100 characters. */
   socket: string;
@@ -29,8 +30,8 @@ export interface BuildKitOptions {
 }
 
 /**
- * The settings: https://docs.docker.com/build/buildkit/toml-configuration/. Steps run in the host's network, as the package mirror may
- * be reachable from there only.
+ * The settings: https://docs.docker.com/build/buildkit/toml-configuration/. Steps run in the host's network, as the
+ * package mirror may be reachable from there only.
  */
 export function configuration({ folder, socket, server, caFile, upstreams }: BuildKitOptions): string {
   const text = (value: string) => JSON.stringify(value);
@@ -46,7 +47,7 @@ export function configuration({ folder, socket, server, caFile, upstreams }: Bui
     "[worker.containerd]",
     "  enabled = false",
     `[registry.${text(server)}]`,
-    // Not told, it would speak HTTP to an address of the loopback.
+    // Without this it would use HTTP for an address of the loopback.
     "  http = false",
     `  ca = [${text(caFile)}]`,
     ...upstreams.flatMap((upstream) => [
@@ -57,12 +58,12 @@ export function configuration({ folder, socket, server, caFile, upstreams }: Bui
   ].join("\n");
 }
 
-/** Starts it; `started` is told the process before it answers. */
+/** Starts it; `started` gets the process before it answers. */
 export async function startBuildKit(
   options: BuildKitOptions,
-  started: (process: ProcessIdentity) => Promise<void>,
+  started: (process: NamedProcess) => Promise<void>,
   signal: AbortSignal,
-): Promise<ProcessIdentity> {
+): Promise<NamedProcess> {
   const { folder, socket } = options;
   await mkdir(join(folder, "buildkit"), { recursive: true, mode: 0o700 });
   const file = join(folder, "buildkitd.toml");
@@ -71,14 +72,14 @@ export async function startBuildKit(
   const logFile = join(folder, "buildkitd.log");
   const process = await spawnDetached({
     name: processName,
-    // In mounts of its own: whatever it leaves mounted is gone with it, and its folder can be removed.
+    // In its own mount namespace: its mounts end with it, and its folder can be removed.
     file: "unshare",
     args: ["--mount", "--propagation", "private", "buildkitd", "--config", file],
     directory: folder,
     logFile,
   });
   await started(process);
-  const end = Date.now() + patience;
+  const end = Date.now() + startMilliseconds;
   while (!(await listens(socket))) {
     if (!(await isAlive(process)) || Date.now() > end) {
       throw new Error(`buildkitd did not start; last lines of ${logFile}:\n${await lastLines(logFile, 5)}`);
@@ -88,8 +89,8 @@ export async function startBuildKit(
   return process;
 }
 
-/** Ends it and removes all that it kept. */
-export async function endBuildKit(process: ProcessIdentity | undefined, folder: string): Promise<void> {
+/** Ends it and removes its state. */
+export async function endBuildKit(process: NamedProcess | undefined, folder: string): Promise<void> {
   await terminate(process, 20_000);
   await rm(join(folder, "buildkit"), { recursive: true, force: true });
 }

@@ -1,4 +1,4 @@
-/** What Debian's changelogs say of vulnerabilities: https://www.debian.org/doc/debian-policy/ch-source.html#s-dpkgchangelog */
+/** Vulnerabilities in Debian's changelogs: https://www.debian.org/doc/debian-policy/ch-source.html#s-dpkgchangelog */
 
 /** A vulnerability and the first version of a source package that is not affected. */
 export interface Advisory {
@@ -10,8 +10,8 @@ export interface Advisory {
 }
 
 /**
- * The vulnerabilities that a changelog says are fixed. One that several entries name counts as fixed by the newest of them: the earlier
- * correction was not the whole one.
+ * The vulnerabilities that are fixed according to a changelog. One that several entries name counts as fixed by the
+ * newest of them, because the earlier fix was incomplete.
  */
 export function advisoriesOf(changelog: string): Advisory[] {
   const found = new Map<string, Advisory>();

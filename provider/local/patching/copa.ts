@@ -23,7 +23,7 @@ export interface CopaRequest {
   limit: number;
 }
 
-/** A patch that is not made, with what the reader can do about it. */
+/** A patch that is refused; the message says what can be done about it. */
 export class PatchRefusedError extends Error {
   override readonly name = "PatchRefusedError";
 }
@@ -32,8 +32,8 @@ export class PatchRefusedError extends Error {
  * Patches an image and pushes it.
  *
  * @returns the digest of what Copa says it pushed.
- * @throws PatchRefusedError when the image's package sources do not have what the database says is needed. What cannot be updated is
- * never left out in silence.
+ * @throws PatchRefusedError when the image's package sources lack a version that the database requires. A package that
+ * cannot be updated is never skipped silently.
  */
 export async function runCopa(
   request: CopaRequest,
@@ -67,12 +67,12 @@ export async function runCopa(
   return pushedDigest(await readFile(vexFile, "utf8"));
 }
 
-/** What Copa's output says why it cannot patch; undefined for what is of another kind. */
+/** The reason in Copa's output why it cannot patch; undefined for errors of another kind. */
 export function refusal(lines: string[]): PatchRefusedError | undefined {
   const text = lines.join("\n");
   const low = new Set(
     [...text.matchAll(/package (\S+) version (\S+) lower than required (\S+)/g)].map(
-      ([, name, has, wanted]) => `${name} ${has}, lower than required ${wanted}`,
+      ([, name, has, required]) => `${name} ${has}, lower than required ${required}`,
     ),
   );
   if (low.size > 0) {

@@ -1,6 +1,7 @@
 /**
- * Makes a vulnerability database from Debian's own data, with nothing but the package mirror: the changelogs in the packages of a suite
- * say which vulnerability which version fixes. What no version fixes they do not say.
+ * Makes a vulnerability database from Debian's own data, with nothing but the package mirror: the changelogs in the
+ * packages of a suite name the vulnerabilities that each version fixes. Vulnerabilities that no version fixes are not
+ * in them.
  */
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
@@ -18,12 +19,12 @@ import { SuiteApt, type SuitePackage } from "./suite-apt.js";
 
 export interface DatabaseRequest {
   suite: string;
-  /** Binary packages. What they depend on, the essential packages and apt come along. */
+  /** Binary packages. Their dependencies, the essential packages and apt are added. */
   packages: string[];
 }
 
 /**
- * Makes the database of a package set in `directory`, in place of the one that is there.
+ * Makes the database of a package set in `directory`; an older one is replaced.
  *
  * @param cacheDirectory keeps apt's lists.
  * @throws when a package is not in the suite or one has no changelog.
@@ -98,14 +99,14 @@ async function readChangelogs(
   return { covers, advisories };
 }
 
-/** Undefined when the package shows to another one's documentation. */
+/** Undefined when the package links to the documentation of another one. */
 async function changelogOf({ name }: SuitePackage, work: string): Promise<string | undefined> {
   const archive = (await readdir(work)).find((file) => file.startsWith(`${name}_`) && file.endsWith(".deb"));
   if (archive === undefined) throw new Error(`packages: ${name} was not fetched`);
   const root = join(work, name);
   await run("dpkg-deb", ["--extract", join(work, archive), root]);
   try {
-    // The second is what packages have that exist in Debian only.
+    // The second name is that of packages that exist in Debian only.
     for (const file of ["changelog.Debian.gz", "changelog.gz"]) {
       try {
         const content = await readFile(join(root, "usr/share/doc", name, file));
@@ -121,7 +122,7 @@ async function changelogOf({ name }: SuitePackage, work: string): Promise<string
   }
 }
 
-/** Writes a database and what it says of itself; the folder changes as a whole. */
+/** Writes a database with its description; the folder is replaced as a whole. */
 export async function writeDatabase(
   directory: string,
   content: DatabaseRequest & ChangelogContents & { release: string },

@@ -2,7 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { withFolder } from "../../system/testing.js";
-import { demandCoverage, descriptionFile, findDatabase, type DatabaseDescription } from "./database.js";
+import { requireCoverage, descriptionFile, findDatabase, type DatabaseDescription } from "./database.js";
 
 const description: DatabaseDescription = {
   ...{ digest: `sha256:${"1".repeat(64)}`, suite: "trixie", release: "13", packages: ["nginx"] },
@@ -17,7 +17,7 @@ it("has the digest of its content, or of what Trivy's own says of itself", async
     await writeFile(join(folder, "db/metadata.json"), '{"Version":2}');
     const foreign = await findDatabase(folder);
     expect(foreign.digest).toMatch(/^sha256:[0-9a-f]{64}$/);
-    demandCoverage(foreign, { version: "12.1", packages: [{ name: "any", source: "any" }] });
+    requireCoverage(foreign, { version: "12.1", packages: [{ name: "any", source: "any" }] });
     await writeFile(join(folder, descriptionFile), JSON.stringify(description));
     expect(await findDatabase(folder)).toEqual({ directory: folder, digest: description.digest, description });
   });
@@ -25,10 +25,10 @@ it("has the digest of its content, or of what Trivy's own says of itself", async
 
 it("is refused for an image of which it knows nothing", () => {
   const database = { directory: "/db", digest: description.digest, description };
-  demandCoverage(database, image);
-  expect(() => demandCoverage(database, { ...image, version: "12.1" })).toThrow(
+  requireCoverage(database, image);
+  expect(() => requireCoverage(database, { ...image, version: "12.1" })).toThrow(
     /is of Debian 13, the image is Debian 12\.1/,
   );
   const more = { ...image, packages: [...image.packages, { name: "curl", source: "curl" }] };
-  expect(() => demandCoverage(database, more)).toThrow(/knows nothing of 1 packages of the image, curl;/);
+  expect(() => requireCoverage(database, more)).toThrow(/knows nothing of 1 packages of the image, curl;/);
 });

@@ -6,16 +6,16 @@ import { decode, object } from "../../../shared/decode.js";
 import { readFileIfPresent } from "../../system/atomic-file.js";
 import { PropertyError } from "../../backends/errors.js";
 
-/** What a database that was made here says of itself, in `palisade.json`. */
+/** Description of a database that was made here: `palisade.json`. */
 export interface DatabaseDescription {
   /** sha256:<hex> over its content; the same advisories give the same digest. */
   digest: string;
   suite: string;
   /** Release of Debian, e.g. `13`. */
   release: string;
-  /** The packages it was asked for. */
+  /** The packages that were requested. */
   packages: string[];
-  /** Source packages whose advisories it has; of others it knows nothing. */
+  /** Source packages whose advisories it has. */
   covers: string[];
   advisories: number;
   /** ISO 8601. */
@@ -64,11 +64,11 @@ export async function findDatabase(directory: string): Promise<Database> {
 }
 
 /**
- * Refuses a database that does not know what an image has: nothing found would say nothing.
+ * Refuses a database without the packages of an image: a scan that finds nothing in it would prove nothing.
  *
- * @throws with the packages it does not know.
+ * @throws with the packages that it lacks.
  */
-export function demandCoverage(
+export function requireCoverage(
   database: Database,
   image: { version: string; packages: { name: string; source: string }[] },
 ): void {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { debianReleases, demandSupported, parseReleases } from "./debian-releases.js";
+import { debianReleases, requireSupported, parseReleases } from "./debian-releases.js";
 
 const releases = parseReleases(`version,codename,series,created,release,eol,eol-lts,eol-elts
 11,Bullseye,bullseye,2019-07-06,2021-08-14,2024-08-14,2026-08-31,2031-06-30
@@ -8,20 +8,20 @@ const releases = parseReleases(`version,codename,series,created,release,eol,eol-
 `);
 const debian = (version: string) => ({ family: "debian", version });
 
-describe("demandSupported", () => {
+describe("requireSupported", () => {
   it("goes by the end of long-term support", () => {
-    demandSupported(debian("11.11"), releases, "2026-08-31");
-    expect(() => demandSupported(debian("11.11"), releases, "2026-09-01")).toThrow(
+    requireSupported(debian("11.11"), releases, "2026-08-31");
+    expect(() => requireSupported(debian("11.11"), releases, "2026-09-01")).toThrow(
       /Debian 11\.11 \(bullseye\), which has had no security updates since 2026-08-31/,
     );
-    demandSupported(debian("13.8"), releases, "2026-11-24");
+    requireSupported(debian("13.8"), releases, "2026-11-24");
   });
 
   it.each([
     [debian("12.1"), /which .*debian\.csv does not know; update distro-info-data/],
     [{ family: "alpine", version: "3.20" }, /the image is alpine 3\.20; images of Debian can be patched/],
   ])("refuses what it does not know: %j", (system, reason) => {
-    expect(() => demandSupported(system, releases, "2026-11-24")).toThrow(reason);
+    expect(() => requireSupported(system, releases, "2026-11-24")).toThrow(reason);
   });
 });
 

@@ -43,7 +43,7 @@ export async function debianReleases(file = releasesFile): Promise<DebianRelease
  * @param today YYYY-MM-DD
  * @throws with name and date when it gets no security updates any more, or is none that is known.
  */
-export function demandSupported(
+export function requireSupported(
   system: { family: string; version: string },
   releases: DebianRelease[],
   today: string,

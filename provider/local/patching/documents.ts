@@ -1,4 +1,4 @@
-/** What a patched image says of itself: the original's words, and one layer more. */
+/** Configuration of a patched image: that of the original with one more layer. */
 import type { ImageManifest } from "./transfer.js";
 
 /** https://github.com/opencontainers/image-spec/blob/main/config.md */
@@ -15,19 +15,19 @@ export interface ImageDocuments {
 }
 
 /**
- * The configuration of a patched image: the original's, with the layers and their history that Copa made. Copa also notes where it found
- * the image, which is an address of this moment.
+ * The configuration of a patched image: that of the original, with the layers and the history that Copa made. Copa also
+ * records where it found the image, which is a temporary address and is dropped.
  *
- * @throws when there is not exactly one layer more, on top of the original's.
+ * @throws when there is not exactly one more layer on top of those of the original.
  */
 export function patchedConfiguration(original: ImageDocuments, made: ImageDocuments): ImageConfiguration {
-  demandOneMore(
+  requireOneMore(
     "layers",
     original.manifest.layers.map(({ digest }) => digest),
     made.manifest.layers.map(({ digest }) => digest),
   );
   const { created, history, rootfs } = made.configuration;
-  demandOneMore("rootfs.diff_ids", original.configuration.rootfs?.diff_ids ?? [], rootfs?.diff_ids ?? []);
+  requireOneMore("rootfs.diff_ids", original.configuration.rootfs?.diff_ids ?? [], rootfs?.diff_ids ?? []);
   return {
     ...original.configuration,
     ...(created === undefined ? {} : { created }),
@@ -36,7 +36,7 @@ export function patchedConfiguration(original: ImageDocuments, made: ImageDocume
   };
 }
 
-function demandOneMore(what: string, lower: string[], all: string[]): void {
+function requireOneMore(what: string, lower: string[], all: string[]): void {
   if (all.length === lower.length + 1 && lower.every((one, index) => all[index] === one)) return;
   throw new Error(
     `digest: ${what} of the patched image are ${all.length} where the original's ${lower.length} and one more were expected`,

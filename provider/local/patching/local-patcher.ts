@@ -28,7 +28,7 @@ import { endBuildKit, processName, startBuildKit } from "./buildkit.js";
 import { runCopa } from "./copa.js";
 import { defaultDatabaseDirectory, findDatabase } from "./database.js";
 import { baseDigest, databaseNote, patchImage, tagNote } from "./patch-image.js";
-import { demandPrograms } from "./programs.js";
+import { findPrograms } from "./programs.js";
 import { writeToolAccess } from "./tool-access.js";
 import { copaRegistries, pushToolingImage } from "./tooling-image.js";
 import { readManifest } from "./transfer.js";
@@ -38,7 +38,10 @@ import { openVexType, summaryOf, type VexDocument } from "./vex.js";
 const patchLimit = 8 * 60_000;
 
 interface PatchDetails {
-  /** Private folder in which the tools work. In the system's folder for what is temporary, as the path of BuildKit's socket is short. */
+  /**
+   * Private folder in which the tools work, below the system's temporary folder, because the path of BuildKit's socket
+   * has to be short.
+   */
   workspace: string;
 }
 type PatchMarker = Marker<{ reference: string }, PatchDetails>;
@@ -59,17 +62,17 @@ export class LocalPatcher implements ImagePatcher {
   }
 
   async requireTools(): Promise<void> {
-    await demandPrograms();
+    await findPrograms();
   }
 
   async patch(op: Operation, spec: PatchSpec, previous?: string): Promise<PatchObserved> {
     const reference = `${spec.registry.server}/${spec.repository}@${spec.digest}`;
     const id = idFor(this.markers.prefix, op.owner);
-    // One at a time in a repository: two would set one tag.
+    // One at a time in a repository, because two would set the same tag.
     const place = createHash("sha256").update(`${spec.registry.server}/${spec.repository}`).digest("hex");
     return within(op, reference, (signal) =>
       withLock(join(this.markers.directory, ".locks", place), signal, async () => {
-        const { copa } = await demandPrograms();
+        const { copa } = await findPrograms();
         const database = await this.database(spec.database);
         const tools = await sealTools(this.cacheDirectory, signal, (message) => op.status(message));
         const signer = await openSigner("imageSigner", spec.imageSigner, tools, signal);
@@ -170,7 +173,7 @@ export class LocalPatcher implements ImagePatcher {
   }
 }
 
-/** What a patched image tells of itself, when the operator's key has attested it. */
+/** Facts about a patched image, when the operator's key has attested it. */
 async function madeFrom(target: Repository, digest: string): Promise<PatchedFound["made"]> {
   const { annotations } = (await readManifest(target, digest)).manifest;
   const original = annotations?.[baseDigest];
@@ -217,7 +220,7 @@ interface UpdateStep {
   tag: string;
 }
 
-/** What of Copa's output tells how far it is; undefined for the rest. */
+/** The progress in a line of Copa's output; undefined for other lines. */
 export function progress(line: string): string | undefined {
   const step = /^#\d+ (?:\[.*\] )?(?!DONE|CACHED|\d|sha256)(\S.*)$/.exec(line)?.[1];
   return step === undefined ? undefined : shorten(step, 80);

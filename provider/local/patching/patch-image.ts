@@ -1,6 +1,7 @@
 /**
- * Patches one image: scan, update, scan of the result, push by digest, attestation, and only then the tag. The tools work in a registry of
- * their own; the image's is dealt with by our own client, so none of the tools has its credentials.
+ * Patches one image: scan, update, scan of the result, push by digest, attestation, and only then the tag. The tools
+ * work in a registry of their own; only our own client uses the registry of the image, so that no tool has its
+ * credentials.
  */
 import { join } from "node:path";
 import type { PatchObserved, PatchSpec, RegistryAccess } from "../../backends/index.js";
@@ -11,8 +12,8 @@ import { attestImage } from "../sealing/cosign.js";
 import { readImage } from "../sealing/image.js";
 import type { Signer } from "../sealing/signer.js";
 import { PatchRefusedError } from "./copa.js";
-import { demandCoverage, type Database } from "./database.js";
-import { debianReleases, demandSupported } from "./debian-releases.js";
+import { requireCoverage, type Database } from "./database.js";
+import { debianReleases, requireSupported } from "./debian-releases.js";
 import { patchedConfiguration, type ImageDocuments } from "./documents.js";
 import { fixable, scanImage, type Scan } from "./scan.js";
 import type { ToolAccess } from "./tool-access.js";
@@ -23,13 +24,16 @@ import { openVex, openVexType } from "./vex.js";
 const workRepository = "image";
 const patchedTag = "patched";
 
-/** Annotations that say what an image was patched from: https://github.com/opencontainers/image-spec/blob/main/annotations.md */
+/**
+ * Annotations that say what an image was patched from:
+ * https://github.com/opencontainers/image-spec/blob/main/annotations.md
+ */
 export const baseDigest = "org.opencontainers.image.base.digest";
 const baseName = "org.opencontainers.image.base.name";
 /** Copa's annotation with the time of a patch. */
 const copaMark = "sh.copa.image.patched";
 
-/** What an import has to know beside the attestation, which lies there as its annotations. */
+/** What an import needs beside the attestation; kept as its annotations. */
 export const databaseNote = "org.palisade.database";
 export const tagNote = "org.palisade.tag";
 
@@ -55,7 +59,7 @@ export interface Patching {
 /**
  * Patches an image, always from the original.
  *
- * @param previous digest of an earlier patch of the same original; it is kept while it has nothing fixable.
+ * @param previous digest of an earlier patch of the same original; it is kept while nothing in it is fixable.
  * @returns the original's digest when nothing in it is fixable; then nothing was pushed and no tag set.
  * @throws when the image cannot be patched as a whole; then nothing was pushed and no tag moved.
  */
@@ -90,11 +94,11 @@ class Patch {
     const original = await readImage(target, spec.digest);
     const { digest } = original.descriptor;
     const before = await this.fetch(digest);
-    this.demandUnpatched(before.manifest);
+    this.requireUnpatched(before.manifest);
     patching.status("scanning the image");
     const scan = await this.scan(digest, "before.json");
-    demandSupported(scan, await debianReleases(), this.scannedAt.slice(0, 10));
-    demandCoverage(patching.database, scan);
+    requireSupported(scan, await debianReleases(), this.scannedAt.slice(0, 10));
+    requireCoverage(patching.database, scan);
     const fixableBefore = fixable(scan).length;
     patching.log("info", `${fixableBefore} fixable vulnerabilities in ${digest}`);
     await patching.checkpoint("image-scanned");
@@ -106,7 +110,7 @@ class Patch {
     return this.observed(patched.digest, scan, patched.scan, vexReference);
   }
 
-  /** An earlier patch of the same original with which nothing is wrong. */
+  /** An earlier patch of the same original that is still good. */
   private async keep(previous: string, original: string): Promise<Patched | undefined> {
     const { target, patching } = this;
     if ((await target.manifest(previous)) === undefined) return undefined;
@@ -123,10 +127,10 @@ class Patch {
     const { patching, local } = this;
     patching.status("patching");
     const report = join(patching.folder, "before.json");
-    const told = await patching.update(this.reference(original), report, patchedTag);
+    const reported = await patching.update(this.reference(original), report, patchedTag);
     const made = await readManifest(local, patchedTag);
-    if (made.digest !== told) {
-      throw new Error(`digest: Copa says that it pushed ${told}, the registry has ${made.digest}`);
+    if (made.digest !== reported) {
+      throw new Error(`digest: Copa says that it pushed ${reported}, the registry has ${made.digest}`);
     }
     await patching.checkpoint("image-patched");
     const documents = [await this.documents(before.manifest), await this.documents(made.manifest)] as const;
@@ -141,7 +145,7 @@ class Patch {
     const manifest = { ...made.manifest, config, annotations };
     const bytes = Buffer.from(JSON.stringify(manifest));
     const { digest } = await putManifest(local, bytes, manifest);
-    // What is pushed, not what was meant to be.
+    // Scans the image that is pushed, not the one that Copa intended.
     patching.status("scanning the patched image");
     const scan = await this.scan(digest, "after.json");
     const left = fixable(scan);
@@ -189,7 +193,7 @@ class Patch {
     };
   }
 
-  /** Takes an image into the tools' registry. */
+  /** Copies an image into the tools' registry. */
   private async fetch(digest: string): Promise<Fetched> {
     const { target, local, patching } = this;
     const { manifest, bytes } = await readManifest(target, digest);
@@ -198,7 +202,7 @@ class Patch {
     return { manifest, bytes };
   }
 
-  private demandUnpatched({ annotations = {} }: ImageManifest): void {
+  private requireUnpatched({ annotations = {} }: ImageManifest): void {
     const [base, mark] = [annotations[baseDigest], annotations[copaMark]];
     if (mark === undefined) return;
     throw new Error(

@@ -2,11 +2,11 @@ import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { withFolder } from "../../system/testing.js";
-import { demandPrograms } from "./programs.js";
+import { findPrograms } from "./programs.js";
 
 it("says which programs are lacking, and how each is got", async () => {
   await withFolder(async (folder) => {
-    const failure = await demandPrograms(folder).catch((error: Error) => error);
+    const failure = await findPrograms(folder).catch((error: Error) => error);
     expect((failure as Error).message).toMatch(
       /^digest: patching needs trivy, copa, buildkitd, dpkg-deb.* on PATH.*apt-get install dpkg.*`palisade patch-tools` builds trivy, copa, buildkitd/,
     );
@@ -20,9 +20,9 @@ it("takes what can be executed only, and the first of PATH", async () => {
       await mkdir(place);
       for (const name of ["trivy", "copa", "buildkitd", "dpkg-deb"]) await writeFile(join(place, name), "");
     }
-    await expect(demandPrograms(plain)).rejects.toThrow(/trivy, copa, buildkitd/);
+    await expect(findPrograms(plain)).rejects.toThrow(/trivy, copa, buildkitd/);
     for (const name of ["trivy", "copa", "buildkitd", "dpkg-deb"]) await chmod(join(good, name), 0o755);
-    const asked = demandPrograms(`${plain}:${good}`).catch((error: Error) => error.message);
+    const asked = findPrograms(`${plain}:${good}`).catch((error: Error) => error.message);
     const found = await asked;
     // runc is looked for in its own place.
     if (typeof found === "string") expect(found).not.toMatch(/trivy|copa/);

@@ -3,7 +3,7 @@ import { access, constants } from "node:fs/promises";
 import { delimiter, isAbsolute, join } from "node:path";
 import { PropertyError } from "../../backends/errors.js";
 
-/** Where Debian puts it, outside of many users' PATH. */
+/** Folder of Debian that is not in the PATH of many users. */
 export const runtime = "/usr/sbin/runc";
 
 /** By name; what Debian has is told by its package. */
@@ -21,9 +21,9 @@ type Program = keyof typeof programs;
  * The programs' files.
  *
  * @param path default: PATH.
- * @throws PropertyError that names those that this machine lacks, and says how they are got.
+ * @throws PropertyError that names those that this machine lacks, and how to get them.
  */
-export async function demandPrograms(path = process.env["PATH"] ?? ""): Promise<Record<Program, string>> {
+export async function findPrograms(path = process.env["PATH"] ?? ""): Promise<Record<Program, string>> {
   const folders = path.split(delimiter).filter((folder) => folder !== "");
   const found: Partial<Record<Program, string>> = {};
   const lacking: Program[] = [];

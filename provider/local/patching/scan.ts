@@ -22,7 +22,7 @@ export interface Scan {
   family: string;
   /** E.g. `13.8`. */
   version: string;
-  /** Versions as dpkg has them: [epoch:]upstream[-revision]. */
+  /** Versions in the form of dpkg: [epoch:]upstream[-revision]. */
   packages: { name: string; source: string; version: string }[];
   vulnerabilities: Vulnerability[];
 }
@@ -64,7 +64,7 @@ const reportSchema = object({
 /**
  * Reads a report of Trivy.
  *
- * @throws when it holds no list of the operating system's packages: nothing found would say nothing.
+ * @throws when it holds no list of the operating system's packages: then finding nothing proves nothing.
  */
 export function parseReport(text: string, image: string): Scan {
   const { Metadata, Results } = decode(reportSchema, text, `digest: the scan of ${image}`);
@@ -97,7 +97,7 @@ export const fixable = (scan: Scan) => scan.vulnerabilities.filter(({ fixedVersi
 /**
  * Scans an image's packages by digest.
  *
- * @param report gets Trivy's report; must be in a folder that is there.
+ * @param report gets Trivy's report; its folder must exist.
  * @throws with Trivy's last lines when it fails.
  */
 export async function scanImage(
@@ -111,7 +111,7 @@ export async function scanImage(
   await rm(cache, { recursive: true, force: true });
   await mkdir(cache);
   try {
-    // The database alone; what Trivy keeps of images it keeps for this scan only.
+    // Only the database is shared: what Trivy caches of images is kept for this scan only.
     await symlink(join(database.directory, "db"), join(cache, "db"));
     await run(
       "trivy",

@@ -1,10 +1,13 @@
-/** Packages of a Debian suite by this machine's apt, in a state of its own: the machine's lists and packages are not touched. */
+/**
+ * Packages of a Debian suite by this machine's apt, in a state of its own: the machine's lists and packages are not
+ * touched.
+ */
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { aptSourcesFor } from "../image-builder/apt-sources.js";
 import { run } from "../../system/command.js";
 
-/** A binary package as the suite offers it. */
+/** A binary package of the suite. */
 export interface SuitePackage {
   name: string;
   version: string;
@@ -21,7 +24,7 @@ export class SuiteApt {
     private readonly signal?: AbortSignal,
   ) {}
 
-  /** Reads the suite's lists anew. Throws when one cannot be read. */
+  /** Updates the lists of the suite. Throws when one cannot be read. */
   async update(): Promise<void> {
     for (const path of ["lists/partial", "archives/partial"])
       await mkdir(join(this.folder, path), { recursive: true, mode: 0o700 });
@@ -30,7 +33,7 @@ export class SuiteApt {
     await this.apt("apt-get", ["update", "--error-on=any"]);
   }
 
-  /** Names of what an image with these packages has: them, what they depend on, the essential ones. */
+  /** Names of the packages of an image with these: themselves, their dependencies, the essential ones. */
   async closure(names: string[]): Promise<string[]> {
     const output = await this.apt("apt-get", [
       ...["--simulate", "--no-install-recommends", "install", "?essential", ...names],

@@ -1,4 +1,7 @@
-/** How the tools reach the registry in which they work: by private files, as neither arguments nor environment may hold a password. */
+/**
+ * How the tools reach the registry in which they work: by private files, as neither arguments nor environment may hold
+ * a password.
+ */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { RegistryAccess } from "../../backends/index.js";
@@ -31,7 +34,7 @@ export async function writeToolAccess(folder: string, registry: RegistryAccess):
   return { environment: { DOCKER_CONFIG: docker, SSL_CERT_FILE: bundle, TMPDIR: folder, ...proxies() }, caFile };
 }
 
-/** Copa hands proxies to the image's package manager under these names only. */
+/** Copa passes proxies to the image's package manager under these names only. */
 function proxies(): Record<string, string> {
   const of = (name: string) => process.env[name] ?? process.env[name.toLowerCase()];
   const names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];

@@ -1,6 +1,6 @@
 /**
- * The image in which Copa looks for its tools. It updates the package lists of it, installs busybox there and takes that over into the
- * image that is patched, to look at it; so a busybox and an apt-get that has nothing to do are the whole image.
+ * The image in which Copa looks for its tools. It updates its package lists, installs busybox in it and copies that
+ * into the patched image to inspect it. So the image needs only a busybox and an apt-get that does nothing.
  */
 import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -23,11 +23,12 @@ const tags = ["stable-slim", "12-slim"];
 export const mirrorFolder = "upstream";
 
 /**
- * The names that Copa's registry may have, from its program: what stands before its folder there. Go keeps texts without anything between
- * them, so the end of the text before may look like a part of the name: all that it may be are told, and nobody asks for the others.
+ * The names that Copa's registry may have, from its program: what stands before its folder there. Go stores texts
+ * without separators, so the end of the preceding text may look like a part of the name: all possible names are
+ * returned, and only one of them is requested.
  *
  * @param file of the program.
- * @throws when the program names none.
+ * @throws when the program has none.
  */
 export async function copaRegistries(file: string): Promise<string[]> {
   const names = registryNames(await readFile(file));
@@ -37,10 +38,10 @@ export async function copaRegistries(file: string): Promise<string[]> {
 
 /** Exported for its test. */
 export function registryNames(program: Buffer): string[] {
-  const wanted = Buffer.from(`/${copaFolder}`);
+  const folder = Buffer.from(`/${copaFolder}`);
   const longest = 253;
   const names = new Set<string>();
-  for (let at = program.indexOf(wanted); at >= 0; at = program.indexOf(wanted, at + 1)) {
+  for (let at = program.indexOf(folder); at >= 0; at = program.indexOf(folder, at + 1)) {
     const before = program.toString("latin1", Math.max(0, at - longest), at);
     const tail = /[a-z0-9][a-z0-9.-]*$/.exec(before)?.[0] ?? "";
     for (let start = 0; start < tail.length; start++) {

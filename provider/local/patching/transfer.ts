@@ -26,14 +26,14 @@ export async function readManifest(
   const place = `digest: ${reference} in ${repository.server}/${repository.name}`;
   const document = readDocument(content.bytes, place);
   if (document.kind !== "image") throw new Error(`${place}: is no single image`);
-  // All fields, as they are put again.
+  // All fields, because they are written again.
   return { ...content, manifest: parseJson(content.bytes, place) as ImageManifest };
 }
 
 /**
- * Copies what a manifest names; the manifest itself is the caller's to put.
+ * Copies the blobs that a manifest names; the caller writes the manifest itself.
  *
- * @param folder for a blob while it is on its way.
+ * @param folder for a blob during its transfer.
  */
 export async function copyBlobs(
   from: Repository,

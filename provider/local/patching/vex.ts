@@ -1,4 +1,4 @@
-/** What a patch did about which vulnerability: https://github.com/openvex/spec/blob/main/OPENVEX-SPEC.md */
+/** The effect of a patch on each vulnerability: https://github.com/openvex/spec/blob/main/OPENVEX-SPEC.md */
 import { createHash } from "node:crypto";
 import { hexOf } from "../registry/digest.js";
 import { fixable, type Scan, type Vulnerability } from "./scan.js";
@@ -22,8 +22,9 @@ export interface VexDocument {
 }
 
 /**
- * `fixed` is what the original has and the patched image has not any more, `affected` what that has, which no version fixes. From scans
- * of both, so it holds all that was ever fixed since the original, also what an earlier patch has fixed.
+ * `fixed` are vulnerabilities that the original has and the patched image does not have, `affected` those that the
+ * patched image has and no version fixes. Both images are scanned, so what an earlier patch of the original has fixed
+ * is included.
  *
  * @param place server/repository
  */
@@ -58,7 +59,9 @@ export function openVex(before: Scan, after: Scan, place: string, digest: string
   };
 }
 
-/** https://github.com/package-url/purl-spec/blob/main/types-doc/deb-definition.md, without a version that is not known. */
+/**
+ * https://github.com/package-url/purl-spec/blob/main/types-doc/deb-definition.md, without a version that is not known.
+ */
 function debianPackageUrl(name: string, version: string | undefined): string {
   return `pkg:deb/debian/${encodeURIComponent(name)}${version ? `@${encodeURIComponent(version)}` : ""}`;
 }
@@ -71,7 +74,10 @@ export function packageUrl(place: string, digest: string): string {
   return `pkg:oci/${name}@${encodeURIComponent(digest)}?repository_url=${encodeURIComponent(place)}`;
 }
 
-/** How many pairs of vulnerability and package a document says are fixed, and which are affected, as `<vulnerability> <package>`. */
+/**
+ * The number of fixed pairs of vulnerability and package in a document, and the affected pairs, as `<vulnerability>
+ * <package>`.
+ */
 export function summaryOf({ statements }: VexDocument): { fixed: number; affected: string[] } {
   const pairs = (status: string) =>
     statements

@@ -1,4 +1,4 @@
-/** Questions about images in a registry, one connection each. */
+/** Single queries about images in a registry, with one connection each. */
 import * as v from "valibot";
 import { decode, object } from "../../../shared/decode.js";
 import { apiLocation } from "../../../shared/image-reference.js";

@@ -10,7 +10,7 @@ import { readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js"
 
 export const registryUser = "palisade";
 
-/** What makes a registry the one it is; kept in `credentials.json`. */
+/** Password and certificates of a registry, which stay for its life; kept in `credentials.json`. */
 export interface RegistryCredentials {
   password: string;
   /** PEM. */
@@ -24,7 +24,7 @@ export async function readCredentials(folder: string): Promise<RegistryCredentia
   return content === undefined ? undefined : decode(object({ password: v.string(), ca: v.string() }), content, file);
 }
 
-/** Takes the credentials that are there or makes them; `credentials.json` is written last. */
+/** Reads the credentials, or makes them; `credentials.json` is written last. */
 export async function ensureCredentials(folder: string, id: string): Promise<RegistryCredentials> {
   const present = await readCredentials(folder);
   if (present) return present;
@@ -32,7 +32,7 @@ export async function ensureCredentials(folder: string, id: string): Promise<Reg
   const password = randomBytes(24).toString("base64url");
   await writeFileAtomic(join(folder, "server.crt"), certificates.certificate);
   await writeFileAtomic(join(folder, "server.key"), certificates.key);
-  // The least work that bcrypt knows: it slows down guessing, which 192 random bits need not fear, and every single request.
+  // The lowest cost of bcrypt: a higher one slows down every request, and 192 random bits cannot be guessed anyway.
   await writeFileAtomic(join(folder, "htpasswd"), `${registryUser}:${await hash(password, 4)}\n`);
   const credentials = { password, ca: certificates.authority };
   await writeFileAtomic(join(folder, "credentials.json"), JSON.stringify(credentials));

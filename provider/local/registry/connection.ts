@@ -1,7 +1,7 @@
 /**
- * Requests to one repository of a registry: https://github.com/opencontainers/distribution-spec/blob/main/spec.md. Credentials
- * by basic authentication or, where the registry demands it, by a token that is kept for the requests that follow:
- * https://distribution.github.io/distribution/spec/auth/token/
+ * Requests to one repository of a registry: https://github.com/opencontainers/distribution-spec/blob/main/spec.md.
+ * Credentials by basic authentication or, where the registry requires it, by a token that is kept for the requests that
+ * follow: https://distribution.github.io/distribution/spec/auth/token/
  */
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { Agent, request } from "node:https";
@@ -32,13 +32,13 @@ export interface RegistryAnswer {
   body: Buffer;
 }
 
-/** A connection that says nothing for this long is given up, milliseconds. */
+/** A connection that is silent for this long is closed, milliseconds. */
 const silence = 15_000;
-/** The same while the registry takes in a blob, which it reads as a whole before it answers. */
+/** The same for the upload of a blob, which the registry reads as a whole before it answers. */
 const silenceAfterUpload = 300_000;
-/** Redirects that are followed: registries of clouds keep their blobs elsewhere. */
+/** How many redirects are followed: registries of clouds keep their blobs elsewhere. */
 const maximumRedirects = 3;
-/** Manifests and the like; a registry may refuse larger ones than this, so none is read. */
+/** Bytes of a manifest or other document at most; registries may refuse larger ones. */
 const maximumDocument = 8 * 1024 * 1024;
 
 /** https://distribution.github.io/distribution/spec/auth/token/#token-response-fields */
@@ -63,7 +63,7 @@ export class RegistryConnection {
     this.agent.destroy();
   }
 
-  /** Sends a request and reads its answer as a whole. */
+  /** Sends a request and reads the whole answer. */
   async ask(options: RegistryRequest): Promise<RegistryAnswer> {
     const { response, url } = await this.opened(options);
     try {
@@ -75,8 +75,8 @@ export class RegistryConnection {
   }
 
   /**
-   * Sends a request; the answer's body is the caller's to read. Redirects of GET and HEAD are followed, without credentials: the
-   * address itself is the permission.
+   * Sends a request; the answer's body is the caller's to read. Redirects of GET and HEAD are followed, without
+   * credentials: the address itself is the permission.
    *
    * @throws when the registry does not answer.
    */
@@ -149,11 +149,11 @@ export class RegistryConnection {
       });
       let isOver = false;
       const failed = (error: NodeJS.ErrnoException) => {
-        // The request and the stream of its body tell of one failure twice.
+        // The request and the stream of its body both report the same failure.
         if (isOver) return;
         isOver = true;
         if (signal?.aborted) return reject(signal.reason as Error);
-        // The registry closed a connection that had been idle, at the moment in which it was taken up again.
+        // The registry closed an idle connection at the moment of its reuse.
         if (call.reusedSocket && error.code === "ECONNRESET") return resolve(this.send(url, options, authorization));
         reject(new Error(`the registry ${this.access.server} does not answer: ${error.message}`));
       };

@@ -1,6 +1,6 @@
 /**
- * Manifests and indexes: https://github.com/opencontainers/image-spec. The agent's twin is hosts/agent/internal/images/documents.go; the
- * tests of both read hosts/api/testdata/image-documents.json.
+ * Manifests and indexes: https://github.com/opencontainers/image-spec. The agent's twin is
+ * hosts/agent/internal/images/documents.go; the tests of both read hosts/api/testdata/image-documents.json.
  */
 import * as v from "valibot";
 import { decode, fitting, ForeignDataError, object, record } from "../../../shared/decode.js";
@@ -43,9 +43,10 @@ export type ImageDocument =
   | { kind: "index"; manifests: DecodedDescriptor[] };
 
 /**
- * Reads a manifest or an index. What could be read as both is neither: other programs might read it differently (CVE-2021-41190).
+ * Reads a manifest or an index. A document that could be read as both is refused: other programs might read it
+ * differently (CVE-2021-41190).
  *
- * @throws with the place when it is neither.
+ * @throws with the place when it is neither or both.
  */
 export function readDocument(content: Uint8Array, place: string): ImageDocument {
   const document = decode(documentSchema, content, place);
@@ -61,12 +62,12 @@ export function readDocument(content: Uint8Array, place: string): ImageDocument 
   return { kind: "image", mediaType: mediaType || imageManifestType, config, layers };
 }
 
-/** The variants that every CPU of an architecture runs; more is not known of the host that will run an image. */
+/** The variants that every CPU of an architecture runs: which CPU the host of an image will have is not known. */
 const baseline: Record<string, string[]> = { amd64: ["", "v1"], arm64: ["", "v8"] };
 
 /**
- * The entries of an index that may be the image for Linux on an architecture: those whose platform says so, else those that name no
- * platform, of which the configuration tells. Several that name the platform are one too many for whoever needs one.
+ * The entries of an index that may be the image for Linux on an architecture: those whose platform says so, else those
+ * that name no platform, because then only their configuration has it. A caller that needs one image refuses several.
  */
 export function candidates(manifests: DecodedDescriptor[], architecture: string): DecodedDescriptor[] {
   const images = manifests.filter(

@@ -1,4 +1,4 @@
-/** Headers of registries' answers, read as their specifications say. */
+/** Headers of registries' answers, read as their specifications require. */
 
 /** https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1 */
 export interface Challenge {
@@ -12,7 +12,9 @@ const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
 const parameter = new RegExp(String.raw`(${token})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))`, "y");
 const schemeAndToken = new RegExp(String.raw`(${token})(?:[ \t]+[\w.~+/-]+=*(?=[ \t]*(?:,|$)))?(?=[ \t,]|$)`, "y");
 
-/** The challenges of a `WWW-Authenticate` header, which may have several. What follows a mistake is left out. */
+/**
+ * The challenges of a `WWW-Authenticate` header, which may have several. Everything after a syntax error is ignored.
+ */
 export function challenges(header: string): Challenge[] {
   const found: Challenge[] = [];
   let position = 0;

@@ -5,7 +5,8 @@ import { hostPort } from "../../../shared/host-port.js";
 import type { Operation, RegistryObserved, RegistryService, RegistrySpec } from "../../backends/index.js";
 import { MarkerStore, idFor, processOf, type Marker } from "../../system/marker.js";
 import { PortReservations } from "../../system/ports.js";
-import { isAlive, spawnDetached, terminate } from "../../system/process.js";
+import { spawnDetached, terminate } from "../../system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { sleep } from "../../../shared/sleep.js";
 import { within } from "../../system/time.js";
 import { lastLines } from "../../system/tail.js";
@@ -38,7 +39,7 @@ export class LocalRegistries implements RegistryService {
       this.markers.locked(id, signal, async () => {
         const marker = await this.markers.adoptOrCreate(op.owner, spec, {});
         await op.checkpoint("marker-written");
-        return this.bring(op, marker, spec, signal);
+        return this.converge(op, marker, spec, signal);
       }),
     );
   }
@@ -68,7 +69,7 @@ export class LocalRegistries implements RegistryService {
 
   async updateRegistry(op: Operation, id: string, spec: RegistrySpec): Promise<RegistryObserved> {
     return within(op, id, (signal) =>
-      this.markers.locked(id, signal, async () => this.bring(op, await this.markers.existing(id), spec, signal)),
+      this.markers.locked(id, signal, async () => this.converge(op, await this.markers.existing(id), spec, signal)),
     );
   }
 
@@ -84,8 +85,8 @@ export class LocalRegistries implements RegistryService {
     );
   }
 
-  /** Starts what does not run, with the wanted port; does nothing when it is so already. */
-  private async bring(
+  /** Converges the registry to its specification: starts it with the desired port, unless it runs there already. */
+  private async converge(
     op: Operation,
     marker: RegistryMarker,
     spec: RegistrySpec,

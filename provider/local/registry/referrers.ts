@@ -1,6 +1,6 @@
 /**
- * What refers to a manifest: by the registry's referrers API where there is one, else by a tag made from the subject's digest:
- * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#unavailable-referrers-api
+ * What refers to a manifest: by the registry's referrers API where there is one, else by a tag made from the subject's
+ * digest: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#unavailable-referrers-api
  */
 import { hexOf } from "./digest.js";
 import { fitting } from "../../../shared/decode.js";
@@ -19,7 +19,7 @@ async function taggedReferrers(repository: Repository, subject: string): Promise
   return fitting(descriptorSchema, await taggedEntries(repository, subject));
 }
 
-/** As they are: what is no descriptor is kept for others. */
+/** Unchanged: entries that are no descriptors are kept for other programs. */
 async function taggedEntries(repository: Repository, subject: string): Promise<unknown[]> {
   const index = await repository.manifest(fallbackTag(subject));
   if (index === undefined) return [];
@@ -31,15 +31,15 @@ export function fallbackTag(subject: string): string {
   return `sha256-${hexOf(subject)}`;
 }
 
-/** Times the tag is written again because another writer was faster. */
+/** How often the tag is written again because another writer was faster. */
 const attempts = 5;
 
-/** Ends of the queues of those who write a tag, in this process. */
+/** Last writer of each tag in this process; the next one waits for it. */
 const writers = new Map<string, Promise<void>>();
 
 /**
- * Adds manifests to the tag's index, keeping what others have put there. Writers of this process take turns; when one of
- * another machine came in between, what is ours is added again.
+ * Adds manifests to the tag's index and keeps its other entries. Writers of this process take turns; when a writer of
+ * another machine replaced the index meanwhile, ours are added again.
  */
 export async function addTaggedReferrers(repository: Repository, subject: string, added: Descriptor[]): Promise<void> {
   const tag = fallbackTag(subject);

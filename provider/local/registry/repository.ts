@@ -1,4 +1,4 @@
-/** Contents of one repository: manifests and blobs, got and put. What is got by its digest has that digest. */
+/** Contents of one repository: reads and writes manifests and blobs. What is read by its digest has that digest. */
 import type { Readable } from "node:stream";
 import { fitting, ForeignDataError } from "../../../shared/decode.js";
 import { apiLocation } from "../../../shared/image-reference.js";
@@ -32,7 +32,7 @@ const maximumPages = 100;
 
 export class Repository {
   private readonly connection: RegistryConnection;
-  /** Blobs that were seen in the repository; a registry keeps them while they are asked for. */
+  /** Blobs that are known to be in the repository; a registry keeps them while they are requested. */
   private readonly seen = new Set<string>();
 
   constructor(
@@ -54,12 +54,12 @@ export class Repository {
   /**
    * A manifest by tag or digest; undefined when the registry says that it is not there.
    *
-   * @throws when what it gives for a digest has another one.
+   * @throws when the content that it gives for a digest has another digest.
    */
   async manifest(reference: string): Promise<ManifestContent | undefined> {
     const answer = await this.ask("GET", `manifests/${reference}`, { accept: manifestTypes.join(", ") });
     if (answer.status === 404) return undefined;
-    this.demand(answer, 200, `manifest ${reference}`);
+    this.requireStatus(answer, 200, `manifest ${reference}`);
     const digest = digestOf(answer.body);
     if (reference.includes(":") && digest !== reference) {
       throw new ForeignDataError(
@@ -72,7 +72,7 @@ export class Repository {
   /** @returns whether the registry lists the manifest among the referrers of its subject by itself. */
   async putManifest(reference: string, bytes: Buffer, mediaType: string): Promise<boolean> {
     const answer = await this.ask("PUT", `manifests/${reference}`, { "content-type": mediaType }, bytes);
-    this.demand(answer, 201, `manifest ${reference}`);
+    this.requireStatus(answer, 201, `manifest ${reference}`);
     return answer.headers["oci-subject"] !== undefined;
   }
 
@@ -80,7 +80,7 @@ export class Repository {
     if (this.seen.has(digest)) return true;
     const answer = await this.ask("HEAD", `blobs/${digest}`);
     if (answer.status === 404) return false;
-    this.demand(answer, 200, `blob ${digest}`);
+    this.requireStatus(answer, 200, `blob ${digest}`);
     this.seen.add(digest);
     return true;
   }
@@ -88,7 +88,7 @@ export class Repository {
   /** A small blob as a whole. */
   async blob(digest: string): Promise<Buffer> {
     const answer = await this.ask("GET", `blobs/${digest}`);
-    this.demand(answer, 200, `blob ${digest}`);
+    this.requireStatus(answer, 200, `blob ${digest}`);
     if (digestOf(answer.body) !== digest) {
       throw new ForeignDataError(
         `registry: ${this.server}/${this.name} gives another content than that of blob ${digest}`,
@@ -103,7 +103,7 @@ export class Repository {
     const path = this.path(`blobs/${digest}`);
     const response = await this.connection.open({ method: "GET", path, signal: this.signal });
     if (response.statusCode !== 200) response.resume();
-    this.demand({ status: response.statusCode ?? 0 }, 200, `blob ${digest}`);
+    this.requireStatus({ status: response.statusCode ?? 0 }, 200, `blob ${digest}`);
     return response;
   }
 
@@ -115,12 +115,12 @@ export class Repository {
   async putBlob(blob: { digest: string; size: number }, content: Buffer | (() => Readable)): Promise<boolean> {
     if (await this.hasBlob(blob.digest)) return false;
     const begun = await this.ask("POST", "blobs/uploads/", { "content-length": "0" });
-    this.demand(begun, 202, "upload");
+    this.requireStatus(begun, 202, "upload");
     if (begun.headers.location === undefined) {
       throw new Error(`registry: ${begun.url.href} begins an upload without saying where to`);
     }
     const location = new URL(begun.headers.location, begun.url);
-    // What the registry put there stays as it is, byte for byte: it may be signed.
+    // The registry's own query stays byte for byte: it may be signed.
     location.search += `${location.search ? "&" : "?"}digest=${encodeURIComponent(blob.digest)}`;
     const answer = await this.connection.ask({
       method: "PUT",
@@ -129,19 +129,19 @@ export class Repository {
       body: content,
       signal: this.signal,
     });
-    this.demand(answer, 201, `upload of ${blob.digest}`);
+    this.requireStatus(answer, 201, `upload of ${blob.digest}`);
     this.seen.add(blob.digest);
     return true;
   }
 
-  /** The registry's own list of what refers to a manifest; undefined when it keeps none. */
+  /** The registry's own list of manifests that refer to a subject; undefined when it keeps none. */
   async listedReferrers(digest: string): Promise<DecodedDescriptor[] | undefined> {
     const found: DecodedDescriptor[] = [];
     let path = this.path(`referrers/${digest}`);
     for (let page = 1; ; page++) {
       const answer = await this.connection.ask({ method: "GET", path, signal: this.signal });
       if (answer.status === 404 && page === 1) return undefined;
-      this.demand(answer, 200, `referrers of ${digest}`);
+      this.requireStatus(answer, 200, `referrers of ${digest}`);
       found.push(...fitting(descriptorSchema, indexEntries(answer.body, `registry: ${answer.url.href}`)));
       const next = nextLink(answer.headers.link);
       if (next === undefined) return found;
@@ -159,8 +159,12 @@ export class Repository {
     return this.connection.ask(body === undefined ? request : { ...request, body });
   }
 
-  private demand(answer: Pick<RegistryAnswer, "status"> & Partial<RegistryAnswer>, wanted: number, what: string): void {
-    if (answer.status === wanted) return;
+  private requireStatus(
+    answer: Pick<RegistryAnswer, "status"> & Partial<RegistryAnswer>,
+    expected: number,
+    what: string,
+  ): void {
+    if (answer.status === expected) return;
     const place = `${this.server}/${this.name}`;
     if (answer.status === 401 || answer.status === 403) {
       throw new Error(

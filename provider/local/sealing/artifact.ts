@@ -1,5 +1,5 @@
 /**
- * Artifacts in a registry: manifests whose layers are anything, with an empty configuration.
+ * Artifacts in a registry: manifests with layers of any type and an empty configuration.
  * https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidelines-for-artifact-usage
  */
 import { unlessBroken } from "../../../shared/decode.js";
@@ -23,7 +23,7 @@ export function blobDescriptor(mediaType: string, content: Buffer, annotations?:
 /**
  * A manifest for layers that the repository has. It holds no times: the same layers give the same digest.
  *
- * @param subject what it refers to, e.g. an image.
+ * @param subject the manifest that it refers to, e.g. an image.
  */
 export async function artifact(
   repository: Repository,
@@ -45,7 +45,7 @@ export async function artifact(
   return { bytes, digest: digestOf(bytes) };
 }
 
-/** The envelope of an artifact; undefined when one of the two is not there or is damaged: what others put there says nothing. */
+/** The envelope of an artifact; undefined when either is absent or damaged: artifacts of others do not count. */
 export function envelopeIn(repository: Repository, digest: string): Promise<Buffer | undefined> {
   return unlessBroken(async () => {
     const content = await repository.manifest(digest);

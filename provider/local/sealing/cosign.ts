@@ -1,6 +1,7 @@
 /**
- * Signatures of images in cosign's format, a layer each in the image of tag `sha256-<hex>.sig`, and attestations, in that of tag
- * `sha256-<hex>.att`: https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
+ * Signatures of images in cosign's format, each a layer of the image with the tag `sha256-<hex>.sig`, and attestations,
+ * each a layer of the image with the tag `sha256-<hex>.att`:
+ * https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
  * https://github.com/sigstore/cosign/blob/main/specs/ATTESTATION_SPEC.md
  */
 import { verify, type KeyObject } from "node:crypto";
@@ -19,7 +20,7 @@ const configType = "application/vnd.oci.image.config.v1+json";
 const signatureAnnotation = "dev.cosignproject.cosign/signature";
 
 /**
- * What is signed, "simple signing": https://github.com/containers/image/blob/main/docs/containers-signature.5.md
+ * The signed payload, "simple signing": https://github.com/containers/image/blob/main/docs/containers-signature.5.md
  *
  * @param reference server and repository.
  */
@@ -36,7 +37,7 @@ export function simpleSigningPayload(reference: string, digest: string): Buffer 
 export const signatureTag = (digest: string) => `sha256-${hexOf(digest)}.sig`;
 
 /**
- * Signs a manifest, beside the signatures of others.
+ * Signs a manifest; signatures of others stay.
  *
  * @returns whether there was no such signature of this key yet.
  */
@@ -72,10 +73,10 @@ export const attestationTag = (digest: string) => `sha256-${hexOf(digest)}.att`;
 const statementType = "application/vnd.in-toto+json";
 
 /**
- * Attests something of a manifest, in place of what the same key attested before under this predicate type, beside the attestations of
- * others.
+ * Attests something about a manifest. It replaces an earlier attestation of this predicate type by the same key;
+ * attestations of others stay.
  *
- * @param notes annotations beside it, which nobody signs.
+ * @param notes annotations beside it, which are not signed.
  * @returns digest of the image that holds the attestations.
  */
 export async function attestImage(
@@ -109,7 +110,7 @@ export async function attestImage(
 }
 
 /**
- * The predicates of a type that a key has attested of a manifest.
+ * The predicates of a type that a key has attested about a manifest.
  *
  * @throws when the registry does not answer.
  */
@@ -135,7 +136,9 @@ const statementSchema = object({
   predicate: v.unknown(),
 });
 
-/** What a key has stated; undefined when the blob is not there or is no statement of the key's: it hides no other. */
+/**
+ * A statement of a key; undefined when the blob is absent or no statement of the key, so that it hides no other one.
+ */
 async function signedStatement(repository: Repository, { digest }: { digest: string }, publicKey: KeyObject) {
   if (!(await repository.hasBlob(digest))) return undefined;
   const envelope = await unlessBroken(() => repository.blob(digest));
@@ -147,7 +150,7 @@ async function signedStatement(repository: Repository, { digest }: { digest: str
   }
 }
 
-/** As they are: what is no descriptor is kept for others. */
+/** Unchanged: entries that are no descriptors are kept for other programs. */
 async function layersOf(repository: Repository, tag: string): Promise<unknown[]> {
   const content = await repository.manifest(tag);
   if (content === undefined) return [];
@@ -155,7 +158,7 @@ async function layersOf(repository: Repository, tag: string): Promise<unknown[]>
   return decode(schema, content.bytes, `registry: ${repository.server}/${repository.name}:${tag}`).layers;
 }
 
-/** Puts an image of these layers, of which the repository lacks the one with `added`. */
+/** Writes an image of these layers, and the blob `added`, which the repository lacks. */
 async function putLayers(repository: Repository, tag: string, added: Buffer, layers: unknown[]): Promise<string> {
   const config = Buffer.from(JSON.stringify(configuration(layers)));
   await repository.putBlob({ digest: digestOf(added), size: added.length }, added);
@@ -171,7 +174,7 @@ async function putLayers(repository: Repository, tag: string, added: Buffer, lay
   return digestOf(bytes);
 }
 
-/** An image's configuration for what is no file system, as cosign writes it. */
+/** The configuration of an image without a file system, as cosign writes it. */
 function configuration(layers: unknown[]): object {
   const created = "0001-01-01T00:00:00Z";
   return {

@@ -92,7 +92,7 @@ describe("an envelope", () => {
     expect(() => open({ payloadType: "other" }, ec.publicKey, "other")).toThrow(/no signature/);
     expect(() => open({ payload: Buffer.from("hallo").toString("base64") })).toThrow(/no signature/);
     expect(() => open({ signatures: [] })).toThrow(/no signature/);
-    // The id of the key is a hint that nobody has signed.
+    // The id of the key is a hint that is not signed.
     expect(open({ signatures: [{ sig: envelope.signatures[0]!.sig }] }).toString()).toBe("hello");
     for (const none of [
       { payload: 1 },

@@ -1,6 +1,6 @@
 /**
- * Signed envelopes: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. The agent's twin is hosts/seal/dsse.go; the tests
- * of both read hosts/api/testdata/seal-envelopes.json.
+ * Signed envelopes: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. The agent's twin is
+ * hosts/seal/dsse.go; the tests of both read hosts/api/testdata/seal-envelopes.json.
  */
 import { createHash, verify, type KeyObject } from "node:crypto";
 import * as v from "valibot";
@@ -14,7 +14,7 @@ export interface Envelope {
   signatures: { keyid: string; sig: string }[];
 }
 
-/** What is signed: type and payload, each with its length, so that neither can be taken for the other. */
+/** The signed bytes: type and payload, each with its length, so that neither can be taken for the other. */
 export function preAuthenticationEncoding(payloadType: string, payload: Buffer): Buffer {
   const head = `DSSEv1 ${Buffer.byteLength(payloadType)} ${payloadType} ${payload.length} `;
   return Buffer.concat([Buffer.from(head), payload]);
@@ -35,7 +35,7 @@ export async function signEnvelope(payloadType: string, payload: Buffer, signer:
 /**
  * The payload of an envelope that a key has signed. The key id only helps to find the key; the signature decides.
  *
- * @throws when it is no envelope, is of another type, or no signature is the key's.
+ * @throws when it is no envelope, is of another type, or has no signature of the key.
  */
 export function openEnvelope(bytes: Buffer, payloadType: string, publicKey: KeyObject): Buffer {
   const envelope = parseEnvelope(bytes);
@@ -58,7 +58,9 @@ export function openEnvelope(bytes: Buffer, payloadType: string, publicKey: KeyO
 const envelopeSchema = object({ payloadType: v.string(), payload: v.string(), signatures: v.array(v.unknown()) });
 const signatureSchema = object({ sig: v.string() });
 
-/** Those of an envelope's signatures that are some: one that is none hides no other. @throws when the bytes are no envelope. */
+/**
+ * The well-formed signatures of an envelope; a malformed one hides no other. @throws when the bytes are no envelope.
+ */
 function parseEnvelope(bytes: Buffer): Pick<Envelope, "payloadType" | "payload"> & { signatures: { sig: string }[] } {
   const value = v.safeParse(envelopeSchema, parseJson(bytes, "the envelope"));
   const signatures = value.success ? fitting(signatureSchema, value.output.signatures) : [];
@@ -69,9 +71,10 @@ function parseEnvelope(bytes: Buffer): Pick<Envelope, "payloadType" | "payload">
 }
 
 /**
- * Reads the standard or the URL-safe alphabet, as DSSE allows; padded, without line ends or anything else in between (RFC 4648, section 3).
+ * Reads the standard or the URL-safe alphabet, as DSSE allows; padded, without line ends or anything else in between
+ * (RFC 4648, section 3).
  *
- * @returns undefined for what is none; Buffer.from passes over mistakes.
+ * @returns undefined for any other text; Buffer.from would ignore mistakes.
  */
 export function decodeBase64(text: string): Buffer | undefined {
   const encoding = /[-_]/.test(text) ? "base64url" : "base64";

@@ -1,5 +1,5 @@
 /**
- * Sealed images as a host keeps them, written here for what comes with the host image:
+ * Sealed images in the layout of a host, written here for the images that are part of the host image:
  *
  *     blobs/<root hash>.erofs, .p7s          a layer's blob and its signature
  *     sha256/<xx>/<diffID hex>.erofs         the same blob, where containerd looks for it
@@ -97,7 +97,7 @@ async function storeSeal(sealing: Sealing, store: string, image: string, payload
   await writePublic(join(store, "seals", `${hexOf(image)}.json`), await keptEnvelope(sealing, payload));
 }
 
-/** What hosts read with any user; the mode does not depend on the caller's umask. */
+/** Hosts read the files as any user; the mode does not depend on the caller's umask. */
 async function writePublic(file: string, content: string | Buffer): Promise<void> {
   await writeFile(file, content);
   await chmod(file, 0o644);

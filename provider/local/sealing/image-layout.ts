@@ -1,4 +1,7 @@
-/** Images in an archive: an OCI image layout in a tar. https://github.com/opencontainers/image-spec/blob/main/image-layout.md */
+/**
+ * Images in an archive: an OCI image layout in a tar.
+ * https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+ */
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +14,7 @@ import { readDocument } from "../registry/documents.js";
 import type { ManifestContent } from "../registry/repository.js";
 import type { ImageSource } from "./image.js";
 
-/** Files of a layout; nothing else of an archive is unpacked. */
+/** Files of a layout; other files of an archive are not unpacked. */
 const layoutFile = /^(\.\/)?(index\.json|oci-layout|blobs\/sha256\/[0-9a-f]{64})$/;
 
 /** Unpacks an archive's layout into a folder. */
@@ -37,7 +40,7 @@ export class ImageLayout implements ImageSource {
     readonly name: string,
   ) {}
 
-  /** Digests of what the layout's index names. */
+  /** Digests of the entries of the layout's index. */
   async digests(): Promise<string[]> {
     const place = `${this.name}: index.json`;
     const index = readDocument(await readFile(join(this.folder, "index.json")), place);

@@ -1,4 +1,4 @@
-/** An image as it is sealed: its manifest and configuration, each checked against its digest. */
+/** The image to be sealed: its manifest and configuration, each checked against its digest. */
 import type { Readable } from "node:stream";
 import { decode } from "../../../shared/decode.js";
 import { digestOf } from "../registry/digest.js";
@@ -37,18 +37,22 @@ export interface SealableImage {
   layers: ImageLayer[];
 }
 
-/** What this machine's images are called: https://go.dev/doc/install/source#environment */
+/** Name of this machine's architecture in images: https://go.dev/doc/install/source#environment */
 const architectures: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 export const architecture = architectures[process.arch] ?? process.arch;
 
-/** How many layers an image may have, one at least; hosts hold the same limit (`MaximumLayers` in hosts/seal/manifest.go). */
+/**
+ * How many layers an image may have, one at least; hosts hold the same limit (`MaximumLayers` in
+ * hosts/seal/manifest.go).
+ */
 const maximumLayers = 127;
 
 /**
- * The image of a digest. Of an index, the one image for Linux on this machine's architecture; what belongs to other platforms and
- * attestations are left out.
+ * The image of a digest. Of an index, the one image for Linux on this machine's architecture; images of other platforms
+ * and attestations are ignored.
  *
- * @throws when it is not there, is no image, has no layer or more than hosts take, or is an index with none or several such images.
+ * @throws when it is not there, is no image, has no layer or more than hosts take, or is an index with none or several
+ * such images.
  */
 export async function readImage(source: ImageSource, digest: string): Promise<SealableImage> {
   const document = await readDocumentOf(source, digest);
@@ -65,7 +69,7 @@ export async function readImage(source: ImageSource, digest: string): Promise<Se
     const image = await readDocumentOf(source, entry.digest);
     if (image.kind === "index") throw new Error(`digest: the index ${digest} leads to another index, ${entry.digest}`);
     if (entry.platform != null) return sealable(source, entry.digest, image);
-    // Without a platform in the index, the configuration says whether it is the one.
+    // Without a platform in the index, the configuration of each image names it.
     try {
       return await sealable(source, entry.digest, image);
     } catch (error) {

@@ -1,4 +1,7 @@
-/** Sealing that is cancelled leaves nothing that is half there, and goes on from there. test/layers/contract breaks it off at every request. */
+/**
+ * Cancelled sealing leaves nothing incomplete, and the next run continues. test/layers/contract interrupts it at every
+ * request.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,13 +1,13 @@
 /**
- * Reads a layer's archive: POSIX (PAX), GNU and the older tar formats, with the meaning that Go's archive/tar gives them, as that is what
- * containerd unpacks layers with. No tar library for Node.js will do: they decode extended attributes as text, apply global headers, and
- * know no sparse files.
- * https://www.gnu.org/software/tar/manual/html_node/Standard.html, https://pkg.go.dev/archive/tar
+ * Reads a layer's archive: POSIX (PAX), GNU and the older tar formats, read as Go's archive/tar reads them, because
+ * containerd unpacks layers with it. No tar library for Node.js fits: they decode extended attributes as text, apply
+ * global headers, and do not support sparse files. https://www.gnu.org/software/tar/manual/html_node/Standard.html,
+ * https://pkg.go.dev/archive/tar
  */
 import type { FileHandle } from "node:fs/promises";
 
 const blockSize = 512;
-/** Of an extended header, bytes; as in Go's archive/tar. */
+/** Longest extended header, bytes; as in Go's archive/tar. */
 const maximumHeader = 1024 * 1024;
 const windowSize = 256 * 1024;
 
@@ -26,7 +26,7 @@ export interface Timestamp {
   nanoseconds: number;
 }
 
-/** What the names of all kinds of files have in common. */
+/** Fields of all kinds of files. */
 export interface Metadata {
   /** Permissions with setuid, setgid and sticky. */
   mode: number;
@@ -78,8 +78,9 @@ type Records = Map<string, Buffer>;
 /**
  * The entries of an archive in their order, global headers left out.
  *
- * @param size of the archive, bytes. An archive may end without the blocks of zeros that mark its end, and may be empty.
- * @throws ArchiveError when it is cut off or holds what cannot be read.
+ * @param size of the archive, bytes. An archive may end without the blocks of zeros that mark its end, and may be
+ * empty.
+ * @throws ArchiveError when it is cut off or malformed.
  */
 export async function* readArchive(file: FileHandle, size: number): AsyncGenerator<ArchiveEntry> {
   const input = new Input(file, size);
@@ -149,7 +150,7 @@ export async function* readArchive(file: FileHandle, size: number): AsyncGenerat
   }
 }
 
-/** The archive's bytes; neighbouring reads share one of the file. */
+/** Reads the archive; neighbouring reads share one read of the file. */
 class Input {
   private window: Buffer = Buffer.alloc(0);
   private start = 0;
@@ -175,7 +176,7 @@ class Input {
     return this.window.subarray(position - this.start, position - this.start + length);
   }
 
-  /** Where the next header is. The last entry may lack what fills its block. */
+  /** Position of the next header. The last entry may lack its padding. */
   after(position: number, length: number): number {
     return Math.min(position + Math.ceil(length / blockSize) * blockSize, this.size);
   }
@@ -240,7 +241,7 @@ function prefixOf(block: Buffer, magic: string): string {
     const isStar = block.toString("latin1", 508, 512) === "tar\0";
     return text(block.subarray(345, isStar ? 476 : 500));
   }
-  // GNU's format has times here. Go before 1.8 wrote a prefix nevertheless, and such layers are still about.
+  // GNU's format has times here. Go before 1.8 wrote a prefix nevertheless, and such layers still exist.
   const times = [block.subarray(345, 357), block.subarray(357, 369)];
   const isTimes = times.every(
     (field) => (field[0]! & 0x80) !== 0 || /^[ \0]*[0-7]*[ \0]*$/.test(field.toString("latin1")),
@@ -265,10 +266,10 @@ function decodeNumber(field: Buffer, what: string, position: number): number {
   return digits === "" ? 0 : parseInt(digits, 8);
 }
 
-/** Keywords of which a value may hold no NUL. */
+/** Keywords whose values may not contain NUL. */
 const names = ["path", "linkpath", "uname", "gname"];
 
-/** Records of the form "<length> <keyword>=<value>\n". An empty value takes back an earlier one. */
+/** Records of the form "<length> <keyword>=<value>\n". An empty value removes an earlier one. */
 function decodeRecords(content: Buffer, position: number): Records {
   const wrong = (why: string) => new ArchiveError(`the extended header before byte ${position}: ${why}`);
   const records: Records = new Map();
@@ -312,7 +313,7 @@ function owner(value: number, what: string, name: string): number {
   throw new ArchiveError(`${printable(name)}: ${what} ${value} is not between 0 and 4294967294`);
 }
 
-/** As containerd does, times before 1970, and after what 64 bits of nanoseconds can say, become 1970. */
+/** As in containerd, times before 1970 and times beyond 64 bits of nanoseconds become 1970. */
 function timestamp(record: Buffer | undefined, header: number, name: string): Timestamp {
   const value = record?.toString("latin1") ?? String(BigInt(header));
   const match = /^([+-]?)([0-9]+)(?:\.([0-9]*))?$/.exec(value);

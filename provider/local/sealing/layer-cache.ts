@@ -1,13 +1,14 @@
 /**
- * Sealed layers of this machine: `<cache>/seals/<hash>/` with layer.erofs, layer.json and a signature for each layer key. The hash is
- * over the layer's tar and the versions of the tools; behind it stands what is below the layer when that is part of it. What nobody asked for in 30 days goes when the next layer is made.
+ * Sealed layers of this machine: `<cache>/seals/<hash>/` with layer.erofs, layer.json and a signature for each layer
+ * key. The hash is over the layer's tar and the versions of the tools; when the layers below are part of the result,
+ * their chain ID follows the hash. A layer that was not requested for 30 days is removed when the next layer is made.
  */
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { decode, object, unlessBroken } from "../../../shared/decode.js";
-import { isAbsent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
+import { isAbsent, readDirectoryIfPresent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
 import { withLock } from "../../system/lock.js";
 import { hexOf } from "../registry/digest.js";
 import { makeLayer, type SealedLayer } from "./layer.js";
@@ -45,7 +46,7 @@ export class LayerCache {
   /**
    * The layer with that tar; undefined when it was not sealed here with these tools.
    *
-   * @param over chain ID of the layers below; default: whatever it was made over.
+   * @param over chain ID of the layers below; default: any.
    */
   async find(diffId: string, over?: string): Promise<CachedLayer | undefined> {
     const folder = this.folderOf(diffId);
@@ -61,7 +62,7 @@ export class LayerCache {
     const content = await readFileIfPresent(join(folder, "layer.json"));
     if (content === undefined) return undefined;
     const kept = await unlessBroken(async () => decode(layerSchema, content, join(folder, "layer.json")));
-    // What was cut off, e.g. on a full disk, is as good as absent.
+    // A layer that was cut off, e.g. on a full disk, counts as absent.
     if (kept === undefined) return undefined;
     const layer = { ...kept, file: join(folder, "layer.erofs") };
     const size = await stat(layer.file).then(
@@ -90,7 +91,7 @@ export class LayerCache {
     await this.prune();
     await withLock(join(this.folder, ".locks", name), signal, async () => {
       if (await this.find(diffId, below.chain)) return;
-      // What killed calls left behind; the lock says that nobody works there.
+      // What killed calls left behind: while the lock is held, no other call works there.
       for (const left of await readdir(this.folder)) {
         if (left.startsWith(`.making-${name}-`)) {
           await rm(join(this.folder, left), { recursive: true, force: true });
@@ -144,13 +145,10 @@ export class LayerCache {
     return over === undefined ? folder : `${folder}-${hexOf(over).slice(0, 32)}`;
   }
 
-  /** Those of a layer over whatever layers. */
+  /** The folders of a layer, over any layers below. */
   private async foldersOf(diffId: string): Promise<string[]> {
     const name = basename(this.folderOf(diffId));
-    const all = await readdir(this.folder).catch((error: unknown) => {
-      if (isAbsent(error)) return [];
-      throw error;
-    });
+    const all = await readDirectoryIfPresent(this.folder);
     return all.filter((each) => each.startsWith(name)).map((each) => join(this.folder, each));
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Layers that were sealed before, kept in the registry beside the images: `sha256-<diffID hex>.seal` leads to the layer's seal, blob and
- * signature. The registry is only a shelf: what our own seal key has not signed is as good as absent.
+ * Layers that were sealed before, kept in the registry beside the images: `sha256-<diffID hex>.seal` leads to the
+ * layer's seal, blob and signature. The registry only stores them: a seal that is not signed by our own seal key counts
+ * as absent.
  */
 import { digestOf, hexOf } from "../registry/digest.js";
 import { artifactLayers } from "../registry/documents.js";
@@ -15,7 +16,7 @@ import type { Sealing } from "./sealing.js";
 
 const artifactType = "application/vnd.palisade.layer-seal.v1";
 
-/** A sealed layer with its signature; where it is does not matter any more. */
+/** A sealed layer with its signature, wherever its blob is stored. */
 export interface SignedLayer {
   layer: SealedLayer;
   signature: Buffer;
@@ -24,10 +25,11 @@ export interface SignedLayer {
 const tagOf = (diffId: string) => `sha256-${hexOf(diffId)}.seal`;
 
 /**
- * The layer as the registry has it; undefined when it has none that is ours, of today's key and tools, and complete.
+ * The sealed layer in the registry; undefined when there is none that is ours, complete, and made by the present key
+ * and tools.
  *
  * @param over chain ID of the layers below.
- * @param refused is told why something that is there is not used.
+ * @param refused gets the reason why a seal that exists is not used.
  */
 export async function findLayerSeal(
   sealing: Sealing,
@@ -62,7 +64,7 @@ export async function findLayerSeal(
   }
 }
 
-/** Puts a layer into the registry, its parts first, the tag that leads to them last. */
+/** Writes a layer to the registry: its parts first, the tag that points to them last. */
 export async function putLayerSeal(
   sealing: Sealing,
   repository: Repository,

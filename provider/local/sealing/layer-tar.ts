@@ -1,4 +1,7 @@
-/** Writes what a layer changes as an archive in the one form that mkfs.erofs reads as it is meant: POSIX tar with PAX records. */
+/**
+ * Writes the changes of a layer as an archive in the one form that mkfs.erofs reads correctly: POSIX tar with PAX
+ * records.
+ */
 import type { Change, Content } from "./layer-tree.js";
 
 const blockSize = 512;

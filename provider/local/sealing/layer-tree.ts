@@ -1,6 +1,6 @@
 /**
- * The tree of files that an image's layers make, entry by entry, as containerd makes it where it unpacks one layer after the other into
- * a folder (`archive.Apply`), and what the last of the layers changed in it, as an overlay needs it.
+ * The tree of files of an image's layers, built entry by entry as containerd builds it when it unpacks one layer after
+ * the other into a folder (`archive.Apply`), and the changes of the last layer in the form that an overlay needs.
  * https://github.com/opencontainers/image-spec/blob/main/layer.md#applying-changesets
  */
 import type { FileHandle } from "node:fs/promises";
@@ -56,18 +56,18 @@ interface Name {
   order: number;
 }
 
-/** What an entry of a layer's archive says that takes something away. */
+/** An entry of a layer's archive that removes something. */
 interface Mark extends Metadata {
   order: number;
 }
 
-/** What one layer took away of those below it, by folder. */
+/** What one layer removed from the layers below, by folder. */
 interface Removals {
   whiteouts: Map<Inode, Map<string, Mark>>;
   opaque: Map<Inode, Mark>;
 }
 
-/** A change that a layer makes, in the form in which archives of layers say it. */
+/** A change of a layer, in the form of an entry of its archive. */
 export interface Change extends Metadata {
   /** Without a slash at its beginning; "." is the root. */
   path: string;
@@ -79,7 +79,7 @@ export interface Change extends Metadata {
   content?: Content;
 }
 
-/** An entry depends on what the layers below hold, and they are not known. */
+/** An entry depends on the content of the layers below, which is not known. */
 export class BelowNeeded extends Error {
   override readonly name = "BelowNeeded";
 }
@@ -89,15 +89,15 @@ export class LayerTree {
   private layer = 0;
   private order = 0;
   private removals: Removals = { whiteouts: new Map(), opaque: new Map() };
-  /** What the layer wrote by an entry of its own: an opaque marker leaves it. */
+  /** Files that the layer wrote by entries of its own: an opaque marker keeps them. */
   private written = new Set<Inode | Name>();
   /** Folders of which the layer's archive has an opaque marker; containerd looks at the first one only. */
   private markedOpaque = new Set<Inode>();
   private rootEntry: Mark | undefined;
 
   /**
-   * @param isComplete whether it holds all that is below the next layer. When it does not, an entry that depends on it is an error of
-   * the kind BelowNeeded.
+   * @param isComplete whether it holds all that is below the next layer. When it does not, an entry that depends on it
+   * is an error of the kind BelowNeeded.
    */
   constructor(private readonly isComplete: boolean) {
     this.root = inodeOf("directory", undescribed(), 0);
@@ -106,7 +106,7 @@ export class LayerTree {
   /**
    * Applies one more layer.
    *
-   * @throws ArchiveError when containerd would refuse it, or it cannot be said by an overlay.
+   * @throws ArchiveError when containerd would refuse it, or an overlay cannot express it.
    */
   async apply(archive: FileHandle, entries: AsyncIterable<ArchiveEntry>): Promise<void> {
     this.layer++;
@@ -120,7 +120,7 @@ export class LayerTree {
       this.applyEntry(archive, entry);
       if (entry.type === "directory") folders.push(entry);
     }
-    // containerd sets their times at the end, and refuses a layer that took one away again.
+    // containerd sets their times at the end, and refuses a layer that removed one of them again.
     for (const { name } of folders) {
       if (this.lookUp(this.resolve(clean(name))) === undefined && !this.isMark(name)) {
         throw new ArchiveError(`the folder ${printable(name)} is taken away by a later entry of the same layer`);
@@ -166,7 +166,7 @@ export class LayerTree {
     this.written.add(this.put(folder, base, inode));
   }
 
-  /** A folder that is there already gets what the entry says, and keeps what it holds. */
+  /** An existing folder gets the attributes of the entry and keeps its content. */
   private describeFolder(name: Name, entry: ArchiveEntry): void {
     const { inode } = name;
     const isFirst = !this.written.has(inode);
@@ -195,7 +195,7 @@ export class LayerTree {
     return inode;
   }
 
-  /** The file that a hard link is to, which gets what the link's entry says. */
+  /** The target of a hard link, which gets the attributes of the link's entry. */
   private linked(entry: ArchiveEntry): Inode {
     const slash = entry.linkname.lastIndexOf("/");
     const base = entry.linkname.slice(slash + 1);
@@ -217,7 +217,7 @@ export class LayerTree {
     describe(inode, entry);
     if (inode.type === "symlink") inode.mode = mode;
     inode.xattrs = new Map([...inode.xattrs, ...allowedXattrs(entry, inode.type)]);
-    // Linux takes a file's capabilities away when it gets an owner.
+    // Linux removes the capabilities of a file whose owner is set.
     if (!entry.xattrs.has(capability)) inode.xattrs.delete(capability);
     inode.layer = this.layer;
     return inode;
@@ -230,7 +230,7 @@ export class LayerTree {
     return made;
   }
 
-  /** Removes a name with all that is below it. */
+  /** Removes a name with everything below it. */
   private remove(parent: Inode, name: string): void {
     const present = parent.children.get(name);
     if (present === undefined) return;
@@ -253,7 +253,9 @@ export class LayerTree {
     this.whiteoutsOf(folder).set(name, { ...entry, order: this.order++ });
   }
 
-  /** Hides what layers below have in a folder, however deep; what this one wrote by entries of its own stays. */
+  /**
+   * Hides the content of a folder in the layers below, at any depth; what this layer wrote by its own entries stays.
+   */
   private makeOpaque(folder: Inode, entry: ArchiveEntry): void {
     if (this.markedOpaque.has(folder)) return;
     this.markedOpaque.add(folder);
@@ -285,7 +287,10 @@ export class LayerTree {
     return present;
   }
 
-  /** A folder of layers below becomes a change of this one, with those around it, so that the overlay shows it as it was. */
+  /**
+   * A folder of layers below becomes a change of this one, with those around it, so that the overlay shows it as it
+   * was.
+   */
   private copyUp(folder: Inode): void {
     if (folder === this.root || folder.layer === this.layer) return;
     const [name] = folder.names;
@@ -299,14 +304,14 @@ export class LayerTree {
     return folder.children.get(name);
   }
 
-  /** What is there of that name, in this layer or below. */
+  /** The file of that name, in this layer or below. */
   private child(folder: Inode, name: string): Name | undefined {
     const present = folder.children.get(name);
     if (present || this.isComplete || this.isHidden(folder) || this.whiteoutsOf(folder).has(name)) return present;
     throw new BelowNeeded(`what layers below have of ${printable(name)} is not known`);
   }
 
-  /** Whether nothing of a folder's place in layers below is seen. */
+  /** Whether the layers below are hidden at the place of a folder. */
   private isHidden(folder: Inode): boolean {
     for (let at = folder; ;) {
       if (this.removals.opaque.has(at)) return true;
@@ -316,7 +321,7 @@ export class LayerTree {
     }
   }
 
-  /** Follows symbolic links; what is not there stays as it is. Nothing leads out of the root. */
+  /** Follows symbolic links; parts that do not exist stay. No link leads out of the root. */
   private resolve(path: string[]): string[] {
     const left = [...path];
     let links = 0;
@@ -336,7 +341,7 @@ export class LayerTree {
     return resolved;
   }
 
-  /** What is at a path without links; undefined when nothing is. */
+  /** The file at a path without links; undefined when there is none. */
   private lookUp(path: string[]): Inode | undefined {
     let at: Inode | undefined = this.root;
     for (const component of path) {
@@ -348,7 +353,7 @@ export class LayerTree {
     return at;
   }
 
-  /** The folder at a path without links, made where it is not there, and a change of this layer in any case. */
+  /** The folder at a path without links, created when absent, and recorded as a change of this layer. */
   private folderOf(path: string[]): Inode {
     let at = this.root;
     for (const component of path) {
@@ -370,7 +375,7 @@ export class LayerTree {
     return inode;
   }
 
-  /** What the last layer changed, in the order of its archive: where a folder is changed or made, it comes before what is in it. */
+  /** The changes of the last layer, in the order of its archive; a changed or new folder comes before its content. */
   changes(): Change[] {
     const found: { order: number; change: Change; inode?: Inode }[] = [];
     const none = { linkname: "", major: 0, minor: 0 };
@@ -438,8 +443,8 @@ function clean(path: string): string[] {
 }
 
 /**
- * The extended attributes that a file may get from an archive. `trusted.` ones are the overlay's own; containerd passes over these and
- * over those that Linux takes for no such file.
+ * The extended attributes that a file may get from an archive. `trusted.` ones are the overlay's own; containerd passes
+ * over these and over those that Linux takes for no such file.
  */
 function allowedXattrs({ xattrs }: Metadata, type: FileType): Map<string, Buffer> {
   const isAllowed = (name: string) =>

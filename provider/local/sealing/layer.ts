@@ -1,7 +1,7 @@
 /**
- * A layer as a read-only file system that proves itself: EROFS, and behind it a dm-verity superblock and hash tree. The same tar, over
- * the same layers where it depends on them, gives the same bytes on every machine that has the same tools.
- * https://erofs.docs.kernel.org/en/latest/mkfs.html, https://gitlab.com/cryptsetup/cryptsetup/-/wikis/DMVerity
+ * A layer as a read-only file system with its own proof: EROFS, followed by a dm-verity superblock and hash tree. The
+ * same tar, over the same layers where it depends on them, gives the same bytes on every machine that has the same
+ * tools. https://erofs.docs.kernel.org/en/latest/mkfs.html, https://gitlab.com/cryptsetup/cryptsetup/-/wikis/DMVerity
  */
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -30,11 +30,11 @@ export interface SealedLayer {
   size: number;
   /** Digest of the blob. */
   blob: string;
-  /** Chain ID of the layers below, when what they hold is part of what was made; then it is right over them only. */
+  /** Chain ID of the layers below, when the result depends on their content; then it is valid over them only. */
   over?: string;
 }
 
-/** A UUID (RFC 9562, version 8: made by a way of one's own) that depends on the name only. */
+/** A UUID (RFC 9562, version 8: made by a method of our own) that depends on the name only. */
 function uuid(name: string): string {
   const bytes = createHash("sha256").update(name).digest().subarray(0, 16);
   bytes[6] = (bytes[6]! & 0x0f) | 0x80;
@@ -47,9 +47,10 @@ function uuid(name: string): string {
  *
  * @param tar the layer's tar; when it ends in an error, so does the call.
  * @param file gets the blob; must not be there.
- * @param directory for what is kept aside meanwhile: the tar, and what mkfs.erofs needs.
+ * @param directory for temporary files: the tar, and the input of mkfs.erofs.
  * @param below the image's layers below; default none.
- * @throws when the archive is cut off, or holds what containerd would not unpack either; the error names the layer and the entry.
+ * @throws when the archive is cut off, or holds what containerd would not unpack either; the error names the layer and
+ * the entry.
  */
 export async function makeLayer(
   tools: SealTools,
@@ -70,7 +71,7 @@ export async function makeLayer(
   }
 }
 
-/** What the layer changes; with the chain ID of the layers below when that depends on them. */
+/** The changes of the layer; with the chain ID of the layers below when they depend on them. */
 async function readChanges(
   diffId: string,
   { file, size }: SpooledArchive,
@@ -116,7 +117,7 @@ async function makeBlob(
     "mkfs.erofs",
     [
       ...["--tar=f", "--aufs", "--quiet", "-Enoinline_data", `-b${blockSize}`, "-zlz4"],
-      // The tar's own times stay; the time of making would differ each time.
+      // The times of the tar stay; the time of the build would differ each time.
       ...["-T0", "--mkfs-time", `-U${uuid(`palisade-layer-erofs:${diffId}`)}`, file],
     ],
     { ...options, input: writeArchive(changes) },
@@ -125,7 +126,7 @@ async function makeBlob(
   await truncate(file, hashOffset);
   const salt = createHash("sha256").update(`palisade-layer-salt:${diffId}`).digest("hex");
   const hash = createHash("sha256");
-  // veritysetup only appends: what is before the tree is hashed meanwhile.
+  // veritysetup only appends, so the content before the tree is hashed at the same time.
   const [output] = await Promise.all([
     tools.run(
       "veritysetup",

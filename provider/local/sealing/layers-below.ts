@@ -1,4 +1,7 @@
-/** What is below a layer of an image: needed where its archive leaves out folders that layers below have, or links to their files. */
+/**
+ * The layers below a layer of an image: needed where its archive omits folders of the layers below, or links to their
+ * files.
+ */
 import { createHash } from "node:crypto";
 import { open, rm, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
@@ -6,7 +9,7 @@ import { randomUUID } from "node:crypto";
 import { readArchive } from "./layer-archive.js";
 import { LayerTree } from "./layer-tree.js";
 
-/** An archive in a file without a name: it goes when it is closed, however this process ends. */
+/** An archive in a file without a name: it is removed when it is closed, which happens however this process ends. */
 export interface SpooledArchive {
   file: FileHandle;
   /** Bytes. */
@@ -41,13 +44,14 @@ export async function spool(
 export interface LayersBelow {
   /** Chain ID of the layers, see `chainId`. */
   readonly chain: string;
-  /** The tree that they make. The caller may go on with it. */
+  /** Their tree. The caller may change it. */
   tree(): Promise<LayerTree>;
 }
 
 /**
  * Identifies layers on top of each other.
- * https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid; that of no layers is the digest of nothing.
+ * https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid; that of no layers is the digest of
+ * nothing.
  */
 export function chainId(diffIds: string[]): string {
   const digest = (text: string) => `sha256:${createHash("sha256").update(text).digest("hex")}`;

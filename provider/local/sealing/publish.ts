@@ -2,10 +2,11 @@
  * The seal of an image in its repository, beside the layers' own seals (`layer-seals.ts`):
  *
  * - `application/vnd.palisade.seal.v1`: the signed manifest, the layers' blobs, their signatures;
- * - `application/vnd.oci.mt.pkcs7`: the signatures for other readers, as in https://github.com/notaryproject/notation/issues/1335.
+ * - `application/vnd.oci.mt.pkcs7`: the signatures for other readers, as in
+ *   https://github.com/notaryproject/notation/issues/1335.
  *
- * Both refer to the image. Everything that a manifest names is there before it, and what makes it found comes last, so an interruption
- * leaves nothing that is half there; repeated, the same bytes are put again.
+ * Both refer to the image. A manifest is written after everything that it names, and references to it come last, so an
+ * interruption leaves nothing incomplete; a repetition writes the same bytes again.
  */
 import type { KeyObject } from "node:crypto";
 import { digestOf } from "../registry/digest.js";
@@ -67,7 +68,7 @@ export async function publishSeal(
     ],
     image.descriptor,
   );
-  // A registry with the referrers API shows each as soon as it is there: the seal, which hosts look for, comes last.
+  // A registry with the referrers API lists each as soon as it exists: the seal, which hosts look for, comes last.
   await repository.putManifest(signatures.digest, signatures.bytes, imageManifestType);
   const isListed = await repository.putManifest(seal.digest, seal.bytes, imageManifestType);
   if (!isListed) {
@@ -86,7 +87,7 @@ export interface PublishedSeal {
   manifest: SealManifest;
 }
 
-/** Seals of an image that a key has signed; others are passed over. */
+/** Seals of an image that a key has signed; others are ignored. */
 export async function findSeals(repository: Repository, image: string, sealKey: KeyObject): Promise<PublishedSeal[]> {
   const found: PublishedSeal[] = [];
   for (const { digest } of (await referrers(repository, image)).filter(isSeal)) {
@@ -96,7 +97,7 @@ export async function findSeals(repository: Repository, image: string, sealKey: 
   return found;
 }
 
-/** Whether a seal of an image is there, whoever has signed it. */
+/** Whether a seal of an image exists, signed by any key. */
 export async function isSealThere(repository: Repository, image: string, seal: string): Promise<boolean> {
   const listed = (await referrers(repository, image)).some((one) => one.digest === seal && isSeal(one));
   return listed && (await repository.manifest(seal)) !== undefined;
@@ -104,7 +105,7 @@ export async function isSealThere(repository: Repository, image: string, seal: s
 
 const isSeal = ({ artifactType }: { artifactType?: string | undefined }) => artifactType === sealArtifactType;
 
-/** The manifest in a seal; undefined when the artifact or its envelope is not there or is not the key's. */
+/** The manifest in a seal; undefined when the artifact or its envelope is absent or not signed by the key. */
 async function readSeal(repository: Repository, digest: string, sealKey: KeyObject): Promise<SealManifest | undefined> {
   const bytes = await envelopeIn(repository, digest);
   if (bytes === undefined) return undefined;

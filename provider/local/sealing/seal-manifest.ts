@@ -1,4 +1,4 @@
-/** What a seal says: which layers an image has, each by the root hash that the kernel demands of it. */
+/** The content of a seal: the layers of an image, each with the root hash that the kernel requires of it. */
 import type { KeyObject } from "node:crypto";
 import { parseJson } from "../../../shared/decode.js";
 import { digestPattern } from "../registry/digest.js";
@@ -87,7 +87,7 @@ export function openSeal(envelope: Buffer, publicKey: KeyObject): SealManifest {
   image.matches("mediaType", /[^]/);
   seal.list("layers").forEach((layer) => {
     for (const name of ["digest", "signature"]) layer.matches(name, digestPattern);
-    demandLayer(layer);
+    checkLayer(layer);
   });
   seal.matches("layerKey", /^[0-9a-f]{64}$/);
   // For information; a seal of another version may name other tools.
@@ -101,13 +101,13 @@ export function openLayerSeal(envelope: Buffer, publicKey: KeyObject): LayerSeal
   const seal = new Shape("layer seal", value);
   seal.constant("version", 1);
   const layer = seal.child("layer");
-  demandLayer(layer);
+  checkLayer(layer);
   if (layer.has("over")) layer.matches("over", digestPattern);
-  demandMaking(seal);
+  checkMaking(seal);
   return value as LayerSealManifest;
 }
 
-function demandLayer(layer: Shape): void {
+function checkLayer(layer: Shape): void {
   layer.matches("diffId", digestPattern);
   layer.matches("rootHash", /^[0-9a-f]{64}$/);
   layer.matches("blob", digestPattern);
@@ -115,13 +115,13 @@ function demandLayer(layer: Shape): void {
   layer.size("size", (bytes) => bytes > hashOffset && bytes <= maximumBlobSize);
 }
 
-function demandMaking(seal: Shape): void {
+function checkMaking(seal: Shape): void {
   seal.matches("layerKey", /^[0-9a-f]{64}$/);
   const tools = seal.child("tools");
   for (const name of ["mkfs.erofs", "veritysetup", "palisade"]) tools.matches(name, /./);
 }
 
-/** A parsed value that is looked at field by field; what does not fit is told with its path. */
+/** A parsed value that is checked field by field; errors name the path of the wrong field. */
 class Shape {
   constructor(
     private readonly path: string,
@@ -142,8 +142,8 @@ class Shape {
     return value.map((item, index) => new Shape(`${this.path}.${name}[${index}]`, item));
   }
 
-  constant(name: string, wanted: unknown): void {
-    if (this.field(name) !== wanted) throw this.misfit(name, this.field(name));
+  constant(name: string, expected: unknown): void {
+    if (this.field(name) !== expected) throw this.misfit(name, this.field(name));
   }
 
   matches(name: string, pattern: RegExp): void {

@@ -11,9 +11,9 @@ export interface Sealing {
   /** For hosts: which layers an image has. */
   sealSigner: Signer;
   cacheDirectory: string;
-  /** Tells what is being done; a line replaces the one before. */
+  /** Shows the present step; a line replaces the one before. */
   status(message: string): void;
-  /** Tells what is to be remembered. */
+  /** Logs a line that stays. */
   log(severity: "info" | "warning", message: string): void;
   signal?: AbortSignal;
 }

@@ -1,4 +1,4 @@
-/** A layer's tar as a stream that ends in an error unless the layer and the tar have the digests that were told. */
+/** A layer's tar as a stream that ends in an error unless the layer and the tar have the expected digests. */
 import { createHash } from "node:crypto";
 import { pipeline, Transform, type Readable } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
@@ -15,8 +15,8 @@ const decompressors: [RegExp, () => Step | undefined][] = [
 ];
 
 /**
- * Decompresses all frames of a zstd stream, also those that are to be skipped. Node.js stops where one ends within a chunk.
- * https://www.rfc-editor.org/rfc/rfc8878#section-3.1
+ * Decompresses all frames of a zstd stream, also those that are to be skipped. Node.js stops where one ends within a
+ * chunk. https://www.rfc-editor.org/rfc/rfc8878#section-3.1
  */
 async function* decompressZstd(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const chunks = source[Symbol.asyncIterator]();
@@ -57,7 +57,10 @@ async function* decompressZstd(source: AsyncIterable<Buffer>): AsyncGenerator<Bu
   }
 }
 
-/** Passes on what it gets; fails at the end when the digest is not the one that was told. A Transform would cost twice the hash. */
+/**
+ * Passes its input on and fails at the end when the digest is not the expected one. A Transform would cost twice as
+ * much as the hash.
+ */
 function meter(digest: string, what: string) {
   return async function* (source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
     const hash = createHash("sha256");

@@ -8,15 +8,15 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { createLocalBackends } from "../../../provider/local/index.js";
 import { processOf } from "../../../provider/system/marker.js";
-import { terminate, waitForExit, type ProcessIdentity } from "../../../provider/system/process.js";
+import { terminate, waitForExit, type NamedProcess } from "../../../provider/system/process.js";
 import { cacheDirectory, testKeys } from "../../support/hosts/environment.js";
 import { hypervisorContract } from "./hypervisor.js";
 import { registryContract } from "./registry.js";
 import { operation, type MakeSubject, type Subject } from "./subject.js";
 
-async function processIn(folder: string, name: string): Promise<ProcessIdentity | undefined> {
+async function processIn(folder: string, name: string): Promise<NamedProcess | undefined> {
   const marker = JSON.parse(await readFile(path.join(folder, "marker.json"), "utf8")) as {
-    processes: ProcessIdentity[];
+    processes: NamedProcess[];
   };
   return processOf(marker, name);
 }
@@ -65,7 +65,7 @@ const make =
             ...["-name", "marker.json"],
           ]).catch(() => ({ stdout: "" }));
           for (const file of stdout.split("\n").filter(Boolean)) {
-            const { processes } = JSON.parse(await readFile(file, "utf8")) as { processes: ProcessIdentity[] };
+            const { processes } = JSON.parse(await readFile(file, "utf8")) as { processes: NamedProcess[] };
             for (const identity of processes) await terminate(identity, 1000);
           }
         }

@@ -2,16 +2,7 @@
  * Ephemeral stacks on the real engine and the real plugin, with disks only: what is made, and that nothing of it stays.
  */
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -21,6 +12,7 @@ import { ephemeralBackend, ephemeralFolder } from "../../../components/internal/
 import { createLocalBackends } from "../../../provider/local/index.js";
 import { ephemeralStack } from "../../../components/testing/index.js";
 import { operation } from "../contract/subject.js";
+import { namesIn } from "../../support/directory.js";
 import { eventually, isAlive, repository } from "../../support/hosts/environment.js";
 
 const before = { ...process.env };
@@ -37,12 +29,9 @@ afterEach(() => {
   rmSync(state, { recursive: true, force: true });
 });
 
-const namesIn = (folder: string) =>
-  existsSync(path.join(state, folder))
-    ? readdirSync(path.join(state, folder)).filter((name) => !name.startsWith("."))
-    : [];
-const disks = () => namesIn("state-disks");
-const stacks = () => namesIn("ephemeral");
+const things = (folder: string) => namesIn(path.join(state, folder)).filter((name) => !name.startsWith("."));
+const disks = () => things("state-disks");
+const stacks = () => things("ephemeral");
 
 const program = async () => {
   const disk = new StateDisk("disk", { sizeGiB: 1 });

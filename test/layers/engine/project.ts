@@ -16,6 +16,8 @@ import {
 } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import path from "node:path";
+import { repairCheckpoint } from "../../../cli/recovery/stack-checkpoint.js";
+import { clearStaleLocks, thisMachine } from "../../../cli/recovery/stack-lock.js";
 import { World } from "../../support/fakes/world.js";
 import { packageRoot } from "../../../shared/directories.js";
 
@@ -215,14 +217,9 @@ export class EngineProject {
 
   /** What `make up` does before it runs Pulumi: locks of dead processes and cut-off state files are cleared away. */
   async recover(): Promise<void> {
-    for (const tool of ["stack-lock", "stack-checkpoint"]) {
-      const child = spawn(process.execPath, [
-        path.join(repository, "cli/recovery", `${tool}.mjs`),
-        ...[this.backend, "engine-test", this.stack],
-      ]);
-      const exitCode = await new Promise((resolve) => child.once("close", resolve));
-      if (exitCode !== 0) throw new Error(`${tool} ended with ${String(exitCode)}`);
-    }
+    const place = { backend: this.backend, project: "engine-test", stack: this.stack };
+    await clearStaleLocks(place, thisMachine, () => undefined);
+    repairCheckpoint(place, () => undefined);
     const state = path.join(this.backend, ".pulumi/stacks/engine-test", `${this.stack}.json`);
     if (!existsSync(state)) await this.expectSuccess(["stack", "init", this.stack]);
   }

@@ -1,6 +1,7 @@
 /** The host image that is installed: built here, or taken from what was built of the same content. */
 import { initKeys } from "../../../cli/keys.js";
 import { createLocalBackends } from "../../../provider/local/index.js";
+import { noCheckpoint } from "../../../provider/backends/index.js";
 import { defaultCacheDirectory, defaultKeysDirectory, defaultStateDirectory } from "../../../shared/directories.js";
 
 /** Digest of the image for the operator's keys. */
@@ -19,7 +20,7 @@ export async function hostImage(): Promise<string> {
       deadline: Date.now() + 30 * 60_000,
       log: () => undefined,
       status: (message) => console.log(message),
-      checkpoint: async () => undefined,
+      checkpoint: noCheckpoint,
     },
     { mode: "enforce", keysDirectory },
   );

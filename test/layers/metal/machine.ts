@@ -1,21 +1,13 @@
 /** A machine of its own: QEMU with firmware in setup mode, two disks and a rescue system that is started over the network. */
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { copyFileSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import path from "node:path";
 import { utils } from "ssh2";
 import { machineArguments } from "../../../provider/local/hypervisor/qemu/accelerator.js";
+import { freePort } from "../../../provider/system/testing.js";
 import { packageRoot } from "../../../shared/directories.js";
 
 export const repository = packageRoot();
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 export class Machine {
   readonly privateKey: string;

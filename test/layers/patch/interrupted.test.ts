@@ -5,7 +5,7 @@ import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { PatchObserved } from "../../../provider/backends/index.js";
 import { idFor, MarkerStore } from "../../../provider/system/marker.js";
-import { isAlive } from "../../../provider/system/process.js";
+import { isAlive } from "../../../shared/process-identity.js";
 import { testOwner } from "../../../provider/system/testing.js";
 import { attestationTag } from "../../../provider/local/sealing/cosign.js";
 import { PatchBench } from "./bench.js";

@@ -2,8 +2,9 @@
  * Writes build/reports/<table>.json for the tables named in the arguments (default: all) from what tests observed. A
  * row that nothing observed has `pass: null` and the reason; no row is left out.
  */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { namesIn } from "../directory.js";
 import {
   readRows,
   reportsFolder,
@@ -69,15 +70,9 @@ export function assemble(row: Row, observations: RecordedObservation[], current:
 
 function readObservations(table: Table): RecordedObservation[] {
   const folder = path.join(rowsFolder, table);
-  try {
-    return readdirSync(folder)
-      .filter((name) => name.endsWith(".json"))
-      .sort()
-      .map((name) => JSON.parse(readFileSync(path.join(folder, name), "utf8")) as RecordedObservation);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw error;
-  }
+  return namesIn(folder)
+    .filter((name) => name.endsWith(".json"))
+    .map((name) => JSON.parse(readFileSync(path.join(folder, name), "utf8")) as RecordedObservation);
 }
 
 /** Writes one table and returns its rows. */

@@ -4,9 +4,10 @@
  * fails.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Owner } from "../../../provider/backends/index.js";
+import { namesIn } from "../directory.js";
 
 export type Kind =
   | "state-disks"
@@ -61,10 +62,8 @@ export class World {
 
   list<T>(kind: Kind): Thing<T>[] {
     const folder = path.join(this.directory, kind);
-    if (!existsSync(folder)) return [];
-    return readdirSync(folder)
+    return namesIn(folder)
       .filter((name) => name.endsWith(".json"))
-      .sort()
       .map((name) => JSON.parse(readFileSync(path.join(folder, name), "utf8")) as Thing<T>);
   }
 

@@ -2,13 +2,14 @@
  * A home, a state folder and a backend of its own for one end-to-end run; the cache of builds is shared with the user.
  */
 import { execFileSync, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createLocalBackends } from "../../../provider/local/index.js";
 import type { AgentClient, HostConnection } from "../../../provider/backends/index.js";
 import { withLock } from "../../../provider/system/lock.js";
 import { packageRoot } from "../../../shared/directories.js";
+import { namesIn } from "../directory.js";
 
 export const repository = packageRoot();
 
@@ -208,12 +209,7 @@ export class Environment {
 
   /** The things of one kind that the machine's state folder holds for this stack, by id. */
   things(kind: "virtual-machines" | "state-disks" | "registries"): Map<string, Marker> {
-    let ids: string[] = [];
-    try {
-      ids = readdirSync(path.join(this.state, kind)).filter((name) => !name.startsWith("."));
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    }
+    const ids = namesIn(path.join(this.state, kind)).filter((name) => !name.startsWith("."));
     const marker = (id: string) =>
       JSON.parse(readFileSync(path.join(this.state, kind, id, "marker.json"), "utf8")) as Marker;
     return new Map(ids.map((id) => [id, marker(id)] as const).filter(([, { owner }]) => owner.stack === this.stack));

@@ -1,6 +1,6 @@
 /**
- * Whether KVM works here. The existence of /dev/kvm says little: paravirtual kernels expose it and then hang or refuse stock
- * guests. So a tiny guest is booted with the very machine and CPU options of the real one.
+ * Whether KVM works here. The existence of /dev/kvm is no proof: paravirtual kernels expose it and then hang or refuse
+ * stock guests. So a tiny guest is booted with the same machine and CPU options as the real one.
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -10,7 +10,7 @@ import * as v from "valibot";
 import { decode, object } from "../../../../shared/decode.js";
 import { readFileIfPresent, writeFileAtomic } from "../../../system/atomic-file.js";
 import { withLock } from "../../../system/lock.js";
-import { bootId } from "../../../system/machine.js";
+import { bootId } from "../../../../shared/process-identity.js";
 import { probeDisk, probeText } from "./probe-guest.js";
 
 export type Accelerator = "kvm" | "tcg";
@@ -20,8 +20,8 @@ export function machineArguments(accelerator: Accelerator): string[] {
   return [
     ...["-no-user-config", "-nodefaults", "-display", "none"],
     ...["-machine", "q35,smm=on,vmport=off"],
-    // One thread for all virtual processors: with several, a guest's kernel that patches its own code (static keys) was seen to
-    // run into its own break points, and died of them.
+    // One thread for all virtual processors: with several, a guest's kernel that patches its own code (static keys) was
+    // seen to run into its own break points, and died of them.
     ...["-accel", accelerator === "kvm" ? "kvm" : "tcg,thread=single,tb-size=512"],
     ...["-cpu", "max"],
   ];
@@ -35,7 +35,7 @@ export interface ProbeResult {
 
 const cacheSchema = object({ bootId: v.string(), works: v.boolean(), reason: v.string() });
 
-/** Boots the probe guest; it has to speak within `milliseconds` (default 5 s). */
+/** Boots the probe guest, which has to print its text within `milliseconds` (default 5 s). */
 export async function probe(accelerator: Accelerator, signal?: AbortSignal, milliseconds = 5000): Promise<ProbeResult> {
   const folder = await mkdtemp(join(tmpdir(), "palisade-probe-"));
   try {
@@ -101,18 +101,18 @@ export class AcceleratorChoice {
   constructor(private readonly cacheFile: string) {}
 
   /**
-   * The accelerator to use, and why it is not KVM where that was not asked for.
+   * The accelerator to use; with `reason` when it is not KVM although TCG was not requested.
    *
-   * @throws when KVM was demanded and does not work.
+   * @throws when KVM was requested and does not work.
    */
   async choose(
-    wanted: "auto" | Accelerator,
+    requested: "auto" | Accelerator,
     signal?: AbortSignal,
   ): Promise<{ accelerator: Accelerator; reason?: string }> {
-    if (wanted === "tcg") return { accelerator: "tcg" };
+    if (requested === "tcg") return { accelerator: "tcg" };
     const kvm = await this.kvm(signal);
     if (kvm.works) return { accelerator: "kvm" };
-    if (wanted === "kvm") {
+    if (requested === "kvm") {
       throw new Error(
         `acceleration: "kvm" does not work on this machine: ${kvm.reason}; use "auto" or "tcg", which emulates and is slower`,
       );
@@ -130,7 +130,7 @@ export class AcceleratorChoice {
           const kept = decode(cacheSchema, cached, this.cacheFile);
           if (kept.bootId === boot) return kept;
         } catch {
-          // An unreadable answer is asked for again.
+          // An unreadable answer is replaced by a new one.
         }
       }
       const result = await probe("kvm", signal);

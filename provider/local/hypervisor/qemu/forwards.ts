@@ -17,7 +17,7 @@ export function sameForward(a: PublishedPort, b: PublishedPort): boolean {
   return forwardRule(a) === forwardRule(b);
 }
 
-/** Changes the forwards of a running machine from what QEMU has to what is wanted; connections of kept rules go on. */
+/** Converges the forwards of a running machine to the desired ones; connections of kept rules stay open. */
 export async function changeForwards(qmp: Qmp, after: PublishedPort[]): Promise<void> {
   const before = await listForwards(qmp);
   for (const port of before.filter((old) => !after.some((kept) => sameForward(old, kept)))) {

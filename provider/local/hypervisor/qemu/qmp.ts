@@ -5,7 +5,7 @@ import * as v from "valibot";
 import { decode, object } from "../../../../shared/decode.js";
 import { connectUnix } from "./unix-socket.js";
 
-/** QEMU does not answer: it hangs, or is going away. */
+/** QEMU does not answer: it hangs or is ending. */
 export class QmpTimeoutError extends Error {
   override readonly name = "QmpTimeoutError";
 }
@@ -20,8 +20,8 @@ const messageSchema = object({
 type Message = v.InferOutput<typeof messageSchema>;
 
 /**
- * One session with a QEMU. Its monitor serves one client at a time, so sessions are short; each answer is waited for at most
- * `timeout` milliseconds, because an emulated machine may hang.
+ * One session with a QEMU. Its monitor serves one client at a time, so sessions are short; each answer is waited for at
+ * most `timeout` milliseconds, because an emulated machine may hang.
  */
 export class Qmp {
   private nextId = 1;

@@ -1,4 +1,4 @@
-/** A machine's state written down and taken up again. Its memory is in a file of its own (`SnapshotMemory`). */
+/** A machine's state, saved and loaded. Its memory is in a separate file (`SnapshotMemory`). */
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { finished } from "node:stream/promises";
@@ -7,7 +7,7 @@ import { machineFiles } from "./command-line.js";
 import type { Qmp } from "./qmp.js";
 import { connectUnix } from "./unix-socket.js";
 
-/** Of a few megabytes of device state; a busy machine is slow. */
+/** For a few megabytes of device state; a busy machine is slow. */
 const saveMilliseconds = 60_000;
 const resumeMilliseconds = 30_000;
 

@@ -1,6 +1,6 @@
 /**
- * A TPM of its own for a machine that goes on from another one's state: registers and null hierarchy are those of the boot that was
- * kept, as the kernel in memory expects them; the seeds, from which every key of a TPM descends, are its own.
+ * A TPM of its own for a machine that resumes the state of another one. Registers and null hierarchy are those of the
+ * saved boot, as the kernel in memory expects them; the seeds, from which every key of a TPM is derived, are its own.
  */
 import { createHash } from "node:crypto";
 import { rm } from "node:fs/promises";
@@ -21,7 +21,10 @@ const section = Buffer.from("\x0ctpm-emulator");
 /** Instance and version of the section. */
 const sectionHeader = 8;
 
-/** Makes a new TPM for the machine in `folder`, whatever it had before, and returns its permanent state: seeds, no register. */
+/**
+ * Makes a new TPM for the machine in `folder` in place of any older one, and returns its permanent state: seeds, no
+ * registers.
+ */
 export async function makeTpm(folder: string, signal: AbortSignal): Promise<Buffer> {
   await rm(join(folder, "tpm"), { recursive: true, force: true });
   const process = await startTpm(folder, signal);
@@ -41,8 +44,9 @@ export async function makeTpm(folder: string, signal: AbortSignal): Promise<Buff
 }
 
 /**
- * QEMU's stream with this permanent state of the TPM in the place of the one that is in it. libtpms writes the seeds into the
- * volatile state too and takes only what belongs together: there they are exchanged, and its checksum is made anew.
+ * QEMU's stream with its permanent state of the TPM replaced by `permanent`. libtpms keeps the seeds in the volatile
+ * state too and refuses states that do not match, so they are replaced there as well, and its checksum is computed
+ * again.
  *
  * @throws Error when stream or states are not as QEMU 7.2 and libtpms 0.9 write them.
  */

@@ -1,16 +1,17 @@
 /** The machine's TPM 2.0: swtpm, a process of its own. */
 import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { isAlive, spawnDetached, type ProcessIdentity } from "../../../system/process.js";
+import { spawnDetached, type NamedProcess } from "../../../system/process.js";
+import { isAlive } from "../../../../shared/process-identity.js";
 import { sleep } from "../../../../shared/sleep.js";
 
 /** Control socket, relative to the machine's folder. */
 export const tpmSocket = "tpm.sock";
 
 /**
- * Starts the TPM of the machine in `folder`. Its state (`tpm/`) stays over restarts. It ends by itself when QEMU does.
+ * Starts the TPM of the machine in `folder`. Its state (`tpm/`) survives restarts. It ends by itself when QEMU ends.
  */
-export async function startTpm(folder: string, signal?: AbortSignal): Promise<ProcessIdentity> {
+export async function startTpm(folder: string, signal?: AbortSignal): Promise<NamedProcess> {
   await mkdir(join(folder, "tpm"), { recursive: true, mode: 0o700 });
   const socket = join(folder, tpmSocket);
   await rm(socket, { force: true });

@@ -1,11 +1,11 @@
-/** Connections to Unix sockets whatever the length of their path. */
+/** Connections to Unix sockets with paths of any length. */
 import { open } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
 
 /**
- * Connects through an open descriptor of the folder: the kernel takes at most 107 bytes of path, and state folders may lie
- * deeper than that.
+ * Connects through an open descriptor of the folder: the kernel takes at most 107 bytes of path, and state folders may
+ * lie deeper than that.
  */
 export async function connectUnix(path: string, milliseconds: number, signal?: AbortSignal): Promise<Socket> {
   signal?.throwIfAborted();

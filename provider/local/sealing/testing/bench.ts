@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { gzip, zstdCompress } from "node:zlib";
 import { pack } from "tar-stream";
 import { expect } from "vitest";
-import type { RegistryAccess, SealSpec, SigningKey } from "../../../backends/index.js";
+import { noCheckpoint, type RegistryAccess, type SealSpec, type SigningKey } from "../../../backends/index.js";
 import { defaultCacheDirectory } from "../../../../shared/directories.js";
 import { run } from "../../../system/command.js";
 import { testOperation } from "../../../system/testing.js";
@@ -159,7 +159,7 @@ export class Bench {
     return new Repository(this.access, name);
   }
 
-  /** What was told while it sealed. */
+  /** Log and status lines of the sealing. */
   readonly lines: string[] = [];
 
   /**
@@ -189,7 +189,7 @@ export class Bench {
     digest: string,
     options: Partial<SealSpec> & { checkpoint?: Checkpoint } = {},
   ) {
-    const { checkpoint = async () => undefined, ...more } = options;
+    const { checkpoint = noCheckpoint, ...more } = options;
     return sealImage(sealing, { registry: this.access, repository, digest, ...this.keys, ...more }, checkpoint);
   }
 }

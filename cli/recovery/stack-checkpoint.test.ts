@@ -1,12 +1,12 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { beforeEach, expect, it } from "vitest";
-import { repairCheckpoint } from "./stack-checkpoint.mjs";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { repairCheckpoint } from "./stack-checkpoint.js";
 
-let backend;
-let file;
-let said;
+let backend: string;
+let file: string;
+let said: string[];
 
 beforeEach(() => {
   backend = mkdtempSync(path.join(tmpdir(), "palisade-checkpoint-"));
@@ -15,7 +15,9 @@ beforeEach(() => {
   said = [];
 });
 
-const repair = () => repairCheckpoint(backend, "p", "s", (line) => said.push(line));
+afterEach(() => rmSync(backend, { recursive: true }));
+
+const repair = () => repairCheckpoint({ backend, project: "p", stack: "s" }, (line) => said.push(line));
 
 it("leaves a whole state and an absent one alone", () => {
   repair();

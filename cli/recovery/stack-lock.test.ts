@@ -2,14 +2,17 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { clearStaleLocks, judge, programOf } from "./stack-lock.mjs";
+import { assessLock, clearStaleLocks, programOf, readLocks, type Machine } from "./stack-lock.js";
 
 const lock = (changes = {}) =>
   JSON.stringify({ pid: 4711, username: "operator", hostname: "here", timestamp: "2026-11-01T10:00:00Z", ...changes });
 
-const machine = (program) => ({ hostname: "here", programOf: () => program });
+const machine = (program: string | undefined): Machine => ({
+  hostname: "here",
+  programOf: async () => program,
+});
 
-describe("judge", () => {
+describe("assessLock", () => {
   it.each([
     ["a process that is gone", lock(), undefined, true, "process is gone"],
     ["a number that another program has now", lock(), "sshd", true, "is sshd now"],
@@ -25,28 +28,28 @@ describe("judge", () => {
     ["half a file", lock().slice(0, 20), undefined, false, "cannot be read"],
     ["an empty file", "", undefined, false, "cannot be read"],
     ["null", "null", undefined, false, "names no process"],
-  ])("%s", (_name, text, program, stale, reason) => {
-    const verdict = judge(text, machine(program));
-    expect(verdict.stale).toBe(stale);
-    expect(verdict.reason).toContain(reason);
+  ])("%s", async (_name, text, program, stale, reason) => {
+    const assessed = await assessLock(text, machine(program));
+    expect(assessed.stale).toBe(stale);
+    expect(assessed.reason).toContain(reason);
   });
 
-  it("names process, user, machine and time", () => {
-    expect(judge(lock(), machine("pulumi")).reason).toContain(
+  it("names process, user, machine and time", async () => {
+    expect((await assessLock(lock(), machine("pulumi"))).reason).toContain(
       "process 4711 of operator on here, since 2026-11-01T10:00:00Z",
     );
   });
 });
 
 describe("with files", () => {
-  let folder;
+  let folder: string;
   beforeEach(() => {
     folder = mkdtempSync(path.join(tmpdir(), "palisade-lock-"));
   });
   afterEach(() => rmSync(folder, { recursive: true }));
 
   describe("programOf", () => {
-    const process_ = (pid, stat, executable) => {
+    const process_ = (pid: number, stat: string, executable: string | undefined) => {
       mkdirSync(path.join(folder, String(pid)));
       writeFileSync(path.join(folder, String(pid), "stat"), stat);
       if (executable) symlinkSync(executable, path.join(folder, String(pid), "exe"));
@@ -58,43 +61,61 @@ describe("with files", () => {
       ["the short name where the executable is hidden", "7 (pul) umi) S 1", undefined, "pul) umi"],
       ["a zombie is gone", "7 (pulumi) Z 1", "/opt/bin/pulumi", undefined],
       ["a dead one is gone", "7 (pulumi) X 1", "/opt/bin/pulumi", undefined],
-    ])("%s", (_name, stat, executable, expected) => {
+    ])("%s", async (_name, stat, executable, expected) => {
       process_(7, stat, executable);
-      expect(programOf(7, folder)).toBe(expected);
+      expect(await programOf(7, folder)).toBe(expected);
     });
 
-    it("no process", () => expect(programOf(8, folder)).toBeUndefined());
-    it("this process", () => expect(programOf(process.pid)).toBe(path.basename(process.execPath)));
+    it("no process", async () => expect(await programOf(8, folder)).toBeUndefined());
+    it("a process that cannot be looked at", async () => {
+      mkdirSync(path.join(folder, "9/stat"), { recursive: true });
+      expect(await programOf(9, folder)).toBe("");
+    });
+    it("this process", async () => expect(await programOf(process.pid)).toBe(path.basename(process.execPath)));
   });
 
   describe("clearStaleLocks", () => {
-    const put = (stack, name, text) => {
+    const put = (stack: string, name: string, text: string) => {
       const target = path.join(folder, ".pulumi/locks/organization/palisade", stack);
       mkdirSync(target, { recursive: true });
       writeFileSync(path.join(target, name), text);
       return target;
     };
-    const clear = (stack, program, lines = []) =>
-      clearStaleLocks(folder, "palisade", stack, machine(program), (line) => lines.push(line));
+    const place = (stack: string) => ({ backend: folder, project: "palisade", stack });
+    const clear = (stack: string, program: string | undefined, lines: string[] = []) =>
+      clearStaleLocks(place(stack), machine(program), (line) => lines.push(line));
 
-    it("is content without locks", () => expect(clear("local", "pulumi")).toBe(true));
+    it("is content without locks", async () => expect(await clear("local", "pulumi")).toBe(true));
 
-    it("removes a stale lock and its attributes, of this stack only", () => {
+    it("removes a stale lock and its attributes, of this stack only", async () => {
       const here = put("local", "a.json", lock());
       put("local", "a.json.attrs", "{}");
       const other = put("other", "b.json", lock());
-      expect(clear("local", undefined)).toBe(true);
+      expect(await clear("local", undefined)).toBe(true);
       expect(readdirSync(here)).toEqual([]);
       expect(readdirSync(other)).toEqual(["b.json"]);
     });
 
-    it("keeps what is not stale, clears the rest, says both", () => {
+    it("keeps what is not stale, clears the rest, says both", async () => {
       const here = put("local", "a.json", lock());
       put("local", "b.json", lock({ hostname: "there" }));
-      const lines = [];
-      expect(clear("local", undefined, lines)).toBe(false);
+      const lines: string[] = [];
+      expect(await clear("local", undefined, lines)).toBe(false);
       expect(readdirSync(here)).toEqual(["b.json"]);
       expect(lines.join("\n")).toMatch(/cleared a stale lock.*\n.*locked by.*there.*\n.*remove .*b\.json/s);
+    });
+
+    it("names the Pulumi that holds a lock only while it runs", async () => {
+      const file = path.join(put("local", "a.json", lock()), "a.json");
+      expect(await readLocks(place("local"), machine("pulumi"))).toMatchObject([{ file, stale: false, holder: 4711 }]);
+      expect((await readLocks(place("local"), machine(undefined)))[0]).not.toHaveProperty("holder");
+    });
+
+    it("takes every lock for its own where only this machine uses the backend", async () => {
+      const here = put("local", "a.json", lock({ hostname: "its name before" }));
+      const only: Machine = { ...machine(undefined), hostname: undefined };
+      expect(await clearStaleLocks(place("local"), only, () => {})).toBe(true);
+      expect(readdirSync(here)).toEqual([]);
     });
   });
 });

@@ -1,28 +1,30 @@
-// The state file of a stack in Pulumi's file backend. A Pulumi that is killed while it writes leaves it, or the file of its
-// attributes beside it (which the backend does not write in one piece), empty or cut off, and every later run is refused
-// ("failed to load checkpoint: EOF"). The backend reads a file without attributes too, so broken ones are removed. In place
-// of a broken state the backend's version before it is put back. What was made since then is adopted by the next `up`, as
-// it carries its owner's marker.
+/**
+ * The state file of a stack in Pulumi's file backend. A Pulumi that is killed while it writes leaves it, or the file of its
+ * attributes beside it (which the backend does not write in one piece), empty or cut off, and every later run is refused
+ * ("failed to load checkpoint: EOF"). The backend reads a file without attributes too, so broken ones are removed. In place
+ * of a broken state the backend's version before it is put back. What was made since then is adopted by the next `up`, as
+ * it carries its owner's marker.
+ */
 import { copyFileSync, existsSync, readFileSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
-import { pathToFileURL } from "node:url";
+import type { FileBackendStack } from "./stack-lock.js";
 
-function isWhole(file) {
+function isWhole(file: string): boolean {
   try {
     JSON.parse(readFileSync(file, "utf8"));
     return true;
   } catch (error) {
-    if (error.code === "ENOENT" || error instanceof SyntaxError) return false;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT" || error instanceof SyntaxError) return false;
     throw error;
   }
 }
 
 /**
  * Repairs a broken state file. No Pulumi may be at work on the stack.
- * @param {string} backend folder of the file backend
- * @param {(line: string) => void} say told what was done
+ *
+ * @param say gets what was done
  */
-export function repairCheckpoint(backend, project, stack, say) {
+export function repairCheckpoint({ backend, project, stack }: FileBackendStack, say: (line: string) => void): void {
   const file = path.join(backend, ".pulumi", "stacks", project, `${stack}.json`);
   for (const attributes of [`${file}.attrs`, `${file}.bak.attrs`]) {
     if (!existsSync(attributes) || isWhole(attributes)) continue;
@@ -40,9 +42,4 @@ export function repairCheckpoint(backend, project, stack, say) {
     rmSync(file);
     say(`the state of ${stack} was cut off by a killed Pulumi before anything was in it; it begins anew`);
   }
-}
-
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const [backend, project, stack] = process.argv.slice(2);
-  repairCheckpoint(backend, project, stack, (line) => console.log(`palisade: ${line}`));
 }
