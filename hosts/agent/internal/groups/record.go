@@ -6,7 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -74,6 +77,29 @@ func newRecord(spec *agentv1.GroupSpec) *record {
 	rand.Read(uid)
 	rand.Read(salt)
 	return &record{spec: spec, recordFields: recordFields{UID: hex.EncodeToString(uid), Salt: salt, Generation: 1}}
+}
+
+var (
+	uidPattern    = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+)
+
+// validate refuses a record that was planted or edited. The spec has to be valid, as if it were declared now.
+func (r *record) validate() error {
+	switch {
+	case !uidPattern.MatchString(r.UID):
+		return fmt.Errorf("uid: %q is no identifier of a group", r.UID)
+	case len(r.Salt) == 0:
+		return errors.New("salt: is missing")
+	case r.Generation == 0:
+		return errors.New("generation: is missing")
+	}
+	for image, digest := range r.Manifests {
+		if !digestPattern.MatchString(digest) {
+			return fmt.Errorf("manifests: %q of %s is no digest", digest, image)
+		}
+	}
+	return validate(r.spec)
 }
 
 // specHash identifies the part of the spec that containers are created from. Labels, the digest of secrets, the access

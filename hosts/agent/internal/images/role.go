@@ -37,7 +37,7 @@ type Options struct {
 // Role is the state of the role images.
 type Role struct {
 	options  Options
-	records  *records
+	records  *recordStore
 	policies *policies
 	// images and layers serialize fetches, so that two fetches of the same content download it once.
 	images locks
@@ -55,7 +55,7 @@ func New(options Options) (*Role, error) {
 	if err != nil {
 		return nil, err
 	}
-	policies, err := openPolicies(filepath.Join(options.DataDirectory, "policies"))
+	policies, err := openPolicies(filepath.Join(options.DataDirectory, "policies"), options.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func (r *Role) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(agentv1connect.NewImageStoreServiceHandler(&storeService{r}, limit))
 	mux.Handle(agentv1connect.NewImagePolicyServiceHandler(&policyService{r}, limit))
-	mux.Handle(agentv1connect.NewHostServiceHandler(hostService{}, limit))
+	mux.Handle(agentv1connect.NewHostServiceHandler(hostService{role: r}, limit))
 	return mux
 }
 
