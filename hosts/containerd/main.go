@@ -1,5 +1,6 @@
-// Command containerd is containerd 2.4 with only the plugins that a Palisade host needs. Package sealed replaces two of
-// them: the snapshotter, which is `sealed`, and the mount handler for EROFS. Everything else is upstream's, unchanged.
+// Command containerd is containerd 2.4 with only the plugins that a Palisade host needs. Package sealed replaces
+// three of them: the snapshotter, which is `sealed`, the mount handler for EROFS, and the content store, which verifies
+// what it reads. Everything else is upstream's, unchanged.
 package main
 
 import (
@@ -13,7 +14,6 @@ import (
 	_ "github.com/containerd/containerd/v2/core/metrics/cgroups"
 	_ "github.com/containerd/containerd/v2/core/metrics/cgroups/v2"
 	_ "github.com/containerd/containerd/v2/core/runtime/v2"
-	_ "github.com/containerd/containerd/v2/plugins/content/local/plugin"
 	_ "github.com/containerd/containerd/v2/plugins/cri"
 	_ "github.com/containerd/containerd/v2/plugins/cri/images"
 	_ "github.com/containerd/containerd/v2/plugins/cri/runtime"

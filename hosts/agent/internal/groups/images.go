@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
@@ -92,7 +94,7 @@ func (g *group) ensureImage(ctx context.Context, desired *record, observed *obse
 	local := desired.localReference(image)
 	present, err := g.checkImage(ctx, local)
 	if err != nil {
-		return desired, err
+		return desired, g.recordImageFailure(ctx, image, name, access, err)
 	}
 	if present {
 		delete(g.pulls, image)
@@ -160,6 +162,9 @@ func (g *group) checkImage(ctx context.Context, image string) (present bool, err
 	if response.GetImage() == nil {
 		return false, nil
 	}
+	if err := g.manager.checkConfiguration(image, response.GetImage().GetId()); err != nil {
+		return true, err
+	}
 	var info struct {
 		ImageSpec struct {
 			Architecture string `json:"architecture"`
@@ -193,11 +198,19 @@ func (g *group) pull(ctx context.Context, desired *record, image string, access 
 		// names.
 		request.Auth = &runtimev1.AuthConfig{Username: access.GetUsername(), Password: access.GetPassword()}
 	}
-	if _, err := g.manager.images.PullImage(ctx, request); err != nil {
+	_, err = g.manager.images.PullImage(ctx, request)
+	if grpcstatus.Code(err) == codes.DataLoss || err != nil && strings.Contains(err.Error(), changedContent) {
+		return &refusedError{fmt.Sprintf("image %s is refused: what this host has of it is not what its digest names: %v", image, err)}
+	}
+	if err != nil {
 		return registry.Classify(image, access.GetUsername(), err)
 	}
 	return nil
 }
+
+// changedContent is in the message of containerd's content store about a blob that was changed on the disk. The pull
+// does not always keep the error's code.
+const changedContent = "its content has another digest"
 
 // registryOf returns how the spec reaches the image's registry; nil when it does not say.
 func registryOf(spec *agentv1.GroupSpec, image string) *agentv1.ImageRegistry {

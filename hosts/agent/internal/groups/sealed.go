@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -89,6 +90,23 @@ func refusalOrFailure(err error) error {
 		return fmt.Errorf("role images does not answer: %w", err)
 	}
 	return errors.New(failure.Message())
+}
+
+// checkConfiguration refuses an image whose identifier in CRI, the digest of its configuration, is not the one that its
+// seal names. CRI finds the configuration in containerd's records on the disk, and containerd verifies its content.
+func (m *Manager) checkConfiguration(image, id string) error {
+	_, digest, found := strings.Cut(image, "@")
+	if m.options.Sealed == nil || !found || !digestPattern.MatchString(id) {
+		return nil
+	}
+	manifest, _, err := seal.Find(m.options.Layers, m.options.Trust, digest)
+	if err != nil {
+		return err
+	}
+	if manifest.Image.Config != id {
+		return &refusedError{fmt.Sprintf("image %s is refused: containerd has it with configuration %s, it was sealed with %s", image, id, manifest.Image.Config)}
+	}
+	return nil
 }
 
 // rootHashes returns the root hashes of an image's layers from its seal, bottom first. It returns nothing for an image

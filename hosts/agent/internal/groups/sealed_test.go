@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/images"
 	"github.com/palisade-host/palisade/hosts/agent/internal/images/registrytest"
@@ -359,5 +361,35 @@ func TestCorruptedLayerIsToldOnceToTheGroupsThatUseIt(t *testing.T) {
 	elsewhere := &agentv1.LayerDevice{RootHash: strings.Repeat("0", 64), Corrupted: true}
 	if reported = h.manager.reportCorruption([]*agentv1.LayerDevice{elsewhere}, reported); count() != 1 || len(reported) != 0 {
 		t.Errorf("%d events, %v", count(), reported)
+	}
+}
+
+func TestAnImageWithAnotherConfigurationThanItsSealIsRefused(t *testing.T) {
+	h := newSealedHarness(t)
+	image, reference := h.image("app")
+	h.apply(h.spec("web", reference))
+	h.runtime.SetImageID(reference, image.Sealed.Image.Config)
+	if group := h.pass("web"); h.running("server") == "" {
+		t.Fatalf("%v", group)
+	}
+	h.runtime.SetImageID(reference, "sha256:"+strings.Repeat("0", 64))
+	h.runtime.Exit("server", 1, "Error")
+	h.pass("web")
+	group := h.pass("web")
+	if c := only(group); c.GetReason() != reasonRefused || !strings.Contains(c.GetMessage(), image.Sealed.Image.Config) || h.running("server") != "" {
+		t.Errorf("%v", c)
+	}
+	if !strings.Contains(message(group, reasonRefused), "Warning") {
+		t.Errorf("%v", reasons(group))
+	}
+}
+
+func TestAConfigurationThatWasChangedOnTheDiskIsRefused(t *testing.T) {
+	h := newSealedHarness(t)
+	_, reference := h.image("app")
+	h.runtime.Fail("PullImage", grpcstatus.Error(codes.DataLoss, "blob sha256:00 was changed on the disk"))
+	h.apply(h.spec("web", reference))
+	if c := only(h.pass("web")); c.GetReason() != reasonRefused || !strings.Contains(c.GetMessage(), "was changed on the disk") {
+		t.Errorf("%v", c)
 	}
 }
