@@ -90,6 +90,7 @@ func newGroup(manager *Manager, r *record) *group {
 func (g *group) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer g.dropPulls(nil)
 	for {
 		select {
 		case <-ctx.Done():

@@ -72,6 +72,8 @@ type Manager struct {
 	images       runtimev1.ImageServiceClient
 	certificates *registry.Certificates
 	startSlots   *semaphore.Weighted
+	// pullPatience is the constant of this name. Tests change it.
+	pullPatience time.Duration
 
 	// mutex serializes declarations, so that two cannot take one port.
 	mutex   sync.Mutex
@@ -112,6 +114,7 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 		options: options, store: store, runtime: runtime, images: images, groups: map[string]*group{}, seals: map[string][]string{},
 		certificates: registry.NewCertificates(options.CertificatesDirectory),
 		startSlots:   semaphore.NewWeighted(int64(options.Starts)),
+		pullPatience: pullPatience,
 		readyMessage: "starts",
 	}
 	for _, r := range loaded {

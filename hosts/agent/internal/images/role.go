@@ -27,7 +27,7 @@ type Options struct {
 	Store seal.Store
 	// Trust holds the trusted keys of seals, and revocations.
 	Trust seal.Trust
-	// Stall is how long a registry may send nothing.
+	// Stall is how long a registry may make no progress: send no whole document, or less than minimumProgress of a blob.
 	Stall time.Duration
 	// Available returns how many bytes can be written below a path.
 	Available func(path string) (uint64, error)
