@@ -21,8 +21,9 @@ const sandboxBackOffMaximum = 30 * time.Second
 type sandboxFailures struct {
 	hash  string
 	count uint
-	next  time.Time
-	err   error
+	// next is when the next attempt is due, by the monotonic clock.
+	next time.Duration
+	err  error
 }
 
 // converge makes containerd run what is desired: it removes outdated sandboxes, and creates and starts what is missing.
@@ -93,14 +94,14 @@ func (g *group) waitsForImages(desired *record, observed *observation) bool {
 
 // startIsDue reports whether a sandbox or a container has to be started now.
 func (g *group) startIsDue(desired *record, observed *observation) bool {
-	now := g.manager.options.Now()
+	now := g.manager.now()
 	if observed.sandbox == nil {
-		return !now.Before(g.sandboxes.next)
+		return now.monotonic >= g.sandboxes.next
 	}
 	return slices.ContainsFunc(desired.spec.GetContainers(), func(container *agentv1.Container) bool {
 		state, status := desired.Containers[container.GetName()], observed.containers[container.GetName()]
 		running := status != nil && status.State == runtimev1.ContainerState_CONTAINER_RUNNING
-		return !state.Done && !running && !g.lacksImage(container.GetName()) && !now.Before(state.RestartAt)
+		return !state.Done && !running && !g.lacksImage(container.GetName()) && state.restartIsDue(now)
 	})
 }
 
@@ -110,7 +111,7 @@ func (g *group) createSandbox(ctx context.Context, desired *record, observed *ob
 	if g.sandboxes.hash != hash {
 		g.sandboxes = sandboxFailures{hash: hash}
 	}
-	if g.manager.options.Now().Before(g.sandboxes.next) {
+	if g.manager.options.Monotonic() < g.sandboxes.next {
 		return nil, g.sandboxes.err
 	}
 	g.waitForSandbox(desired, waitingReason{reason: reasonCreating})
@@ -154,7 +155,7 @@ func (g *group) sandboxFailed(desired *record, failure error) error {
 	g.event(eventWarning, "Failed", failure.Error(), "")
 	g.sandboxes.count++
 	g.sandboxes.err = failure
-	g.sandboxes.next = g.manager.options.Now().Add(min(sandboxBackOffMaximum, time.Second<<min(g.sandboxes.count, 10)))
+	g.sandboxes.next = g.manager.options.Monotonic() + min(sandboxBackOffMaximum, time.Second<<min(g.sandboxes.count, 10))
 	return failure
 }
 
@@ -162,7 +163,7 @@ func (g *group) sandboxFailed(desired *record, failure error) error {
 func (g *group) ensureContainer(ctx context.Context, desired *record, observed *observation, container *agentv1.Container) (*record, error) {
 	name := container.GetName()
 	state, status := desired.Containers[name], observed.containers[name]
-	if state.Done || g.manager.options.Now().Before(state.RestartAt) {
+	if state.Done || !state.restartIsDue(g.manager.now()) {
 		return desired, nil
 	}
 	restart := false
@@ -217,6 +218,7 @@ func (g *group) startContainer(
 	if _, err := g.manager.runtime.StartContainer(ctx, &runtimev1.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return g.recordStartFailure(desired, name, created.ContainerId, fmt.Errorf("start container: %w", err))
 	}
+	g.runningSince[created.ContainerId] = g.manager.options.Monotonic()
 	state.ContainerID, state.RestartAt = created.ContainerId, time.Time{}
 	if restart {
 		state.RestartCount++

@@ -31,7 +31,8 @@ const documentsTimeout = 4 * time.Minute
 // pullState is the history of the pulls of one image.
 type pullState struct {
 	failures uint32
-	next     time.Time
+	// next is when the next attempt is due, by the monotonic clock.
+	next time.Duration
 	// access describes how the registry was reached. Changed credentials are tried at once.
 	access string
 	// declaration is the number of the declaration that the failure belongs to.
@@ -285,7 +286,7 @@ func (g *group) pullImage(ctx context.Context, pull *imagePull, desired *record,
 // failedBefore returns the last failure while the image waits for its next attempt.
 func (g *group) failedBefore(image string) error {
 	state := g.pulls[image]
-	if state.err != nil && g.manager.options.Now().Before(state.next) {
+	if state.err != nil && g.manager.options.Monotonic() < state.next {
 		return state.err
 	}
 	return nil
@@ -296,7 +297,7 @@ func (g *group) recordImageFailure(state *pullState, name string, failure error)
 	state.failures++
 	state.err = failure
 	state.declaration = g.declarationCount()
-	state.next = g.manager.options.Now().Add(nextBackOff(state.failures))
+	state.next = g.manager.options.Monotonic() + nextBackOff(state.failures)
 	g.event(eventWarning, imageReason(failure), failure.Error(), name)
 	return failure
 }

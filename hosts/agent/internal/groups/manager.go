@@ -59,7 +59,9 @@ type Options struct {
 	// ReservedPorts are ports that the host itself uses.
 	ReservedPorts []uint32
 	Now           func() time.Time
-	Logger        *slog.Logger
+	// Monotonic is the time since an arbitrary point, by a clock that never jumps. Default: that of the kernel.
+	Monotonic func() time.Duration
+	Logger    *slog.Logger
 	// Prepare runs until it succeeds, before the first pass. It imports the pause image, for example. It may be nil.
 	Prepare func(context.Context) error
 }
@@ -109,6 +111,9 @@ func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images 
 	loaded, err := store.folder.Load()
 	if err != nil {
 		return nil, err
+	}
+	if options.Monotonic == nil {
+		options.Monotonic = monotonicClock()
 	}
 	m := &Manager{
 		options: options, store: store, runtime: runtime, images: images, groups: map[string]*group{}, seals: map[string][]string{},
@@ -344,7 +349,7 @@ func (m *Manager) damaged(name string) *agentv1.Group {
 		return nil
 	}
 	var events eventRing
-	events.add(m.options.Now(), eventWarning, problemReason(problem), problem.String(), "")
+	events.add(m.now(), eventWarning, problemReason(problem), problem.String(), "")
 	return &agentv1.Group{
 		Spec:   &agentv1.GroupSpec{Name: name},
 		Status: &agentv1.GroupStatus{Phase: agentv1.GroupPhase_GROUP_PHASE_FAILED, Events: events.snapshot()},

@@ -54,8 +54,10 @@ type containerState struct {
 	// Restarts counts those since the back-off was reset.
 	Restarts uint32 `json:"restarts,omitempty"`
 	// RestartAt is when the next container may start after an exit; zero when no restart is due.
-	RestartAt time.Time     `json:"restartAt,omitzero"`
-	BackOff   time.Duration `json:"backOff,omitempty"`
+	RestartAt time.Time `json:"restartAt,omitzero"`
+	// restartDue is the same time by the monotonic clock, which decides.
+	restartDue time.Duration
+	BackOff    time.Duration `json:"backOff,omitempty"`
 	// Exit is the last observed exit.
 	Exit *exit `json:"exit,omitempty"`
 	// Done means that the restart policy does not start the container again.
@@ -189,12 +191,13 @@ func (r *record) withSpec(spec *agentv1.GroupSpec) *record {
 
 // withRestartsDue returns the record with every waiting restart due now, or nil when none waits: declaring a group
 // again asks for another attempt.
-func (r *record) withRestartsDue(now time.Time) *record {
+func (r *record) withRestartsDue(now moment) *record {
 	changed := r.clone()
 	waiting := false
 	for name, state := range changed.Containers {
-		if state.RestartAt.After(now) {
-			state.RestartAt, state.BackOff, state.Restarts = now, 0, 0
+		if !state.restartIsDue(now) {
+			state.delayRestart(now, 0)
+			state.Restarts = 0
 			changed.Containers[name] = state
 			waiting = true
 		}

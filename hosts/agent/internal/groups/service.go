@@ -199,9 +199,8 @@ func (s *groupService) SuspendReconcile(_ context.Context, request *connect.Requ
 		}
 		groups = []*group{g}
 	}
-	until := s.manager.options.Now().Add(duration)
 	for _, g := range groups {
-		g.suspend(until)
+		g.suspend(duration)
 	}
 	return connect.NewResponse(&agentv1.SuspendReconcileResponse{}), nil
 }
