@@ -1,7 +1,7 @@
-// Command containerd is containerd 2.4 with only the plugins that a Palisade host needs. Three of our own replace
-// upstream's: the snapshotter `sealed` and the mount handler for EROFS (package sealed), and the server that clients
-// reach (package cri). A plugin of our own also imports the pause image (package pauseimage). Everything else is
-// upstream's, unchanged.
+// Command containerd is containerd 2.4 with only the plugins that a Palisade host needs. Four of our own replace
+// upstream's: the snapshotter `sealed`, the mount handler for EROFS and the content store, which verifies what it reads
+// (package sealed), and the server that clients reach (package cri). A plugin of our own also imports the pause image
+// (package pauseimage). Everything else is upstream's, unchanged.
 package main
 
 import (
@@ -15,7 +15,6 @@ import (
 	_ "github.com/containerd/containerd/v2/core/metrics/cgroups"
 	_ "github.com/containerd/containerd/v2/core/metrics/cgroups/v2"
 	_ "github.com/containerd/containerd/v2/core/runtime/v2"
-	_ "github.com/containerd/containerd/v2/plugins/content/local/plugin"
 	_ "github.com/containerd/containerd/v2/plugins/cri"
 	_ "github.com/containerd/containerd/v2/plugins/cri/images"
 	_ "github.com/containerd/containerd/v2/plugins/cri/runtime"

@@ -46,5 +46,10 @@ func (l *imageLookup) digestOf(ctx context.Context, key string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	return image.Target.Digest.String(), nil
+	target := image.Target.Digest.String()
+	if _, named, found := strings.Cut(image.Name, "@"); found && named != target {
+		// containerd's records lie on the disk as well.
+		return "", fmt.Errorf("image %s is recorded with another digest, %s: %w", image.Name, target, errdefs.ErrDataLoss)
+	}
+	return target, nil
 }

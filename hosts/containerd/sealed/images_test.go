@@ -92,6 +92,23 @@ func TestDigestOf(t *testing.T) {
 	}
 }
 
+func TestDigestOfAnImageThatIsRecordedAsAnother(t *testing.T) {
+	database := newDatabase(t, nil)
+	web, other := digest.FromString("web").String(), digest.FromString("other").String()
+	recordImage(t, database, "registry.test/web@"+web, web)
+	recordImage(t, database, "registry.test/other@"+other, web)
+	recordContainer(t, database, "web", "registry.test/web@"+web)
+	recordContainer(t, database, "other", "registry.test/other@"+other)
+	lookup := &imageLookup{}
+	lookup.use(database)
+	if got, err := lookup.digestOf(t.Context(), "k8s.io/7/web"); err != nil || got != web {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if got, err := lookup.digestOf(t.Context(), "k8s.io/7/other"); !errdefs.IsDataLoss(err) || got != "" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestDigestOfAnImageThatIsGone(t *testing.T) {
 	database := newDatabase(t, nil)
 	recordImage(t, database, "registry.test/web:1", digest.FromString("web").String())

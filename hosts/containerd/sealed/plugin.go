@@ -2,10 +2,11 @@
 // system on a dm-verity device, and the kernel checks the signature of the device's root hash. The layers of a
 // container are exactly those that the signed seal manifest of its image lists, in the same order.
 //
-// It has three plugins:
+// It has four plugins:
 //   - the snapshotter `sealed` wraps upstream's `erofs`, which finds layers in the stores of sealed layers. It takes
 //     source, root hash and signature of each mounted layer from the seal manifest;
 //   - the mount handler for `erofs` opens and closes the devices;
+//   - the content store is upstream's, and compares each blob with its digest when it is read;
 //   - a hook lets the snapshotter look up the image of a container.
 package sealed
 
@@ -53,6 +54,16 @@ func init() {
 		InitFn: func(ic *plugin.InitContext) (any, error) {
 			ic.Meta.Platforms = append(ic.Meta.Platforms, platforms.DefaultSpec())
 			return newHandler()
+		},
+	})
+	registry.Register(&plugin.Registration{
+		Type: plugins.ContentPlugin,
+		// It has the name of upstream's, so that it has its folder.
+		ID: "content",
+		InitFn: func(ic *plugin.InitContext) (any, error) {
+			root := ic.Properties[plugins.PropertyRootDir]
+			ic.Meta.Exports["root"] = root
+			return newContent(root)
 		},
 	})
 	registry.Register(&plugin.Registration{

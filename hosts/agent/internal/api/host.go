@@ -86,7 +86,8 @@ func osVersion() string {
 	return name
 }
 
-// GetHost answers even when other roles are down, and names them in ready_message.
+// GetHost answers even when other roles are down, and names them in ready_message. A host that is ready names there the
+// records that it has set aside.
 func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
 	response := &agentv1.GetHostResponse{
 		HostId:        s.identity.HostID(),
@@ -103,7 +104,7 @@ func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.Ge
 
 	ctx, cancel := context.WithTimeout(ctx, roleTimeout)
 	defer cancel()
-	var waiting []string
+	var waiting, notes []string
 	if groups, err := s.groups.GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{})); err != nil {
 		waiting = append(waiting, "role groups does not answer: "+message(err))
 	} else {
@@ -111,15 +112,17 @@ func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.Ge
 		response.RuntimeVersion = groups.Msg.GetRuntimeVersion()
 		response.Cpus = groups.Msg.GetCpus()
 		response.MemoryBytes = groups.Msg.GetMemoryBytes()
-		if !groups.Msg.GetReady() {
-			waiting = append(waiting, "role groups: "+groups.Msg.GetReadyMessage())
+		if text := "role groups: " + groups.Msg.GetReadyMessage(); !groups.Msg.GetReady() {
+			waiting = append(waiting, text)
+		} else if groups.Msg.GetReadyMessage() != "" {
+			notes = append(notes, text)
 		}
 	}
 	if _, err := s.integrity.GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{})); err != nil {
 		waiting = append(waiting, "role integrity does not answer: "+message(err))
 	}
 	response.Ready = len(waiting) == 0
-	response.ReadyMessage = strings.Join(waiting, "; ")
+	response.ReadyMessage = strings.Join(append(waiting, notes...), "; ")
 	return connect.NewResponse(response), nil
 }
 

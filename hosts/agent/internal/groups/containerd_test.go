@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -241,6 +244,37 @@ func TestContainerd(t *testing.T) {
 			t.Error("the port still answers")
 		}
 	})
+	t.Run("refuses an image whose configuration was changed on the disk, and restarts the other", func(t *testing.T) {
+		changed := h.web("changed")
+		changed.Name, changed.Ports = "changed", nil
+		changed.Containers[0].Ports, changed.Containers[0].Image = nil, h.reference(h.other)
+		h.apply(t, h.web("control"))
+		h.apply(t, changed)
+		containers := map[string]string{}
+		for _, name := range []string{"web", "changed"} {
+			h.waitFor(t, name, func(g *agentv1.Group) bool {
+				return g.GetStatus().GetPhase() == agentv1.GroupPhase_GROUP_PHASE_RUNNING && g.GetStatus().GetObservedGeneration() == 1
+			})
+			containers[name] = h.group(t, name).GetStatus().GetContainers()[0].GetContainerId()
+		}
+		h.editConfiguration(t, h.other, "/program", "/progrbm")
+		for name, id := range containers {
+			h.waitFor(t, name, func(g *agentv1.Group) bool { return g.GetStatus().GetContainers()[0].GetContainerId() == id })
+			if _, err := h.manager.runtime.StopContainer(h.ctx, &runtimev1.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.waitFor(t, "web", func(g *agentv1.Group) bool {
+			c := g.GetStatus().GetContainers()[0]
+			return c.GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING && c.GetContainerId() != containers["web"]
+		})
+		h.waitFor(t, "changed", func(g *agentv1.Group) bool { return g.GetStatus().GetContainers()[0].GetReason() == reasonRefused })
+		if c := h.group(t, "changed").GetStatus().GetContainers()[0]; !strings.Contains(c.GetMessage(), changedContent) {
+			t.Errorf("%v", c)
+		}
+		h.delete(t, "web")
+		h.delete(t, "changed")
+	})
 	if strings.Contains(h.logs.String(), "canary") {
 		t.Error("a secret is in the logs")
 	}
@@ -259,6 +293,9 @@ type containerdHarness struct {
 	ca       string
 	logs     *lockedBuffer
 	lab      *lab.Lab
+
+	directory, binaries string
+	stopDaemon          func()
 }
 
 func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness {
@@ -376,24 +413,14 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
         SystemdCgroup = false
 `, filepath.Join(directory, "root"), filepath.Join(directory, "state"), socket, clientGroup, runtime, logs, socket+".ttrpc", pause, filepath.Join(directory, "certs.d"), plugins, network, runtime))
 
-	logFile, err := os.Create(filepath.Join(directory, "containerd.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	daemon := exec.Command(filepath.Join(binaries, "containerd"), "--config", filepath.Join(directory, "config.toml"))
-	daemon.Env = append(os.Environ(), "PATH="+binaries+":"+os.Getenv("PATH"))
-	daemon.Stdout, daemon.Stderr = logFile, logFile
-	daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := h.lab.InHost(daemon.Start); err != nil {
-		t.Fatal(err)
-	}
+	h.directory, h.binaries = directory, binaries
+	h.startDaemon(t)
 	t.Cleanup(func() {
-		_ = daemon.Process.Signal(syscall.SIGTERM)
-		_ = daemon.Wait()
+		h.stopDaemon()
 		if err := unix.Unmount(logs, unix.MNT_DETACH); err != nil {
 			t.Errorf("the folder of logs was not mounted: %v", err)
 		}
-		if content, err := os.ReadFile(logFile.Name()); err == nil && t.Failed() {
+		if content, err := os.ReadFile(filepath.Join(directory, "containerd.log")); err == nil && t.Failed() {
 			lines := strings.Split(string(content), "\n")
 			t.Logf("containerd:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
 		}
@@ -426,6 +453,52 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 		}
 	})
 	return h
+}
+
+func (h *containerdHarness) startDaemon(t *testing.T) {
+	t.Helper()
+	logFile, err := os.OpenFile(filepath.Join(h.directory, "containerd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logFile.Close()
+	daemon := exec.Command(filepath.Join(h.binaries, "containerd"), "--config", filepath.Join(h.directory, "config.toml"))
+	daemon.Env = append(os.Environ(), "PATH="+h.binaries+":"+os.Getenv("PATH"))
+	daemon.Stdout, daemon.Stderr = logFile, logFile
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := h.lab.InHost(daemon.Start); err != nil {
+		t.Fatal(err)
+	}
+	h.stopDaemon = func() {
+		_ = daemon.Process.Signal(syscall.SIGTERM)
+		_ = daemon.Wait()
+	}
+}
+
+// editConfiguration changes the configuration of an image in containerd's content store, at the same length, while
+// containerd and the agent are stopped.
+func (h *containerdHarness) editConfiguration(t *testing.T, image *testimage.Image, before, after string) {
+	t.Helper()
+	var manifest ocispec.Manifest
+	if err := json.Unmarshal(image.Blobs[image.Manifest.Digest.String()], &manifest); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(h.directory, "root", "io.containerd.content.v1.content", "blobs", "sha256", manifest.Config.Digest.Encoded())
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.Replace(content, []byte(before), []byte(after), 1)
+	if bytes.Equal(changed, content) || len(changed) != len(content) {
+		t.Fatalf("%s is not changed at the same length", before)
+	}
+	h.stop()
+	h.stopDaemon()
+	if err := errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, changed, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	h.startDaemon(t)
+	h.startManager(t)
 }
 
 func (h *containerdHarness) startManager(t *testing.T) {

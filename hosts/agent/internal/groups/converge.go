@@ -21,8 +21,9 @@ const sandboxBackOffMaximum = 30 * time.Second
 type sandboxFailures struct {
 	hash  string
 	count uint
-	next  time.Time
-	err   error
+	// next is when the next attempt is due, by the monotonic clock.
+	next time.Duration
+	err  error
 }
 
 // converge makes containerd run what is desired: it removes outdated sandboxes, and creates and starts what is missing.
@@ -31,9 +32,9 @@ func (g *group) converge(ctx context.Context, desired *record, observed *observa
 		// Nothing runs any more, and a dead sandbox of an earlier boot is not needed.
 		return g.removeSandboxes(ctx, observed.outdated)
 	}
-	// Images come first: while a new image cannot be pulled, the old generation continues to serve.
+	// Images come first: while a new image is not there, the old generation continues to serve.
 	desired, failure := g.ensureImages(ctx, desired, observed)
-	if errors.Is(failure, context.Canceled) || failure != nil && observed.sandbox == nil {
+	if errors.Is(failure, context.Canceled) || observed.sandbox == nil && g.waitsForImages(desired, observed) {
 		return failure
 	}
 	if err := g.removeSandboxes(ctx, observed.outdated); err != nil {
@@ -57,7 +58,7 @@ func (g *group) converge(ctx context.Context, desired *record, observed *observa
 		}
 	}
 	for _, container := range desired.spec.GetContainers() {
-		if reason := g.waiting[container.GetName()].reason; reason == reasonPullFailed || reason == reasonRefused {
+		if g.lacksImage(container.GetName()) {
 			continue
 		}
 		var err error
@@ -73,16 +74,34 @@ func (g *group) converge(ctx context.Context, desired *record, observed *observa
 	return failure
 }
 
+// waitsForImages reports whether a new sandbox has to wait for images: because an old one serves until all of them are
+// there, or because no container could start in it.
+func (g *group) waitsForImages(desired *record, observed *observation) bool {
+	lacking, ready := 0, 0
+	for _, container := range desired.spec.GetContainers() {
+		switch name := container.GetName(); {
+		case g.lacksImage(name):
+			lacking++
+		case !desired.Containers[name].Done:
+			ready++
+		}
+	}
+	serves := slices.ContainsFunc(observed.outdated, func(sandbox *runtimev1.PodSandbox) bool {
+		return sandbox.State == runtimev1.PodSandboxState_SANDBOX_READY
+	})
+	return lacking > 0 && (serves || ready == 0)
+}
+
 // startIsDue reports whether a sandbox or a container has to be started now.
 func (g *group) startIsDue(desired *record, observed *observation) bool {
-	now := g.manager.options.Now()
+	now := g.manager.now()
 	if observed.sandbox == nil {
-		return !now.Before(g.sandboxes.next)
+		return now.monotonic >= g.sandboxes.next
 	}
 	return slices.ContainsFunc(desired.spec.GetContainers(), func(container *agentv1.Container) bool {
 		state, status := desired.Containers[container.GetName()], observed.containers[container.GetName()]
 		running := status != nil && status.State == runtimev1.ContainerState_CONTAINER_RUNNING
-		return !state.Done && !running && !now.Before(state.RestartAt)
+		return !state.Done && !running && !g.lacksImage(container.GetName()) && state.restartIsDue(now)
 	})
 }
 
@@ -92,12 +111,10 @@ func (g *group) createSandbox(ctx context.Context, desired *record, observed *ob
 	if g.sandboxes.hash != hash {
 		g.sandboxes = sandboxFailures{hash: hash}
 	}
-	if g.manager.options.Now().Before(g.sandboxes.next) {
+	if g.manager.options.Monotonic() < g.sandboxes.next {
 		return nil, g.sandboxes.err
 	}
-	for _, container := range desired.spec.GetContainers() {
-		g.waiting[container.GetName()] = waitingReason{reason: reasonCreating}
-	}
+	g.waitForSandbox(desired, waitingReason{reason: reasonCreating})
 	if err := os.MkdirAll(g.logDirectory(), 0o700); err != nil {
 		return nil, err
 	}
@@ -123,15 +140,22 @@ func (g *group) createSandbox(ctx context.Context, desired *record, observed *ob
 	return desired, nil
 }
 
+// waitForSandbox records why the containers wait, except for those that wait for their images.
+func (g *group) waitForSandbox(desired *record, waiting waitingReason) {
+	for _, container := range desired.spec.GetContainers() {
+		if !g.lacksImage(container.GetName()) {
+			g.waiting[container.GetName()] = waiting
+		}
+	}
+}
+
 // sandboxFailed records that a sandbox could not be created, and delays the next attempt.
 func (g *group) sandboxFailed(desired *record, failure error) error {
-	for _, container := range desired.spec.GetContainers() {
-		g.waiting[container.GetName()] = waitingReason{reasonSandboxFailed, g.clean(failure.Error())}
-	}
+	g.waitForSandbox(desired, waitingReason{reasonSandboxFailed, g.clean(failure.Error())})
 	g.event(eventWarning, "Failed", failure.Error(), "")
 	g.sandboxes.count++
 	g.sandboxes.err = failure
-	g.sandboxes.next = g.manager.options.Now().Add(min(sandboxBackOffMaximum, time.Second<<min(g.sandboxes.count, 10)))
+	g.sandboxes.next = g.manager.options.Monotonic() + min(sandboxBackOffMaximum, time.Second<<min(g.sandboxes.count, 10))
 	return failure
 }
 
@@ -139,7 +163,7 @@ func (g *group) sandboxFailed(desired *record, failure error) error {
 func (g *group) ensureContainer(ctx context.Context, desired *record, observed *observation, container *agentv1.Container) (*record, error) {
 	name := container.GetName()
 	state, status := desired.Containers[name], observed.containers[name]
-	if state.Done || g.manager.options.Now().Before(state.RestartAt) {
+	if state.Done || !state.restartIsDue(g.manager.now()) {
 		return desired, nil
 	}
 	restart := false
@@ -194,6 +218,7 @@ func (g *group) startContainer(
 	if _, err := g.manager.runtime.StartContainer(ctx, &runtimev1.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return g.recordStartFailure(desired, name, created.ContainerId, fmt.Errorf("start container: %w", err))
 	}
+	g.runningSince[created.ContainerId] = g.manager.options.Monotonic()
 	state.ContainerID, state.RestartAt = created.ContainerId, time.Time{}
 	if restart {
 		state.RestartCount++

@@ -24,8 +24,9 @@ const maximumMessageLength = 1024
 // recordExits stores the exits that are not in the record yet, with the restart that follows from each. It also resets
 // the back-off of containers that have run for long enough.
 func (g *group) recordExits(desired *record, observed *observation) (*record, error) {
-	now := g.manager.options.Now()
+	now := g.manager.now()
 	changed := map[string]containerState{}
+	running := map[string]time.Duration{}
 	for _, container := range desired.spec.GetContainers() {
 		name := container.GetName()
 		state, status := desired.Containers[name], observed.containers[name]
@@ -34,7 +35,9 @@ func (g *group) recordExits(desired *record, observed *observation) (*record, er
 		}
 		switch status.State {
 		case runtimev1.ContainerState_CONTAINER_RUNNING:
-			if state.Restarts > 0 && now.Sub(time.Unix(0, status.StartedAt)) >= backOffReset {
+			ran := g.runTime(now, status.Id, instant(status.StartedAt), now.wall)
+			running[status.Id] = now.monotonic - ran
+			if state.Restarts > 0 && ran >= backOffReset {
 				state.Restarts, state.BackOff = 0, 0
 				changed[name] = state
 			}
@@ -44,14 +47,16 @@ func (g *group) recordExits(desired *record, observed *observation) (*record, er
 			}
 			exited := exitOf(status)
 			if exited.FinishedAt.IsZero() {
-				exited.FinishedAt = now
+				exited.FinishedAt = now.wall
 			}
+			ran := g.runTime(now, status.Id, exited.StartedAt, exited.FinishedAt)
 			sandboxDied := observed.sandbox == nil
-			state.applyExit(exited, desired.spec.GetRestartPolicy(), sandboxDied, now)
+			state.applyExit(exited, ran, desired.spec.GetRestartPolicy(), sandboxDied, now)
 			g.reportExit(name, state)
 			changed[name] = state
 		}
 	}
+	g.runningSince = running
 	if len(changed) == 0 {
 		return desired, nil
 	}
@@ -60,8 +65,8 @@ func (g *group) recordExits(desired *record, observed *observation) (*record, er
 
 // applyExit records an exit and decides by the restart policy whether and when the container restarts. A container that
 // exited because its sandbox died, such as at a reboot, restarts without waiting.
-func (s *containerState) applyExit(exited *exit, policy agentv1.RestartPolicy, sandboxDied bool, now time.Time) {
-	if !exited.StartedAt.IsZero() && exited.FinishedAt.Sub(exited.StartedAt) >= backOffReset {
+func (s *containerState) applyExit(exited *exit, ran time.Duration, policy agentv1.RestartPolicy, sandboxDied bool, now moment) {
+	if ran >= backOffReset {
 		s.Restarts = 0
 	}
 	s.Exit, s.ContainerID = exited, exited.ContainerID
@@ -71,11 +76,11 @@ func (s *containerState) applyExit(exited *exit, policy agentv1.RestartPolicy, s
 		s.Done, s.RestartAt, s.BackOff = true, time.Time{}, 0
 		return
 	}
-	s.BackOff = nextBackOff(s.Restarts)
+	backOff := nextBackOff(s.Restarts)
 	if sandboxDied {
-		s.BackOff = 0
+		backOff = 0
 	}
-	s.RestartAt = now.Add(s.BackOff)
+	s.delayRestart(now, backOff)
 }
 
 // reportExit adds the events of an exit and of the wait that follows it.
@@ -100,7 +105,7 @@ func (g *group) recordCreateFailure(desired *record, name string, failure error)
 	message := g.clean(failure.Error())
 	g.waiting[name] = waitingReason{reasonCreateFailed, message}
 	g.event(eventWarning, "Failed", message, name)
-	now := g.manager.options.Now()
+	now := g.manager.now()
 	changed, err := g.updateRecord(desired, func(r *record) {
 		state := r.Containers[name]
 		state.backOffFrom(now)
@@ -118,14 +123,14 @@ func (g *group) recordStartFailure(desired *record, name, id string, failure err
 	message := g.clean(failure.Error())
 	delete(g.waiting, name)
 	g.event(eventWarning, "Failed", message, name)
-	now := g.manager.options.Now()
+	now := g.manager.now()
 	changed, err := g.updateRecord(desired, func(r *record) {
 		state := r.Containers[name]
 		if state.ContainerID != "" {
 			state.RestartCount++
 		}
 		state.ContainerID = id
-		state.Exit = &exit{ContainerID: id, Code: exitCodeStartFailed, Reason: reasonStartFailed, Message: message, FinishedAt: now}
+		state.Exit = &exit{ContainerID: id, Code: exitCodeStartFailed, Reason: reasonStartFailed, Message: message, FinishedAt: now.wall}
 		if r.spec.GetRestartPolicy() == agentv1.RestartPolicy_RESTART_POLICY_NEVER {
 			state.Done = true
 		} else {
@@ -140,10 +145,9 @@ func (g *group) recordStartFailure(desired *record, name, id string, failure err
 }
 
 // backOffFrom counts a restart and delays it.
-func (s *containerState) backOffFrom(now time.Time) {
+func (s *containerState) backOffFrom(now moment) {
 	s.Restarts++
-	s.BackOff = nextBackOff(s.Restarts)
-	s.RestartAt = now.Add(s.BackOff)
+	s.delayRestart(now, nextBackOff(s.Restarts))
 }
 
 // exitOf returns what containerd reports of an exit, with a reason and a code where it reports none.

@@ -28,9 +28,10 @@ type group struct {
 	status  *agentv1.GroupStatus
 	events  eventRing
 	// changed is closed and replaced whenever something changes that watchers see.
-	changed        chan struct{}
-	suspendedUntil time.Time
-	observedAt     time.Time
+	changed chan struct{}
+	// suspendedUntil and observedAt are times of the monotonic clock.
+	suspendedUntil time.Duration
+	observedAt     time.Duration
 	observeError   error
 	// observedGeneration is the last generation that the group has converged on.
 	observedGeneration uint64
@@ -51,6 +52,8 @@ type group struct {
 	sandboxes sandboxFailures
 	waiting   map[string]waitingReason
 	cgroups   map[string]string
+	// runningSince is when containers were started, by the monotonic clock and by their identifiers.
+	runningSince map[string]time.Duration
 	// lastFailure is the error of the last pass.
 	lastFailure string
 }
@@ -61,6 +64,7 @@ type waitingReason struct {
 }
 
 func newGroup(manager *Manager, r *record) *group {
+	r.resumeRestarts(manager.now())
 	g := &group{
 		manager:       manager,
 		name:          r.spec.GetName(),
@@ -73,6 +77,7 @@ func newGroup(manager *Manager, r *record) *group {
 		pulls:         map[string]*pullState{},
 		waiting:       map[string]waitingReason{},
 		cgroups:       map[string]string{},
+		runningSince:  map[string]time.Duration{},
 	}
 	g.status = &agentv1.GroupStatus{Phase: agentv1.GroupPhase_GROUP_PHASE_PENDING}
 	if r.Deleting {
@@ -90,6 +95,7 @@ func newGroup(manager *Manager, r *record) *group {
 func (g *group) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer g.dropPulls(nil)
 	for {
 		select {
 		case <-ctx.Done():
@@ -172,7 +178,7 @@ func (g *group) update(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*
 			return nil, nil
 		}
 		if changed == present {
-			return present.withRestartsDue(g.manager.options.Now()), nil
+			return present.withRestartsDue(g.manager.now()), nil
 		}
 		return changed, nil
 	})
@@ -225,7 +231,7 @@ func (g *group) notify() {
 func (g *group) event(kind, reason, message, container string) {
 	message = g.clean(message)
 	g.mutex.Lock()
-	added := g.events.add(g.manager.options.Now(), kind, reason, message, container)
+	added := g.events.add(g.manager.now(), kind, reason, message, container)
 	if added {
 		g.notify()
 	}
@@ -253,7 +259,7 @@ func (g *group) clean(message string) string {
 func (g *group) publish(status *agentv1.GroupStatus) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
-	g.observedAt, g.observeError = g.manager.options.Now(), nil
+	g.observedAt, g.observeError = g.manager.options.Monotonic(), nil
 	if !proto.Equal(g.status, status) {
 		g.status = status
 		g.notify()
@@ -292,7 +298,7 @@ func (g *group) view() (*agentv1.Group, <-chan struct{}) {
 func (g *group) observationError() error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
-	if g.observeError != nil && g.manager.options.Now().Sub(g.observedAt) > 5*g.manager.options.PollInterval {
+	if g.observeError != nil && g.manager.options.Monotonic()-g.observedAt > 5*g.manager.options.PollInterval {
 		return g.observeError
 	}
 	return nil
@@ -323,10 +329,10 @@ func (g *group) declarationCount() uint64 {
 	return g.declarations
 }
 
-func (g *group) suspend(until time.Time) {
+func (g *group) suspend(duration time.Duration) {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
-	g.suspendedUntil = until
+	g.suspendedUntil = g.manager.options.Monotonic() + duration
 	g.notify()
 	g.wakeUp()
 }
@@ -338,5 +344,5 @@ func (g *group) suspended() bool {
 }
 
 func (g *group) suspendedLocked() bool {
-	return g.manager.options.Now().Before(g.suspendedUntil)
+	return g.manager.options.Monotonic() < g.suspendedUntil
 }

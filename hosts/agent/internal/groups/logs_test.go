@@ -89,7 +89,7 @@ func TestStreamLog(t *testing.T) {
 
 func TestEventsAreBounded(t *testing.T) {
 	var ring eventRing
-	at := time.Now()
+	at := moment{wall: time.Now()}
 	for index := range 3 * maximumEvents {
 		ring.add(at, eventNormal, "Started", fmt.Sprint(index), "server")
 	}

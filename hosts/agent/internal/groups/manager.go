@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/records"
 	"github.com/palisade-host/palisade/hosts/agent/internal/registry"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
@@ -58,7 +59,9 @@ type Options struct {
 	// ReservedPorts are ports that the host itself uses.
 	ReservedPorts []uint32
 	Now           func() time.Time
-	Logger        *slog.Logger
+	// Monotonic is the time since an arbitrary point, by a clock that never jumps. Default: that of the kernel.
+	Monotonic func() time.Duration
+	Logger    *slog.Logger
 	// Prepare runs until it succeeds, before the first pass. It asks for the runtime's version, for example. It may be nil.
 	Prepare func(context.Context) error
 }
@@ -71,6 +74,8 @@ type Manager struct {
 	images       runtimev1.ImageServiceClient
 	certificates *registry.Certificates
 	startSlots   *semaphore.Weighted
+	// pullPatience is the constant of this name. Tests change it.
+	pullPatience time.Duration
 
 	// mutex serializes declarations, so that two cannot take one port.
 	mutex   sync.Mutex
@@ -89,26 +94,35 @@ type Manager struct {
 	containerd   string
 }
 
-// NewManager loads the declared groups. Run starts their loops.
+// recordRetryInterval is the time between two attempts to read the records that could not be read. It is short for a
+// disk that recovers, and one that does not recover is not kept busy.
+const recordRetryInterval = 10 * time.Second
+
+// NewManager loads the declared groups. Run starts their loops. A group whose record is damaged or cannot be read is
+// reported, and the others run.
 func NewManager(options Options, runtime runtimev1.RuntimeServiceClient, images runtimev1.ImageServiceClient) (*Manager, error) {
-	store, err := openStore(options.DataDirectory)
+	store, err := openStore(options.DataDirectory, options.Logger)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(options.LogDirectory, 0o700); err != nil {
 		return nil, err
 	}
-	records, err := store.load()
+	loaded, err := store.folder.Load()
 	if err != nil {
 		return nil, err
+	}
+	if options.Monotonic == nil {
+		options.Monotonic = monotonicClock()
 	}
 	m := &Manager{
 		options: options, store: store, runtime: runtime, images: images, groups: map[string]*group{}, seals: map[string][]string{},
 		certificates: registry.NewCertificates(options.CertificatesDirectory),
 		startSlots:   semaphore.NewWeighted(int64(options.Starts)),
+		pullPatience: pullPatience,
 		readyMessage: "starts",
 	}
-	for _, r := range records {
+	for _, r := range loaded {
 		m.groups[r.spec.GetName()] = newGroup(m, r)
 	}
 	return m, nil
@@ -133,6 +147,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.setReady(true, "")
 	m.options.Logger.Info("ready", "groups", len(started))
 	m.running.Go(func() { m.watchLayers(ctx) })
+	m.running.Go(func() { m.watchRecords(ctx) })
 	m.collectImages(ctx)
 	return nil
 }
@@ -170,6 +185,31 @@ func (m *Manager) startAll(ctx context.Context) []*group {
 	return started
 }
 
+// watchRecords reads the records that could not be read again, until ctx ends.
+func (m *Manager) watchRecords(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(recordRetryInterval):
+			m.retryRecords()
+		}
+	}
+}
+
+// retryRecords starts the groups whose records can be read by now.
+func (m *Manager) retryRecords() {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	for name, r := range m.store.folder.Retry() {
+		m.options.Logger.Info("a record can be read again", "group", name)
+		m.groups[name] = newGroup(m, r)
+		if m.context != nil {
+			m.start(m.groups[name])
+		}
+	}
+}
+
 // start starts the loop of a group.
 func (m *Manager) start(g *group) {
 	m.running.Go(func() { g.run(m.context) })
@@ -199,7 +239,8 @@ func (m *Manager) prepare(ctx context.Context) error {
 	return m.removeOrphans(ctx)
 }
 
-// removeOrphans removes the sandboxes of groups that are not declared, for example because the agent's data was lost.
+// removeOrphans removes the sandboxes of groups that are not declared, for example because the agent's data was lost or
+// a record is damaged. A group whose record could not be read may be declared, so its sandbox stays.
 func (m *Manager) removeOrphans(ctx context.Context) error {
 	response, err := m.runtime.ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{})
 	if err != nil {
@@ -210,6 +251,9 @@ func (m *Manager) removeOrphans(ctx context.Context) error {
 		m.mutex.Lock()
 		_, declared := m.groups[name]
 		m.mutex.Unlock()
+		if problem, found := m.store.folder.Problem(name); found && !problem.Damaged {
+			declared = true
+		}
 		if !ours || declared {
 			continue
 		}
@@ -257,10 +301,15 @@ func (m *Manager) Apply(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (
 
 // create declares a group that did not exist. The caller holds the mutex.
 func (m *Manager) create(spec *agentv1.GroupSpec, expected uint64, dryRun bool) (*agentv1.Group, error) {
-	if expected != 0 {
-		return nil, generationConflict(spec.GetName(), 0, expected)
-	}
 	r := newRecord(spec)
+	problem, damaged := m.store.folder.Problem(spec.GetName())
+	if expected != 0 {
+		if !damaged {
+			return nil, generationConflict(spec.GetName(), 0, expected)
+		}
+		// The generation was lost with the record, so the caller's is the best known.
+		r.Generation = expected + 1
+	}
 	if dryRun {
 		return &agentv1.Group{Spec: redacted(spec), Generation: r.Generation}, nil
 	}
@@ -269,11 +318,42 @@ func (m *Manager) create(spec *agentv1.GroupSpec, expected uint64, dryRun bool) 
 	}
 	g := newGroup(m, r)
 	m.groups[spec.GetName()] = g
+	if damaged {
+		g.event(eventWarning, problemReason(problem), problem.String(), "")
+	}
 	if m.context != nil {
 		m.start(g)
 	}
 	view, _ := g.view()
 	return view, nil
+}
+
+// Reasons of events about records.
+const (
+	reasonRecordDamaged    = "RecordDamaged"
+	reasonRecordUnreadable = "RecordUnreadable"
+)
+
+func problemReason(problem records.Problem) string {
+	if problem.Damaged {
+		return reasonRecordDamaged
+	}
+	return reasonRecordUnreadable
+}
+
+// damaged returns what is known of a group whose record is not in use: its name, and an event that says why. It returns
+// nil when there is no such group.
+func (m *Manager) damaged(name string) *agentv1.Group {
+	problem, found := m.store.folder.Problem(name)
+	if !found {
+		return nil
+	}
+	var events eventRing
+	events.add(m.now(), eventWarning, problemReason(problem), problem.String(), "")
+	return &agentv1.Group{
+		Spec:   &agentv1.GroupSpec{Name: name},
+		Status: &agentv1.GroupStatus{Phase: agentv1.GroupPhase_GROUP_PHASE_FAILED, Events: events.snapshot()},
+	}
 }
 
 // generationConflict is the error of a caller that expected another generation than the present one.
@@ -309,6 +389,10 @@ func (m *Manager) find(name string) (*group, error) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	g := m.groups[name]
+	if problem, found := m.store.folder.Problem(name); g == nil && found {
+		// This is no proof of absence.
+		return nil, connect.NewError(connect.CodeDataLoss, fmt.Errorf("group %q: %s", name, problem))
+	}
 	if g == nil {
 		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("group %q is not declared on this host", name))
 	}
@@ -330,6 +414,13 @@ func (m *Manager) all() []*group {
 func (m *Manager) Delete(ctx context.Context, name string) error {
 	g, err := m.find(name)
 	if connect.CodeOf(err) == connect.CodeNotFound {
+		return nil
+	}
+	if problem, found := m.store.folder.Problem(name); g == nil && found && problem.Damaged {
+		// Nothing of the group runs, so only the report of its record is left.
+		if err := m.store.remove(name); err != nil {
+			return connect.NewError(connect.CodeInternal, err)
+		}
 		return nil
 	}
 	if err != nil {

@@ -6,7 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -51,8 +54,10 @@ type containerState struct {
 	// Restarts counts those since the back-off was reset.
 	Restarts uint32 `json:"restarts,omitempty"`
 	// RestartAt is when the next container may start after an exit; zero when no restart is due.
-	RestartAt time.Time     `json:"restartAt,omitzero"`
-	BackOff   time.Duration `json:"backOff,omitempty"`
+	RestartAt time.Time `json:"restartAt,omitzero"`
+	// restartDue is the same time by the monotonic clock, which decides.
+	restartDue time.Duration
+	BackOff    time.Duration `json:"backOff,omitempty"`
 	// Exit is the last observed exit.
 	Exit *exit `json:"exit,omitempty"`
 	// Done means that the restart policy does not start the container again.
@@ -74,6 +79,29 @@ func newRecord(spec *agentv1.GroupSpec) *record {
 	rand.Read(uid)
 	rand.Read(salt)
 	return &record{spec: spec, recordFields: recordFields{UID: hex.EncodeToString(uid), Salt: salt, Generation: 1}}
+}
+
+var (
+	uidPattern    = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+)
+
+// validate refuses a record that was planted or edited. The spec has to be valid, as if it were declared now.
+func (r *record) validate() error {
+	switch {
+	case !uidPattern.MatchString(r.UID):
+		return fmt.Errorf("uid: %q is no identifier of a group", r.UID)
+	case len(r.Salt) == 0:
+		return errors.New("salt: is missing")
+	case r.Generation == 0:
+		return errors.New("generation: is missing")
+	}
+	for image, digest := range r.Manifests {
+		if !digestPattern.MatchString(digest) {
+			return fmt.Errorf("manifests: %q of %s is no digest", digest, image)
+		}
+	}
+	return validate(r.spec)
 }
 
 // specHash identifies the part of the spec that containers are created from. Labels, the digest of secrets, the access
@@ -163,12 +191,13 @@ func (r *record) withSpec(spec *agentv1.GroupSpec) *record {
 
 // withRestartsDue returns the record with every waiting restart due now, or nil when none waits: declaring a group
 // again asks for another attempt.
-func (r *record) withRestartsDue(now time.Time) *record {
+func (r *record) withRestartsDue(now moment) *record {
 	changed := r.clone()
 	waiting := false
 	for name, state := range changed.Containers {
-		if state.RestartAt.After(now) {
-			state.RestartAt, state.BackOff, state.Restarts = now, 0, 0
+		if !state.restartIsDue(now) {
+			state.delayRestart(now, 0)
+			state.Restarts = 0
 			changed.Containers[name] = state
 			waiting = true
 		}

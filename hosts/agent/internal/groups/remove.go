@@ -64,6 +64,7 @@ func (g *group) removeContainer(ctx context.Context, id string) error {
 // delete removes everything of a deleted group. The record is removed last, so that an agent that starts after a crash
 // continues the removal.
 func (g *group) delete(ctx context.Context, desired *record, observed *observation) error {
+	g.dropPulls(nil)
 	sandboxes := observed.outdated
 	if observed.sandbox != nil {
 		sandboxes = append(sandboxes, observed.sandbox)

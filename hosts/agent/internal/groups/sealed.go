@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -23,9 +24,9 @@ func (e *refusedError) Error() string {
 	return e.message
 }
 
-// fetchImage has the role images fetch the image and check it against the policies. It returns the record with the
-// digest of the manifest that runs.
-func (g *group) fetchImage(ctx context.Context, desired *record, observed *observation, container *agentv1.Container, access *agentv1.ImageRegistry) (*record, error) {
+// fetchImage has the role images fetch the image and check it against the policies. It returns the digest of the manifest
+// that runs.
+func (g *group) fetchImage(ctx context.Context, pull *imagePull, container *agentv1.Container, access *agentv1.ImageRegistry) (string, error) {
 	name, image := container.GetName(), container.GetImage()
 	request := &agentv1.EnsureImageRequest{Reference: image}
 	if access != nil {
@@ -37,7 +38,7 @@ func (g *group) fetchImage(ctx context.Context, desired *record, observed *obser
 	started := time.Now()
 	stream, err := g.manager.options.Sealed.EnsureImage(ctx, connect.NewRequest(request))
 	if err != nil {
-		return nil, refusalOrFailure(err)
+		return "", refusalOrFailure(err)
 	}
 	defer stream.Close()
 	fetching := false
@@ -45,8 +46,7 @@ func (g *group) fetchImage(ctx context.Context, desired *record, observed *obser
 		if progress := stream.Msg().GetProgress(); progress.GetMissingBytes() > 0 && !fetching {
 			fetching = true
 			g.event(eventNormal, "Fetching", fmt.Sprintf("image %s: %d of %d bytes are not in the store", image, progress.GetMissingBytes(), progress.GetTotalBytes()), name)
-			g.waiting[name] = waitingReason{reason: reasonPulling}
-			g.publish(g.statusOf(desired, observed))
+			pull.transfers()
 		}
 		sealed := stream.Msg().GetImage()
 		if sealed == nil {
@@ -56,20 +56,12 @@ func (g *group) fetchImage(ctx context.Context, desired *record, observed *obser
 			g.event(eventNormal, "Fetched", fmt.Sprintf("image %s: %d of %d bytes in %s, sealed by key %s", image, sealed.GetFetchedBytes(),
 				sealed.GetTotalBytes(), time.Since(started).Round(time.Millisecond), sealed.GetSealKeyId()), name)
 		}
-		if desired.Manifests[image] == sealed.GetManifestDigest() {
-			return desired, nil
-		}
-		return g.updateRecord(desired, func(r *record) {
-			if r.Manifests == nil {
-				r.Manifests = map[string]string{}
-			}
-			r.Manifests[image] = sealed.GetManifestDigest()
-		})
+		return sealed.GetManifestDigest(), nil
 	}
 	if err := stream.Err(); err != nil {
-		return nil, refusalOrFailure(err)
+		return "", refusalOrFailure(err)
 	}
-	return nil, errors.New("role images has ended its answer too early")
+	return "", errors.New("role images has ended its answer too early")
 }
 
 // refusalOrFailure distinguishes the refusal of an image from a failure of the role, whose message already says what to
@@ -89,6 +81,23 @@ func refusalOrFailure(err error) error {
 		return fmt.Errorf("role images does not answer: %w", err)
 	}
 	return errors.New(failure.Message())
+}
+
+// checkConfiguration refuses an image whose identifier in CRI, the digest of its configuration, is not the one that its
+// seal names. CRI finds the configuration in containerd's records on the disk, and containerd verifies its content.
+func (m *Manager) checkConfiguration(image, id string) error {
+	_, digest, found := strings.Cut(image, "@")
+	if m.options.Sealed == nil || !found || !digestPattern.MatchString(id) {
+		return nil
+	}
+	manifest, _, err := seal.Find(m.options.Layers, m.options.Trust, digest)
+	if err != nil {
+		return err
+	}
+	if manifest.Image.Config != id {
+		return &refusedError{fmt.Sprintf("image %s is refused: containerd has it with configuration %s, it was sealed with %s", image, id, manifest.Image.Config)}
+	}
+	return nil
 }
 
 // rootHashes returns the root hashes of an image's layers from its seal, bottom first. It returns nothing for an image

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/images"
 	"github.com/palisade-host/palisade/hosts/agent/internal/images/registrytest"
@@ -359,5 +362,145 @@ func TestCorruptedLayerIsToldOnceToTheGroupsThatUseIt(t *testing.T) {
 	elsewhere := &agentv1.LayerDevice{RootHash: strings.Repeat("0", 64), Corrupted: true}
 	if reported = h.manager.reportCorruption([]*agentv1.LayerDevice{elsewhere}, reported); count() != 1 || len(reported) != 0 {
 		t.Errorf("%d events, %v", count(), reported)
+	}
+}
+
+func TestAnImageWithAnotherConfigurationThanItsSealIsRefused(t *testing.T) {
+	h := newSealedHarness(t)
+	image, reference := h.image("app")
+	h.apply(h.spec("web", reference))
+	h.runtime.SetImageID(reference, image.Sealed.Image.Config)
+	if group := h.pass("web"); h.running("server") == "" {
+		t.Fatalf("%v", group)
+	}
+	h.runtime.SetImageID(reference, "sha256:"+strings.Repeat("0", 64))
+	h.runtime.Exit("server", 1, "Error")
+	h.pass("web")
+	group := h.pass("web")
+	if c := only(group); c.GetReason() != reasonRefused || !strings.Contains(c.GetMessage(), image.Sealed.Image.Config) || h.running("server") != "" {
+		t.Errorf("%v", c)
+	}
+	if !strings.Contains(message(group, reasonRefused), "Warning") {
+		t.Errorf("%v", reasons(group))
+	}
+}
+
+func TestAConfigurationThatWasChangedOnTheDiskIsRefused(t *testing.T) {
+	h := newSealedHarness(t)
+	_, reference := h.image("app")
+	h.runtime.Fail("PullImage", grpcstatus.Error(codes.DataLoss, "blob sha256:00 was changed on the disk"))
+	h.apply(h.spec("web", reference))
+	if c := only(h.pass("web")); c.GetReason() != reasonRefused || !strings.Contains(c.GetMessage(), "was changed on the disk") {
+		t.Errorf("%v", c)
+	}
+}
+
+// drip makes the registry send the layers of an image byte by byte.
+func (h *sealedHarness) drip(image *sealtest.Image) {
+	h.registry.Tell(func(writer http.ResponseWriter, request *http.Request) bool {
+		if !strings.HasSuffix(request.URL.Path, image.Sealed.Layers[0].Blob) {
+			return false
+		}
+		registrytest.Drip(writer, request, image.Blobs[0], 1, 10*time.Millisecond)
+		return true
+	})
+}
+
+func TestARegistryThatDripsBytesHoldsUpOnlyItsImage(t *testing.T) {
+	h := newSealedHarness(t)
+	h.manager.pullPatience = 500 * time.Millisecond
+	slowImage, slow := h.image("slow")
+	_, quick := h.image("quick")
+	h.drip(slowImage)
+	spec := h.spec("both", quick)
+	second := proto.CloneOf(spec.GetContainers()[0])
+	second.Name, second.Image, second.Ports = "slow", slow, nil
+	spec.Containers = append(spec.Containers, second)
+	h.apply(spec)
+	h.apply(h.spec("other", quick))
+	started := time.Now()
+	group := h.pass("both")
+	if quick, slow := group.GetStatus().GetContainers()[0], group.GetStatus().GetContainers()[1]; quick.GetPhase() != agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING || slow.GetReason() != reasonPulling {
+		t.Errorf("%v", group)
+	}
+	// An exit is seen and the container restarts while the pull goes on.
+	before := h.running("server")
+	h.runtime.Exit("server", 1, "Error")
+	group = h.pass("both")
+	if quick, slow := group.GetStatus().GetContainers()[0], group.GetStatus().GetContainers()[1]; quick.GetContainerId() == before || quick.GetRestartCount() != 1 || slow.GetReason() != reasonPulling {
+		t.Errorf("%v", group)
+	}
+	if c := only(h.pass("other")); c.GetPhase() != agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING {
+		t.Errorf("%v", c)
+	}
+	if took := time.Since(started); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+	// The registry makes no progress, which is an error, and the pull is tried again after the back-off.
+	eventually(t, func() bool {
+		return group.GetStatus().GetContainers()[1].GetReason() == reasonPullFailed || h.passed("both", &group)
+	})
+	if c := group.GetStatus().GetContainers()[1]; !strings.Contains(c.GetMessage(), "makes no progress") {
+		t.Errorf("%v", c)
+	}
+	h.registry.Tell(nil)
+	if c := h.pass("both").GetStatus().GetContainers()[1]; c.GetReason() != reasonPullFailed {
+		t.Errorf("it is tried again at once: %v", c)
+	}
+	h.clock.advance(10 * time.Second)
+	h.manager.pullPatience = time.Minute
+	if c := h.pass("both").GetStatus().GetContainers()[1]; c.GetPhase() != agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING {
+		t.Errorf("%v", c)
+	}
+}
+
+// passed makes another pass and reports false, so that it can stand in a condition.
+func (h *sealedHarness) passed(name string, group **agentv1.Group) bool {
+	*group = h.pass(name)
+	return false
+}
+
+func TestAGroupIsDeletedWhileARegistryDripsBytes(t *testing.T) {
+	h := newSealedHarness(t)
+	h.manager.pullPatience = time.Hour
+	image, reference := h.image("slow")
+	h.drip(image)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- h.manager.Run(ctx) }()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	h.apply(h.spec("web", reference))
+	eventually(t, func() bool { return only(h.group("web")).GetReason() == reasonPulling })
+	started := time.Now()
+	if err := h.manager.Delete(ctx, "web"); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(started); took > time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestAnImageOnTheHostDoesNotKeepTheLoopBusy(t *testing.T) {
+	h := newSealedHarness(t)
+	_, reference := h.image("app")
+	h.apply(h.spec("web", reference))
+	for range 2 {
+		h.pass("web")
+		h.runtime.Exit("server", 1, "Error")
+	}
+	// The container waits for its restart, and the passes check its image.
+	h.pass("web")
+	g, err := h.manager.find("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(g.wake) > 0 {
+		<-g.wake
+	}
+	if h.pass("web"); len(g.wake) > 0 {
+		t.Error("a pass wakes the loop for another one")
 	}
 }

@@ -36,20 +36,29 @@ const imagesTimeout = 2 * time.Second
 // GetHost answers from memory, except that it checks whether the role images answers.
 func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
 	ready, message, containerd := s.manager.Ready()
+	messages := []string{message}
 	if s.images != nil {
 		ctx, cancel := context.WithTimeout(ctx, imagesTimeout)
 		defer cancel()
-		if _, err := s.images.GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{})); err != nil {
-			ready, message = false, strings.TrimPrefix(message+"; role images does not answer: "+err.Error(), "; ")
+		images, err := s.images.GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{}))
+		if err != nil {
+			ready, messages = false, append(messages, "role images does not answer: "+err.Error())
+		} else {
+			messages = append(messages, images.Msg.GetReadyMessage())
 		}
 	}
+	// The host is ready without these groups, because it can run all others.
+	for _, problem := range s.manager.store.folder.Problems() {
+		messages = append(messages, "groups: "+problem.String())
+	}
+	messages = slices.DeleteFunc(messages, func(message string) bool { return message == "" })
 	return connect.NewResponse(&agentv1.GetHostResponse{
 		ContainerdVersion: containerd,
 		RuntimeVersion:    s.runtime(),
 		Cpus:              s.manager.options.Capacity.CPUs,
 		MemoryBytes:       s.manager.options.Capacity.MemoryBytes,
 		Ready:             ready,
-		ReadyMessage:      message,
+		ReadyMessage:      strings.Join(messages, "; "),
 	}), nil
 }
 
@@ -85,6 +94,9 @@ func (s *groupService) waitObserved(ctx context.Context, g *group) error {
 
 func (s *groupService) GetGroup(ctx context.Context, request *connect.Request[agentv1.GetGroupRequest]) (*connect.Response[agentv1.GetGroupResponse], error) {
 	g, err := s.manager.find(request.Msg.GetName())
+	if damaged := s.manager.damaged(request.Msg.GetName()); err != nil && damaged != nil {
+		return connect.NewResponse(&agentv1.GetGroupResponse{Group: damaged}), nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +112,11 @@ func (s *groupService) ListGroups(context.Context, *connect.Request[agentv1.List
 	for _, g := range s.manager.all() {
 		view, _ := g.view()
 		response.Groups = append(response.Groups, view)
+	}
+	for _, problem := range s.manager.store.folder.Problems() {
+		if damaged := s.manager.damaged(problem.Name); damaged != nil {
+			response.Groups = append(response.Groups, damaged)
+		}
 	}
 	return connect.NewResponse(response), nil
 }
@@ -182,9 +199,8 @@ func (s *groupService) SuspendReconcile(_ context.Context, request *connect.Requ
 		}
 		groups = []*group{g}
 	}
-	until := s.manager.options.Now().Add(duration)
 	for _, g := range groups {
-		g.suspend(until)
+		g.suspend(duration)
 	}
 	return connect.NewResponse(&agentv1.SuspendReconcileResponse{}), nil
 }

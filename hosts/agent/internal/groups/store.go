@@ -4,29 +4,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"log/slog"
 
-	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	"github.com/palisade-host/palisade/hosts/agent/internal/records"
 )
 
 const recordSuffix = ".json"
 
-// store keeps one file per group, with mode 0600 in a folder with mode 0700. Files are replaced atomically.
+// store keeps one record per group.
 type store struct {
-	directory string
+	folder *records.Folder[*record]
 }
 
-func openStore(directory string) (*store, error) {
-	if err := os.MkdirAll(directory, 0o700); err != nil {
+func openStore(directory string, logger *slog.Logger) (*store, error) {
+	folder, err := records.Open(directory, recordSuffix, decodeRecord, logger)
+	if err != nil {
 		return nil, err
 	}
-	return &store{directory: directory}, nil
-}
-
-func (s *store) path(name string) string {
-	return filepath.Join(s.directory, name+recordSuffix)
+	return &store{folder}, nil
 }
 
 func (s *store) save(r *record) error {
@@ -34,41 +29,27 @@ func (s *store) save(r *record) error {
 	if err != nil {
 		return err
 	}
-	return service.WriteFile(s.path(r.spec.GetName()), content, 0o600)
+	return s.folder.Write(r.spec.GetName(), content)
 }
 
 func (s *store) remove(name string) error {
-	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return service.SyncDirectory(s.directory)
+	return s.folder.Remove(name)
 }
 
-// load returns every record. A record that cannot be read is an error, because silently forgetting a group is worse
-// than not starting.
-func (s *store) load() ([]*record, error) {
-	entries, err := os.ReadDir(s.directory)
+// decodeRecord refuses a record that Apply would not have written. Its errors do not repeat the content, which may be a
+// secret.
+func decodeRecord(name string, content []byte) (*record, error) {
+	r := &record{}
+	var syntax *json.SyntaxError
+	err := json.Unmarshal(content, r)
+	if errors.As(err, &syntax) {
+		return nil, fmt.Errorf("it is no valid JSON from byte %d of %d on", syntax.Offset, len(content))
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.New("it is no record of a group")
 	}
-	var records []*record
-	for _, entry := range entries {
-		name, found := strings.CutSuffix(entry.Name(), recordSuffix)
-		if !found || strings.HasPrefix(name, ".") {
-			continue
-		}
-		content, err := os.ReadFile(s.path(name))
-		if err != nil {
-			return nil, err
-		}
-		r := &record{}
-		if err := json.Unmarshal(content, r); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.path(name), err)
-		}
-		if r.spec.GetName() != name {
-			return nil, fmt.Errorf("%s: holds the group %q", s.path(name), r.spec.GetName())
-		}
-		records = append(records, r)
+	if r.spec.GetName() != name {
+		return nil, fmt.Errorf("it holds the group %q", r.spec.GetName())
 	}
-	return records, nil
+	return r, r.validate()
 }

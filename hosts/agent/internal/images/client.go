@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -33,6 +34,10 @@ const (
 	maximumDocument = 4 << 20
 	// maximumPages bounds the pages of a list of referrers.
 	maximumPages = 100
+	// minimumProgress is how many bytes of a blob have to arrive within each stall time. A registry that sends a byte now
+	// and then would otherwise hold an image for ever. 64 KiB in a minute, the default, is slower than any line on which
+	// an image would arrive within a day.
+	minimumProgress = 64 << 10
 	// maximumRedirects is the limit of browsers and of Go.
 	maximumRedirects = 10
 )
@@ -221,16 +226,23 @@ func (c *client) read(body io.ReadCloser, wanted string, maximum int64) ([]byte,
 	return content, nil
 }
 
-// openBlob opens a blob for streaming. Reading fails when nothing arrives for the stall time.
+// openBlob opens a blob for streaming. Opening or reading fails when less than minimumProgress arrives within the stall
+// time, unless that is the rest.
 func (c *client) openBlob(ctx context.Context, wanted string, size int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	b := &watchedBody{context: ctx, cancel: cancel, stall: c.stall}
+	b.timer = time.AfterFunc(c.stall, func() {
+		cancel(fmt.Errorf("i/o timeout: the registry makes no progress: %d bytes arrived in %s, expected at least %d", b.received.Load(), c.stall, minimumProgress))
+	})
 	body, err := c.repository.Blobs().Fetch(ctx, ocispec.Descriptor{Digest: digest.Digest(wanted), Size: size})
 	if err != nil {
+		err = b.explain(err)
+		b.timer.Stop()
 		cancel(nil)
 		return nil, c.explain(err)
 	}
-	timer := time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("i/o timeout: nothing arrived for %s", c.stall)) })
-	return &watchedBody{body: body, context: ctx, cancel: cancel, timer: timer, stall: c.stall}, nil
+	b.body = body
+	return b, nil
 }
 
 // watchedBody cancels a download that makes no progress.
@@ -240,17 +252,28 @@ type watchedBody struct {
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer
 	stall   time.Duration
+	// received counts the bytes since the timer was started.
+	received atomic.Int64
 }
 
 func (b *watchedBody) Read(buffer []byte) (int, error) {
 	count, err := b.body.Read(buffer)
-	b.timer.Reset(b.stall)
+	if b.received.Add(int64(count)) >= minimumProgress {
+		b.received.Store(0)
+		b.timer.Reset(b.stall)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		if cause := context.Cause(b.context); cause != nil {
-			err = cause
-		}
+		err = b.explain(err)
 	}
 	return count, err
+}
+
+// explain returns why the download was cancelled, or else the error.
+func (b *watchedBody) explain(err error) error {
+	if cause := context.Cause(b.context); cause != nil {
+		return cause
+	}
+	return err
 }
 
 func (b *watchedBody) Close() error {

@@ -7,8 +7,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"log/slog"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,8 +19,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/records"
 	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
-	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/seal"
 )
@@ -34,48 +34,54 @@ const (
 
 var labelPattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
-// policies are the declared policies, one file each.
+// policies are the declared policies, one record each.
 type policies struct {
-	directory string
+	folder *records.Folder[*agentv1.ImagePolicy]
 
-	mutex    sync.RWMutex
-	declared map[string]*agentv1.ImagePolicy
+	mutex sync.RWMutex
+	known map[string]*agentv1.ImagePolicy
 }
 
-// openPolicies reads the declared policies. A policy that cannot be read is an error, because without it more images
-// would be accepted.
-func openPolicies(directory string) (*policies, error) {
-	if err := os.MkdirAll(directory, 0o700); err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir(directory)
+// openPolicies reads the declared policies. A policy that is damaged or cannot be read stays in force as far as that is
+// possible: see declaredPolicies.
+func openPolicies(directory string, logger *slog.Logger) (*policies, error) {
+	folder, err := records.Open(directory, policySuffix, decodePolicy, logger)
 	if err != nil {
 		return nil, err
 	}
-	p := &policies{directory: directory, declared: map[string]*agentv1.ImagePolicy{}}
-	for _, entry := range entries {
-		name, found := strings.CutSuffix(entry.Name(), policySuffix)
-		if !found || strings.HasPrefix(name, temporaryPrefix) {
-			continue
-		}
-		content, err := os.ReadFile(p.file(name))
-		if err != nil {
-			return nil, err
-		}
-		policy := &agentv1.ImagePolicy{}
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(content, policy); err != nil {
-			return nil, fmt.Errorf("%s: %w", p.file(name), err)
-		}
-		if err := validatePolicy(policy); err != nil || policy.GetName() != name {
-			return nil, fmt.Errorf("%s: holds no policy of that name: %w", p.file(name), err)
-		}
-		p.declared[name] = policy
+	loaded, err := folder.Load()
+	if err != nil {
+		return nil, err
 	}
-	return p, nil
+	return &policies{folder: folder, known: loaded}, nil
 }
 
-func (p *policies) file(name string) string {
-	return filepath.Join(p.directory, name+policySuffix)
+// decodePolicy refuses a policy that apply would not have written.
+func decodePolicy(name string, content []byte) (*agentv1.ImagePolicy, error) {
+	policy := &agentv1.ImagePolicy{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(content, policy); err != nil {
+		return nil, err
+	}
+	if policy.GetName() != name {
+		return nil, fmt.Errorf("it holds the image policy %q", policy.GetName())
+	}
+	return policy, validatePolicy(policy)
+}
+
+// declaredPolicies are the policies that decide about images.
+type declaredPolicies struct {
+	known []*agentv1.ImagePolicy
+	// missing are declared policies whose content is not known. Any image may be theirs and need a signature, so only
+	// images that a known policy accepts by their signature are accepted.
+	missing []records.Problem
+}
+
+// declared returns the policies in force. It first tries to read those again that could not be read.
+func (p *policies) declared() declaredPolicies {
+	p.mutex.Lock()
+	maps.Copy(p.known, p.folder.Retry())
+	p.mutex.Unlock()
+	return declaredPolicies{known: p.all(), missing: p.folder.Problems()}
 }
 
 // apply declares a policy and returns it with its generation.
@@ -87,7 +93,7 @@ func (p *policies) apply(wanted *agentv1.ImagePolicy, dryRun bool) (*agentv1.Ima
 	}
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	present := p.declared[wanted.GetName()]
+	present := p.known[wanted.GetName()]
 	wanted.Generation = present.GetGeneration()
 	if present != nil && proto.Equal(present, wanted) {
 		return present, nil
@@ -100,42 +106,60 @@ func (p *policies) apply(wanted *agentv1.ImagePolicy, dryRun bool) (*agentv1.Ima
 	if err != nil {
 		return nil, err
 	}
-	if err := service.WriteFile(p.file(wanted.GetName()), content, 0o600); err != nil {
+	if err := p.folder.Write(wanted.GetName(), content); err != nil {
 		return nil, err
 	}
-	p.declared[wanted.GetName()] = wanted
+	p.known[wanted.GetName()] = wanted
 	return wanted, nil
 }
 
+// get returns a policy, or nil. Of a policy whose record is damaged or cannot be read, only the name is known.
 func (p *policies) get(name string) *agentv1.ImagePolicy {
 	p.mutex.RLock()
 	defer p.mutex.RUnlock()
-	return p.declared[name]
+	if _, missing := p.folder.Problem(name); missing {
+		return &agentv1.ImagePolicy{Name: name}
+	}
+	return p.known[name]
 }
 
-// all returns the policies, sorted by name.
+// list returns the policies as get does, sorted by name.
+func (p *policies) list() []*agentv1.ImagePolicy {
+	result := p.all()
+	for _, problem := range p.folder.Problems() {
+		result = append(result, &agentv1.ImagePolicy{Name: problem.Name})
+	}
+	slices.SortFunc(result, byName)
+	return result
+}
+
+func byName(a, b *agentv1.ImagePolicy) int {
+	return cmp.Compare(a.GetName(), b.GetName())
+}
+
+// all returns the policies that are known, sorted by name.
 func (p *policies) all() []*agentv1.ImagePolicy {
 	p.mutex.RLock()
 	defer p.mutex.RUnlock()
 	var result []*agentv1.ImagePolicy
-	for _, policy := range p.declared {
+	for _, policy := range p.known {
 		result = append(result, policy)
 	}
-	slices.SortFunc(result, func(a, b *agentv1.ImagePolicy) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	slices.SortFunc(result, byName)
 	return result
 }
 
 func (p *policies) remove(name string) error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if p.declared[name] == nil {
+	if _, missing := p.folder.Problem(name); p.known[name] == nil && !missing {
 		return nil
 	}
-	if err := os.Remove(p.file(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := p.folder.Remove(name); err != nil {
 		return err
 	}
-	delete(p.declared, name)
-	return service.SyncDirectory(p.directory)
+	delete(p.known, name)
+	return nil
 }
 
 // requirement is what the policies require of the images of a repository.
@@ -149,9 +173,9 @@ type requirement struct {
 }
 
 // requirementFor combines the matching policies. A policy without keys does not weaken one with keys.
-func requirementFor(declared []*agentv1.ImagePolicy, repository string) requirement {
-	result := requirement{unrestricted: len(declared) == 0, keys: seal.Keys{}}
-	for _, policy := range declared {
+func requirementFor(declared declaredPolicies, repository string) requirement {
+	result := requirement{unrestricted: len(declared.known)+len(declared.missing) == 0, keys: seal.Keys{}}
+	for _, policy := range declared.known {
 		if !slices.ContainsFunc(policy.GetRepositories(), func(pattern string) bool { return matches(pattern, repository) }) {
 			continue
 		}

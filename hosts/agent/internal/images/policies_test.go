@@ -10,7 +10,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -184,13 +186,6 @@ func TestPoliciesAreKept(t *testing.T) {
 	if all := f.role.policies.all(); len(all) != 2 || all[0].GetName() != "a" || all[1].GetName() != "b" || all[1].GetGeneration() != 2 {
 		t.Errorf("%v", all)
 	}
-	// An unreadable policy must not count as no policy.
-	if err := os.WriteFile(f.role.policies.file("b"), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := New(f.options); err == nil {
-		t.Error("a role without one of its policies started")
-	}
 }
 
 func TestPoliciesAreValidated(t *testing.T) {
@@ -251,5 +246,92 @@ func TestPoliciesAreValidated(t *testing.T) {
 	}
 	if len(f.role.policies.all()) != 0 {
 		t.Error("a refused policy was kept")
+	}
+}
+
+// damage changes the record of a policy on the disk.
+func (f *fixture) damage(name, content string) {
+	f.t.Helper()
+	if err := os.WriteFile(filepath.Join(f.options.DataDirectory, "policies", name+".json"), []byte(content), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	f.restart()
+}
+
+func TestADamagedPolicyAllowsNothingThatItCouldHaveRefused(t *testing.T) {
+	for name, content := range map[string]string{
+		"torn":              `{"name":"strict","reposi`,
+		"of another policy": `{"name":"other","repositories":["registry.test/*"]}`,
+		"invalid":           `{"name":"strict","repositories":["*"]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newSealedFixture(t, "app")
+			f.damage("strict", content)
+			if refusal := f.refused(ImageNotAllowed); !strings.Contains(refusal.Message, "strict.json.1") {
+				t.Error(refusal)
+			}
+			// A policy that asks for no signature does not replace the damaged one, which may ask for one.
+			f.declare("open", nil, registrytest.Repository)
+			f.refused(ImageNotAllowed)
+			// The image is accepted by a signature, whatever the damaged policy said.
+			key := sealtest.NewKey(t)
+			f.sign(key)
+			f.declare("signed", []string{key.PEM}, registrytest.Repository)
+			f.mustEnsure()
+
+			host, err := hostService{role: f.role}.GetHost(t.Context(), nil)
+			if err != nil || !host.Msg.GetReady() || !strings.Contains(host.Msg.GetReadyMessage(), "strict.json.1") {
+				t.Errorf("%v, %v", host, err)
+			}
+			if policy := f.role.policies.get("strict"); policy == nil || len(policy.GetRepositories()) != 0 {
+				t.Errorf("it counts as absent or as intact: %v", policy)
+			}
+			if err := f.role.policies.remove("signed"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.ensure(); err == nil {
+				t.Error("it is accepted by the policy without keys")
+			}
+			if err := f.role.policies.remove("strict"); err != nil {
+				t.Fatal(err)
+			}
+			f.restart()
+			f.mustEnsure()
+			if _, err := os.Stat(filepath.Join(f.options.DataDirectory, "policies", "damaged", "strict.json.1.settled")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestADamagedPolicyIsDeclaredAgain(t *testing.T) {
+	f := newSealedFixture(t, "app")
+	f.damage("strict", "")
+	f.refused(ImageNotAllowed)
+	f.declare("strict", nil, registrytest.Repository)
+	f.mustEnsure()
+	f.restart()
+	f.mustEnsure()
+}
+
+func TestAPolicyThatCannotBeReadIsReadAgain(t *testing.T) {
+	f := newSealedFixture(t, "app")
+	f.declare("open", nil, registrytest.Repository)
+	file := filepath.Join(f.options.DataDirectory, "policies", "open.json")
+	// The kernel answers reads of the first page of a process with EIO.
+	if err := syscall.Mount("/proc/self/mem", file, "", syscall.MS_BIND, ""); err != nil {
+		t.Skip("needs root: a file that cannot be read")
+	}
+	f.restart()
+	refused, err := f.ensure()
+	if unmounted := syscall.Unmount(file, 0); unmounted != nil {
+		t.Fatal(unmounted)
+	}
+	if err == nil || !strings.Contains(err.Error(), "input/output error") {
+		t.Errorf("%v, %v", refused, err)
+	}
+	f.mustEnsure()
+	if len(f.role.policies.folder.Problems()) != 0 {
+		t.Errorf("%v", f.role.policies.folder.Problems())
 	}
 }

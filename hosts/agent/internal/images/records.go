@@ -11,10 +11,10 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
-// records is what the role keeps so that an image can start again without its registry: documents by their digests, and
+// recordStore is what the role keeps so that an image can start again without its registry: documents by their digests, and
 // for each image its references and signatures. None of it is trusted: documents are compared with their digests, and
 // signatures are verified at each use.
-type records struct {
+type recordStore struct {
 	directory string
 }
 
@@ -27,8 +27,8 @@ type record struct {
 	Signatures []signature `json:"signatures,omitempty"`
 }
 
-func openRecords(directory string) (*records, error) {
-	r := &records{directory: directory}
+func openRecords(directory string) (*recordStore, error) {
+	r := &recordStore{directory: directory}
 	for _, folder := range []string{r.documents(), r.images()} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return nil, err
@@ -37,24 +37,24 @@ func openRecords(directory string) (*records, error) {
 	return r, nil
 }
 
-func (r *records) documents() string {
+func (r *recordStore) documents() string {
 	return filepath.Join(r.directory, "documents")
 }
 
-func (r *records) images() string {
+func (r *recordStore) images() string {
 	return filepath.Join(r.directory, "images")
 }
 
-func (r *records) documentFile(digest string) string {
+func (r *recordStore) documentFile(digest string) string {
 	return filepath.Join(r.documents(), strings.TrimPrefix(digest, "sha256:"))
 }
 
-func (r *records) imageFile(digest string) string {
+func (r *recordStore) imageFile(digest string) string {
 	return filepath.Join(r.images(), strings.TrimPrefix(digest, "sha256:")+".json")
 }
 
 // document returns the document with a digest, or nil.
-func (r *records) document(digest string) []byte {
+func (r *recordStore) document(digest string) []byte {
 	content, err := os.ReadFile(r.documentFile(digest))
 	if err != nil || digestOf(content) != digest {
 		return nil
@@ -62,13 +62,13 @@ func (r *records) document(digest string) []byte {
 	return content
 }
 
-func (r *records) saveDocument(content []byte) error {
+func (r *recordStore) saveDocument(content []byte) error {
 	return service.WriteFile(r.documentFile(digestOf(content)), content, 0o600)
 }
 
 // load returns the record of an image. It returns an empty record when none can be read, because all of it can be
 // fetched again.
-func (r *records) load(digest string) record {
+func (r *recordStore) load(digest string) record {
 	var found record
 	content, err := os.ReadFile(r.imageFile(digest))
 	if err != nil || json.Unmarshal(content, &found) != nil {
@@ -77,7 +77,7 @@ func (r *records) load(digest string) record {
 	return found
 }
 
-func (r *records) save(digest string, changed record) error {
+func (r *recordStore) save(digest string, changed record) error {
 	content, err := json.Marshal(changed)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (r *records) save(digest string, changed record) error {
 }
 
 // all returns the digests of the recorded images.
-func (r *records) all() ([]string, error) {
+func (r *recordStore) all() ([]string, error) {
 	return digests(r.images(), ".json")
 }
 

@@ -398,11 +398,53 @@ func TestSilentRegistry(t *testing.T) {
 			return true
 		})
 		var pull *registry.PullError
-		if _, err := f.ensure(); !errors.As(err, &pull) || pull.Reason != registry.Unreachable || !strings.Contains(err.Error(), "nothing arrived") {
+		if _, err := f.ensure(); !errors.As(err, &pull) || pull.Reason != registry.Unreachable || !strings.Contains(err.Error(), "makes no progress") {
 			t.Errorf("%v", err)
 		}
 		f.noTemporary()
 	})
+}
+
+func TestARegistryThatDripsBytesMakesNoProgress(t *testing.T) {
+	f := newSealedFixture(t, "base", "app")
+	f.options.Stall = 200 * time.Millisecond
+	f.restart()
+	f.server.Tell(func(writer http.ResponseWriter, request *http.Request) bool {
+		if !strings.HasSuffix(request.URL.Path, f.image.Sealed.Layers[1].Blob) {
+			return false
+		}
+		registrytest.Drip(writer, request, f.image.Blobs[1], 1, 10*time.Millisecond)
+		return true
+	})
+	started := time.Now()
+	var pull *registry.PullError
+	if _, err := f.ensure(); !errors.As(err, &pull) || pull.Reason != registry.Unreachable || !strings.Contains(err.Error(), "makes no progress") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(started); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+	f.noTemporary()
+	f.server.Tell(nil)
+	f.mustEnsure()
+}
+
+func TestASlowRegistryMakesProgress(t *testing.T) {
+	f := newSealedFixture(t, strings.Repeat("large", minimumProgress))
+	f.options.Stall = 300 * time.Millisecond
+	f.restart()
+	f.server.Tell(func(writer http.ResponseWriter, request *http.Request) bool {
+		if !strings.HasSuffix(request.URL.Path, f.image.Sealed.Layers[0].Blob) {
+			return false
+		}
+		registrytest.Drip(writer, request, f.image.Blobs[0], minimumProgress, 100*time.Millisecond)
+		return true
+	})
+	started := time.Now()
+	f.mustEnsure()
+	if took := time.Since(started); took < f.options.Stall {
+		t.Errorf("took %s, which shows nothing", took)
+	}
 }
 
 // TestCredentialsStayWithTheirServer has a registry that redirects to another server, which does the same, and to one

@@ -27,7 +27,7 @@ type Options struct {
 	Store seal.Store
 	// Trust holds the trusted keys of seals, and revocations.
 	Trust seal.Trust
-	// Stall is how long a registry may send nothing.
+	// Stall is how long a registry may make no progress: send no whole document, or less than minimumProgress of a blob.
 	Stall time.Duration
 	// Available returns how many bytes can be written below a path.
 	Available func(path string) (uint64, error)
@@ -37,7 +37,7 @@ type Options struct {
 // Role is the state of the role images.
 type Role struct {
 	options  Options
-	records  *records
+	records  *recordStore
 	policies *policies
 	// images and layers serialize fetches, so that two fetches of the same content download it once.
 	images locks
@@ -55,7 +55,7 @@ func New(options Options) (*Role, error) {
 	if err != nil {
 		return nil, err
 	}
-	policies, err := openPolicies(filepath.Join(options.DataDirectory, "policies"))
+	policies, err := openPolicies(filepath.Join(options.DataDirectory, "policies"), options.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func Run(ctx context.Context, arguments []string, logger *slog.Logger) error {
 	data := flags.String("data", "/var/lib/palisade/agent/images", "folder of policies and records")
 	store := flags.String("store", "/var/lib/palisade/layers", "folder of sealed layers")
 	trust := flags.String("trust", "/usr/share/palisade/trust", "folder of the trusted keys of seals, and of revocations")
-	stall := flags.Duration("stall", time.Minute, "how long a registry may be silent")
+	stall := flags.Duration("stall", time.Minute, "how long a registry may make no progress")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (r *Role) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(agentv1connect.NewImageStoreServiceHandler(&storeService{r}, limit))
 	mux.Handle(agentv1connect.NewImagePolicyServiceHandler(&policyService{r}, limit))
-	mux.Handle(agentv1connect.NewHostServiceHandler(hostService{}, limit))
+	mux.Handle(agentv1connect.NewHostServiceHandler(hostService{role: r}, limit))
 	return mux
 }
 

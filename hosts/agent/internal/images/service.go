@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/records"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/api/palisade/agent/v1/agentv1connect"
 )
@@ -67,7 +69,7 @@ func (s *policyService) GetImagePolicy(_ context.Context, request *connect.Reque
 }
 
 func (s *policyService) ListImagePolicies(context.Context, *connect.Request[agentv1.ListImagePoliciesRequest]) (*connect.Response[agentv1.ListImagePoliciesResponse], error) {
-	return connect.NewResponse(&agentv1.ListImagePoliciesResponse{Policies: s.role.policies.all()}), nil
+	return connect.NewResponse(&agentv1.ListImagePoliciesResponse{Policies: s.role.policies.list()}), nil
 }
 
 func (s *policyService) DeleteImagePolicy(_ context.Context, request *connect.Request[agentv1.DeleteImagePolicyRequest]) (*connect.Response[agentv1.DeleteImagePolicyResponse], error) {
@@ -79,12 +81,10 @@ func (s *policyService) DeleteImagePolicy(_ context.Context, request *connect.Re
 
 // refused returns the stored images that could no longer start with another policy declared.
 func (r *Role) refused(added *agentv1.ImagePolicy) ([]*agentv1.RefusedImage, error) {
-	declared := []*agentv1.ImagePolicy{added}
-	for _, policy := range r.policies.all() {
-		if policy.GetName() != added.GetName() {
-			declared = append(declared, policy)
-		}
-	}
+	declared := r.policies.declared()
+	isAdded := func(name string) bool { return name == added.GetName() }
+	declared.known = append(slices.DeleteFunc(declared.known, func(policy *agentv1.ImagePolicy) bool { return isAdded(policy.GetName()) }), added)
+	declared.missing = slices.DeleteFunc(declared.missing, func(problem records.Problem) bool { return isAdded(problem.Name) })
 	recorded, err := r.records.all()
 	if err != nil {
 		return nil, err
@@ -108,12 +108,17 @@ func (r *Role) refused(added *agentv1.ImagePolicy) ([]*agentv1.RefusedImage, err
 	return result, nil
 }
 
-// hostService reports that the role is running.
+// hostService reports that the role is running, and the policies whose records are not in use.
 type hostService struct {
 	agentv1connect.UnimplementedHostServiceHandler
+	role *Role
 }
 
 // GetHost answers immediately.
-func (hostService) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
-	return connect.NewResponse(&agentv1.GetHostResponse{Ready: true}), nil
+func (s hostService) GetHost(context.Context, *connect.Request[agentv1.GetHostRequest]) (*connect.Response[agentv1.GetHostResponse], error) {
+	var messages []string
+	for _, problem := range s.role.policies.folder.Problems() {
+		messages = append(messages, "image policies: "+problem.String())
+	}
+	return connect.NewResponse(&agentv1.GetHostResponse{Ready: true, ReadyMessage: strings.Join(messages, "; ")}), nil
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
-	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 	"github.com/palisade-host/palisade/hosts/seal"
 )
 
@@ -96,7 +95,7 @@ func simpleSigningClaim(content []byte) claim {
 // admit refuses an image that the policies do not allow. The signatures are stored, so that the image can start again
 // without its registry. They are fetched once even when no policy requires any, because a later policy may.
 func (f *fetch) admit(ctx context.Context, found *image) error {
-	declared := f.role.policies.all()
+	declared := f.role.policies.declared()
 	before := f.role.records.load(found.digest)
 	refusal := checkPolicies(declared, f.reference, found.digest, before.Signatures)
 	if refusal == nil && len(before.References) > 0 {
@@ -125,10 +124,14 @@ func (f *fetch) admit(ctx context.Context, found *image) error {
 }
 
 // checkPolicies returns the refusal of an image whose signatures do not meet the policies, or nil.
-func checkPolicies(declared []*agentv1.ImagePolicy, ref imageReference, manifest string, signatures []signature) *Refusal {
+func checkPolicies(declared declaredPolicies, ref imageReference, manifest string, signatures []signature) *Refusal {
 	required := requirementFor(declared, ref.Name())
 	if required.unrestricted {
 		return nil
+	}
+	if len(declared.missing) > 0 && len(required.keys) == 0 {
+		// The missing policy may be the one that asks for a signature.
+		return ref.refuse(ImageNotAllowed, "an image policy of this host is not known: %s", declared.missing[0])
 	}
 	if len(required.policies) == 0 {
 		return ref.refuse(ImageNotAllowed, "no image policy of this host names repository %s", ref.Name())

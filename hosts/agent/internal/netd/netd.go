@@ -5,6 +5,7 @@ package netd
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -77,7 +78,7 @@ func parsePrefixes(texts ...string) (prefixes []netip.Prefix, err error) {
 
 // open loads the datapath and restores what was connected before.
 func open(pins, state, device string, prefixes []netip.Prefix, logger *slog.Logger) (*network, error) {
-	stored, err := readStore(state)
+	stored, err := readStore(state, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +136,35 @@ func (n *network) restore() error {
 			return err
 		}
 	}
+	if err := n.removeUnknownLinks(); err != nil {
+		return err
+	}
 	return n.datapath.Prune()
+}
+
+// removeUnknownLinks removes the links of containers that are not in the record, because the policy is not enforced on
+// them. There are such links after damage to the record.
+func (n *network) removeUnknownLinks() error {
+	known := map[string]bool{}
+	for _, attached := range n.store.Attachments {
+		known[attached.HostInterface] = true
+	}
+	links, err := n.handle.LinkList()
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		name := link.Attrs().Name
+		if known[name] || !hostInterfacePattern.MatchString(name) {
+			continue
+		}
+		n.logger.Warn("a link of an unknown container is removed", "interface", name)
+		// Links also disappear with their network namespaces.
+		if err := n.handle.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+			return err
+		}
+	}
+	return nil
 }
 
 // readHost declares the host's own addresses and its devices to other machines.

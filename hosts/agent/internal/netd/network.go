@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -68,6 +69,9 @@ func (c container) hostInterface() string {
 	sum := sha256.Sum256([]byte(c.key()))
 	return "pal" + hex.EncodeToString(sum[:6])
 }
+
+// hostInterfacePattern matches the names that hostInterface returns.
+var hostInterfacePattern = regexp.MustCompile(`^pal[0-9a-f]{12}$`)
 
 // errNotConnected means that no such container is connected.
 var errNotConnected = errors.New("is not connected")
@@ -247,7 +251,7 @@ func (n *network) freeAddress(prefix netip.Prefix) (netip.Addr, error) {
 
 // enforceDefault puts the default policy in force when no policy is declared. As on Kubernetes, it allows everything to
 // containers that no policy selects. The datapath drops everything of endpoints that its policy does not name, so the
-// default policy names all that are connected.
+// default policy names all that are connected. After damage to a declared policy it names none.
 func (n *network) enforceDefault() error {
 	if len(n.store.Policy) != 0 {
 		return nil
@@ -255,6 +259,10 @@ func (n *network) enforceDefault() error {
 	names := map[string]bool{}
 	for _, attached := range n.store.Attachments {
 		names[attached.Endpoint.Name] = true
+	}
+	if n.store.PolicyDamaged {
+		// The declared policy is not known, and the datapath drops everything of endpoints that are not named.
+		clear(names)
 	}
 	open := datapath.Policy{Version: 1}
 	for i, name := range slices.Sorted(maps.Keys(names)) {
@@ -282,8 +290,8 @@ func (n *network) apply(compiled []byte) (string, error) {
 	if err := n.datapath.Apply(policy); err != nil {
 		return "", err
 	}
-	n.store.Policy, n.policy = compiled, policy
-	return policy.Hash, n.store.write()
+	n.store.Policy, n.store.PolicyDamaged, n.policy = compiled, false, policy
+	return policy.Hash, n.store.writePolicy()
 }
 
 // withdraw forgets the declared policy. The default policy is in force before the store is written, so a crash in
@@ -291,14 +299,14 @@ func (n *network) apply(compiled []byte) (string, error) {
 func (n *network) withdraw() error {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	declared := n.store.Policy
-	n.store.Policy = nil
+	declared, damaged := n.store.Policy, n.store.PolicyDamaged
+	n.store.Policy, n.store.PolicyDamaged = nil, false
 	if err := n.enforceDefault(); err != nil {
-		n.store.Policy = declared
+		n.store.Policy, n.store.PolicyDamaged = declared, damaged
 		return err
 	}
 	n.policy = nil
-	return n.store.write()
+	return n.store.writePolicy()
 }
 
 // endpoints returns the connected endpoints, sorted by name.
@@ -318,4 +326,14 @@ func (n *network) declaredPolicy() (*datapath.Policy, []byte) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	return n.policy, n.store.Policy
+}
+
+// recordProblems returns what is wrong with the role's record, and whether the declared policy is not known.
+func (n *network) recordProblems() (texts []string, policyDamaged bool) {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	for _, problem := range n.store.folder.Problems() {
+		texts = append(texts, problem.String())
+	}
+	return texts, n.store.PolicyDamaged
 }

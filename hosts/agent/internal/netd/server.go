@@ -45,12 +45,15 @@ func (n *network) handler() http.Handler {
 		}
 		bypasses, err := findBypasses(n.handle)
 		declared, _ := n.declaredPolicy()
+		recorded, damaged := n.recordProblems()
 		answer(writer, struct {
 			datapath.Status
 			// PolicyDeclared is false while the default policy is in force, which allows everything.
 			PolicyDeclared bool     `json:"policyDeclared"`
 			Bypasses       []string `json:"bypasses"`
-		}{status, declared != nil, bypasses}, err)
+			// Records says what is wrong with the role's own record.
+			Records []string `json:"records,omitempty"`
+		}{status, declared != nil || damaged, bypasses, recorded}, err)
 	})
 	mux.HandleFunc("POST /v1/repair", func(writer http.ResponseWriter, _ *http.Request) {
 		problems, err := n.datapath.Repair()

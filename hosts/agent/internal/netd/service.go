@@ -55,6 +55,11 @@ func names(policy *datapath.Policy, endpoint string) bool {
 
 func (s *networkService) GetPolicy(context.Context, *connect.Request[agentv1.GetPolicyRequest]) (*connect.Response[agentv1.GetPolicyResponse], error) {
 	policy, compiled := s.network.declaredPolicy()
+	if problems, damaged := s.network.recordProblems(); policy == nil && damaged {
+		// This is no proof of absence.
+		return nil, connect.NewError(connect.CodeDataLoss,
+			fmt.Errorf("the network policy of this host is not known, and nothing is allowed: %s", strings.Join(problems, "; ")))
+	}
 	if policy == nil {
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("no network policy is declared on this host"))
 	}
@@ -93,12 +98,14 @@ func (n *network) describe() (*agentv1.GetNetworkResponse, error) {
 		Generation: status.Generation, Problems: descriptions(status.Problems), Bypasses: bypasses, LostEvents: lost,
 	}
 	policy, _ := n.declaredPolicy()
-	response.PolicyDeclared = policy != nil
+	recorded, damaged := n.recordProblems()
+	response.Problems = append(response.Problems, recorded...)
+	response.PolicyDeclared = policy != nil || damaged
 	if policy != nil && status.PolicyIntact {
 		response.PolicyHash = status.PolicyHash
 	}
 	for _, endpoint := range n.endpoints() {
-		described := &agentv1.NetworkEndpoint{Name: endpoint.Name, Named: policy == nil || names(policy, endpoint.Name)}
+		described := &agentv1.NetworkEndpoint{Name: endpoint.Name, Named: policy == nil && !damaged || policy != nil && names(policy, endpoint.Name)}
 		for _, address := range []netip.Addr{endpoint.IPv4, endpoint.IPv6} {
 			if address.IsValid() {
 				described.Addresses = append(described.Addresses, address.String())

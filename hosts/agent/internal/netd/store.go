@@ -4,25 +4,39 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
+	"slices"
 	"sync/atomic"
 
 	"github.com/palisade-host/palisade/bpf/datapath"
-	"github.com/palisade-host/palisade/hosts/agent/internal/service"
+	"github.com/palisade-host/palisade/hosts/agent/internal/records"
 )
+
+// stateName is the name of the role's only record.
+const stateName = "state"
 
 // store is the state that survives a restart of the role: the connected containers and the policy.
 type store struct {
+	state
+	folder *records.Folder[*state]
+	// names are the endpoints' names by address. Readers need no lock, so they do not wait for a change in progress.
+	names atomic.Pointer[map[netip.Addr]string]
+}
+
+// state is the record.
+type state struct {
 	// Attachments are keyed by container and interface.
 	Attachments map[string]attachment `json:"attachments"`
 	// Policy is the compiled policy, as it was received.
 	Policy json.RawMessage `json:"policy,omitempty"`
+	// PolicyDamaged means that a policy may have been declared, and that it is not known. Nothing is allowed until a
+	// policy is declared or withdrawn.
+	PolicyDamaged bool `json:"policyDamaged,omitempty"`
 
-	path string
-	// names are the endpoints' names by address. Readers need no lock, so they do not wait for a change in progress.
-	names atomic.Pointer[map[netip.Addr]string]
+	// damage says which parts of the record were not valid. The others are in use.
+	damage error
 }
 
 // attachment is a connected interface of a container.
@@ -33,24 +47,97 @@ type attachment struct {
 	Published []datapath.Published `json:"published,omitempty"`
 }
 
-func readStore(folder string) (*store, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, err
+// validate refuses an attachment that was planted or edited.
+func (a attachment) validate() error {
+	switch endpoint := a.Endpoint; {
+	case endpoint.Name == "":
+		return errors.New("the endpoint has no name")
+	case endpoint.Interface <= 0 || a.HostInterface == "":
+		return errors.New("it has no interface")
+	case !endpoint.IPv4.IsValid() && !endpoint.IPv6.IsValid():
+		return errors.New("the endpoint has no address")
+	case len(endpoint.MAC) != 6 || len(endpoint.HostMAC) != 6:
+		return errors.New("the endpoint has no Ethernet addresses")
 	}
-	s := &store{Attachments: map[string]attachment{}, path: filepath.Join(folder, "state.json")}
-	content, err := os.ReadFile(s.path)
-	if errors.Is(err, os.ErrNotExist) {
-		s.indexNames()
-		return s, nil
-	}
+	return nil
+}
+
+// readStore reads the record. A damaged one is set aside, and then every container is disconnected and nothing is
+// allowed. Of one that is damaged in part, the other parts are used. A record that cannot be read is an error, because
+// the role has no other to go on with, and the service manager starts it again.
+func readStore(folder string, logger *slog.Logger) (*store, error) {
+	opened, err := records.Open(folder, ".json", decodeState, logger)
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(content, s); err != nil {
-		return nil, fmt.Errorf("%s: %w; remove the file to start with no container connected", s.path, err)
+	loaded, err := opened.Load()
+	if err != nil {
+		return nil, err
+	}
+	s := &store{folder: opened, state: state{Attachments: map[string]attachment{}}}
+	problem, reported := opened.Problem(stateName)
+	if found := loaded[stateName]; found != nil {
+		s.state = *found
+	} else if reported && !problem.Damaged {
+		return nil, errors.New(problem.String())
+	} else {
+		s.PolicyDamaged = reported
 	}
 	s.indexNames()
+	if s.damage != nil {
+		// On a full disk neither of these works. The damaged record is then still there at the next start.
+		if err := errors.Join(opened.Copy(stateName, s.damage), s.write()); err != nil {
+			logger.Error("a damaged record is not set aside", "record", stateName, "error", err)
+		}
+	}
 	return s, nil
+}
+
+// decodeState reads each part of the record on its own.
+func decodeState(name string, content []byte) (*state, error) {
+	if name != stateName {
+		return nil, errors.New("the role has no record of that name")
+	}
+	var parts struct {
+		Attachments   map[string]json.RawMessage `json:"attachments"`
+		Policy        json.RawMessage            `json:"policy"`
+		PolicyDamaged bool                       `json:"policyDamaged"`
+	}
+	if err := json.Unmarshal(content, &parts); err != nil {
+		return nil, err
+	}
+	s := &state{Attachments: map[string]attachment{}, Policy: parts.Policy, PolicyDamaged: parts.PolicyDamaged}
+	if len(s.Policy) > 0 {
+		if _, err := datapath.ParsePolicy(s.Policy); err != nil {
+			s.Policy, s.PolicyDamaged = nil, true
+			s.damage = fmt.Errorf("policy: %w", err)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(parts.Attachments)) {
+		if err := s.addAttachment(key, parts.Attachments[key]); err != nil {
+			s.damage = errors.Join(s.damage, fmt.Errorf("attachments[%q]: %w", key, err))
+		}
+	}
+	return s, nil
+}
+
+// addAttachment refuses an attachment with the name or an address of another one.
+func (s *state) addAttachment(key string, content json.RawMessage) error {
+	var added attachment
+	if err := json.Unmarshal(content, &added); err != nil {
+		return err
+	}
+	if err := added.validate(); err != nil {
+		return err
+	}
+	for other, present := range s.Attachments {
+		a, b := added.Endpoint, present.Endpoint
+		if a.Name == b.Name || a.IPv4.IsValid() && a.IPv4 == b.IPv4 || a.IPv6.IsValid() && a.IPv6 == b.IPv6 {
+			return fmt.Errorf("its name or address is that of %q", other)
+		}
+	}
+	s.Attachments[key] = added
+	return nil
 }
 
 // nameOf returns the name of the endpoint with an address, or nothing.
@@ -70,11 +157,21 @@ func (s *store) indexNames() {
 	s.names.Store(&names)
 }
 
+// write stores what has changed of the connected containers.
 func (s *store) write() error {
 	s.indexNames()
-	content, err := json.Marshal(s)
+	content, err := json.Marshal(s.state)
 	if err != nil {
 		return err
 	}
-	return service.WriteFile(s.path, content, 0o600)
+	return s.folder.Update(stateName, content)
+}
+
+// writePolicy stores a policy that was declared or withdrawn, which ends the report of a damaged one.
+func (s *store) writePolicy() error {
+	content, err := json.Marshal(s.state)
+	if err != nil {
+		return err
+	}
+	return s.folder.Write(stateName, content)
 }

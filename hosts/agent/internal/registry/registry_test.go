@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -45,7 +46,7 @@ func TestCertificates(t *testing.T) {
 	}
 	use := func(endpoint, ca string) func() {
 		t.Helper()
-		release, err := certificates.Use("127.0.0.1:5000", endpoint, ca)
+		release, err := certificates.Use(t.Context(), "127.0.0.1:5000", endpoint, ca)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,10 +57,18 @@ func TestCertificates(t *testing.T) {
 	if got := read("hosts.toml"); got != want || read("ca.pem") != "PEM" {
 		t.Errorf("%s", got)
 	}
-	// Another group's access to the same server waits until the pull has ended.
+	// A pull in the same way does not wait.
+	same := use("https://10.0.2.2:5000", "PEM")
+	// One in another way ends its waiting when it is cancelled.
+	cancelled, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := certificates.Use(cancelled, "127.0.0.1:5000", "", "OTHER"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	// Another group's access to the same server waits until both pulls have ended.
 	taken := make(chan struct{})
 	go func() {
-		other, err := certificates.Use("127.0.0.1:5000", "", "OTHER")
+		other, err := certificates.Use(t.Context(), "127.0.0.1:5000", "", "OTHER")
 		if err == nil {
 			defer other()
 		}
@@ -71,6 +80,12 @@ func TestCertificates(t *testing.T) {
 	case <-time.After(20 * time.Millisecond):
 	}
 	release()
+	select {
+	case <-taken:
+		t.Error("the entry changed under the second pull")
+	case <-time.After(20 * time.Millisecond):
+	}
+	same()
 	<-taken
 	if got := read("hosts.toml"); !strings.Contains(got, `server = "https://127.0.0.1:5000"`) || read("ca.pem") != "OTHER" {
 		t.Errorf("%s", got)

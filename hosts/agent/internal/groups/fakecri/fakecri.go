@@ -3,6 +3,7 @@
 package fakecri
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -34,6 +35,7 @@ type Runtime struct {
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
 	images     map[string]bool
+	imageIDs   map[string]string
 	failures   map[string]error
 	calls      map[string]int
 	delays     map[string]time.Duration
@@ -72,7 +74,7 @@ type container struct {
 func New(now func() time.Time) *Runtime {
 	return &Runtime{
 		now: now, names: map[string]bool{}, sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
-		images: map[string]bool{}, failures: map[string]error{}, calls: map[string]int{}, delays: map[string]time.Duration{}, present: map[string]int{}, atOnce: map[string]int{},
+		images: map[string]bool{}, imageIDs: map[string]string{}, failures: map[string]error{}, calls: map[string]int{}, delays: map[string]time.Duration{}, present: map[string]int{}, atOnce: map[string]int{},
 	}
 }
 
@@ -451,7 +453,8 @@ func (r *Runtime) ImageStatus(_ context.Context, request *runtimev1.ImageStatusR
 	if !r.images[request.Image.Image] {
 		return &runtimev1.ImageStatusResponse{}, nil
 	}
-	return &runtimev1.ImageStatusResponse{Image: &runtimev1.Image{Id: request.Image.Image}}, nil
+	id := cmp.Or(r.imageIDs[request.Image.Image], request.Image.Image)
+	return &runtimev1.ImageStatusResponse{Image: &runtimev1.Image{Id: id}}, nil
 }
 
 // PullImage implements CRI.
@@ -496,6 +499,13 @@ func (r *Runtime) Images() []string {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	return slices.Sorted(maps.Keys(r.images))
+}
+
+// SetImageID sets the identifier of an image, which by default is its name.
+func (r *Runtime) SetImageID(name, id string) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.imageIDs[name] = id
 }
 
 // AddImage adds an image as if it had been pulled.

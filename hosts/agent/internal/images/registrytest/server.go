@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -115,6 +116,20 @@ func (s *Server) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 func Send(writer http.ResponseWriter, content []byte) {
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	_, _ = writer.Write(content)
+}
+
+// Drip sends content in parts of size bytes with a pause after each, until the client goes away.
+func Drip(writer http.ResponseWriter, request *http.Request, content []byte, size int, pause time.Duration) {
+	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
+	for part := range slices.Chunk(content, size) {
+		_, _ = writer.Write(part)
+		writer.(http.Flusher).Flush()
+		select {
+		case <-request.Context().Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 // Tell makes the registry lie; nil makes it honest again.
