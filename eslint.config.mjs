@@ -12,18 +12,6 @@ const tests = [
   "test/**/*.ts",
 ];
 
-/** Where names still have words that `words/plain` refuses. A folder that has none any more is taken off the list. */
-const wordsLater = [
-  "cli/reap*.ts",
-  "cli/recovery/**",
-  "command-plugin/**",
-  "components/testing/**",
-  "provider/**",
-  "shared/**",
-  // `demandTools` is a name of provider/backends.
-  "test/support/fakes/image-services.ts",
-];
-
 export default tseslint.config(
   {
     ignores: ["build/", "dist/", "**/node_modules/", "hosts/api/gen/", "sdk/", "templates/"],
@@ -70,7 +58,6 @@ export default tseslint.config(
   },
   {
     files: ["**/*.{ts,mjs}"],
-    ignores: wordsLater,
     plugins: { words: { rules: { plain: plainWords } } },
     rules: { "words/plain": "error" },
   },

@@ -30,6 +30,7 @@ interface HostStatus {
   /** Why the host could not be asked. */
   error?: string;
   ready: boolean;
+  /** Why the host is not ready, or what of a ready host needs attention. */
   readyMessage?: string;
   agentVersion?: string;
   kernelVersion?: string;
@@ -99,7 +100,7 @@ function reported(
   return {
     hostId: facts.hostId,
     ready: facts.ready,
-    ...(facts.ready ? {} : { readyMessage: facts.readyMessage }),
+    ...(facts.ready && facts.readyMessage === "" ? {} : { readyMessage: facts.readyMessage }),
     agentVersion: facts.agentVersion,
     kernelVersion: facts.kernelVersion,
     containerdVersion: facts.containerdVersion,
@@ -153,7 +154,7 @@ function formatHost(report: HostStatus): string {
   const on = (value: boolean | undefined) => (value ? "yes" : "no");
   const { root, ipe, selinux, sealedLayers } = integrity;
   const rows: [string, string][] = [
-    ["ready", report.ready ? "yes" : `no: ${report.readyMessage ?? ""}`],
+    ["ready", [report.ready ? "yes" : "no", printable(report.readyMessage ?? "")].filter(Boolean).join(": ")],
     ...(kind === "nested" ? [] : [["kind", kind] as [string, string]]),
     ["agent", `${endpoint ?? ""}, version ${report.agentVersion}`],
     // Only a virtual machine has an accelerator.

@@ -60,7 +60,7 @@ export async function runLocally(
       );
       child.once("exit", (code, signal) => resolve({ code, signal }));
     });
-    if (await output.drained(closed)) leave(child);
+    if (await output.drained(closed)) detach(child);
     op.signal.throwIfAborted();
     output.finish(command, ended, "");
   } finally {
@@ -102,7 +102,7 @@ function started(
  * Keeps reading for background processes of the command: without a reader of its pipe, a process that writes would be
  * ended.
  */
-function leave(child: ChildProcessWithoutNullStreams): void {
+function detach(child: ChildProcessWithoutNullStreams): void {
   for (const stream of [child.stdout, child.stderr]) {
     stream.removeAllListeners("data").resume();
     (stream as unknown as { unref?(): void }).unref?.();

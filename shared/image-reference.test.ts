@@ -135,13 +135,13 @@ it("has one answer for servers, repositories and patterns of a policy", async ()
   answers(table.repositories, (text) => nameProblem(`r.example/${text}`));
   answers(table.repositories, (text) => rules.imageRepository(`r.example/${text}`));
   answers(table.patterns, namePatternProblem);
-  const told = (check: (rules: Rules) => void) => {
+  const failureOf = (check: (rules: Rules) => void) => {
     const found = new Rules([]);
     check(found);
     return found.failures[0]?.reason;
   };
-  answers(table.servers, (text) => told((found) => found.server("server", text)));
-  answers(table.repositories, (text) => told((found) => found.repository("repository", text)));
+  answers(table.servers, (text) => failureOf((found) => found.server("server", text)));
+  answers(table.repositories, (text) => failureOf((found) => found.repository("repository", text)));
   for (const [list, count] of [
     [table.patterns.accepted, 0],
     [table.patterns.refused, 1],

@@ -130,7 +130,7 @@ export interface ContainerArgs {
      */
     image?: pulumi.Input<string | undefined>;
     /**
-     * A channel that somebody else moves, in place of image: its digest is taken when the container is declared first, and then whoever rolls changes it.
+     * A channel that a pipeline moves, in place of image. Its digest is read when the container is first declared, and from then on the pipeline changes it.
      */
     imageChannel?: pulumi.Input<inputs.ImageChannelArgs | undefined>;
     /**

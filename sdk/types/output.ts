@@ -130,7 +130,7 @@ export interface Container {
      */
     image?: string;
     /**
-     * A channel that somebody else moves, in place of image: its digest is taken when the container is declared first, and then whoever rolls changes it.
+     * A channel that a pipeline moves, in place of image. Its digest is read when the container is first declared, and from then on the pipeline changes it.
      */
     imageChannel?: outputs.ImageChannel;
     /**

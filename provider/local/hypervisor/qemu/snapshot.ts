@@ -19,14 +19,14 @@ interface Migration {
 /** Stops the guest and writes the state of its devices into `file` of QEMU's folder. */
 export async function saveState(qmp: Qmp, file: string, signal: AbortSignal): Promise<void> {
   await qmp.execute("stop");
-  await leaveMemoryOut(qmp);
+  await excludeMemory(qmp);
   await qmp.execute("migrate", { uri: `exec:cat >${file}` });
   await untilMigrated(qmp, saveMilliseconds, signal);
 }
 
 /** Gives a machine that was started with `-incoming defer` its state; the guest stays stopped. */
 export async function loadState(qmp: Qmp, folder: string, state: Buffer, signal: AbortSignal): Promise<void> {
-  await leaveMemoryOut(qmp);
+  await excludeMemory(qmp);
   await qmp.execute("migrate-incoming", { uri: `unix:${machineFiles.incoming}` });
   const socket: Socket = await connectUnix(join(folder, machineFiles.incoming), 5000, signal);
   try {
@@ -38,7 +38,7 @@ export async function loadState(qmp: Qmp, folder: string, state: Buffer, signal:
   }
 }
 
-async function leaveMemoryOut(qmp: Qmp): Promise<void> {
+async function excludeMemory(qmp: Qmp): Promise<void> {
   await qmp.execute("migrate-set-capabilities", { capabilities: [{ capability: "x-ignore-shared", state: true }] });
 }
 

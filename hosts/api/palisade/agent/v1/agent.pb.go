@@ -296,7 +296,7 @@ type GetHostResponse struct {
 	MemoryBytes uint64  `protobuf:"varint,12,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// True when every role is up and the reconcile loop has run once since boot.
 	Ready bool `protobuf:"varint,13,opt,name=ready,proto3" json:"ready,omitempty"`
-	// Why it is not ready, empty otherwise.
+	// Why the host is not ready, or what of a ready host needs attention, such as a damaged record. Empty otherwise.
 	ReadyMessage  string `protobuf:"bytes,14,opt,name=ready_message,json=readyMessage,proto3" json:"ready_message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1250,7 +1250,7 @@ type Container struct {
 	Ports            []*Port                `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
 	Resources        *Resources             `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
 	WorkingDirectory string                 `protobuf:"bytes,7,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
-	// Channel of the repository that the image's digest was taken from, by whoever rolls; empty: the owner names the digest.
+	// Channel of the repository from which a pipeline takes the image's digest. Empty when the owner names the digest.
 	// The host does not look it up. Returned as given.
 	Channel       string `protobuf:"bytes,8,opt,name=channel,proto3" json:"channel,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -108,7 +108,7 @@ export type GetHostResponse = Message<"palisade.agent.v1.GetHostResponse"> & {
   ready: boolean;
 
   /**
-   * Why it is not ready, empty otherwise.
+   * Why the host is not ready, or what of a ready host needs attention, such as a damaged record. Empty otherwise.
    *
    * @generated from field: string ready_message = 14;
    */
@@ -567,7 +567,7 @@ export type Container = Message<"palisade.agent.v1.Container"> & {
   workingDirectory: string;
 
   /**
-   * Channel of the repository that the image's digest was taken from, by whoever rolls; empty: the owner names the digest.
+   * Channel of the repository from which a pipeline takes the image's digest. Empty when the owner names the digest.
    * The host does not look it up. Returned as given.
    *
    * @generated from field: string channel = 8;
