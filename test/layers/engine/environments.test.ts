@@ -65,7 +65,7 @@ const groupOf: Record<string, (inputs: Inputs) => object> = {
 describe("M3: the same program", () => {
   const keys = mkdtempSync(path.join(tmpdir(), "palisade-keys-"));
   const options = { standIns: [azure, kubernetes], plugins: ["command"], keys };
-  const project = new EngineProject("../../../stacks/index", "test", options);
+  const project = new EngineProject("../../../../stacks/index", "test", options);
   beforeAll(async () => {
     await initKeys(keys);
     await project.init(palisade({ keysDirectory: keys }));
@@ -138,7 +138,7 @@ describe("the stack", () => {
   ] as const)(
     "comes up in %s, changes nothing the second time, and goes",
     async (environment, standIn, place, types) => {
-      const project = new EngineProject("../../../stacks/index", environment, { standIns: [standIn] });
+      const project = new EngineProject("../../../../stacks/index", environment, { standIns: [standIn] });
       try {
         const access = {
           registryServer: "registry.example",
