@@ -39,7 +39,7 @@ func attackAs(id string, arguments []string) error {
 // Where the client of containerd is on a host.
 const (
 	containerdSocket = "/run/containerd/containerd.sock"
-	logFolder        = "/var/lib/palisade/logs/attack"
+	logFolder        = "/var/lib/palisade/logs/as-role"
 )
 
 // sandboxAttacks and containerAttacks change one thing of what the agent asks for; "plain" changes nothing.
