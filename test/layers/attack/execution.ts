@@ -1,5 +1,5 @@
 /**
- * Rows I1 to I6 and I9 to I14: code of unproven integrity on the host. The attacker is root, started by init. Each attack runs
+ * Rows I1 to I6 and I9 to I15: code of unproven integrity on the host. The attacker is root, started by init. Each attack runs
  * on a host as it is delivered (`enforce`), where any layer may refuse it; on one where the other layers are off (`isolated`:
  * places mounted with exec, nothing given up by the initrd, SELinux permissive), so that the integrity policy itself is seen to
  * refuse; and there once more with the policy not enforced, where it has to succeed.
@@ -174,6 +174,28 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
       });
       prove(asProof("I6", made), started, refused(made, /^EACCES$/));
     });
+  });
+
+  describe("the initrd's file system, below the root", () => {
+    it.each(["unmount", "descriptor", "pivot", "kernel-thread"])(
+      "I15: executes nothing that root writes there, reached by %s",
+      async (way) => {
+        const started = Date.now();
+        for (const action of ["run", "map"]) {
+          const made = await attempt('dev="rootfs"', (probe) => probe.attack("rootfs", way, action, harmless));
+          // Where the kernel does not let root in at all, nothing is written, and the policy is not asked.
+          const reached = made.control === "done";
+          prove(
+            asProof("I15", made, `${way}, ${action}`),
+            started,
+            reached
+              ? refused(made, /^EACCES$/)
+              : !["unmount", "descriptor"].includes(way) &&
+                  [made.full, made.isolated, made.control].every((answer) => /^not /.test(answer)),
+          );
+        }
+      },
+    );
   });
 
   describe("the integrity policy", () => {

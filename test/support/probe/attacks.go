@@ -73,6 +73,8 @@ var attacks = map[string]attackKind{
 	"empty-map": {1, func(a []string) error { return emptyMap(a[0]) }},
 	// ask SOCKET PATH: prints the answer to an HTTP request over a unix socket.
 	"ask": {2, func(a []string) error { return ask(a[0], a[1]) }},
+	// rootfs unmount|descriptor|pivot|kernel-thread run|map PROGRAM: in the initrd's file system (rootfs.go).
+	"rootfs": {3, func(a []string) error { return attackRootfs(a[0], a[1], a[2]) }},
 	// containerd WHAT IMAGE: over CRI's socket (cri.go).
 	"containerd": {2, func(a []string) error { return attackContainerd(a[0], a[1]) }},
 }
