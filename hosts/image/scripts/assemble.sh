@@ -21,6 +21,8 @@ ln -s ../../bin/palisade-agent "$usr/libexec/cni/palisade-cni"
 install -D -m 644 -t "$usr/share/palisade" "$binaries/pause.oci.tar"
 # Sealed layers that come with the host, and what decides which seals are believed.
 cp -r "$layers" "$usr/share/palisade/layers"
+# Roles with users of their own read them, whatever the mode of the folder was that they were made in.
+chmod -R u=rwX,go=rX "$usr/share/palisade/layers"
 install -D -m 644 "$keys/layers/seal.crt" "$usr/share/palisade/trust/seals/seal.pem"
 [[ ! -f $keys/layers/revoked.json ]] || install -m 644 -t "$usr/share/palisade/trust" "$keys/layers/revoked.json"
 # The certificates of public authorities without the package that manages them, which brings OpenSSL and scripts.
