@@ -105,6 +105,12 @@ func (g *group) run(ctx context.Context) {
 		case <-g.wake:
 		case <-timer.C:
 		}
+		// A wake-up may be pending when the group is gone, and select chooses any case that is ready.
+		select {
+		case <-g.gone:
+			return
+		default:
+		}
 		pass, cancel := context.WithCancel(ctx)
 		g.mutex.Lock()
 		g.interrupt = cancel
