@@ -1,5 +1,6 @@
 /**
- * The specs of container groups that are accepted and refused: one table for the component, the provider and the agent.
+ * The specs of container groups that are accepted and refused: one table for the component, the provider, the agent and
+ * the agent that tests use.
  * The agent's test of it is hosts/agent/internal/groups/group_specs_test.go.
  */
 import { readFileSync } from "node:fs";
@@ -8,7 +9,10 @@ import { describe, expect, it } from "vitest";
 import { checkGroupOnHost, type ContainerGroupArgs } from "../../components/group/arguments.js";
 import { ArgumentCheck, ArgumentError } from "../../components/internal/arguments.js";
 import type { Context, Properties } from "../protocol/resource.js";
+import { normalized, violationsOf } from "../../test/support/fakes/group-spec.js";
+import type { GroupDeploymentInputs } from "../schema/inputs.js";
 import { groupDeployment } from "./group-deployment.js";
+import { toGroupSpec } from "./group-spec.js";
 
 interface Case {
   name: string;
@@ -20,6 +24,8 @@ interface Case {
   containers?: number;
   /** Paths of the refused fields. */
   refused: string[];
+  /** Why the agent's contract has no form for it. */
+  unwritable?: string;
   /** The same in a layer that differs. */
   except?: Partial<Record<"component" | "provider" | "agent", string[]>>;
 }
@@ -83,14 +89,47 @@ async function refusedByProvider(spec: Properties): Promise<string[]> {
   return failures.map(({ property }) => property);
 }
 
+function refusedByFakeAgent(spec: Properties): string[] {
+  const withDefaults = (ports: unknown) =>
+    ((ports ?? []) as Properties[]).map((port) => ({ protocol: "TCP", ...port }));
+  const inputs = {
+    ...{ restartPolicy: "Always", host, ...spec },
+    ports: withDefaults(spec["ports"]),
+    containers: (spec["containers"] as Properties[]).map((one) => ({ ...one, ports: withDefaults(one["ports"]) })),
+  } as unknown as GroupDeploymentInputs;
+  return violationsOf(normalized(toGroupSpec(inputs))).map(({ path }) => path);
+}
+
+/** The path of an input as the agent's contract has it. */
+const inContract = (path: string) =>
+  [
+    ["environmentVariables", "environment"],
+    ["imageRegistryCredentials", "imageRegistries"],
+    ["imageChannel.channel", "channel"],
+    ["requests.cpu", "cpuRequest"],
+    ["limits.cpu", "cpuLimit"],
+    ["requests.memoryInGB", "memoryRequestBytes"],
+    ["limits.memoryInGB", "memoryLimitBytes"],
+  ].reduce((found, [input, contract]) => found.replace(input!, contract!), path);
+
 const sorted = (paths: string[]) => [...new Set(paths)].sort();
 
-describe.each(table.cases.map((one) => ({ ...one, spec: specOf(one) })))("$name", ({ spec, refused, except }) => {
-  it("is checked by the component", () => {
-    expect(sorted(refusedByComponent(spec))).toEqual(sorted(except?.component ?? refused));
-  });
+describe.each(table.cases.map((one) => ({ ...one, spec: specOf(one) })))(
+  "$name",
+  ({ spec, refused, except, unwritable }) => {
+    it("is checked by the component", () => {
+      expect(sorted(refusedByComponent(spec))).toEqual(sorted(except?.component ?? refused));
+    });
 
-  it("is checked by the provider", async () => {
-    expect(sorted(await refusedByProvider(spec))).toEqual(sorted(except?.provider ?? refused));
-  });
-});
+    it("is checked by the provider", async () => {
+      expect(sorted(await refusedByProvider(spec))).toEqual(sorted(except?.provider ?? refused));
+    });
+
+    // The schema refuses a container without requests, and the contract has no form for some other inputs.
+  const [first] = spec["containers"] as { resources?: { requests?: { memoryInGB?: number } } }[];
+  if (unwritable !== undefined || (first && first.resources?.requests?.memoryInGB === undefined)) return;
+  it("is checked by the agent that tests use", () => {
+      expect(sorted(refusedByFakeAgent(spec))).toEqual(sorted((except?.agent ?? refused).map(inContract)));
+    });
+  },
+);

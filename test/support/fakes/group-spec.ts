@@ -15,6 +15,7 @@ import {
   type Resources,
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { isDnsLabel } from "../../../shared/dns-label.js";
+import { canonicalServer, referenceProblem, serverProblem } from "../../../shared/image-reference.js";
 import { registryAuthority } from "./registry.js";
 
 export interface Violation {
@@ -31,8 +32,6 @@ const minimumCpu = 0.01;
 const capacity = { cpus: 64, memory: 256n << 30n };
 
 const notALabel = "is not a DNS label of 1 to 63 lower-case letters, digits and hyphens";
-const serverPattern = /^[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?(:[0-9]{1,5})?$/;
-const referencePattern = /^([^/@]+)\/[a-z0-9]+(?:(?:\.|_|__|-+|\/)[a-z0-9]+)*@sha256:[0-9a-f]{64}$/;
 
 /** e.g. `TCP port 80`. */
 const portKey = ({ port, protocol }: Port): string => `${Protocol[protocol]} port ${port}`;
@@ -91,7 +90,7 @@ export function violationsOf(spec: GroupSpec): Violation[] {
   twice(published, "is published twice");
   unique(
     spec.imageRegistries,
-    ({ server }) => server,
+    ({ server }) => canonicalServer(server),
     (index, server) => add(`imageRegistries[${index}].server`, `"${server}" is listed twice`),
   );
   spec.imageRegistries.forEach((registry, index) => checkRegistry(`imageRegistries[${index}]`, registry, add));
@@ -112,10 +111,8 @@ function unique<T>(list: T[], keyOf: (item: T) => string, found: (index: number,
 
 function checkContainer(at: string, container: Container, add: Add): void {
   if (!isDnsLabel(container.name)) add(`${at}.name`, `"${container.name}" ${notALabel}`);
-  const [, server = ""] = referencePattern.exec(container.image) ?? [];
-  if (!serverPattern.test(server)) {
-    add(`${at}.image`, `"${container.image}" is not of the form server/repository@sha256:<64 hex digits>`);
-  }
+  const problem = referenceProblem(container.image);
+  if (problem !== undefined) add(`${at}.image`, `"${container.image}" ${problem}`);
   if (container.channel && !isDnsLabel(container.channel)) {
     add(`${at}.channel`, `"${container.channel}" ${notALabel}`);
   }
@@ -161,8 +158,9 @@ function checkResources(at: string, resources: Resources, add: Add): void {
 }
 
 function checkRegistry(at: string, registry: ImageRegistry, add: Add): void {
-  if (!serverPattern.test(registry.server)) add(`${at}.server`, `"${registry.server}" is not host[:port]`);
-  if (registry.endpoint && !serverPattern.test(/^https:\/\/([^/?@]+)$/.exec(registry.endpoint)?.[1] ?? "")) {
+  const problem = serverProblem(registry.server);
+  if (problem !== undefined) add(`${at}.server`, `"${registry.server}" ${problem}`);
+  if (registry.endpoint && serverProblem(/^https:\/\/([^/?@]+)$/.exec(registry.endpoint)?.[1] ?? "") !== undefined) {
     add(`${at}.endpoint`, "not of the form https://host[:port]");
   }
   if (registry.password && !registry.username) add(`${at}.username`, "missing, though a password is given");
