@@ -126,9 +126,9 @@ describe.each(table.cases.map((one) => ({ ...one, spec: specOf(one) })))(
     });
 
     // The schema refuses a container without requests, and the contract has no form for some other inputs.
-  const [first] = spec["containers"] as { resources?: { requests?: { memoryInGB?: number } } }[];
-  if (unwritable !== undefined || (first && first.resources?.requests?.memoryInGB === undefined)) return;
-  it("is checked by the agent that tests use", () => {
+    const [first] = spec["containers"] as { resources?: { requests?: { memoryInGB?: number } } }[];
+    if (unwritable !== undefined || (first && first.resources?.requests?.memoryInGB === undefined)) return;
+    it("is checked by the agent that tests use", () => {
       expect(sorted(refusedByFakeAgent(spec))).toEqual(sorted((except?.agent ?? refused).map(inContract)));
     });
   },

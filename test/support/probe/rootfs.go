@@ -38,11 +38,11 @@ func attackRootfs(way, action, program string) error {
 	folder, err := reach()
 	if err != nil {
 		// Not with the error itself: its name would be taken for the answer to the execution.
-		return fmt.Errorf("not reached: %v", err)
+		return errors.New("not reached: " + err.Error())
 	}
 	file := folder + "palisade-attack"
 	if err := os.WriteFile(file, content, 0o755); err != nil {
-		return fmt.Errorf("not written: %v", err)
+		return errors.New("not written: " + err.Error())
 	}
 	switch action {
 	case "run":
