@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,6 +66,16 @@ func findRuntime(t *testing.T) string {
 	return path
 }
 
+// networkNamespaces lists those of sandboxes. A run that was killed leaves some on the machine.
+func networkNamespaces(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob("/run/netns/cni-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
 // TestContainerd runs groups on a real containerd with crun, the role netd and its CNI plugin, as a host does, in a
 // network of its own. It needs root.
 func TestContainerd(t *testing.T) {
@@ -75,6 +86,7 @@ func TestContainerd(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("containers need root")
 	}
+	before := networkNamespaces(t)
 	h := startContainerd(t, binaries, findRuntime(t))
 
 	served := t.Run("serves a published port, by a digest from a registry with a CA and credentials", func(t *testing.T) {
@@ -228,15 +240,13 @@ func TestContainerd(t *testing.T) {
 		if err != nil || len(sandboxes.Items) != 0 {
 			t.Errorf("sandboxes %v, error %v", sandboxes.GetItems(), err)
 		}
-		for _, directory := range []string{h.manager.options.LogDirectory, "/run/netns"} {
-			entries, err := os.ReadDir(directory)
-			if err != nil && !os.IsNotExist(err) {
-				t.Error(err)
-			}
-			for _, entry := range entries {
-				if directory != "/run/netns" || strings.HasPrefix(entry.Name(), "cni-") {
-					t.Errorf("%s: left: %s", directory, entry.Name())
-				}
+		logs, err := os.ReadDir(h.manager.options.LogDirectory)
+		if err != nil || len(logs) != 0 {
+			t.Errorf("logs: left: %v, error %v", logs, err)
+		}
+		for _, namespace := range networkNamespaces(t) {
+			if !slices.Contains(before, namespace) {
+				t.Errorf("left: %s", namespace)
 			}
 		}
 		if connection, err := h.dial(h.ctx, "tcp", fmt.Sprintf("%s:18080", lab.HostIPv4)); err == nil {
