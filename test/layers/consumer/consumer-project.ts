@@ -47,9 +47,10 @@ export class ConsumerProject {
 
   /** Puts the fault-injecting backends beneath the installed package's own provider code. */
   useFakeBackends(): void {
-    cpSync(path.join(repository, "dist/test/support/fakes"), path.join(this.package, "dist/test/support/fakes"), {
-      recursive: true,
-    });
+    for (const name of ["fakes", "directory.js"]) {
+      const place = path.join("dist/test/support", name);
+      cpSync(path.join(repository, place), path.join(this.package, place), { recursive: true });
+    }
     const folder = path.join(this.root, "plugin");
     mkdirSync(folder);
     const launcher = path.join(folder, "pulumi-resource-palisade");
