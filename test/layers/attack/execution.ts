@@ -255,7 +255,8 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
       const probe = isolated.probe();
       const update = (policy: Buffer) => probe.attack("write", `${policies}/palisade/update`, hex(policy));
       const older = await update(signed(named("palisade", "0.9.0")));
-      const control = await update(signed(named("palisade", "1.1.1")));
+      const [, feature, patch] = /policy_version=(\d+\.\d+)\.(\d+)/.exec(current)!;
+      const control = await update(signed(named("palisade", `${feature}.${Number(patch) + 1}`)));
       prove(
         {
           id: "I10",
