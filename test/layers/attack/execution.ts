@@ -60,9 +60,9 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
   });
 
   /** What the kernel of the host as delivered said since its boot, before the first attack. */
-  let bootJournal = "";
-  const kernelJournal = () => enforce.probe().output("/usr/bin/journalctl", "-k", "-o", "cat", "--no-pager");
-  const records = (journal: string) => journal.split("\n").filter((line) => line.includes("type=1420"));
+  let bootJournal: string[] = [];
+  const kernelJournal = () => enforce.probe().journal("-k");
+  const records = (journal: string[]) => journal.filter((line) => line.includes("type=1420"));
 
   describe("code of unproven integrity on the host", () => {
     let places: string[] = [];
@@ -354,7 +354,10 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
           evidence: unexpected[0] ?? "none",
         },
         started,
-        /palisade-initrd|systemd/.test(bootJournal) && unexpected.length === 0 && failed === "" && all > 0,
+        bootJournal.some((line) => /palisade-initrd|systemd/.test(line)) &&
+          unexpected.length === 0 &&
+          failed === "" &&
+          all > 0,
       );
     });
   });

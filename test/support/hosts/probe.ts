@@ -19,7 +19,8 @@ const portName = "palisade.probe";
 /** One connection to the probe of a running machine; a restarted QEMU needs a new one. */
 export class Probe {
   private nextId = 1;
-  private seenUntil = 0;
+  /** Cursor of the last line of the kernel that `denials` has read. */
+  private seenUntil: string | undefined;
   private readonly waiting = new Map<number, (result: ProbeResult) => void>();
 
   private constructor(private readonly socket: Socket) {
@@ -89,13 +90,22 @@ export class Probe {
     return stdout.trim();
   }
 
+  /** The journal's lines that journalctl selects by these arguments, oldest first, without times. */
+  async journal(...selection: string[]): Promise<string[]> {
+    // Otherwise lines that a program has written may still be on their way into the journal.
+    await this.output("/usr/bin/journalctl", "--sync");
+    const output = await this.output("/usr/bin/journalctl", "-o", "cat", "--no-pager", ...selection);
+    return output.split("\n").slice(0, -1);
+  }
+
   /** Audit records of the integrity policy (type 1420) since the last call that mention the text. */
   async denials(text: string): Promise<string[]> {
-    const since = this.seenUntil;
-    const lines = (await this.output("/usr/bin/journalctl", "-k", "-o", "cat", "--no-pager")).split("\n");
-    // The last one is empty.
-    this.seenUntil = lines.length - 1;
-    return lines.slice(since).filter((line) => line.includes("type=1420") && line.includes(text));
+    // A cursor, because journald removes its oldest lines when there are too many; their number says nothing then.
+    const since = this.seenUntil === undefined ? [] : [`--after-cursor=${this.seenUntil}`];
+    const lines = await this.journal("-k", "--show-cursor", ...since);
+    const cursor = lines.at(-1)?.match(/^-- cursor: (.+)$/)?.[1];
+    if (cursor !== undefined) this.seenUntil = cursor;
+    return lines.filter((line) => line.includes("type=1420") && line.includes(text));
   }
 
   /** Runs a program that has to succeed, and returns what it printed. */
