@@ -73,8 +73,8 @@ function keyDigestOf(certificate: PeerCertificate): string {
 }
 
 /**
- * Id and key of the host that answers at an address with a certificate of this CA: for a host whose identity lies on its disk
- * and is not recorded here. Undefined when nothing answers yet, or with a certificate of another CA.
+ * Id and key of the host that answers at an address with a certificate of this CA: for a host whose identity lies on
+ * its disk and is not recorded here. Undefined when nothing answers yet, or with a certificate of another CA.
  */
 export async function discoverIdentity(
   address: { host: string; port: number },

@@ -51,7 +51,7 @@ export class EnrollmentServer {
 
   private async answer(request: EnrollmentRequest): Promise<void> {
     const { authority, record } = this.options;
-    const response = create(EnrollmentResponseSchema, { signerTime: timestampNow() });
+    const response = create(EnrollmentResponseSchema);
     try {
       response.certificateChain = await issueHostCertificate(authority, request, record);
       response.certificateAuthority = authority.certificate;
@@ -62,6 +62,8 @@ export class EnrollmentServer {
       this.options.refuse(error.message);
     }
     if (this.socket.destroyed) return;
+    // Now, because the record may have waited for another host's.
+    response.signerTime = timestampNow();
     this.socket.write(`${toJsonString(EnrollmentResponseSchema, response)}\n`);
     if (!response.error) this.resolve(request.hostId);
   }
