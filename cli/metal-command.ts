@@ -7,14 +7,16 @@ import { text } from "node:stream/consumers";
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { EnrollmentRequestSchema, EnrollmentResponseSchema } from "../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
-import { defaultKeysDirectory, hostKeyFiles } from "../shared/directories.js";
+import { defaultKeysDirectory, defaultStateDirectory, hostKeyFiles } from "../shared/directories.js";
 import path from "node:path";
 import { noCheckpoint, type Operation } from "../provider/backends/index.js";
 import { readAuthority } from "../provider/local/certificates/authority.js";
-import { signHostCertificate } from "../provider/local/certificates/host-certificate.js";
+import { issueHostCertificate } from "../provider/local/certificates/host-identity.js";
 import { remoteShell } from "../command-plugin/remote-command.js";
 import type { Connection as SshConnection } from "../command-plugin/ssh.js";
 import { authenticatedVariables } from "../provider/local/firmware/authenticated-variables.js";
+import { IdentityRecords } from "../provider/local/hypervisor/identity-records.js";
+import { HypervisorMarkers } from "../provider/local/hypervisor/markers.js";
 import { factsOf } from "../provider/local/hypervisor/observation.js";
 import { withAgent } from "./agent.js";
 import { type OutputOptions, writeDocument } from "./output.js";
@@ -37,7 +39,10 @@ export async function firmwareKeys({ keys, output }: MetalOptions & OutputOption
   return 0;
 }
 
-/** An EnrollmentRequest on standard input; prints the EnrollmentResponse. */
+/**
+ * An EnrollmentRequest on standard input; prints the EnrollmentResponse. An id that another host on this machine or on
+ * bare metal has is refused.
+ */
 export async function sign({ keys = defaultKeysDirectory() }: MetalOptions): Promise<number> {
   const request = await fromInput("EnrollmentRequest", (input) =>
     fromJsonString(EnrollmentRequestSchema, input, { ignoreUnknownFields: true }),
@@ -50,8 +55,9 @@ export async function sign({ keys = defaultKeysDirectory() }: MetalOptions): Pro
     certificateFile: path.join(keys, files.certificateFile),
     keyFile: path.join(keys, files.keyFile),
   });
+  const records = new IdentityRecords(new HypervisorMarkers(defaultStateDirectory()));
   const response = create(EnrollmentResponseSchema, {
-    certificateChain: await signHostCertificate(authority, request.hostId, request.certificateRequest),
+    certificateChain: await issueHostCertificate(authority, request, records.ofNewMetalHost(request.hostId)),
     certificateAuthority: authority.certificate,
     signerTime: timestampNow(),
   });

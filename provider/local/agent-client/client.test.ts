@@ -15,12 +15,12 @@ import {
 import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { readAuthority } from "../certificates/authority.js";
 import { signHostCertificate } from "../certificates/host-certificate.js";
-import { makeAuthority, makeClient, makeRequest } from "../certificates/testing.js";
+import { makeAuthority, makeClient, makeRequest, memoryRecord } from "../certificates/testing.js";
 import { day, privateKeyPem, type webcrypto } from "../certificates/x509.js";
 import { withFolder } from "../../system/testing.js";
 import { HostAgentClient } from "./client.js";
 import { LocalAgents, type KnownHost } from "./local-agents.js";
-import { discoverHostId } from "./transport.js";
+import { discoverIdentity } from "./transport.js";
 
 const hostId = "host-0123456789abcdef";
 
@@ -30,11 +30,15 @@ class TestAgent {
   installed = 0;
   server!: Http2SecureServer;
   keys!: webcrypto.CryptoKeyPair;
+  keyDigest!: string;
   request!: string;
+  /** What it says of itself. */
+  claimedId = hostId;
 
   async start(authority: KeyPairFiles, signedAt = new Date()): Promise<void> {
     const made = await makeRequest(hostId);
     this.keys = made.keys;
+    this.keyDigest = made.keyDigest;
     this.request = made.pem;
     this.server = createSecureServer(
       {
@@ -66,7 +70,11 @@ class TestAgent {
   private routes(router: ConnectRouter): void {
     router.service(HostService, {
       getHost: () =>
-        create(GetHostResponseSchema, { hostId, ready: true, certificateNotAfter: timestampFromDate(this.notAfter) }),
+        create(GetHostResponseSchema, {
+          hostId: this.claimedId,
+          ready: true,
+          certificateNotAfter: timestampFromDate(this.notAfter),
+        }),
       createCertificateRequest: () => ({ certificateRequest: this.request }),
       installCertificate: () => {
         this.installed++;
@@ -187,11 +195,13 @@ describe("HostAgentClient", () => {
 });
 
 const none = async () => undefined;
+const metalIdentityRecord = (id: string) => memoryRecord({ hostId: id });
 
 describe("LocalAgents", () => {
   const known = async (agent: TestAgent, reenroll: () => Promise<boolean>): Promise<KnownHost> => ({
     connection: await connection(agent.port),
     certificateAuthority: authority,
+    identityRecord: memoryRecord({ hostId }),
     powerState: async () => "running",
     boot: none,
     removeAtStart: async () => undefined,
@@ -205,6 +215,7 @@ describe("LocalAgents", () => {
       const agents = new LocalAgents({
         findHost: async (id) => (id === hostId ? host : undefined),
         findDetached: none,
+        metalIdentityRecord,
       });
       await withClient(agents.connect(host.connection) as HostAgentClient, async (made) => {
         await made.getHost();
@@ -215,7 +226,7 @@ describe("LocalAgents", () => {
   });
 
   it("renews that of a host on bare metal, by the authority beside the client's certificate and no other", async () => {
-    const agents = new LocalAgents({ findHost: none, findDetached: none });
+    const agents = new LocalAgents({ findHost: none, findDetached: none, metalIdentityRecord });
     const other = await makeAuthority(folder, "other");
     await withAgent(async (agent) => {
       agent.notAfter = new Date(Date.now() + 9 * day);
@@ -233,6 +244,53 @@ describe("LocalAgents", () => {
     });
   });
 
+  it.each<[string, (agent: TestAgent) => Promise<void>, RegExp]>([
+    [
+      "another id",
+      async (agent) => {
+        agent.claimedId = "host-ffffffffffffffff";
+        agent.request = (await makeRequest(agent.claimedId)).pem;
+      },
+      /host-f+ asks for a certificate over the connection of host host-0123456789abcdef/,
+    ],
+    [
+      "another key",
+      async (agent) => {
+        agent.request = (await makeRequest(hostId)).pem;
+      },
+      /the key sha256:\w{64}, not for sha256:/,
+    ],
+  ])("renews no certificate for %s than the connection's, here or on bare metal", async (_name, change, message) => {
+    await withAgent(async (agent) => {
+      agent.notAfter = new Date(Date.now() + 9 * day);
+      await change(agent);
+      const host = await known(agent, async () => false);
+      const metal = memoryRecord({ hostId });
+      for (const [findHost, record] of [
+        [async () => host, host.identityRecord],
+        [none, metal],
+      ] as const) {
+        const agents = new LocalAgents({ findHost, findDetached: none, metalIdentityRecord: () => metal });
+        await withClient(agents.connect(host.connection) as HostAgentClient, async (made) => {
+          await expect(made.getHost()).rejects.toThrow(message);
+          expect(agent.installed).toBe(0);
+          // The key that the host has authenticated itself with, not the one that it asked for.
+          expect(await record.read()).toEqual({ hostId, keyDigest: agent.keyDigest });
+        });
+      }
+    });
+  });
+
+  it("records the key of a host of an older version though no renewal is due", async () => {
+    await withAgent(async (agent) => {
+      const host = await known(agent, async () => false);
+      const agents = new LocalAgents({ findHost: async () => host, findDetached: none, metalIdentityRecord });
+      await withClient(agents.connect(host.connection) as HostAgentClient, (made) => made.getHost());
+      expect(await host.identityRecord.read()).toEqual({ hostId, keyDigest: agent.keyDigest });
+      expect(agent.installed).toBe(0);
+    });
+  });
+
   it("has an expired host enroll again, and goes on", async () => {
     let asked = 0;
     await withAgent(
@@ -242,7 +300,7 @@ describe("LocalAgents", () => {
           await agent.recertify(authority);
           return true;
         });
-        const agents = new LocalAgents({ findHost: async () => host, findDetached: none });
+        const agents = new LocalAgents({ findHost: async () => host, findDetached: none, metalIdentityRecord });
         await withClient(agents.connect(host.connection) as HostAgentClient, async (made) => {
           expect((await made.getHost()).hostId).toBe(hostId);
           expect(asked).toBe(1);
@@ -255,7 +313,7 @@ describe("LocalAgents", () => {
   it("says that an expired host which is not ours is unreachable", async () => {
     await withAgent(
       async (agent) => {
-        const agents = new LocalAgents({ findHost: none, findDetached: none });
+        const agents = new LocalAgents({ findHost: none, findDetached: none, metalIdentityRecord });
         await withClient(agents.connect(await connection(agent.port)) as HostAgentClient, async (made) => {
           await expect(made.getHost()).rejects.toMatchObject({
             name: "UnreachableHostError",
@@ -279,6 +337,7 @@ it("removes at the next start only from a host of this machine that is stopped o
   const agents = new LocalAgents({
     findHost: async (id) => hosts[id],
     findDetached: async (id) => (id === "detached" ? host("stopped") : undefined),
+    metalIdentityRecord,
   });
   const ids = ["runs", "stopped", "detached", "elsewhere"];
   const noted = ids.map((id) => agents.removeAtStart(id, { kind: "group", name: id }));
@@ -287,15 +346,15 @@ it("removes at the next start only from a host of this machine that is stopped o
   expect(await Promise.all(ids.map((id) => agents.isStopped(id)))).toEqual([false, true, true, false]);
 });
 
-describe("discoverHostId", () => {
+describe("discoverIdentity", () => {
   it("asks who answers, and takes nobody's word without the CA's signature", async () => {
     await withAgent(async (agent) => {
       const address = { host: "127.0.0.1", port: agent.port };
       const ca = await readFile(authority.certificateFile, "utf8");
-      expect(await discoverHostId(address, ca, client)).toBe(hostId);
+      expect(await discoverIdentity(address, ca, client)).toEqual({ hostId, keyDigest: agent.keyDigest });
       const other = await readFile((await makeAuthority(folder, "other")).certificateFile, "utf8");
-      expect(await discoverHostId(address, other, client)).toBeUndefined();
-      expect(await discoverHostId({ ...address, port: 1 }, ca, client)).toBeUndefined();
+      expect(await discoverIdentity(address, other, client)).toBeUndefined();
+      expect(await discoverIdentity({ ...address, port: 1 }, ca, client)).toBeUndefined();
     });
   });
 });

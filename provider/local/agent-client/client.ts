@@ -9,6 +9,7 @@ import type {
 import type { ApplyImagePolicyResponse, ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import type { ApplyPolicyResponse, GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import type { AgentClient, HostConnection } from "../../backends/index.js";
+import type { HostIdentity } from "../certificates/host-identity.js";
 import { isCertificateProblem, translate } from "./errors.js";
 import { dialHost, type HostServices } from "./transport.js";
 
@@ -22,6 +23,7 @@ export interface CertificateCare {
 
 export class HostAgentClient implements AgentClient {
   private readonly services: HostServices;
+  private readonly keyDigest: () => string | undefined;
   private readonly closeTransport: () => void;
   private prepared: Promise<void> | undefined;
 
@@ -29,8 +31,9 @@ export class HostAgentClient implements AgentClient {
     private readonly connection: HostConnection,
     private readonly care?: CertificateCare,
   ) {
-    const { services, close } = dialHost(connection);
+    const { services, keyDigest, close } = dialHost(connection);
     this.services = services;
+    this.keyDigest = keyDigest;
     this.closeTransport = close;
   }
 
@@ -41,6 +44,13 @@ export class HostAgentClient implements AgentClient {
 
   getIntegrity(): Promise<GetIntegrityResponse> {
     return this.call(() => this.services.hosts.getIntegrity({}));
+  }
+
+  /** Who the host is by its certificate. @throws before the first answer. */
+  provenIdentity(): HostIdentity {
+    const keyDigest = this.keyDigest();
+    if (keyDigest === undefined) throw new Error(`${this.name()}: has not authenticated itself yet`);
+    return { hostId: this.connection.hostId, keyDigest };
   }
 
   /** PKCS#10, PEM. */

@@ -1,5 +1,7 @@
 /** Agents of hosts. Renews the certificates of hosts on this machine, and of others whose authority is here. */
 import type { AgentClient, Agents, BootProgress, HostConnection, HostedThing } from "../../backends/index.js";
+import { CertificateRefusedError } from "../certificates/host-certificate.js";
+import type { IdentityRecord } from "../certificates/host-identity.js";
 import { HostAgentClient } from "./client.js";
 import { authorityBeside, renewIfDue } from "./renewal.js";
 
@@ -13,6 +15,7 @@ export interface StoppedHost {
 export interface KnownHost extends StoppedHost {
   connection: HostConnection;
   certificateAuthority: { certificateFile: string; keyFile: string };
+  identityRecord: IdentityRecord;
   /** Whether its machine runs, as its hypervisor says. */
   powerState(): Promise<"running" | "stopped">;
   /** Progress of its boot; undefined when it does not boot. */
@@ -26,18 +29,26 @@ export interface HostDirectory {
   findHost(hostId: string): Promise<KnownHost | undefined>;
   /** A host whose state disk is here and has no machine. */
   findDetached(hostId: string): Promise<StoppedHost | undefined>;
+  /** The record of a host's identity that has no machine here, such as one on bare metal. */
+  metalIdentityRecord(hostId: string): IdentityRecord;
 }
 
 export class LocalAgents implements Agents {
   constructor(private readonly directory: HostDirectory) {}
 
   connect(connection: HostConnection): AgentClient {
-    const known = () => this.directory.findHost(connection.hostId);
+    const { directory } = this;
+    const known = () => directory.findHost(connection.hostId);
     return new HostAgentClient(connection, {
       async renew(client, host) {
-        const authority = (await known())?.certificateAuthority ?? (await authorityBeside(connection));
-        // A failed renewal does not fail the call: there are days left, and the next connection tries again.
-        if (authority) await renewIfDue(client, host, authority).catch(() => undefined);
+        const found = await known();
+        const authority = found?.certificateAuthority ?? (await authorityBeside(connection));
+        if (!authority) return;
+        const record = found?.identityRecord ?? directory.metalIdentityRecord(connection.hostId);
+        await renewIfDue(client, host, authority, record).catch((error: unknown) => {
+          // Another failed renewal does not fail the call: there are days left, and the next connection tries again.
+          if (error instanceof CertificateRefusedError) throw error;
+        });
       },
       async reenroll() {
         return (await known())?.reenroll() ?? false;

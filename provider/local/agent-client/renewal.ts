@@ -5,19 +5,29 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { GetHostResponse } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { readAuthority } from "../certificates/authority.js";
-import { isRenewalDue, signHostCertificate } from "../certificates/host-certificate.js";
+import { isRenewalDue } from "../certificates/host-certificate.js";
+import { completeRecord, issueHostCertificate, type IdentityRecord } from "../certificates/host-identity.js";
 import type { HostAgentClient } from "./client.js";
 
-/** Renews when less than a third of the certificate's life is left. */
+/**
+ * Renews when less than a third of the certificate's life is left. What the host says of itself decides nothing: the id
+ * and the key are those of the connection and of the record.
+ *
+ * @throws CertificateRefusedError when the host asks for another id or another key.
+ */
 export async function renewIfDue(
-  client: Pick<HostAgentClient, "createCertificateRequest" | "installCertificate">,
+  client: Pick<HostAgentClient, "createCertificateRequest" | "installCertificate" | "provenIdentity">,
   host: GetHostResponse,
   authorityFiles: KeyPairFiles,
+  record: IdentityRecord,
 ): Promise<boolean> {
+  const connection = client.provenIdentity();
+  await completeRecord(record, connection);
   if (!host.certificateNotAfter || !isRenewalDue(timestampDate(host.certificateNotAfter))) return false;
   const authority = await readAuthority(authorityFiles);
-  const request = await client.createCertificateRequest();
-  await client.installCertificate(await signHostCertificate(authority, host.hostId, request));
+  const certificateRequest = await client.createCertificateRequest();
+  const request = { hostId: host.hostId, certificateRequest };
+  await client.installCertificate(await issueHostCertificate(authority, request, record, connection));
   return true;
 }
 

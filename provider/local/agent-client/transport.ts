@@ -2,12 +2,14 @@
 import { readFileSync } from "node:fs";
 import { createClient, type Client } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
-import { connect as connectTls } from "node:tls";
+import { X509Certificate } from "node:crypto";
+import { checkServerIdentity, connect as connectTls, type PeerCertificate } from "node:tls";
 import { GroupService, HostService } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { ImagePolicyService } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import { NetworkService } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
-import { hostIdOf, hostName } from "../certificates/host-certificate.js";
+import { hostIdOf, hostName, publicKeyDigest } from "../certificates/host-certificate.js";
+import type { HostIdentity } from "../certificates/host-identity.js";
 
 function read(path: string, field: string): string {
   try {
@@ -25,14 +27,30 @@ export interface HostServices {
   networks: Client<typeof NetworkService>;
 }
 
-/** Dials a host's agent; nothing is sent before the first call. `close` ends its connections. */
-export function dialHost(connection: HostConnection): { services: HostServices; close: () => void } {
+/** A host's agent that was dialled. */
+export interface DialledHost {
+  services: HostServices;
+  /** `publicKeyDigest` of the key with which the host has authenticated itself; undefined before that. */
+  keyDigest: () => string | undefined;
+  /** Ends the connections. */
+  close: () => void;
+}
+
+/** Dials a host's agent; nothing is sent before the first call. */
+export function dialHost(connection: HostConnection): DialledHost {
+  let keyDigest: string | undefined;
   const options = {
     ca: connection.certificateAuthority,
     cert: read(connection.clientCertificateFile, "clientIdentity.certificateFile"),
     key: read(connection.clientKeyFile, "clientIdentity.keyFile"),
     servername: hostName(connection.hostId),
     minVersion: "TLSv1.3" as const,
+    // Node calls it for a certificate whose chain it has verified.
+    checkServerIdentity: (name: string, certificate: PeerCertificate) => {
+      const problem = checkServerIdentity(name, certificate);
+      if (!problem) keyDigest = keyDigestOf(certificate);
+      return problem;
+    },
   };
   const sessionManager = new Http2SessionManager(connection.endpoint, { idleConnectionTimeoutMs: 5000 }, options);
   const transport = createConnectTransport({
@@ -47,22 +65,26 @@ export function dialHost(connection: HostConnection): { services: HostServices; 
     imagePolicies: createClient(ImagePolicyService, transport),
     networks: createClient(NetworkService, transport),
   };
-  return { services, close: () => sessionManager.abort() };
+  return { services, keyDigest: () => keyDigest, close: () => sessionManager.abort() };
+}
+
+function keyDigestOf(certificate: PeerCertificate): string {
+  return publicKeyDigest(new X509Certificate(certificate.raw).publicKey);
 }
 
 /**
- * Id of the host that answers at an address with a certificate of this CA: for a host whose identity lies on its disk
- * and is not recorded here. Undefined when nothing answers yet, or with a certificate of another CA.
+ * Id and key of the host that answers at an address with a certificate of this CA: for a host whose identity lies on
+ * its disk and is not recorded here. Undefined when nothing answers yet, or with a certificate of another CA.
  */
-export async function discoverHostId(
+export async function discoverIdentity(
   address: { host: string; port: number },
   certificateAuthority: string,
   clientIdentity: KeyPairFiles,
   signal?: AbortSignal,
-): Promise<string | undefined> {
+): Promise<HostIdentity | undefined> {
   signal?.throwIfAborted();
   return new Promise((resolve) => {
-    let found: string | undefined;
+    let found: HostIdentity | undefined;
     const socket = connectTls({
       ...address,
       ca: certificateAuthority,
@@ -71,13 +93,14 @@ export async function discoverHostId(
       ALPNProtocols: ["h2"],
       timeout: 3000,
       checkServerIdentity: (_name, certificate) => {
-        found = hostIdOf(/(?:^|, )DNS:([^,]+)$/.exec(certificate.subjectaltname ?? "")?.[1] ?? "");
+        const hostId = hostIdOf(/(?:^|, )DNS:([^,]+)$/.exec(certificate.subjectaltname ?? "")?.[1] ?? "");
+        found = hostId === undefined ? undefined : { hostId, keyDigest: keyDigestOf(certificate) };
         return found === undefined ? new Error("the certificate is no host's") : undefined;
       },
     });
-    const end = (id: string | undefined) => {
+    const end = (identity: HostIdentity | undefined) => {
       socket.destroy();
-      resolve(id);
+      resolve(identity);
     };
     socket.once("secureConnect", () => end(found));
     socket.once("error", () => end(undefined));

@@ -1,4 +1,5 @@
 /** The certificate that identifies a host: for its own key, in its own name, for 30 days. */
+import { createHash, type KeyObject } from "node:crypto";
 import type { Authority } from "./authority.js";
 import { isDnsLabel } from "../../../shared/dns-label.js";
 import { day, serialNumber, x509 } from "./x509.js";
@@ -24,8 +25,39 @@ export class CertificateRefusedError extends Error {
   override readonly name = "CertificateRefusedError";
 }
 
+/** SHA-256 of a key's SubjectPublicKeyInfo, hex. */
+export function publicKeyDigest(key: KeyObject | Uint8Array): string {
+  const der = key instanceof Uint8Array ? key : key.export({ type: "spki", format: "der" });
+  return createHash("sha256").update(der).digest("hex");
+}
+
 /**
- * Checks a PKCS#10 request and signs the host's certificate.
+ * `publicKeyDigest` of the key that a PKCS#10 request is for.
+ *
+ * @throws CertificateRefusedError when the request cannot be read.
+ */
+export function requestedKeyDigest(requestPem: string): string {
+  return publicKeyDigest(new Uint8Array(readRequest(requestPem).publicKey.rawData));
+}
+
+function readRequest(requestPem: string): x509.Pkcs10CertificateRequest {
+  try {
+    return new x509.Pkcs10CertificateRequest(requestPem);
+  } catch (error) {
+    throw new CertificateRefusedError(`the certificate request cannot be read: ${(error as Error).message}`);
+  }
+}
+
+/** @throws CertificateRefusedError when a text cannot be the id of a host. */
+export function requireHostId(hostId: string): void {
+  if (hostIdOf(hostName(hostId)) !== hostId) {
+    throw new CertificateRefusedError(`${JSON.stringify(hostId)} is no host id`);
+  }
+}
+
+/**
+ * Checks a PKCS#10 request and signs the host's certificate. It does not know whose the id is, so only
+ * `issueHostCertificate` calls it, which does.
  *
  * @param hostId of the requesting host; the common name and any alternative names of the request must name it.
  * @returns PEM, the leaf only: the CA signs it directly.
@@ -38,13 +70,8 @@ export async function signHostCertificate(
   now = new Date(),
 ): Promise<string> {
   const name = hostName(hostId);
-  if (hostIdOf(name) !== hostId) throw new CertificateRefusedError(`${JSON.stringify(hostId)} is no host id`);
-  let request: x509.Pkcs10CertificateRequest;
-  try {
-    request = new x509.Pkcs10CertificateRequest(requestPem);
-  } catch (error) {
-    throw new CertificateRefusedError(`the certificate request cannot be read: ${(error as Error).message}`);
-  }
+  requireHostId(hostId);
+  const request = readRequest(requestPem);
   if (!(await request.verify().catch(() => false))) {
     throw new CertificateRefusedError("the certificate request is not signed by the key it is for");
   }

@@ -2,7 +2,8 @@
 import { join } from "node:path";
 import type { KeyPairFiles } from "../../backends/index.js";
 import { run } from "../../system/command.js";
-import { hostName } from "./host-certificate.js";
+import { hostName, publicKeyDigest } from "./host-certificate.js";
+import type { IdentityRecord, RecordedIdentity } from "./host-identity.js";
 import { ecdsa, webcrypto, x509 } from "./x509.js";
 
 const keyOptions = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
@@ -40,6 +41,23 @@ export async function makeClient(folder: string, authority: KeyPairFiles): Promi
   return files;
 }
 
+export interface MemoryRecord extends IdentityRecord {
+  recorded: RecordedIdentity | undefined;
+}
+
+/** A record in memory, with the other places that ids belong to. */
+export function memoryRecord(recorded?: RecordedIdentity, owners: Record<string, string> = {}): MemoryRecord {
+  const record: MemoryRecord = {
+    place: "state disk own",
+    recorded,
+    locked: (work) => work(),
+    read: async () => record.recorded,
+    otherOwner: async (hostId) => owners[hostId],
+    write: async (identity) => void (record.recorded = identity),
+  };
+  return record;
+}
+
 /** A host's request for a certificate, with its key. */
 export async function makeRequest(hostId: string, names = [hostName(hostId)]) {
   const keys = await webcrypto.subtle.generateKey(ecdsa, true, ["sign", "verify"]);
@@ -51,6 +69,7 @@ export async function makeRequest(hostId: string, names = [hostName(hostId)]) {
   });
   return {
     keys,
+    keyDigest: publicKeyDigest(new Uint8Array(request.publicKey.rawData)),
     pem: request.toString("pem"),
     /** The same with the last byte of the signature changed. */
     tampered: () => {

@@ -1,13 +1,18 @@
 /** How a boot is watched, and what is said of one that fails, on files and sockets in place of a machine. */
-import { appendFile, writeFile } from "node:fs/promises";
+import { appendFile, readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 import { GetHostResponseSchema } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { ForeignHostError, UnreachableHostError } from "../../backends/index.js";
-import { testOperation, withFolder } from "../../system/testing.js";
+import { testOperation, testOwner, withFolder } from "../../system/testing.js";
+import { readAuthority } from "../certificates/authority.js";
+import { makeAuthority, makeRequest } from "../certificates/testing.js";
 import { bounded } from "../../system/time.js";
 import { bootPatience, StalledBootError, untilReady, type BootingMachine } from "./boot.js";
+import { IdentityRecords } from "./identity-records.js";
+import { HypervisorMarkers } from "./markers.js";
 
 const lines = (count: number) => Array.from({ length: count }, (_, index) => `console line ${index + 1}.`).join("\n");
 
@@ -73,6 +78,42 @@ describe("a boot that fails", () => {
     const seen = await watch({}, 300);
     expect(seen.failure?.message).toMatch(/not done in time; what was made so far is kept/);
     expectLogs(seen);
+  });
+
+  it("ends without a certificate when the host claims the id of another disk", async () => {
+    await withFolder(async (folder) => {
+      const markers = new HypervisorMarkers(folder);
+      const { disks } = markers;
+      const hostId = "host-0123456789abcdef";
+      await disks.adoptOrCreate(testOwner("victim"), { sizeGiB: 1 }, { created: true, hostId });
+      const { id } = await disks.adoptOrCreate(testOwner("fresh"), { sizeGiB: 1 }, { created: true });
+      const file = join(disks.folder(id), "marker.json");
+      const before = await readFile(file, "utf8");
+      const certificateRequest = (await makeRequest(hostId)).pem;
+      let answer = "";
+      const guest = createServer((socket) => {
+        socket.on("data", (data: Buffer) => (answer += data.toString()));
+        socket.on("error", () => undefined);
+        socket.write(`${JSON.stringify({ hostId, certificateRequest, reason: "initial" })}\n`);
+      });
+      const enrollmentSocket = join(folder, "guest.sock");
+      guest.listen(enrollmentSocket);
+      const refused: string[] = [];
+      const enrollment = {
+        authority: await readAuthority(await makeAuthority(folder)),
+        record: new IdentityRecords(markers).ofDisk(id),
+        refuse: (reason: string) => void refused.push(reason),
+      };
+      // The machine ends when the host has its answer.
+      const isRunning = async () => !answer.includes("\n");
+      const seen = await watch({ enrollmentSocket, enrollment, isRunning }, 60_000);
+      guest.close();
+      expect(seen.failure?.message).toMatch(/QEMU ended/);
+      expect(refused).toEqual([expect.stringContaining(`host ${hostId} asks for a certificate from state disk ${id}`)]);
+      expect(JSON.parse(answer)).toMatchObject({ error: refused[0] });
+      expect(answer).not.toContain("BEGIN CERTIFICATE");
+      expect(await readFile(file, "utf8")).toBe(before);
+    });
   });
 
   it("is another host's when another host answers", async () => {

@@ -1,11 +1,15 @@
 import { once } from "node:events";
 import { createServer, connect, type Server, type Socket } from "node:net";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { readAuthority } from "../certificates/authority.js";
-import { makeAuthority, makeRequest } from "../certificates/testing.js";
-import { withFolder } from "../../system/testing.js";
+import type { IdentityRecord } from "../certificates/host-identity.js";
+import { makeAuthority, makeRequest, memoryRecord } from "../certificates/testing.js";
+import { testOwner, withFolder } from "../../system/testing.js";
 import { EnrollmentServer } from "./enrollment.js";
+import { IdentityRecords } from "./identity-records.js";
+import { HypervisorMarkers } from "./markers.js";
 
 const hostId = "host-0123456789abcdef";
 
@@ -24,11 +28,10 @@ afterEach(() => {
 });
 
 /** A guest on one end of a socket, the enrollment server on the other. */
-async function talk(folder: string, expected?: string) {
+async function talk(folder: string, record: IdentityRecord = memoryRecord()) {
   const path = join(folder, "enrollment.sock");
   const server = createServer().listen(path);
   await once(server, "listening");
-  const accepted: string[] = [];
   const refused: string[] = [];
   const provider = connect(path);
   const [guest] = (await once(server, "connection")) as [Socket];
@@ -36,15 +39,14 @@ async function talk(folder: string, expected?: string) {
   const authority = await readAuthority(await makeAuthority(folder));
   const enrollment = new EnrollmentServer(provider, {
     authority,
-    expectedHost: () => expected ?? accepted[0],
-    accept: async (id) => void accepted.push(id),
+    record,
     refuse: (reason) => refused.push(reason),
   });
   let received = "";
   guest.on("data", (data: Buffer) => (received += data.toString()));
   return {
     enrollment,
-    accepted,
+    recordedId: async () => (await record.read())?.hostId,
     refused,
     send: (text: string) => guest.write(text),
     async answer(): Promise<Response> {
@@ -70,7 +72,7 @@ describe("EnrollmentServer", () => {
       expect(response.certificateAuthority).toContain("BEGIN CERTIFICATE");
       expect(Math.abs(Date.parse(response.signerTime!) - Date.now())).toBeLessThan(5000);
       expect(await line.enrollment.enrolled).toBe(hostId);
-      expect(line.accepted).toEqual([hostId]);
+      expect(await line.recordedId()).toBe(hostId);
     });
   });
 
@@ -96,8 +98,45 @@ describe("EnrollmentServer", () => {
       const response = await line.answer();
       expect(response.certificateChain ?? "").toBe("");
       expect(response.error).toMatch(/host-f+ asks for a certificate where host-0123456789abcdef is expected/);
-      expect(line.accepted).toEqual([hostId]);
+      expect(await line.recordedId()).toBe(hostId);
       expect(line.refused).toHaveLength(1);
+    });
+  });
+
+  it("refuses a new host that claims the id of another disk, and leaves both markers as they are", async () => {
+    await withFolder(async (folder) => {
+      const markers = new HypervisorMarkers(folder);
+      const { disks } = markers;
+      const spec = { sizeGiB: 1 };
+      const victim = await disks.adoptOrCreate(testOwner("victim"), spec, { created: true, hostId });
+      const fresh = await disks.adoptOrCreate(testOwner("fresh"), spec, { created: true });
+      const content = () =>
+        Promise.all([victim, fresh].map(({ id }) => readFile(join(disks.folder(id), "marker.json"), "utf8")));
+      const before = await content();
+      const line = await talk(folder, new IdentityRecords(markers).ofDisk(fresh.id));
+      line.send(await request(hostId));
+      const response = await line.answer();
+      expect(response.certificateChain ?? "").toBe("");
+      expect(response.error).toContain(`from state disk ${fresh.id}, but this id belongs to state disk ${victim.id}`);
+      expect(line.refused).toEqual([response.error]);
+      expect(await content()).toEqual(before);
+      // The same host with an id of its own gets a certificate.
+      line.send(await request("host-ffffffffffffffff"));
+      expect((await line.answer()).certificateChain).toContain("BEGIN CERTIFICATE");
+      expect(await line.recordedId()).toBe("host-ffffffffffffffff");
+    });
+  });
+
+  it("refuses a known host that asks for another key", async () => {
+    await withFolder(async (folder) => {
+      const line = await talk(folder);
+      const asked = await request(hostId);
+      line.send(asked);
+      expect((await line.answer()).error ?? "").toBe("");
+      line.send(await request(hostId));
+      expect((await line.answer()).error).toMatch(/the key sha256:\w{64}, not for sha256:\w{64}/);
+      line.send(asked);
+      expect((await line.answer()).certificateChain).toContain("BEGIN CERTIFICATE");
     });
   });
 });

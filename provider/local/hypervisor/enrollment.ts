@@ -11,15 +11,14 @@ import {
   type EnrollmentRequest,
 } from "../../../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
 import type { Authority } from "../certificates/authority.js";
-import { CertificateRefusedError, signHostCertificate } from "../certificates/host-certificate.js";
+import { CertificateRefusedError } from "../certificates/host-certificate.js";
+import { issueHostCertificate, type IdentityRecord } from "../certificates/host-identity.js";
 import { listenForMessages } from "./serial-messages.js";
 
 export interface EnrollmentOptions {
   authority: Authority;
-  /** The host that may enroll; undefined until the first contact. */
-  expectedHost(): string | undefined;
-  /** Called before a certificate is given, to record the host that gets it. */
-  accept(hostId: string): Promise<void>;
+  /** Decides who may enroll, and is written before a certificate is given. */
+  record: IdentityRecord;
   /** Called when a request is refused. */
   refuse(reason: string): void;
 }
@@ -51,16 +50,11 @@ export class EnrollmentServer {
   }
 
   private async answer(request: EnrollmentRequest): Promise<void> {
-    const { authority } = this.options;
-    const hostId = this.options.expectedHost();
-    const response = create(EnrollmentResponseSchema, { signerTime: timestampNow() });
+    const { authority, record } = this.options;
+    const response = create(EnrollmentResponseSchema);
     try {
-      if (hostId !== undefined && request.hostId !== hostId) {
-        throw new CertificateRefusedError(`host ${request.hostId} asks for a certificate where ${hostId} is expected`);
-      }
-      response.certificateChain = await signHostCertificate(authority, request.hostId, request.certificateRequest);
+      response.certificateChain = await issueHostCertificate(authority, request, record);
       response.certificateAuthority = authority.certificate;
-      await this.options.accept(request.hostId);
     } catch (error) {
       if (!(error instanceof CertificateRefusedError)) throw error;
       response.certificateChain = "";
@@ -68,6 +62,8 @@ export class EnrollmentServer {
       this.options.refuse(error.message);
     }
     if (this.socket.destroyed) return;
+    // Now, because the record may have waited for another host's.
+    response.signerTime = timestampNow();
     this.socket.write(`${toJsonString(EnrollmentResponseSchema, response)}\n`);
     if (!response.error) this.resolve(request.hostId);
   }

@@ -10,6 +10,8 @@ export interface StateDiskDetails {
   created: boolean;
   /** The host whose identity lies on this disk, since its first contact. */
   hostId?: string;
+  /** SHA-256 of the host's SubjectPublicKeyInfo, hex. Markers of older versions lack it until the next contact. */
+  hostKeyDigest?: string;
   /** What has to be removed from the host at its next start. */
   removals?: HostedThing[];
 }

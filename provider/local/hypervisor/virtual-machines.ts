@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { HostAgentClient } from "../agent-client/client.js";
 import type { HostDirectory, KnownHost, StoppedHost } from "../agent-client/local-agents.js";
 import { renewIfDue } from "../agent-client/renewal.js";
-import { discoverHostId } from "../agent-client/transport.js";
+import { discoverIdentity } from "../agent-client/transport.js";
 import {
+  ForeignHostError,
   removeHosted,
   UnreachableHostError,
   type BootProgress,
@@ -16,6 +17,8 @@ import {
   type VirtualMachineSpec,
 } from "../../backends/index.js";
 import { readAuthority, type Authority } from "../certificates/authority.js";
+import { CertificateRefusedError } from "../certificates/host-certificate.js";
+import { recordProvenIdentity, type IdentityRecord } from "../certificates/host-identity.js";
 import { describe, imageDirectory } from "../host-images/store.js";
 import { idFor, processOf } from "../../system/marker.js";
 import { PortReservations } from "../../system/ports.js";
@@ -27,7 +30,8 @@ import { within } from "../../system/time.js";
 import { requirePrograms } from "../../system/programs.js";
 import { phaseOf } from "./boot-phases.js";
 import { bootPatience, StalledBootError, untilReady } from "./boot.js";
-import { EnrollmentServer, type EnrollmentOptions } from "./enrollment.js";
+import { EnrollmentServer } from "./enrollment.js";
+import { IdentityRecords } from "./identity-records.js";
 import type { HypervisorMarkers, VirtualMachineMarker } from "./markers.js";
 import { connectionOf, factsOf, observedMachine } from "./observation.js";
 import { agentForward, reservePorts } from "./ports.js";
@@ -55,6 +59,7 @@ export class VirtualMachines implements HostDirectory {
   private readonly reservations: PortReservations;
   private readonly accelerators: AcceleratorChoice;
   private readonly templates: Templates;
+  private readonly identities: IdentityRecords;
 
   constructor(
     private readonly markers: HypervisorMarkers,
@@ -64,6 +69,7 @@ export class VirtualMachines implements HostDirectory {
     this.reservations = new PortReservations(join(markers.stateDirectory, "ports"));
     this.accelerators = new AcceleratorChoice(join(cacheDirectory, "accelerator.json"));
     this.templates = new Templates(markers.stateDirectory, cacheDirectory);
+    this.identities = new IdentityRecords(markers);
   }
 
   async create(op: Operation, spec: VirtualMachineSpec): Promise<VirtualMachineObserved> {
@@ -136,6 +142,7 @@ export class VirtualMachines implements HostDirectory {
     return {
       connection,
       certificateAuthority,
+      identityRecord: this.recordOf(marker),
       powerState: () => this.powerState(marker),
       boot: () => this.bootProgress(marker),
       removeAtStart: (thing) => this.changeRemovals(marker.spec.stateDiskId, (due) => [...due, thing]),
@@ -147,6 +154,10 @@ export class VirtualMachines implements HostDirectory {
     const disk = (await this.markers.disks.list()).find(({ details }) => details.hostId === hostId);
     if (!disk || (await this.markers.userOfDisk(disk.id))) return undefined;
     return { removeAtStart: (thing) => this.changeRemovals(disk.id, (due) => [...due, thing]) };
+  }
+
+  metalIdentityRecord(hostId: string): IdentityRecord {
+    return this.identities.ofMetalHost(hostId);
   }
 
   /** Checks that image, disk and authority exist and that the disk is free; errors name the property. */
@@ -364,11 +375,12 @@ export class VirtualMachines implements HostDirectory {
       booted = true;
     };
     let refusal = "";
-    const enrollment = this.enrollment(marker, authority, (reason) => {
+    const refuse = (reason: string) => {
       // A host repeats its request every two seconds.
       if (reason !== refusal) op.log("warning", `${marker.id}: ${reason}`);
       refusal = reason;
-    });
+    };
+    const record = this.recordOf(marker);
     try {
       const host = await untilReady(
         op,
@@ -379,11 +391,15 @@ export class VirtualMachines implements HostDirectory {
           qemuLog: this.power.file(marker, "qemuLog"),
           enrollmentSocket: this.power.file(marker, "enrollment"),
           enrollment: {
-            ...enrollment,
-            accept: async (hostId) => {
-              await onBooted();
-              await enrollment.accept(hostId);
+            authority,
+            record: {
+              ...record,
+              write: async (identity) => {
+                await onBooted();
+                await record.write(identity);
+              },
             },
+            refuse,
           },
           stallMilliseconds: stallMilliseconds[accelerator],
           isRunning: () => this.power.isRunning(marker),
@@ -407,7 +423,11 @@ export class VirtualMachines implements HostDirectory {
         signal,
       );
       await op.checkpoint("enrolled");
-      if (client) await renewIfDue(client, host, marker.spec.certificateAuthority).catch(() => false);
+      if (client) {
+        await renewIfDue(client, host, marker.spec.certificateAuthority, record).catch((error: unknown) => {
+          if (error instanceof CertificateRefusedError) refuse(error.message);
+        });
+      }
     } finally {
       client?.close();
     }
@@ -416,30 +436,27 @@ export class VirtualMachines implements HostDirectory {
   /** Asks the agent for its identity: a call that was killed before it recorded the identity left none here. */
   private async discover(marker: VirtualMachineMarker, authority: Authority, signal: AbortSignal): Promise<void> {
     const { hostAddress: host, hostPort: port } = agentForward(marker);
-    const hostId = await discoverHostId({ host, port }, authority.certificate, marker.spec.clientIdentity, signal);
-    if (hostId !== undefined) await this.recordHost(marker, hostId);
+    const proven = await discoverIdentity({ host, port }, authority.certificate, marker.spec.clientIdentity, signal);
+    if (!proven) return;
+    try {
+      await recordProvenIdentity(this.recordOf(marker), proven);
+    } catch (error) {
+      if (!(error instanceof CertificateRefusedError)) throw error;
+      throw new ForeignHostError(`${marker.id}: another host answers: ${error.message}`, { cause: error });
+    }
   }
 
-  /** Records the identity of the host with the disk first, because the identity lies on the disk. */
-  private async recordHost(marker: VirtualMachineMarker, hostId: string): Promise<void> {
-    if (marker.details.hostId === hostId) return;
-    const disk = await this.markers.disks.existing(marker.spec.stateDiskId);
-    disk.details.hostId = hostId;
-    await this.markers.disks.write(disk);
-    marker.details.hostId = hostId;
-    await this.markers.machines.write(marker);
-  }
-
-  private enrollment(
-    marker: VirtualMachineMarker,
-    authority: Authority,
-    refuse: (reason: string) => void,
-  ): EnrollmentOptions {
+  /** The record of the machine's host. The disk is written first, because the identity lies on the disk. */
+  private recordOf(marker: VirtualMachineMarker): IdentityRecord {
+    const record = this.identities.ofDisk(marker.spec.stateDiskId);
     return {
-      authority,
-      expectedHost: () => marker.details.hostId,
-      accept: (hostId) => this.recordHost(marker, hostId),
-      refuse,
+      ...record,
+      write: async (identity) => {
+        await record.write(identity);
+        if (marker.details.hostId === identity.hostId) return;
+        marker.details.hostId = identity.hostId;
+        await this.markers.machines.write(marker);
+      },
     };
   }
 
@@ -448,10 +465,7 @@ export class VirtualMachines implements HostDirectory {
     if (!(await this.power.isRunning(marker))) return false;
     const authority = await readAuthority(marker.spec.certificateAuthority);
     const socket = await connectUnix(this.power.file(marker, "enrollment"), 5000);
-    const server = new EnrollmentServer(
-      socket,
-      this.enrollment(marker, authority, () => undefined),
-    );
+    const server = new EnrollmentServer(socket, { authority, record: this.recordOf(marker), refuse: () => undefined });
     try {
       return await Promise.race([server.enrolled.then(() => true), sleep(20_000).then(() => false)]);
     } finally {
@@ -465,7 +479,7 @@ export class VirtualMachines implements HostDirectory {
     const { certificateAuthority } = marker.spec;
     return new HostAgentClient(connection, {
       renew: async (client, host) => {
-        await renewIfDue(client, host, certificateAuthority).catch(() => undefined);
+        await renewIfDue(client, host, certificateAuthority, this.recordOf(marker)).catch(() => undefined);
       },
       reenroll: () => this.reenroll(marker),
     });

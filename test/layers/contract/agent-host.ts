@@ -12,8 +12,8 @@ import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { HostAgentClient } from "../../../provider/local/agent-client/client.js";
 import { readAuthority } from "../../../provider/local/certificates/authority.js";
-import { signHostCertificate } from "../../../provider/local/certificates/host-certificate.js";
-import { makeAuthority, makeClient } from "../../../provider/local/certificates/testing.js";
+import { issueHostCertificate } from "../../../provider/local/certificates/host-identity.js";
+import { makeAuthority, makeClient, memoryRecord } from "../../../provider/local/certificates/testing.js";
 import type { HostConnection } from "../../../provider/backends/index.js";
 import { run } from "../../../provider/system/command.js";
 import {
@@ -100,7 +100,7 @@ export class AgentHost implements AgentSubject {
     const { hostId, certificateRequest } = fromJsonString(EnrollmentRequestSchema, asked);
     const signer = await readAuthority(authority);
     const answer = create(EnrollmentResponseSchema, {
-      certificateChain: await signHostCertificate(signer, hostId, certificateRequest),
+      certificateChain: await issueHostCertificate(signer, { hostId, certificateRequest }, memoryRecord()),
       certificateAuthority: signer.certificate,
       signerTime: timestampNow(),
     });
