@@ -1,6 +1,6 @@
 /**
- * Boots that have to end in the initrd: a machine with an altered, but validly signed, kernel image runs alone, without disk
- * state, network or agent, until it says why it stops.
+ * Boots that have to end in the initrd: a machine with an altered, but validly signed, kernel image runs alone, without
+ * disk state, network or agent, until it says why it stops.
  */
 import { spawn } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -74,7 +74,8 @@ export class Boots {
       "qemu-system-x86_64",
       [
         ...["-nodefaults", "-display", "none", "-machine", "q35,smm=on", "-cpu", "max"],
-        // One thread and one processor, as for hosts: now and then a kernel that patches itself beside another thread dies early.
+        // One thread and one processor, as for hosts: now and then a kernel that patches itself beside another thread
+        // dies early.
         ...["-accel", "tcg,thread=single"],
         ...["-m", "1024", "-global", "driver=cfi.pflash01,property=secure,value=on"],
         ...["-drive", `if=pflash,unit=0,format=raw,readonly=on,file=${firmware}`],

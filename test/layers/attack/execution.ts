@@ -1,8 +1,8 @@
 /**
- * Rows I1 to I6 and I9 to I15: code of unproven integrity on the host. The attacker is root, started by init. Each attack runs
- * on a host as it is delivered (`enforce`), where any layer may refuse it; on one where the other layers are off (`isolated`:
- * places mounted with exec, nothing given up by the initrd, SELinux permissive), so that the integrity policy itself is seen to
- * refuse; and there once more with the policy not enforced, where it has to succeed.
+ * Rows I1 to I6 and I9 to I15: code of unproven integrity on the host. The attacker is root, started by init. Each
+ * attack runs on a host as it is delivered (`enforce`), where any layer may refuse it; on one where the other layers
+ * are off (`isolated`: places mounted with exec, nothing given up by the initrd, SELinux permissive), so that the
+ * integrity policy itself is seen to refuse; and there once more with the policy not enforced, where it has to succeed.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -334,7 +334,8 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
     it("I14: does not stand in the way of any service", async () => {
       const started = Date.now();
       const probe = enforce.probe();
-      // An attack of its own shows that the journal holds such records; again, as the kernel leaves out what comes too fast.
+      // An attack of its own shows that the journal holds such records; again, as the kernel leaves out what comes too
+      // fast.
       const journal = await eventually("a record of an attack", 60, async () => {
         expect(await probe.attack("memfd", harmless)).toBe("EACCES");
         const read = await kernelJournal();

@@ -1,4 +1,6 @@
-/** Parts of rows that need more of a kernel than this machine's may have: Go tests of the repository, run in the guest. */
+/**
+ * Parts of rows that need more of a kernel than this machine's may have: Go tests of the repository, run in the guest.
+ */
 import { execFile } from "node:child_process";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -12,7 +14,10 @@ const repository = packageRoot();
 const minutes = 60_000;
 const run = promisify(execFile);
 
-/** Runs one test of a package in the guest and returns its log. It fails when the test does, with the log in the message. */
+/**
+ * Runs one test of a package in the guest and returns its log. It fails when the test does, with the log in the
+ * message.
+ */
 async function goTest(directory: string, name: string): Promise<string> {
   const program = path.join(repository, "build/test", `${path.basename(directory)}.test`);
   const env = { ...process.env, CGO_ENABLED: "0" };

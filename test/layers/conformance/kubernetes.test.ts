@@ -1,6 +1,7 @@
 /**
- * Row K1, what policies mean: those generated for Kubernetes let pass in a cluster what the same arguments let pass on a host. A host's
- * verdicts are read from the compiled form, a cluster's are those of Cyclonus' oracle on the generated objects.
+ * Row K1, what policies mean: those generated for Kubernetes let pass in a cluster what the same arguments let pass on
+ * a host. A host's verdicts are read from the compiled form, a cluster's are those of Cyclonus' oracle on the generated
+ * objects.
  */
 import { describe, expect, it } from "vitest";
 import { ContainerGroup, policyObjects } from "../../../components/kubernetes/index.js";

@@ -112,7 +112,10 @@ export class ConsumerProject {
     return result;
   }
 
-  /** Type-checks texts as files of these names, with the clone's compiler and the consumer's packages; returns complaints. */
+  /**
+   * Type-checks texts as files of these names, with the clone's compiler and the consumer's packages; returns
+   * complaints.
+   */
   typeCheck(files: Record<string, string>): string {
     for (const [name, text] of Object.entries(files)) writeFileSync(path.join(this.project, name), text);
     const compiler = path.join(repository, "node_modules/typescript/bin/tsc");

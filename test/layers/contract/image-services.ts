@@ -1,6 +1,7 @@
 /**
- * The contracts of ImageBuilder, ImageSealer, ImagePatcher and Channels: what they do in a registry, as the provider's resources see it.
- * The patcher's has two parts, as a patch needs tools and minutes: test/layers/patch holds the real one to `patchContract`.
+ * The contracts of ImageBuilder, ImageSealer, ImagePatcher and Channels: what they do in a registry, as the provider's
+ * resources see it. The patcher's has two parts, as a patch needs tools and minutes: test/layers/patch holds the real
+ * one to `patchContract`.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type {
@@ -392,7 +393,9 @@ export interface PatchSubject {
   dispose(): Promise<void>;
 }
 
-/** One patch from its beginning to its end; a run that is cancelled before it costs a scan, another one after it two. */
+/**
+ * One patch from its beginning to its end; a run that is cancelled before it costs a scan, another one after it two.
+ */
 export function patchContract(implementation: string, make: () => Promise<PatchSubject>): void {
   describe(`a patch: ${implementation}`, () => {
     let subject: PatchSubject;

@@ -1,4 +1,7 @@
-/** What the provider declares, the agent's role `netd` puts into a real kernel: drift there is seen and repaired through the resource. */
+/**
+ * What the provider declares, the agent's role `netd` puts into a real kernel: drift there is seen and repaired through
+ * the resource.
+ */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readlinkSync } from "node:fs";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";

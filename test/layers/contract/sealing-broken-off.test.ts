@@ -1,4 +1,7 @@
-/** Sealing on a real registry that breaks off at each request in turn: nothing half there, and repeated it comes to the same end. */
+/**
+ * Sealing on a real registry that breaks off at each request in turn: nothing half there, and repeated it comes to the
+ * same end.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,6 @@
-/** Sealed layers mean what containerd's own unpacking of the same archives gives. Mounts file systems, so it needs root. */
+/**
+ * Sealed layers mean what containerd's own unpacking of the same archives gives. Mounts file systems, so it needs root.
+ */
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

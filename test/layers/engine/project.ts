@@ -1,6 +1,6 @@
 /**
- * A throw-away project for the real engine: the plain CLI, a file backend, and the provider on the fault-injecting backends as
- * a plugin of its own process, so that tests can kill either.
+ * A throw-away project for the real engine: the plain CLI, a file backend, and the provider on the fault-injecting
+ * backends as a plugin of its own process, so that tests can kill either.
  */
 import { spawn } from "node:child_process";
 import {
@@ -65,8 +65,8 @@ export class EngineProject {
 
   /**
    * @param program - name of a compiled program in `test/layers/engine/programs`, or a path of one in `dist`
-   * @param options - `world`: an existing world to share, e.g. with the project that is imported from; `plugins`: names of plugins of
-   * this package that run as they are
+   * @param options - `world`: an existing world to share, e.g. with the project that is imported from; `plugins`: names
+   * of plugins of this package that run as they are
    */
   constructor(
     program: string,

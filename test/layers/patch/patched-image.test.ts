@@ -1,4 +1,7 @@
-/** Patching with real scans, patches, registries and signatures: the rows of test/support/acceptance/patch.json that need no host. */
+/**
+ * Patching with real scans, patches, registries and signatures: the rows of test/support/acceptance/patch.json that
+ * need no host.
+ */
 import { readdir } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";

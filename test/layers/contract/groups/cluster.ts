@@ -1,4 +1,7 @@
-/** A real Kubernetes API server on etcd, on loopback only, for one test file. There are no nodes: what is accepted is not run. */
+/**
+ * A real Kubernetes API server on etcd, on loopback only, for one test file. There are no nodes: what is accepted is
+ * not run.
+ */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
