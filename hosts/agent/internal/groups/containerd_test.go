@@ -32,6 +32,7 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/containerd"
 	"github.com/palisade-host/palisade/hosts/agent/internal/containerd/testimage"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
 	support "github.com/palisade-host/palisade/test/support/containerd"
 )
 
@@ -253,6 +254,9 @@ func TestContainerd(t *testing.T) {
 		}
 	})
 	t.Run("refuses an image whose configuration was changed on the disk, and restarts the other", func(t *testing.T) {
+		observation := row.ObserveIn(t, "attack", "X2")
+		observation.Observed = "a byte of the entry point changed in containerd's store: the container is not made again, ImageRefused"
+		observation.Control = "the container of another image, stopped in the same way, runs again"
 		changed := h.web("changed")
 		changed.Name, changed.Ports = "changed", nil
 		changed.Containers[0].Ports, changed.Containers[0].Image = nil, h.reference(h.other)
@@ -277,9 +281,11 @@ func TestContainerd(t *testing.T) {
 			return c.GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING && c.GetContainerId() != containers["web"]
 		})
 		h.waitFor(t, "changed", func(g *agentv1.Group) bool { return g.GetStatus().GetContainers()[0].GetReason() == reasonRefused })
-		if c := h.group(t, "changed").GetStatus().GetContainers()[0]; !strings.Contains(c.GetMessage(), changedContent) {
-			t.Errorf("%v", c)
+		refused := h.group(t, "changed").GetStatus().GetContainers()[0]
+		if !strings.Contains(refused.GetMessage(), changedContent) {
+			t.Errorf("%v", refused)
 		}
+		observation.Evidence = refused.GetReason() + ": " + refused.GetMessage()
 		h.delete(t, "web")
 		h.delete(t, "changed")
 	})
