@@ -200,7 +200,7 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       const started = Date.now();
       const probe = enforce.probe();
       await groups.declare("flipped", one.reference, ["/probe", "do", "sleep", "3600"], { restart: true });
-      const { containerId, rootHash } = await eventually("it runs", 60, async () => {
+      const { containerId, rootHash } = await eventually("the container runs", 60, async () => {
         const [container] = (await groups.get("flipped")).status!.containers;
         const { containerId, sealed } = container!;
         return containerId === "" ? undefined : { containerId, rootHash: sealed[1]! };
@@ -226,7 +226,7 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
           const response = await fetch(String((await enforce.environment.outputs())["url"]));
           return response.ok ? response.status : undefined;
         });
-        const events = await eventually("the event", 60, async () => {
+        const events = await eventually("the event LayerCorrupted", 60, async () => {
           const group = await groups.get("flipped");
           const found = group.status!.events.filter(({ reason }) => reason === "LayerCorrupted");
           return found.length ? found.map(({ reason, message }) => `${reason}: ${message}`).join("\n") : undefined;

@@ -32,7 +32,7 @@ const attacked = (environment: Environment): AttackedHost => ({
   environment,
   probe: () => {
     const probe = probes.get(environment);
-    if (!probe) throw new Error(`${environment.stack}: no probe`);
+    if (!probe) throw new Error(`${environment.stack} has no probe`);
     return probe;
   },
 });
@@ -111,7 +111,7 @@ afterAll(async () => {
 });
 
 describe("two stacks that came up at the same time", () => {
-  it("both serve, the one whose up was killed after the next up", async () => {
+  it("both serve; the one whose `up` was killed does so after the next `up`", async () => {
     expect(killed.exitCode).not.toBe(0);
     for (const result of results) expect(result.exitCode, result.stderr).toBe(0);
     for (const environment of both) expect(await get(environment)).toMatch(/Palisade/);
@@ -207,7 +207,7 @@ describe("attacks", () => {
 otherModes(attacked(first), attacked(second), attach);
 
 describe("two stacks", () => {
-  it("go on when the other goes away", async () => {
+  it("keep serving when the other is destroyed", async () => {
     const down = await second.down();
     expect(down.exitCode, down.stderr).toBe(0);
     for (const kind of kinds) expect(second.things(kind).size, kind).toBe(0);

@@ -33,7 +33,7 @@ async function goTest(directory: string, name: string): Promise<string> {
   );
 }
 
-it("N12: a WireGuard device on the host is told of", { timeout: 15 * minutes }, async (context) => {
+it("N12: a WireGuard device on the host is reported", { timeout: 15 * minutes }, async (context) => {
   const row = { table: "conformance", id: "N12", part: "in a guest with WireGuard" } as const;
   const nothing = { observed: "", evidence: "", seconds: 0 };
   const missing = guestIsMissing();
@@ -42,7 +42,7 @@ it("N12: a WireGuard device on the host is told of", { timeout: 15 * minutes }, 
     context.skip(missing);
   }
   // Until the test has said otherwise.
-  report({ ...row, ...nothing, observed: `${row.part}: not told of`, pass: false });
+  report({ ...row, ...nothing, observed: `${row.part}: not reported`, pass: false });
   const log = await goTest("hosts/agent/internal/netd", "TestBypasses");
   // A test that is skipped observes nothing.
   const observed = observationsInLog(log).filter(({ part }) => part === "TestBypasses/WireGuard");

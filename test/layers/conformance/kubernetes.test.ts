@@ -92,7 +92,7 @@ describe("policies generated for Kubernetes", () => {
     expect(withoutOne.length).toBeGreaterThan(0);
   });
 
-  it("a group's own one lets in the ports of ipAddress, from everywhere, and nothing else", async () => {
+  it("the policy of a group lets in the ports of ipAddress, from everywhere, and nothing else", async () => {
     const registrations = await record({ answer });
     new ContainerGroup("web", {
       namespace: "shop",

@@ -56,7 +56,7 @@ describe.each(cases)("a seal that is broken off $moment a request (referrers API
     return behaviour;
   }
 
-  it("leaves nothing half there, and repeated comes to the same end", async () => {
+  it("leaves nothing half published, and has the same result when it is repeated", async () => {
     const machine = await bench.machine("interrupted");
     const ends = new Set<string>();
     // With the API it goes the same way up to the manifests.

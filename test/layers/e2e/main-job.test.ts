@@ -142,7 +142,7 @@ describe("the host that make up made", () => {
     const bootOf = (): Promise<string> => agent(async (client) => (await client.getHost()).bootId);
     const before = await bootOf();
     await reboot();
-    await eventually("another boot", 400, async () => ((await bootOf()) === before ? undefined : true));
+    await eventually("the machine has booted again", 400, async () => ((await bootOf()) === before ? undefined : true));
     await eventually("the group serves", 120, answers);
     report({
       ...{ table: "groups", id: "G11", part: "reboot", pass: true, seconds: (Date.now() - started) / 1000 },
@@ -159,7 +159,7 @@ describe("the host that make up made", () => {
       environment.processId("registries", "docker-registry"),
     ];
     for (const pid of pids) process.kill(pid, "SIGKILL");
-    await eventually("they are gone", 10, async () => (pids.some(isAlive) ? undefined : true));
+    await eventually("QEMU and the registry have ended", 10, async () => (pids.some(isAlive) ? undefined : true));
     const preview = await environment.pulumi("preview", "--diff");
     expect(preview.exitCode, preview.stderr).toBe(0);
     const drift = /powerState.*stopped.*running/;
