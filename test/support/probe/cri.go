@@ -72,7 +72,8 @@ var (
 	}
 )
 
-// attackContainerd asks containerd over the socket of the role groups. It runs what is not refused, and takes it away again.
+// attackContainerd asks containerd over the socket of the role groups. It runs what is not refused, and takes it away
+// again.
 func attackContainerd(name, image string) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout-cleanupTimeout)
 	defer cancel()
