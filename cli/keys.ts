@@ -15,6 +15,7 @@ import path from "node:path";
 import { defaultKeysDirectory, hostKeyFiles, operatorHome } from "../shared/directories.js";
 import { readAuthority } from "../provider/local/certificates/authority.js";
 import {
+  clientCertificateDays,
   isClientRenewalDue,
   readClientCertificate,
   signClientCertificate,
@@ -70,7 +71,7 @@ export interface KeysReport {
 
 /**
  * Makes those of the operator's keys that are missing; never overwrites a key. The client's certificate is renewed with
- * the same key when less than a third of its year is left.
+ * the same key when less than a third of its life of 7 days is left.
  *
  * @param directory where; default `keys` in the operator's home, which then also gets its `passphrase` and `backend/`.
  * @throws Error when a file is open to others, or when a certificate is there without its key.
@@ -141,7 +142,8 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
   const { keys: clientKeys } = await ensureKey("hosts/client", "ec-p256");
   const clientFile = path.join(keysDirectory, clientIdentity.certificateFile);
   const clientKey = KeyObject.from(clientKeys.publicKey);
-  const makeClient = () => signClientCertificate(authority, clientKey, { role: "operator", days: year });
+  const makeClient = () =>
+    signClientCertificate(authority, clientKey, { role: "operator", days: clientCertificateDays });
   const client = await ensurePublicFile(clientFile, noted(clientFile, makeClient));
   if (isClientRenewalDue(readClientCertificate(client))) {
     made.push(relative(clientFile));

@@ -36,7 +36,9 @@ export async function renewIfDue(
  * client's certificate, where `palisade keys init` makes it. Undefined when its key is not there, or when it is not the
  * host's authority.
  */
-export async function authorityBeside(connection: HostConnection): Promise<KeyPairFiles | undefined> {
+export async function authorityBeside(
+  connection: Pick<HostConnection, "certificateAuthority" | "clientCertificateFile">,
+): Promise<KeyPairFiles | undefined> {
   const file = (name: string) => path.join(path.dirname(connection.clientCertificateFile), name);
   const found = await readFile(file("ca.crt"), "utf8").catch(() => "");
   const hasKey = await access(file("ca.key")).then(
