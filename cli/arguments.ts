@@ -42,6 +42,9 @@ function wholeNumber(text: string, minimum: number, maximum: number): number {
 /** Number of lines, 1 to 1000000. */
 export const lineCount = (text: string): number => wholeNumber(text, 1, 1_000_000);
 
+/** Number of days, 1 to 365. */
+export const dayCount = (text: string): number => wholeNumber(text, 1, 365);
+
 /** A TCP or UDP port, 1 to 65535. */
 export const port = (text: string): number => wholeNumber(text, 1, 65535);
 

@@ -54,9 +54,7 @@ export type Role =
    * Signs images and policies; trusted by itself, as an entry of the firmware's db. Basic constraints say that it is no
    * CA; no key usage, as firmware of the field checks that in different ways.
    */
-  | "signer"
-  /** Identifies a TLS client. */
-  | "client";
+  | "signer";
 
 /** A certificate to be made. */
 export interface CertificateRequest {
@@ -65,34 +63,29 @@ export interface CertificateRequest {
   /** How many days it is valid. */
   days: number;
   subject: KeyPair;
-  /** Who signs it. Default: the certificate signs itself. */
-  issuer?: { certificate: string; keys: KeyPair };
 }
 
-/** Makes a certificate; returns PEM. */
+/** Makes a certificate that signs itself; returns PEM. */
 export async function makeCertificate(request: CertificateRequest): Promise<string> {
-  const subjectName = `CN=${request.commonName}`;
-  const issuer = request.issuer ?? { keys: request.subject, certificate: undefined };
-  const authority = issuer.certificate === undefined ? undefined : new x509.X509Certificate(issuer.certificate);
-  const { publicKey } = request.subject.keys;
-  const issuerPublicKey = issuer.keys.keys.publicKey;
+  const name = `CN=${request.commonName}`;
+  const { keys, kind } = request.subject;
   const now = Date.now();
   const certificate = await x509.X509CertificateGenerator.create({
     // A positive number of 16 bytes: the first bit is cleared, the second set.
     serialNumber: Buffer.from(
       randomBytes(16).map((byte, index) => (index === 0 ? (byte & 0x3f) | 0x40 : byte)),
     ).toString("hex"),
-    subject: subjectName,
-    issuer: authority?.subject ?? subjectName,
+    subject: name,
+    issuer: name,
     notBefore: new Date(now - backdate),
     notAfter: new Date(now + request.days * day),
-    publicKey,
-    signingKey: issuer.keys.keys.privateKey,
-    signingAlgorithm: generation[issuer.keys.kind],
+    publicKey: keys.publicKey,
+    signingKey: keys.privateKey,
+    signingAlgorithm: generation[kind],
     extensions: [
       ...extensions(request.role),
-      await x509.SubjectKeyIdentifierExtension.create(publicKey),
-      await x509.AuthorityKeyIdentifierExtension.create(issuerPublicKey),
+      await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),
+      await x509.AuthorityKeyIdentifierExtension.create(keys.publicKey),
     ],
   });
   return `${certificate.toString("pem")}\n`;
@@ -107,17 +100,5 @@ function extensions(role: Role): x509.Extension[] {
       ];
     case "signer":
       return [new x509.BasicConstraintsExtension(false, undefined, true)];
-    case "client":
-      return [
-        new x509.BasicConstraintsExtension(false, undefined, true),
-        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
-      ];
   }
-}
-
-/** Whether less than a third of a certificate's life is left. */
-export function isDueForRenewal(pem: string, now = Date.now()): boolean {
-  const { notBefore, notAfter } = new x509.X509Certificate(pem);
-  return notAfter.getTime() - now < (notAfter.getTime() - notBefore.getTime()) / 3;
 }

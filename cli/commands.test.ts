@@ -127,6 +127,24 @@ esac
     expect(stdout).toBe(`keys in ${directory}: all there, nothing changed\n`);
   });
 
+  it("makes a client certificate, and reaches hosts with the one that the environment names", async () => {
+    const reader = path.join(folder, "reader");
+    const keys = ["--keys", path.join(folder, "keys")];
+    expect(await run(["keys", "client", reader, "--role", "reader", "--days", "2", ...keys, "-o", "json"])).toBe(0);
+    const report = JSON.parse(stdout);
+    expect(report).toMatchObject({ directory: reader, role: "reader" });
+    expect(Date.parse(report.notAfter)).toBeGreaterThan(Date.now());
+    stdout = "";
+    expect(await run(["keys", "client", reader, "--role", "reader", ...keys])).toBe(0);
+    expect(stdout).toMatch(/^client reader in \S+: serial number [0-9a-f]+, until \d{4}-/);
+
+    // The client of the connection is not there.
+    stubPulumi({ ...connection, clientCertificateFile: path.join(folder, "no.crt") });
+    expect(await run(["status"])).toBe(1);
+    vi.stubEnv("PALISADE_CLIENT", reader);
+    expect(await run(["status"])).toBe(0);
+  });
+
   it("destroys nothing where there is nothing", async () => {
     vi.stubEnv("PALISADE_STATE", path.join(folder, "state"));
     expect(await run(["reap", "-o", "json"])).toBe(0);

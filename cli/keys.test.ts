@@ -14,7 +14,14 @@ import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto"
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { isDueForRenewal, makeCertificate, readKey } from "./certificates.js";
+import { readAuthority } from "../provider/local/certificates/authority.js";
+import {
+  isClientRenewalDue,
+  readClientCertificate,
+  signClientCertificate,
+} from "../provider/local/certificates/client-certificate.js";
+import { readKey } from "./certificates.js";
+import { makeClient } from "./client-keys.js";
 import { initKeys } from "./keys.js";
 
 let folder: string;
@@ -181,17 +188,14 @@ describe("palisade keys init", () => {
   it("renews the client's certificate, with the same key, when less than a third is left", async () => {
     const directory = copyOfKeys("renewed");
     const file = (name: string) => path.join(directory, "hosts", name);
-    const issuer = {
-      certificate: readFileSync(file("ca.crt"), "utf8"),
-      keys: await readKey("ec-p256", readFileSync(file("ca.key"), "utf8")),
-    };
-    const subject = await readKey("ec-p256", readFileSync(file("client.key"), "utf8"));
-    const old = await makeCertificate({ commonName: "operator", role: "client", days: 0.1, subject, issuer });
-    expect(isDueForRenewal(old)).toBe(true);
+    const authority = await readAuthority({ certificateFile: file("ca.crt"), keyFile: file("ca.key") });
+    const key = createPublicKey(readFileSync(file("client.key"), "utf8"));
+    const old = await signClientCertificate(authority, key, { role: "operator", days: 0.1 });
+    expect(isClientRenewalDue(readClientCertificate(old))).toBe(true);
     writeFileSync(file("client.crt"), old);
     expect((await initKeys(directory)).made).toEqual(["renewed/hosts/client.crt"]);
     const now = readFileSync(file("client.crt"), "utf8");
-    expect(isDueForRenewal(now)).toBe(false);
+    expect(isClientRenewalDue(readClientCertificate(now))).toBe(false);
     expect(new X509Certificate(now).publicKey.equals(new X509Certificate(old).publicKey)).toBe(true);
   });
 
@@ -216,5 +220,52 @@ describe("palisade keys init", () => {
     chmodSync(path.join(home, "backend"), 0o700);
     await expect(initKeys()).rejects.toThrow(/passphrase: missing, but there are stacks/);
     expect(existsSync(path.join(home, "passphrase"))).toBe(false);
+  });
+});
+
+describe("palisade keys client", () => {
+  it("makes a certificate of a role that the hosts' CA has signed, in a closed folder", async () => {
+    const keys = path.join(folder, "home/keys");
+    const directory = path.join(folder, "reader");
+    const report = await makeClient(directory, { role: "reader", days: 3, keys });
+    expect(tree(directory)).toEqual(["ca.crt", "client.crt", "client.key"].map((name) => [name, "600"]));
+    expect(statSync(directory).mode & 0o777).toBe(0o700);
+    const read = (name: string) => readFileSync(path.join(directory, name), "utf8");
+    expect(read("ca.crt").trim()).toBe(readFileSync(path.join(keys, "hosts/ca.crt"), "utf8").trim());
+    const certificate = new X509Certificate(read("client.crt"));
+    expect(certificate.subject).toBe("CN=reader");
+    expect(certificate.keyUsage).toEqual(["1.3.6.1.5.5.7.3.2"]);
+    expect(certificate.checkPrivateKey(createPrivateKey(read("client.key")))).toBe(true);
+    execFileSync("openssl", [
+      ...["verify", "-x509_strict", "-purpose", "sslclient"],
+      ...["-CAfile", path.join(directory, "ca.crt"), path.join(directory, "client.crt")],
+    ]);
+    const days = (report.notAfter.getTime() - Date.now()) / (24 * 60 * 60 * 1000);
+    expect(days).toBeGreaterThan(2.9);
+    expect(days).toBeLessThanOrEqual(3);
+    expect(BigInt(`0x${report.serialNumber}`)).toBe(BigInt(`0x${certificate.serialNumber}`));
+  });
+
+  it("gives a folder of the role a new certificate for its key, and refuses one of another role", async () => {
+    const keys = path.join(folder, "home/keys");
+    const directory = path.join(folder, "again");
+    const first = await makeClient(directory, { role: "reader", keys });
+    const key = readFileSync(path.join(directory, "client.key"), "utf8");
+    const second = await makeClient(directory, { role: "reader", keys });
+    expect(second.serialNumber).not.toBe(first.serialNumber);
+    expect(readFileSync(path.join(directory, "client.key"), "utf8")).toBe(key);
+    const before = contents(directory);
+    await expect(makeClient(directory, { role: "operator", keys })).rejects.toThrow(
+      /client\.crt: is a certificate of the role reader, not of operator; name another folder/,
+    );
+    expect(contents(directory)).toEqual(before);
+  });
+
+  it("names the missing key of the CA", async () => {
+    const keys = copyOfKeys("without-ca");
+    rmSync(path.join(keys, "hosts/ca.key"));
+    const directory = path.join(folder, "nothing");
+    await expect(makeClient(directory, { role: "reader", keys })).rejects.toThrow(/hosts\/ca\.key cannot be read/);
+    expect(existsSync(directory)).toBe(false);
   });
 });

@@ -9,11 +9,19 @@
  *     hosts/{ca,client}.{key,crt}              hosts' identities, and the operator's client certificate
  *     hmac.key                                 keyed hashes of write-only values
  */
-import { randomBytes, X509Certificate } from "node:crypto";
-import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { KeyObject, randomBytes, X509Certificate } from "node:crypto";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { defaultKeysDirectory, hostKeyFiles, operatorHome } from "../shared/directories.js";
-import { generateKey, isDueForRenewal, type KeyKind, type KeyPair, makeCertificate, readKey } from "./certificates.js";
+import { readAuthority } from "../provider/local/certificates/authority.js";
+import {
+  clientCertificateDays,
+  isClientRenewalDue,
+  readClientCertificate,
+  signClientCertificate,
+} from "../provider/local/certificates/client-certificate.js";
+import { writeFileAtomic } from "../provider/system/atomic-file.js";
+import { generateKey, type KeyKind, type KeyPair, makeCertificate, readKey } from "./certificates.js";
 import { ensurePrivateDirectory, ensurePrivateFile, ensurePublicFile } from "./private-files.js";
 
 const year = 365;
@@ -63,7 +71,7 @@ export interface KeysReport {
 
 /**
  * Makes those of the operator's keys that are missing; never overwrites a key. The client's certificate is renewed with
- * the same key when less than a third of its year is left.
+ * the same key when less than a third of its life of 7 days is left.
  *
  * @param directory where; default `keys` in the operator's home, which then also gets its `passphrase` and `backend/`.
  * @throws Error when a file is open to others, or when a certificate is there without its key.
@@ -126,18 +134,20 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
     noted(publicFile, () => publicKeyOf(readFileSync(imageSigner, "utf8"))),
   );
 
-  const ca = hostKeyFiles.certificateAuthority;
-  const issuer = {
-    certificate: await ensurePublicFile(path.join(keysDirectory, ca.certificateFile), missing(ca.certificateFile)),
-    keys: await ensureKey("hosts/ca", "ec-p256"),
-  };
-  const subject = await ensureKey("hosts/client", "ec-p256");
-  const clientFile = path.join(keysDirectory, hostKeyFiles.clientIdentity.certificateFile);
-  // The agent accepts the common name `operator`.
-  const makeClient = () => makeCertificate({ commonName: "operator", role: "client", days: year, subject, issuer });
-  if (isDueForRenewal(await ensurePublicFile(clientFile, noted(clientFile, makeClient)))) {
+  const { certificateAuthority, clientIdentity } = hostKeyFiles;
+  const authority = await readAuthority({
+    certificateFile: path.join(keysDirectory, certificateAuthority.certificateFile),
+    keyFile: path.join(keysDirectory, certificateAuthority.keyFile),
+  });
+  const { keys: clientKeys } = await ensureKey("hosts/client", "ec-p256");
+  const clientFile = path.join(keysDirectory, clientIdentity.certificateFile);
+  const clientKey = KeyObject.from(clientKeys.publicKey);
+  const makeClient = () =>
+    signClientCertificate(authority, clientKey, { role: "operator", days: clientCertificateDays });
+  const client = await ensurePublicFile(clientFile, noted(clientFile, makeClient));
+  if (isClientRenewalDue(readClientCertificate(client))) {
     made.push(relative(clientFile));
-    replaceFile(clientFile, await makeClient());
+    await writeFileAtomic(clientFile, await makeClient());
   }
 
   const hmac = path.join(keysDirectory, "hmac.key");
@@ -161,17 +171,4 @@ function refuseLostPassphrase(home: string, passphrase: string): void {
     `${passphrase}: missing, but there are stacks in ${stacks} whose secrets it protects. ` +
       "Restore the file from a backup; without it their state cannot be read.",
   );
-}
-
-function missing(file: string): () => string {
-  return () => {
-    throw new Error(`${file}: missing`);
-  };
-}
-
-function replaceFile(file: string, content: string): void {
-  const temporary = `${file}.${process.pid}`;
-  writeFileSync(temporary, content, { mode: 0o600 });
-  chmodSync(temporary, 0o600);
-  renameSync(temporary, file);
 }

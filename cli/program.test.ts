@@ -176,6 +176,12 @@ describe("a command line that is not understood", () => {
         [[...words, "--keys", "/nowhere"], "--keys: '/nowhere' there is no such folder"],
         [[...words, "--keys", "/etc/hostname"], "--keys: '/etc/hostname' is a file"],
       ]),
+    [["keys", "client", "--role", "reader"], "missing required argument 'folder'"],
+    [["keys", "client", "/etc/hostname", "--role", "reader"], "FOLDER: '/etc/hostname' is a file"],
+    [["keys", "client", "reader"], "required option '--role <role>' not specified"],
+    [["keys", "client", "reader", "--role", "writer"], "--role: 'writer' must be operator or reader"],
+    [["keys", "client", "reader", "--role", "reader", "--days", "0"], "must be a whole number from 1 to 365"],
+    [["keys", "client", "reader", "--role", "reader", "--days", "366"], "must be a whole number from 1 to 365"],
     [["keys", "init", "--directory", "/etc/hostname"], "--directory: '/etc/hostname' is a file"],
     // Names
     ...["", "Web", "web_1", "-web", "web-", "a".repeat(64), "web/../x"]
@@ -377,7 +383,14 @@ describe("completion", () => {
         .filter((word, index, all) => all.indexOf(word) === index),
     ],
     [["st"], ["status"]],
-    [["keys", ""], ["init"]],
+    [
+      ["keys", ""],
+      ["init", "client"],
+    ],
+    [
+      ["keys", "client", "--role", ""],
+      ["operator", "reader"],
+    ],
     [
       ["vulndb", ""],
       ["build", "show"],

@@ -5,9 +5,11 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { Argument, Command, Option } from "commander";
+import { clientRoles } from "../shared/client-roles.js";
 import { packageRoot } from "../shared/directories.js";
 import type { ImageReference } from "../shared/image-reference.js";
 import * as argument from "./arguments.js";
+import type { KeysClientOptions } from "./keys-command.js";
 import type { OutputOptions } from "./output.js";
 
 /** Exit codes, as `palisade --help` and `docs/command.md` name them. */
@@ -72,6 +74,15 @@ export function createProgram(done: (exitCode: number) => void): Command {
   });
   runs(outputOption(keysInit), async (options: Options<{ directory?: string }>) =>
     (await import("./keys-command.js")).keysInit(options),
+  );
+
+  const keysClient = add(keys, "client", "make a client certificate of a role, or a new one for its key");
+  positional(keysClient, "<folder>", "where it is put, for one client only", argument.newFolder);
+  choiceOption(keysClient, "--role <role>", "what the client may do", [...clientRoles], { isMandatory: true });
+  option(keysClient, "--days <days>", "how long it is valid, 1 to 365 (default: 7)", argument.dayCount);
+  option(keysClient, "--keys <dir>", "folder of `palisade keys init`", argument.folder, { completes: "folders" });
+  runs(outputOption(keysClient), async (folder: string, options: Options<KeysClientOptions>) =>
+    (await import("./keys-command.js")).keysClient(folder, options),
   );
 
   const env = add(program, "env", 'print the environment for plain pulumi: eval "$(palisade env)"');
@@ -262,9 +273,9 @@ function choiceOption(
   flags: string,
   description: string,
   choices: string[],
-  standard?: string,
+  { standard, isMandatory = false }: { standard?: string; isMandatory?: boolean } = {},
 ): Command {
-  const made = new Option(flags, description).choices(choices).default(standard);
+  const made = new Option(flags, description).choices(choices).default(standard).makeOptionMandatory(isMandatory);
   const read = (text: string) =>
     choices.includes(text) ? text : refuse(command, `${made.long}: '${text}' must be ${choices.join(" or ")}`);
   return command.addOption(made.argParser(read));
@@ -281,7 +292,7 @@ function positional(command: Command, name: string, description: string, parse: 
 }
 
 function outputOption(command: Command): Command {
-  return choiceOption(command, "-o, --output <format>", "how it is shown", ["text", "json"], "text");
+  return choiceOption(command, "-o, --output <format>", "how it is shown", ["text", "json"], { standard: "text" });
 }
 
 function stackOption(command: Command): Command {

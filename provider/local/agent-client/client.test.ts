@@ -1,6 +1,8 @@
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { createPublicKey } from "node:crypto";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { createSecureServer, type Http2SecureServer } from "node:http2";
+import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
@@ -14,6 +16,7 @@ import {
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { readAuthority } from "../certificates/authority.js";
+import { signClientCertificate } from "../certificates/client-certificate.js";
 import { signHostCertificate } from "../certificates/host-certificate.js";
 import { makeAuthority, makeClient, makeRequest, memoryRecord } from "../certificates/testing.js";
 import { day, privateKeyPem, type webcrypto } from "../certificates/x509.js";
@@ -23,6 +26,8 @@ import { LocalAgents, type KnownHost } from "./local-agents.js";
 import { discoverIdentity } from "./transport.js";
 
 const hostId = "host-0123456789abcdef";
+
+const none = async () => undefined;
 
 /** An agent in this process: mutual TLS, a certificate that can be changed while it serves. */
 class TestAgent {
@@ -186,6 +191,34 @@ describe("HostAgentClient", () => {
     });
   });
 
+  it("renews its own certificate, which has expired, before the first call", async () => {
+    const own = await mkdtemp(join(folder, "expired-"));
+    const files = { certificateFile: join(own, "client.crt"), keyFile: client.keyFile };
+    const signer = await readAuthority(authority);
+    const key = createPublicKey(await readFile(client.keyFile, "utf8"));
+    const role = { role: "operator", days: 7 } as const;
+    const expired = await signClientCertificate(signer, key, role, new Date(Date.now() - 8 * day));
+    await withAgent(async (agent) => {
+      const expiredClient = { ...(await connection(agent.port)), clientCertificateFile: files.certificateFile };
+      const withAuthority = { renew: none, reenroll: async () => false, authority: async () => authority };
+      for (const call of [
+        (host: HostAgentClient) => host.getHost(),
+        async (host: HostAgentClient) => {
+          for await (const group of host.watchGroup("web", new AbortController().signal)) return group;
+          return undefined;
+        },
+      ]) {
+        await writeFile(files.certificateFile, expired);
+        await withClient(new HostAgentClient(expiredClient, withAuthority), call);
+      }
+      // The control: nobody renews it.
+      await writeFile(files.certificateFile, expired);
+      await withClient(new HostAgentClient(expiredClient), async (host) => {
+        await expect(host.getHost()).rejects.toThrow(/client\.crt has expired on .*palisade keys client/);
+      });
+    });
+  });
+
   it("names the key file that cannot be read", async () => {
     const missing = { ...(await connection(1)), clientKeyFile: "/nowhere/client.key" };
     expect(() => new HostAgentClient(missing)).toThrow(
@@ -194,7 +227,6 @@ describe("HostAgentClient", () => {
   });
 });
 
-const none = async () => undefined;
 const metalIdentityRecord = (id: string) => memoryRecord({ hostId: id });
 
 describe("LocalAgents", () => {

@@ -8,10 +8,11 @@ import type {
 } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import type { ApplyImagePolicyResponse, ImagePolicy } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import type { ApplyPolicyResponse, GetNetworkResponse } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
-import type { AgentClient, HostConnection } from "../../backends/index.js";
+import type { AgentClient, HostConnection, KeyPairFiles } from "../../backends/index.js";
 import type { HostIdentity } from "../certificates/host-identity.js";
+import { renewClientIdentity } from "./client-identity.js";
 import { isCertificateProblem, translate } from "./errors.js";
-import { dialHost, type HostServices } from "./transport.js";
+import { dialHost, type DialledHost, type HostServices } from "./transport.js";
 
 /** Keeps the certificate of a host valid. */
 export interface CertificateCare {
@@ -19,22 +20,23 @@ export interface CertificateCare {
   renew(client: HostAgentClient, host: GetHostResponse): Promise<void>;
   /** Called when a certificate was refused; true when the host got a new one and the call is worth another attempt. */
   reenroll(): Promise<boolean>;
+  /** The CA that renews the client's own certificate. Default: the one beside the certificate. */
+  authority?(): Promise<KeyPairFiles | undefined>;
 }
 
 export class HostAgentClient implements AgentClient {
-  private readonly services: HostServices;
-  private readonly keyDigest: () => string | undefined;
-  private readonly closeTransport: () => void;
+  private dialled: DialledHost;
   private prepared: Promise<void> | undefined;
 
   constructor(
     private readonly connection: HostConnection,
     private readonly care?: CertificateCare,
   ) {
-    const { services, keyDigest, close } = dialHost(connection);
-    this.services = services;
-    this.keyDigest = keyDigest;
-    this.closeTransport = close;
+    this.dialled = dialHost(connection);
+  }
+
+  private get services(): HostServices {
+    return this.dialled.services;
   }
 
   /** @param timeoutMs how long to wait for the answer, default 15 s. */
@@ -48,7 +50,7 @@ export class HostAgentClient implements AgentClient {
 
   /** Who the host is by its certificate. @throws before the first answer. */
   provenIdentity(): HostIdentity {
-    const keyDigest = this.keyDigest();
+    const keyDigest = this.dialled.keyDigest();
     if (keyDigest === undefined) throw new Error(`${this.name()}: has not authenticated itself yet`);
     return { hostId: this.connection.hostId, keyDigest };
   }
@@ -86,6 +88,7 @@ export class HostAgentClient implements AgentClient {
     // A stream lasts as long as its watcher: only the signal ends it. 0 switches the transport's default time-out off.
     const options: CallOptions = { signal, timeoutMs: 0 };
     try {
+      await (this.prepared ??= this.prepare());
       for await (const { group } of this.services.groups.watchGroup({ name }, options)) {
         if (group) yield group;
       }
@@ -144,7 +147,7 @@ export class HostAgentClient implements AgentClient {
   }
 
   close(): void {
-    this.closeTransport();
+    this.dialled.close();
   }
 
   private name(): string {
@@ -176,9 +179,16 @@ export class HostAgentClient implements AgentClient {
     }
   }
 
-  /** Before the first call: a certificate near its end is renewed, an expired one is replaced by enrolling again. */
+  /**
+   * Before the first call: the client's and the host's certificates are renewed when they are near their ends. An
+   * expired one of the host is replaced by enrolling again.
+   */
   private async prepare(): Promise<void> {
-    const { care } = this;
+    const { care, connection } = this;
+    if ((await renewClientIdentity(connection, async () => care?.authority?.())) === "renewed") {
+      this.dialled.close();
+      this.dialled = dialHost(connection);
+    }
     if (!care) return;
     const ask = () => this.services.hosts.getHost({});
     let host: GetHostResponse;

@@ -40,6 +40,9 @@ export class LocalAgents implements Agents {
     const { directory } = this;
     const known = () => directory.findHost(connection.hostId);
     return new HostAgentClient(connection, {
+      async authority() {
+        return (await known())?.certificateAuthority;
+      },
       async renew(client, host) {
         const found = await known();
         const authority = found?.certificateAuthority ?? (await authorityBeside(connection));

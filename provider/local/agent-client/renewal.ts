@@ -1,5 +1,5 @@
 /** Renewal of a host's certificate over the connection that it still protects. */
-import { readFile } from "node:fs/promises";
+import { access, readFile } from "node:fs/promises";
 import path from "node:path";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { GetHostResponse } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
@@ -33,13 +33,19 @@ export async function renewIfDue(
 
 /**
  * The authority of a host that no hypervisor of this machine knows, such as one on bare metal: it lies beside the
- * client's certificate, where `palisade keys init` makes it. Undefined when there is none, or when it is not the host's
- * authority.
+ * client's certificate, where `palisade keys init` makes it. Undefined when its key is not there, or when it is not the
+ * host's authority.
  */
-export async function authorityBeside(connection: HostConnection): Promise<KeyPairFiles | undefined> {
+export async function authorityBeside(
+  connection: Pick<HostConnection, "certificateAuthority" | "clientCertificateFile">,
+): Promise<KeyPairFiles | undefined> {
   const file = (name: string) => path.join(path.dirname(connection.clientCertificateFile), name);
   const found = await readFile(file("ca.crt"), "utf8").catch(() => "");
-  return found.trim() === connection.certificateAuthority.trim()
+  const hasKey = await access(file("ca.key")).then(
+    () => true,
+    () => false,
+  );
+  return hasKey && found.trim() === connection.certificateAuthority.trim()
     ? { certificateFile: file("ca.crt"), keyFile: file("ca.key") }
     : undefined;
 }

@@ -478,6 +478,7 @@ export class VirtualMachines implements HostDirectory {
     if (!connection) return undefined;
     const { certificateAuthority } = marker.spec;
     return new HostAgentClient(connection, {
+      authority: async () => certificateAuthority,
       renew: async (client, host) => {
         await renewIfDue(client, host, certificateAuthority, this.recordOf(marker)).catch(() => undefined);
       },

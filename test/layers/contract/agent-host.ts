@@ -14,7 +14,7 @@ import { HostAgentClient } from "../../../provider/local/agent-client/client.js"
 import { readAuthority } from "../../../provider/local/certificates/authority.js";
 import { issueHostCertificate } from "../../../provider/local/certificates/host-identity.js";
 import { makeAuthority, makeClient, memoryRecord } from "../../../provider/local/certificates/testing.js";
-import type { HostConnection } from "../../../provider/backends/index.js";
+import type { HostConnection, KeyPairFiles } from "../../../provider/backends/index.js";
 import { run } from "../../../provider/system/command.js";
 import {
   EnrollmentRequestSchema,
@@ -36,6 +36,8 @@ interface TestHost {
 export class AgentHost implements AgentSubject {
   readonly hasNetwork = process.getuid?.() === 0;
   connection!: HostConnection;
+  /** The CA of the host and of its clients. */
+  authority!: KeyPairFiles;
   images!: AgentSubject["images"];
   registry!: AgentSubject["registry"];
   private readonly programs: ServingProcess[] = [];
@@ -93,7 +95,7 @@ export class AgentHost implements AgentSubject {
 
   /** First contact, as at an installation. */
   private async enroll(): Promise<void> {
-    const authority = await makeAuthority(this.folder);
+    const authority = (this.authority = await makeAuthority(this.folder));
     const client = await makeClient(this.folder, authority);
     const identity = ["identity", "-data", this.at("api")];
     const asked = await run(this.at("bin/agent"), [...identity, "request"]);

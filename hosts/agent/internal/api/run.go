@@ -107,7 +107,7 @@ func handler(host *identity.Identity, options Options) http.Handler {
 	outer := http.NewServeMux()
 	outer.Handle("/", http.MaxBytesHandler(mux, maximumRequest))
 	outer.Handle("/"+agentv1connect.NetworkServiceName+"/", http.MaxBytesHandler(groups, maximumNetworkRequest))
-	return outer
+	return authorized(host, outer)
 }
 
 func roleClient(socket string) agentv1connect.HostServiceClient {

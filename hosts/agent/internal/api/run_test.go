@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +73,8 @@ type fixture struct {
 	host      *identity.Identity
 	address   string
 	logs      *lockedBuffer
+	// skew is what the host's clock is ahead of the test's.
+	skew      atomic.Int64
 	stopRoles context.CancelFunc
 	stop      func() error
 }
@@ -102,6 +105,7 @@ func start(t *testing.T, offset time.Duration) *fixture {
 	}
 	t.Cleanup(func() { os.RemoveAll(directory) })
 	f := &fixture{t: t, directory: directory, now: time.Now(), logs: &lockedBuffer{}}
+	f.skew.Store(int64(offset))
 	f.authority = testca.New(t, f.now)
 	logger := slog.New(slog.NewTextHandler(f.logs, nil))
 
@@ -137,7 +141,7 @@ func start(t *testing.T, offset time.Duration) *fixture {
 		ended <- Serve(ctx, listener, Options{
 			Version: "test", DataDirectory: filepath.Join(directory, "identity"), GroupsSocket: filepath.Join(directory, "groups"),
 			IntegritySocket: filepath.Join(directory, "integrity"), PowerDirectory: directory, Logger: logger,
-			Now:            func() time.Time { return time.Now().Add(offset) },
+			Now:            func() time.Time { return time.Now().Add(time.Duration(f.skew.Load())) },
 			EnrollmentPort: func() (enrollment.Port, error) { return guest, nil },
 		})
 	}()
@@ -166,7 +170,12 @@ func start(t *testing.T, offset time.Duration) *fixture {
 }
 
 func (f *fixture) operator() tls.Certificate {
-	return f.authority.Client(operatorName, x509.ExtKeyUsageClientAuth, f.now.Add(-time.Hour), f.now.Add(time.Hour))
+	return f.ofRole(roleOperator)
+}
+
+// ofRole returns a new client certificate that is valid for an hour.
+func (f *fixture) ofRole(role clientRole) tls.Certificate {
+	return f.authority.Client(string(role), x509.ExtKeyUsageClientAuth, f.now.Add(-time.Hour), f.now.Add(time.Hour))
 }
 
 func (f *fixture) client(certificates ...tls.Certificate) *http.Client {
@@ -240,17 +249,18 @@ func TestServes(t *testing.T) {
 	}
 }
 
-func TestOnlyOperatorsAreAdmitted(t *testing.T) {
+func TestOnlyClientsOfARoleAreAdmitted(t *testing.T) {
 	f := start(t, 0)
 	early, late := f.now.Add(-time.Hour), f.now.Add(time.Hour)
 	foreign := testca.New(t, f.now)
 	tests := map[string][]tls.Certificate{
-		"nobody":               nil,
-		"of another CA":        {foreign.Client(operatorName, x509.ExtKeyUsageClientAuth, early, late)},
-		"another name":         {f.authority.Client("host-0123456789abcdef", x509.ExtKeyUsageClientAuth, early, late)},
-		"a server certificate": {f.authority.Client(operatorName, x509.ExtKeyUsageServerAuth, early, late)},
-		"expired":              {f.authority.Client(operatorName, x509.ExtKeyUsageClientAuth, early, early.Add(time.Minute))},
-		"not yet valid":        {f.authority.Client(operatorName, x509.ExtKeyUsageClientAuth, late, late.Add(time.Hour))},
+		"nobody":                 nil,
+		"of another CA":          {foreign.Client(string(roleOperator), x509.ExtKeyUsageClientAuth, early, late)},
+		"another name":           {f.authority.Client("host-0123456789abcdef", x509.ExtKeyUsageClientAuth, early, late)},
+		"a role of another case": {f.authority.Client("Operator", x509.ExtKeyUsageClientAuth, early, late)},
+		"a server certificate":   {f.authority.Client(string(roleOperator), x509.ExtKeyUsageServerAuth, early, late)},
+		"expired":                {f.authority.Client(string(roleOperator), x509.ExtKeyUsageClientAuth, early, early.Add(time.Minute))},
+		"not yet valid":          {f.authority.Client(string(roleOperator), x509.ExtKeyUsageClientAuth, late, late.Add(time.Hour))},
 	}
 	for name, certificates := range tests {
 		t.Run(name, func(t *testing.T) {

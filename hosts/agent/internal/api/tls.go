@@ -4,14 +4,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/identity"
 )
-
-// operatorName is the common name in client certificates of operators, who may use the agent.
-const operatorName = "operator"
 
 var errNotEnrolled = errors.New("the host has no certificate yet")
 
@@ -34,7 +30,7 @@ func tlsConfiguration(host *identity.Identity) *tls.Config {
 				ClientAuth:       tls.RequireAndVerifyClientCert,
 				ClientCAs:        clients,
 				Time:             func() time.Time { return host.Clock().Now() },
-				VerifyConnection: authorize,
+				VerifyConnection: requireRole,
 				// Without session tickets every connection is verified in full.
 				SessionTicketsDisabled: true,
 			}, nil
@@ -42,13 +38,11 @@ func tlsConfiguration(host *identity.Identity) *tls.Config {
 	}
 }
 
-// authorize admits operators only, because hosts have certificates of the same CA.
-func authorize(state tls.ConnectionState) error {
-	if len(state.VerifiedChains) == 0 || len(state.PeerCertificates) == 0 {
+// requireRole admits certificates of a client role only, because hosts have certificates of the same CA.
+func requireRole(state tls.ConnectionState) error {
+	if len(state.VerifiedChains) == 0 {
 		return errors.New("no verified client certificate")
 	}
-	if name := state.PeerCertificates[0].Subject.CommonName; name != operatorName {
-		return fmt.Errorf("client certificate of %q: only %q may use the agent", name, operatorName)
-	}
-	return nil
+	_, err := parseRole(state.VerifiedChains[0][0].Subject.CommonName)
+	return err
 }
