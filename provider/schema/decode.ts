@@ -25,8 +25,8 @@ export class Decoder<All> {
   constructor(private readonly schema: PackageSchema) {}
 
   /**
-   * For Check: what a program gave, with defaults filled in, and everything in which it does not fit the schema. A value
-   * that does not fit is reported and is unknown in the inputs, as is a required one that was not given.
+   * For Check: what a program gave, with defaults filled in, and everything in which it does not fit the schema. A
+   * value that does not fit is reported and is unknown in the inputs, as is a required one that was not given.
    */
   check<T extends keyof All & string>(
     type: T,

@@ -16,8 +16,8 @@ const typeReference = "#/types/"
 const pulumiReference = "pulumi.json#/"
 
 // inputTypes returns the types of a schema's inputs: for each resource and function a TypeScript type of its inputs as
-// they are once their defaults are applied, and every type that they refer to. They are aliases, because TypeScript does
-// not accept an interface where it expects Properties. The source is the schema's path in the repository.
+// they are once their defaults are applied, and every type that they refer to. They are aliases, because TypeScript
+// does not accept an interface where it expects Properties. The source is the schema's path in the repository.
 func inputTypes(spec schema.PackageSpec, source string) ([]byte, error) {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "// Generated from %s by tools/build/sdkgen. Do not edit.\n", source)

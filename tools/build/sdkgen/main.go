@@ -1,8 +1,8 @@
-// Command sdkgen writes what is made from a Pulumi schema: the TypeScript SDK of Palisade's provider (sdk), with Pulumi's
-// official Node.js generator, and the types of the resources' inputs, for the provider (provider/schema/inputs.ts) and
-// for the drop-in of @pulumi/command (command-plugin/inputs.ts). The SDK's files lie inside this repository's own
-// package, so the generator's package.json, tsconfig.json and README are left out and the two places that look for a
-// package.json are adapted.
+// Command sdkgen writes what is made from a Pulumi schema: the TypeScript SDK of Palisade's provider (sdk), with
+// Pulumi's official Node.js generator, and the types of the resources' inputs, for the provider
+// (provider/schema/inputs.ts) and for the drop-in of @pulumi/command (command-plugin/inputs.ts). The SDK's files lie
+// inside this repository's own package, so the generator's package.json, tsconfig.json and README are left out and the
+// two places that look for a package.json are adapted.
 //
 //	go run . -schema ../../../provider/schema.json -output ../../../sdk \
 //		-inputs ../../../provider/schema/inputs.ts [-check]
