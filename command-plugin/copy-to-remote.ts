@@ -1,16 +1,19 @@
-import type { Properties, Resource } from "../provider/protocol/resource.js";
+import type { Operation } from "../provider/backends/index.js";
+import type { Properties, Resource, Value } from "../provider/protocol/resource.js";
 import { isUnknown } from "../provider/protocol/resource.js";
 import { isRecord } from "../provider/schema/schema.js";
 import { differences } from "../provider/schema/difference.js";
 import { sourceOf } from "./assets.js";
 import { copyTo } from "./remote-copy.js";
-import { common, newId } from "./schema.js";
-import type { Connection } from "./ssh.js";
+import { common, decoder, newId } from "./schema.js";
 
-const base = common("command:remote:CopyToRemote");
+const type = "command:remote:CopyToRemote";
+const base = common(type);
 
-const copy = (op: Parameters<typeof copyTo>[0], inputs: Properties): Promise<void> =>
-  copyTo(op, inputs["connection"] as unknown as Connection, sourceOf(inputs["source"]), inputs["remotePath"] as string);
+const copy = (op: Operation, inputs: Properties): Promise<void> => {
+  const { connection, source, remotePath } = decoder.decode(type, inputs);
+  return copyTo(op, connection, sourceOf(source as Value), remotePath);
+};
 
 /** The source of the copy, without its path on this machine. */
 const content = ({ source, remotePath }: Properties): Properties => ({

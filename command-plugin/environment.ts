@@ -12,6 +12,12 @@ const longest = 128 * 1024 - 1;
 
 export type Variables = Record<string, string>;
 
+/** The commands of a resource, of which one runs at a time. */
+export type Commands = { create?: string; update?: string; delete?: string };
+
+/** What is looked at of a command's inputs, known or not. */
+type Given = Record<string, Value | undefined>;
+
 /** The reason why the system cannot pass a text to a program. The text, which may be secret, is not repeated. */
 function textProblem(text: string): string | undefined {
   if (text.includes("\0")) return "holds a NUL character, which no argument and no variable of a program can";
@@ -20,7 +26,7 @@ function textProblem(text: string): string | undefined {
 }
 
 /** The inputs of a command that the system would refuse. Values that are not known yet pass. */
-export function inputProblems(inputs: Properties): CheckFailure[] {
+export function inputProblems(inputs: Given): CheckFailure[] {
   const failures: CheckFailure[] = [];
   const look = (property: string, value: Value | undefined, what = "", prefix = ""): void => {
     const reason = typeof value === "string" ? textProblem(`${prefix}${value}`) : undefined;
@@ -44,7 +50,7 @@ export function inputProblems(inputs: Properties): CheckFailure[] {
 }
 
 /** @throws PropertyError for inputs that the system would refuse */
-export function requireAcceptable(inputs: Properties): void {
+export function requireAcceptable(inputs: Given): void {
   const failures = inputProblems(inputs);
   if (failures.length > 0) throw new PropertyError(failures);
 }
@@ -53,9 +59,13 @@ export function requireAcceptable(inputs: Properties): void {
  * Variables with the output of the last run, unless that was switched off. Output that no variable can hold is left out
  * and logged.
  */
-export function previousOutput(op: Operation, inputs: Properties, outputs: Properties | undefined): Variables {
+export function previousOutput(
+  op: Operation,
+  { addPreviousOutputInEnv }: { addPreviousOutputInEnv: boolean },
+  outputs: Properties | undefined,
+): Variables {
   const found: Variables = {};
-  if (inputs["addPreviousOutputInEnv"] === false) return found;
+  if (!addPreviousOutputInEnv) return found;
   for (const [name, output] of [
     ["PULUMI_COMMAND_STDOUT", "stdout"],
     ["PULUMI_COMMAND_STDERR", "stderr"],

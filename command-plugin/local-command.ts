@@ -1,7 +1,9 @@
 import { unknown, type Properties, type Resource } from "../provider/protocol/resource.js";
 import { runLocally } from "./local-process.js";
 import { previousOutput } from "./environment.js";
-import { commandOutputs, common, newId } from "./schema.js";
+import { commandOutputs, common, decoder, newId } from "./schema.js";
+
+const type = "command:local:Command";
 
 /** Outputs that are not known before the command has run. */
 const outcome = (inputs: Properties): Properties => ({
@@ -13,26 +15,28 @@ const outcome = (inputs: Properties): Properties => ({
 
 /** A command on this machine at the create, update and delete of a resource. */
 export const localCommand: Resource<undefined> = {
-  ...common("command:local:Command"),
+  ...common(type),
   derived: commandOutputs,
 
   async create(_context, { inputs, preview, op }) {
-    const command = inputs["create"] as string | undefined;
     if (preview) return { id: "", outputs: { ...inputs, ...outcome(inputs) } };
-    const outputs = command === undefined ? { stdout: "", stderr: "" } : await runLocally(op, command, inputs);
+    const known = decoder.decode(type, inputs);
+    const command = known.create;
+    const outputs = command === undefined ? { stdout: "", stderr: "" } : await runLocally(op, command, known);
     return { id: newId(), outputs: { ...inputs, ...outputs } };
   },
 
   async update(_context, { oldOutputs, inputs, preview, op }) {
     if (preview) return { ...inputs, ...outcome(inputs) };
-    const command = (inputs["update"] ?? inputs["create"]) as string | undefined;
+    const known = decoder.decode(type, inputs);
+    const command = known.update ?? known.create;
     const { stdout = "", stderr = "" } = oldOutputs;
     if (command === undefined) return { ...inputs, stdout, stderr };
-    return { ...inputs, ...(await runLocally(op, command, inputs, previousOutput(op, inputs, oldOutputs))) };
+    return { ...inputs, ...(await runLocally(op, command, known, previousOutput(op, known, oldOutputs))) };
   },
 
   async delete(_context, { outputs, op }) {
-    const command = outputs["delete"] as string | undefined;
-    if (command !== undefined) await runLocally(op, command, outputs, previousOutput(op, outputs, outputs));
+    const known = decoder.decode(type, outputs);
+    if (known.delete !== undefined) await runLocally(op, known.delete, known, previousOutput(op, known, outputs));
   },
 };

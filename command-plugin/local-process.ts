@@ -3,11 +3,15 @@ import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import type { Operation } from "../provider/backends/index.js";
 import type { Properties } from "../provider/protocol/resource.js";
 import { archiveOf, assetsOf } from "./assets.js";
-import { requireAcceptable, type Variables } from "./environment.js";
+import { requireAcceptable, type Commands, type Variables } from "./environment.js";
 import { findFiles } from "./globs.js";
+import type { LocalRunInputs } from "./inputs.js";
 import { CommandOutput } from "./output.js";
 
 const killMilliseconds = 3_000;
+
+/** How a command runs on this machine, for a resource and for the function. */
+type LocalProcess = Omit<LocalRunInputs, "command" | "addPreviousOutputInEnv"> & Commands;
 
 /**
  * Runs a command and returns the outputs.
@@ -17,17 +21,19 @@ const killMilliseconds = 3_000;
 export async function runLocally(
   op: Operation,
   command: string,
-  inputs: Properties,
+  inputs: LocalProcess,
   environment: Variables = {},
 ): Promise<Properties> {
   op.signal.throwIfAborted();
-  const [program = "", ...leading] = (inputs["interpreter"] as string[] | undefined) ?? ["/bin/sh", "-c"];
-  const folder = (inputs["dir"] as string | undefined) ?? process.cwd();
-  requireAcceptable({ ...inputs, command });
+  const { interpreter, dir, environment: given, assetPaths, archivePaths } = inputs;
+  const [program = "", ...leading] = interpreter ?? ["/bin/sh", "-c"];
+  const folder = dir ?? process.cwd();
+  const { create, update, delete: atDelete } = inputs;
+  requireAcceptable({ command, create, update, delete: atDelete, interpreter, dir, environment: given });
   const start = (previous: Variables) =>
     spawn(program, [...leading, command], {
       cwd: folder,
-      env: { ...process.env, ...(inputs["environment"] as Variables | undefined), ...previous },
+      env: { ...process.env, ...given, ...previous },
       // A process group of its own, so that everything that the command started ends with it when the run is cancelled.
       detached: true,
       stdio: "pipe",
@@ -46,12 +52,12 @@ export async function runLocally(
     killing = setTimeout(() => signalGroup("SIGKILL"), killMilliseconds);
   };
   op.signal.addEventListener("abort", cancel, { once: true });
-  const output = new CommandOutput(inputs, op);
+  const output = new CommandOutput(op, inputs.logging);
   child.stdout.on("data", (chunk: Buffer) => output.stdout.add(chunk));
   child.stderr.on("data", (chunk: Buffer) => output.stderr.add(chunk));
   // A command need not read its input.
   child.stdin.on("error", () => undefined);
-  child.stdin.end((inputs["stdin"] as string | undefined) ?? "");
+  child.stdin.end(inputs.stdin ?? "");
   try {
     const closed = new Promise((resolve) => child.once("close", resolve));
     const ended = await new Promise<{ code: number | null; signal: string | null }>((resolve, reject) => {
@@ -68,8 +74,6 @@ export async function runLocally(
     op.signal.removeEventListener("abort", cancel);
   }
   const outputs: Properties = output.properties();
-  const assetPaths = inputs["assetPaths"] as string[] | undefined;
-  const archivePaths = inputs["archivePaths"] as string[] | undefined;
   if (assetPaths) outputs["assets"] = await assetsOf(folder, await findFiles(folder, assetPaths));
   if (archivePaths) outputs["archive"] = await archiveOf(folder, await findFiles(folder, archivePaths));
   return outputs;

@@ -1,8 +1,8 @@
 /** Output of a command while it runs: collected as a whole, logged by line, its last lines kept for the error. */
 import { StringDecoder } from "node:string_decoder";
 import type { Operation } from "../provider/backends/index.js";
-import type { Properties } from "../provider/protocol/resource.js";
 import { shorten } from "../shared/text.js";
+import type { LocalLogging } from "./inputs.js";
 import { withoutLineEnd } from "./schema.js";
 
 const lastLines = 20;
@@ -46,15 +46,11 @@ export class CommandOutput {
   readonly stderr: Stream;
   private readonly tail: string[] = [];
 
-  /**
-   * @param inputs - `logging` chooses the streams that the user sees: stdout, stderr, stdoutAndStderr (the default) or
-   * none
-   */
+  /** @param logging the streams that the user sees. Default: both. */
   constructor(
-    inputs: Properties,
     private readonly op: Operation,
+    logging: LocalLogging = "stdoutAndStderr",
   ) {
-    const logging = (inputs["logging"] as string | undefined) ?? "stdoutAndStderr";
     const stream = (name: "stdout" | "stderr") => {
       const logged = logging === name || logging === "stdoutAndStderr";
       return new Stream((line) => {

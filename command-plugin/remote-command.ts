@@ -1,11 +1,17 @@
 import type { Client, ClientChannel } from "ssh2";
 import type { Operation } from "../provider/backends/index.js";
-import { unknown, type Properties, type Resource } from "../provider/protocol/resource.js";
-import { requireAcceptable, previousOutput, type Variables } from "./environment.js";
+import { unknown, type Resource } from "../provider/protocol/resource.js";
+import { requireAcceptable, previousOutput, type Commands, type Variables } from "./environment.js";
 import { CommandOutput } from "./output.js";
+import type { RemoteCommandInputs } from "./inputs.js";
 import { handOver, type Handover } from "./remote-environment.js";
-import { commandOutputs, common, newId } from "./schema.js";
+import { commandOutputs, common, decoder, newId } from "./schema.js";
 import { withConnection, type Connection } from "./ssh.js";
+
+const type = "command:remote:Command";
+
+/** How a command runs on another machine. */
+type RemoteProcess = Pick<RemoteCommandInputs, "connection" | "environment" | "stdin" | "logging"> & Commands;
 
 type End = { code: number | null; signal?: string | null };
 
@@ -52,20 +58,18 @@ async function inChannel(client: Client, { script, env, stdin }: Handover, outpu
 async function runRemotely(
   op: Operation,
   command: string,
-  inputs: Properties,
+  inputs: RemoteProcess,
   previous: Variables = {},
 ): Promise<{ stdout: string; stderr: string }> {
-  requireAcceptable({ ...inputs, command });
-  const connection = inputs["connection"] as unknown as Connection;
+  const { connection, environment: given = {}, stdin = "", logging, create, update, delete: atDelete } = inputs;
+  requireAcceptable({ command, create, update, delete: atDelete, environment: given });
   return withConnection(op, connection, async (client) => {
-    const given = (inputs["environment"] as Variables | undefined) ?? {};
-    const stdin = (inputs["stdin"] as string | undefined) ?? "";
-    const quiet = new CommandOutput({ logging: "none" }, op);
+    const quiet = new CommandOutput(op, "none");
     const handover = await handOver(op, connection.host, { command, given, previous, stdin }, async (script, env) => {
       const { code } = await inChannel(client, { script, env, stdin: "" }, quiet);
       return code === 0 ? quiet.properties().stdout : undefined;
     });
-    const output = new CommandOutput(inputs, op);
+    const output = new CommandOutput(op, logging);
     const ended = await inChannel(client, handover, output);
     op.signal.throwIfAborted();
     output.finish(command, ended, ` on ${connection.host}`);
@@ -75,32 +79,33 @@ async function runRemotely(
 
 /** Runs a command for a caller that is no resource; returns standard output. */
 export async function remoteShell(op: Operation, command: string, connection: Connection): Promise<string> {
-  const inputs = { connection: connection as unknown as Properties, logging: "none" };
-  return (await runRemotely(op, command, inputs)).stdout;
+  return (await runRemotely(op, command, { connection, logging: "none" })).stdout;
 }
 
 /** A command on another machine at the create, update and delete of a resource. */
 export const remoteCommand: Resource<undefined> = {
-  ...common("command:remote:Command"),
+  ...common(type),
   derived: commandOutputs,
 
   async create(_context, { inputs, preview, op }) {
     if (preview) return { id: "", outputs: { ...inputs, stdout: unknown, stderr: unknown } };
-    const command = inputs["create"] as string | undefined;
-    const outputs = command === undefined ? { stdout: "", stderr: "" } : await runRemotely(op, command, inputs);
+    const known = decoder.decode(type, inputs);
+    const command = known.create;
+    const outputs = command === undefined ? { stdout: "", stderr: "" } : await runRemotely(op, command, known);
     return { id: newId(), outputs: { ...inputs, ...outputs } };
   },
 
   async update(_context, { oldOutputs, inputs, preview, op }) {
     if (preview) return { ...inputs, stdout: unknown, stderr: unknown };
-    const command = (inputs["update"] ?? inputs["create"]) as string | undefined;
+    const known = decoder.decode(type, inputs);
+    const command = known.update ?? known.create;
     const { stdout = "", stderr = "" } = oldOutputs;
     if (command === undefined) return { ...inputs, stdout, stderr };
-    return { ...inputs, ...(await runRemotely(op, command, inputs, previousOutput(op, inputs, oldOutputs))) };
+    return { ...inputs, ...(await runRemotely(op, command, known, previousOutput(op, known, oldOutputs))) };
   },
 
   async delete(_context, { outputs, op }) {
-    const command = outputs["delete"] as string | undefined;
-    if (command !== undefined) await runRemotely(op, command, outputs, previousOutput(op, outputs, outputs));
+    const known = decoder.decode(type, outputs);
+    if (known.delete !== undefined) await runRemotely(op, known.delete, known, previousOutput(op, known, outputs));
   },
 };

@@ -5,14 +5,19 @@ import path from "node:path";
 import type { CheckFailure } from "../provider/backends/errors.js";
 import type { Derived, Properties, Resource } from "../provider/protocol/resource.js";
 import { inputDifferences } from "../provider/schema/difference.js";
+import { Decoder } from "../provider/schema/decode.js";
 import { validate, type PackageSchema } from "../provider/schema/schema.js";
 import { packageRoot } from "../shared/directories.js";
 import { inputProblems } from "./environment.js";
 import { globProblem } from "./globs.js";
+import type { Inputs } from "./inputs.js";
 
 /** The schema in the form in which it is served. */
 export const schemaText = readFileSync(path.join(packageRoot(), "command-plugin/schema.json"), "utf8");
 export const commandSchema = JSON.parse(schemaText) as PackageSchema;
+
+/** Decodes the inputs of this plugin's resources. */
+export const decoder = new Decoder<Inputs>(commandSchema);
 
 const day = 24 * 60 * 60;
 

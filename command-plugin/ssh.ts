@@ -4,26 +4,12 @@ import { hostPort, withoutBrackets } from "../shared/host-port.js";
 import type { Duplex } from "node:stream";
 import { Client, type ConnectConfig, type ServerHostKeyAlgorithm } from "ssh2";
 import type { Operation } from "../provider/backends/index.js";
+import type { RemoteConnection, RemoteProxyConnection } from "./inputs.js";
 
-/** A machine, by the schema's names; defaults are filled in. */
-export interface Endpoint {
-  host: string;
-  user: string;
-  port: number;
-  password?: string;
-  privateKey?: string;
-  privateKeyPassword?: string;
-  agentSocketPath?: string;
-  /** -1: any number. */
-  dialErrorLimit: number;
-  /** Seconds; 0: no limit. */
-  perDialTimeout: number;
-  /** `ssh-ed25519 AAAA…` */
-  hostKey?: string;
-}
-export interface Connection extends Endpoint {
-  proxy?: Endpoint;
-}
+/** A machine. `dialErrorLimit` -1 is any number, `perDialTimeout` is in seconds, 0 is no limit. */
+export type Endpoint = RemoteProxyConnection;
+/** A machine that may be reached through another one. */
+export type Connection = RemoteConnection;
 
 const firstPauseMilliseconds = 200;
 const longestPauseMilliseconds = 5_000;

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Code made from contracts: the agent API's Go and TypeScript from hosts/api/*.proto, the provider's SDK and the types
-# of its inputs from provider/schema.json, the eBPF objects from bpf/src. With --check nothing is written: a file that
-# differs is named, and the check fails.
+# of its inputs from provider/schema.json, those of the drop-in plugin from command-plugin/schema.json, the eBPF objects
+# from bpf/src. With --check nothing is written: a file that differs is named, and the check fails.
 source "$(dirname "$0")/../lib.sh"
 
 sdk() {
   go run -C tools/build/sdkgen . -schema "$root/provider/schema.json" -output "$root/sdk" \
     -inputs "$root/provider/schema/inputs.ts" "$@"
+  go run -C tools/build/sdkgen . -schema "$root/command-plugin/schema.json" -output "" \
+    -inputs "$root/command-plugin/inputs.ts" "$@"
 }
 
 # The objects are checked in, with checksums of their sources, so only people who change the sources need clang.

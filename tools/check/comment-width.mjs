@@ -19,7 +19,8 @@ const comments = new Map([
 ]);
 
 /** What another program writes. */
-const generated = /^sdk\/|^hosts\/api\/gen\/|\.pb\.go$|\.connect\.go$|_bpfel|^provider\/schema\/inputs\.ts$/;
+const generated =
+  /^sdk\/|^hosts\/api\/gen\/|\.pb\.go$|\.connect\.go$|_bpfel|^(?:provider\/schema|command-plugin)\/inputs\.ts$/;
 
 /** Addresses and what a tool reads cannot be wrapped. */
 const whole = /:\/\/|^\s*(?:\/\/(?:go:|nolint)|(?:\/\/|\/\*) eslint-|# shellcheck )/;

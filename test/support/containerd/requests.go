@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
 	// The messages of the requests are found by their names.
 	_ "k8s.io/cri-api/pkg/apis/runtime/v1"
 )

@@ -12,14 +12,15 @@ import (
 
 const typeReference = "#/types/"
 
-// The types are aliases, because TypeScript does not accept an interface where it expects Properties.
-const inputsHeader = "// Generated from provider/schema.json by tools/build/sdkgen. Do not edit.\n"
+// pulumiReference begins the types of Pulumi's own schema: any value, assets and archives.
+const pulumiReference = "pulumi.json#/"
 
-// inputTypes returns provider/schema/inputs.ts: for each resource a TypeScript type of its inputs as they are once
-// their defaults are applied, and every type that they refer to.
-func inputTypes(spec schema.PackageSpec) ([]byte, error) {
+// inputTypes returns the types of a schema's inputs: for each resource and function a TypeScript type of its inputs as
+// they are once their defaults are applied, and every type that they refer to. They are aliases, because TypeScript
+// does not accept an interface where it expects Properties. The source is the schema's path in the repository.
+func inputTypes(spec schema.PackageSpec, source string) ([]byte, error) {
 	var out bytes.Buffer
-	out.WriteString(inputsHeader)
+	fmt.Fprintf(&out, "// Generated from %s by tools/build/sdkgen. Do not edit.\n", source)
 
 	written := map[string]bool{}
 	for _, token := range slices.Sorted(maps.Keys(spec.Resources)) {
@@ -29,6 +30,19 @@ func inputTypes(spec schema.PackageSpec) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", token, err)
 		}
 		if err := writeReferences(&out, spec, resource.InputProperties, written); err != nil {
+			return nil, fmt.Errorf("%s: %w", token, err)
+		}
+	}
+
+	for _, token := range slices.Sorted(maps.Keys(spec.Functions)) {
+		inputs := spec.Functions[token].Inputs
+		if inputs == nil {
+			continue
+		}
+		if err := writeType(&out, nameOf(token)+"Inputs", "", inputs.Properties, inputs.Required); err != nil {
+			return nil, fmt.Errorf("%s: %w", token, err)
+		}
+		if err := writeReferences(&out, spec, inputs.Properties, written); err != nil {
 			return nil, fmt.Errorf("%s: %w", token, err)
 		}
 	}
@@ -56,14 +70,18 @@ func writeReferences(
 				continue
 			}
 			token := strings.TrimPrefix(found.Ref, typeReference)
-			if found.Ref == "" || written[token] {
+			if found.Ref == "" || written[token] || strings.HasPrefix(found.Ref, pulumiReference) {
 				break
 			}
 			object, ok := spec.Types[token]
-			if !ok || len(object.Enum) > 0 {
-				return fmt.Errorf("%s: %s is not an object type of this schema", property, found.Ref)
+			if !ok {
+				return fmt.Errorf("%s: %s is not a type of this schema", property, found.Ref)
 			}
 			written[token] = true
+			if len(object.Enum) > 0 {
+				writeEnumeration(out, nameOf(token), object)
+				break
+			}
 			if err := writeType(out, nameOf(token), object.Description, object.Properties, object.Required); err != nil {
 				return fmt.Errorf("%s: %w", token, err)
 			}
@@ -74,6 +92,19 @@ func writeReferences(
 		}
 	}
 	return nil
+}
+
+// writeEnumeration writes an enumeration of strings as the union of its values.
+func writeEnumeration(out *bytes.Buffer, name string, object schema.ComplexTypeSpec) {
+	var values []string
+	for _, one := range object.Enum {
+		values = append(values, fmt.Sprintf("%q", one.Value))
+	}
+	out.WriteString("\n")
+	if object.Description != "" {
+		fmt.Fprintf(out, "/** %s */\n", object.Description)
+	}
+	fmt.Fprintf(out, "export type %s = %s;\n", name, strings.Join(values, " | "))
 }
 
 func writeType(
@@ -108,6 +139,8 @@ func typeOf(spec schema.TypeSpec) (string, error) {
 	switch {
 	case strings.HasPrefix(spec.Ref, typeReference):
 		return nameOf(spec.Ref), nil
+	case strings.HasPrefix(spec.Ref, pulumiReference):
+		return "unknown", nil
 	case spec.Type == "string" || spec.Type == "boolean" || spec.Type == "number":
 		return spec.Type, nil
 	case spec.Type == "integer":
@@ -123,7 +156,16 @@ func typeOf(spec schema.TypeSpec) (string, error) {
 	}
 }
 
-// nameOf returns the last part of a token: palisade:index:Registry -> Registry.
+// nameOf returns the name of a token's type: palisade:index:Registry -> Registry, command:local:run -> LocalRun.
 func nameOf(token string) string {
-	return token[strings.LastIndex(token, ":")+1:]
+	parts := strings.Split(token, ":")
+	name := upperFirst(parts[len(parts)-1])
+	if module := parts[len(parts)-2]; module != "index" {
+		name = upperFirst(module) + name
+	}
+	return name
+}
+
+func upperFirst(name string) string {
+	return strings.ToUpper(name[:1]) + name[1:]
 }

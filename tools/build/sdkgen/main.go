@@ -1,10 +1,13 @@
-// Command sdkgen writes what is made from the Pulumi schema of Palisade's provider: the TypeScript SDK (sdk), with
-// Pulumi's official Node.js generator, and the types of the resources' inputs (provider/schema/inputs.ts). The SDK's
-// files lie inside this repository's own package, so the generator's package.json, tsconfig.json and README are left
-// out and the two places that look for a package.json are adapted.
+// Command sdkgen writes what is made from a Pulumi schema: the TypeScript SDK of Palisade's provider (sdk), with
+// Pulumi's official Node.js generator, and the types of the resources' inputs, for the provider
+// (provider/schema/inputs.ts) and for the drop-in of @pulumi/command (command-plugin/inputs.ts). The SDK's files lie
+// inside this repository's own package, so the generator's package.json, tsconfig.json and README are left out and the
+// two places that look for a package.json are adapted.
 //
 //	go run . -schema ../../../provider/schema.json -output ../../../sdk \
 //		-inputs ../../../provider/schema/inputs.ts [-check]
+//
+// With an empty -output only the types are written.
 package main
 
 import (
@@ -22,7 +25,7 @@ import (
 
 func main() {
 	schemaFile := flag.String("schema", "provider/schema.json", "Pulumi schema")
-	output := flag.String("output", "sdk", "folder to write; its other files are removed")
+	output := flag.String("output", "sdk", "folder to write, whose other files are removed; empty: none")
 	inputs := flag.String("inputs", "provider/schema/inputs.ts", "file to write the types of inputs to")
 	check := flag.Bool("check", false, "write nothing; fail when something differs from what would be written")
 	flag.Parse()
@@ -37,11 +40,18 @@ func run(schemaFile, output, inputsFile string, check bool) error {
 	if err != nil {
 		return err
 	}
-	files, err := generate(spec)
+	source := filepath.Join(filepath.Base(filepath.Dir(schemaFile)), filepath.Base(schemaFile))
+	inputs, err := inputTypes(spec, source)
 	if err != nil {
 		return fmt.Errorf("%s: %w", schemaFile, err)
 	}
-	inputs, err := inputTypes(spec)
+	if output == "" {
+		if check {
+			return compareFile(inputs, inputsFile)
+		}
+		return os.WriteFile(inputsFile, inputs, 0o644)
+	}
+	files, err := generate(spec)
 	if err != nil {
 		return fmt.Errorf("%s: %w", schemaFile, err)
 	}

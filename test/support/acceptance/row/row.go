@@ -31,8 +31,8 @@ func Observe(t *testing.T, id string) *Observation {
 	return ObserveIn(t, "conformance", id)
 }
 
-// ObserveIn returns an observation for the test to fill; it is written when the test ends, and passes when the test does.
-// A test that is skipped observes nothing.
+// ObserveIn returns an observation for the test to fill; it is written when the test ends, and passes when the test
+// does. A test that is skipped observes nothing.
 func ObserveIn(t *testing.T, table, id string) *Observation {
 	t.Helper()
 	started := time.Now()
