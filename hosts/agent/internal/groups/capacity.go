@@ -1,11 +1,9 @@
 package groups
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"runtime"
-	"strings"
+	"syscall"
 
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
@@ -18,21 +16,15 @@ type Capacity struct {
 
 // HostCapacity returns all CPUs and the memory that is not reserved for the host itself.
 func HostCapacity(reservedMemory uint64) (Capacity, error) {
-	content, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
 		return Capacity{}, err
 	}
-	for line := range strings.Lines(string(content)) {
-		var kibibytes uint64
-		if count, _ := fmt.Sscanf(line, "MemTotal: %d kB", &kibibytes); count == 1 {
-			total := kibibytes << 10
-			if total <= reservedMemory {
-				return Capacity{}, fmt.Errorf("the host has %d bytes of memory, %d are reserved for itself", total, reservedMemory)
-			}
-			return Capacity{CPUs: float64(runtime.NumCPU()), MemoryBytes: total - reservedMemory}, nil
-		}
+	total := info.Totalram * uint64(info.Unit)
+	if total <= reservedMemory {
+		return Capacity{}, fmt.Errorf("the host has %d bytes of memory, %d are reserved for itself", total, reservedMemory)
 	}
-	return Capacity{}, errors.New("/proc/meminfo: no MemTotal")
+	return Capacity{CPUs: float64(runtime.NumCPU()), MemoryBytes: total - reservedMemory}, nil
 }
 
 // requests sums the requests of a spec. A container with a limit and no request adds nothing.

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
@@ -144,6 +145,25 @@ func (g *group) wakeUp() {
 	}
 }
 
+// markDeleting makes the loop remove everything of the group. On a full disk the mark is not stored, because the removal
+// is what frees the disk. When the agent ends before the removal, the group is not deleted, and no caller was told so.
+func (g *group) markDeleting() error {
+	g.mutex.Lock()
+	defer g.mutex.Unlock()
+	if g.record.Deleting {
+		return nil
+	}
+	changed := g.record.clone()
+	changed.Deleting = true
+	if err := g.manager.store.save(changed); service.IsDiskFull(err) {
+		g.logger.Warn("the group is deleted, and this is not stored", "error", err)
+	} else if err != nil {
+		return err
+	}
+	g.becomeLocked(changed)
+	return nil
+}
+
 // replace stores a new desired state and cancels the pass that works for the old one. It changes nothing when change
 // returns nil.
 func (g *group) replace(change func(*record) (*record, error)) error {
@@ -156,6 +176,12 @@ func (g *group) replace(change func(*record) (*record, error)) error {
 	if err := g.manager.store.save(changed); err != nil {
 		return err
 	}
+	g.becomeLocked(changed)
+	return nil
+}
+
+// becomeLocked puts a new desired state in force. The caller holds the mutex.
+func (g *group) becomeLocked(changed *record) {
 	g.cleaner = g.cleaner.of(secrets(g.record.spec)).of(secrets(changed.spec))
 	g.record = changed
 	if g.interrupt != nil {
@@ -163,7 +189,6 @@ func (g *group) replace(change func(*record) (*record, error)) error {
 	}
 	g.notify()
 	g.wakeUp()
-	return nil
 }
 
 // update declares a new spec of the group. With dryRun it changes nothing and returns the group as it would be.

@@ -240,8 +240,8 @@ func (m *Manager) prepare(ctx context.Context) error {
 	return m.removeOrphans(ctx)
 }
 
-// removeOrphans removes the sandboxes of groups that are not declared, for example because the agent's data was lost or
-// a record is damaged. A group whose record could not be read may be declared, so its sandbox stays.
+// removeOrphans removes the sandboxes of groups that are not declared, for example because the agent's data was lost. A
+// group whose record is damaged or could not be read was declared, so its sandboxes stay as they are.
 func (m *Manager) removeOrphans(ctx context.Context) error {
 	response, err := m.runtime.ListPodSandbox(ctx, &runtimev1.ListPodSandboxRequest{})
 	if err != nil {
@@ -252,10 +252,8 @@ func (m *Manager) removeOrphans(ctx context.Context) error {
 		m.mutex.Lock()
 		_, declared := m.groups[name]
 		m.mutex.Unlock()
-		if problem, found := m.store.folder.Problem(name); found && !problem.Damaged {
-			declared = true
-		}
-		if !ours || declared {
+		_, reported := m.store.folder.Problem(name)
+		if !ours || declared || reported {
 			continue
 		}
 		if err := removeSandbox(ctx, m.runtime, sandbox); err != nil {
@@ -342,6 +340,11 @@ func problemReason(problem records.Problem) string {
 	return reasonRecordUnreadable
 }
 
+// describeProblem also says what happens to the group's containers.
+func describeProblem(problem records.Problem) string {
+	return problem.String() + "; until then its containers are left as they are"
+}
+
 // damaged returns what is known of a group whose record is not in use: its name, and an event that says why. It returns
 // nil when there is no such group.
 func (m *Manager) damaged(name string) *agentv1.Group {
@@ -350,7 +353,7 @@ func (m *Manager) damaged(name string) *agentv1.Group {
 		return nil
 	}
 	var events eventRing
-	events.add(m.now(), eventWarning, problemReason(problem), problem.String(), "")
+	events.add(m.now(), eventWarning, problemReason(problem), describeProblem(problem), "")
 	return &agentv1.Group{
 		Spec:   &agentv1.GroupSpec{Name: name},
 		Status: &agentv1.GroupStatus{Phase: agentv1.GroupPhase_GROUP_PHASE_FAILED, Events: events.snapshot()},
@@ -413,29 +416,14 @@ func (m *Manager) all() []*group {
 
 // Delete marks a group for deletion and waits until nothing remains of it. The removal continues when ctx ends first.
 func (m *Manager) Delete(ctx context.Context, name string) error {
-	g, err := m.find(name)
+	g, err := m.findToDelete(name)
 	if connect.CodeOf(err) == connect.CodeNotFound {
-		return nil
-	}
-	if problem, found := m.store.folder.Problem(name); g == nil && found && problem.Damaged {
-		// Nothing of the group runs, so only the report of its record is left.
-		if err := m.store.remove(name); err != nil {
-			return connect.NewError(connect.CodeInternal, err)
-		}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	err = g.replace(func(present *record) (*record, error) {
-		if present.Deleting {
-			return nil, nil
-		}
-		changed := present.clone()
-		changed.Deleting = true
-		return changed, nil
-	})
-	if err != nil {
+	if err := g.markDeleting(); err != nil {
 		return connect.NewError(connect.CodeInternal, err)
 	}
 	select {
@@ -444,6 +432,31 @@ func (m *Manager) Delete(ctx context.Context, name string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// findToDelete is find, except that it also returns a group whose record is damaged: one that is being deleted, of which
+// only the name is known. Its record is not written. After a crash the damaged one is still there, and is deleted again.
+func (m *Manager) findToDelete(name string) (*group, error) {
+	g, err := m.find(name)
+	if connect.CodeOf(err) != connect.CodeDataLoss {
+		return g, err
+	}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if g := m.groups[name]; g != nil {
+		return g, nil
+	}
+	if problem, found := m.store.folder.Problem(name); !found || !problem.Damaged {
+		return nil, err
+	}
+	r := newRecord(&agentv1.GroupSpec{Name: name})
+	r.Deleting = true
+	g = newGroup(m, r)
+	m.groups[name] = g
+	if m.context != nil {
+		m.start(g)
+	}
+	return g, nil
 }
 
 // forget drops a group of which nothing remains.

@@ -49,7 +49,7 @@ func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.Ge
 	}
 	// The host is ready without these groups, because it can run all others.
 	for _, problem := range s.manager.store.folder.Problems() {
-		messages = append(messages, "groups: "+problem.String())
+		messages = append(messages, "groups: "+describeProblem(problem))
 	}
 	messages = slices.DeleteFunc(messages, func(message string) bool { return message == "" })
 	return connect.NewResponse(&agentv1.GetHostResponse{
@@ -114,7 +114,8 @@ func (s *groupService) ListGroups(context.Context, *connect.Request[agentv1.List
 		response.Groups = append(response.Groups, view)
 	}
 	for _, problem := range s.manager.store.folder.Problems() {
-		if damaged := s.manager.damaged(problem.Name); damaged != nil {
+		listed := slices.ContainsFunc(response.Groups, func(g *agentv1.Group) bool { return g.GetSpec().GetName() == problem.Name })
+		if damaged := s.manager.damaged(problem.Name); damaged != nil && !listed {
 			response.Groups = append(response.Groups, damaged)
 		}
 	}

@@ -2,12 +2,15 @@ package groups
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -36,6 +39,47 @@ func (h *harness) hasSandbox(name string) bool {
 	return slices.ContainsFunc(h.runtime.Sandboxes(), func(config *runtimev1.PodSandboxConfig) bool { return config.GetMetadata().GetName() == name })
 }
 
+// runningIn returns the identifiers of the containers of a group that run.
+func (h *harness) runningIn(group string) []string {
+	h.t.Helper()
+	selector := map[string]string{labelGroup: group}
+	response, err := h.manager.runtime.ListContainers(context.Background(),
+		&runtimev1.ListContainersRequest{Filter: &runtimev1.ContainerFilter{LabelSelector: selector}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var ids []string
+	for _, container := range response.Containers {
+		if container.State == runtimev1.ContainerState_CONTAINER_RUNNING {
+			ids = append(ids, container.Id)
+		}
+	}
+	return ids
+}
+
+// run runs the manager until stop is called, or the test ends.
+func (h *harness) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.manager.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	h.t.Cleanup(stop)
+	return stop
+}
+
+// deletes deletes a group, and fails the test when that does not end.
+func (h *harness) deletes(name string) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := h.manager.Delete(ctx, name); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 func replaced(before, after string) func(string) string {
 	return func(content string) string { return strings.ReplaceAll(content, before, after) }
 }
@@ -56,7 +100,7 @@ func TestADamagedRecordStopsNoOtherGroup(t *testing.T) {
 			h.apply(testSpec("broken"))
 			h.apply(testSpec("good"))
 			h.pass("good")
-			h.pass("broken")
+			running := only(h.pass("broken")).GetContainerId()
 			h.edit("broken", change)
 			h.manager = h.reload()
 			if err := h.manager.prepare(context.Background()); err != nil {
@@ -65,8 +109,8 @@ func TestADamagedRecordStopsNoOtherGroup(t *testing.T) {
 			if only(h.pass("good")).GetContainerId() == "" {
 				t.Error("the other group does not run")
 			}
-			if h.hasSandbox("broken") {
-				t.Error("the damaged group runs")
+			if running == "" || !slices.Equal(h.runningIn("broken"), []string{running}) {
+				t.Error("the containers of the damaged group do not go on as they are")
 			}
 			if _, err := os.Stat(filepath.Join(h.options.DataDirectory, "damaged", "broken.json.1")); err != nil {
 				t.Error(err)
@@ -119,9 +163,9 @@ func TestADamagedGroupIsDeclaredAgainOrDeleted(t *testing.T) {
 	if err != nil || group.GetGeneration() != 8 || message(group, "RecordDamaged") == "" {
 		t.Errorf("%v, %v", group, err)
 	}
-	if err := h.manager.Delete(context.Background(), "deleted"); err != nil {
-		t.Error(err)
-	}
+	stop := h.run()
+	h.deletes("deleted")
+	stop()
 	h.manager = h.reload()
 	if only(h.pass("again")).GetContainerId() == "" {
 		t.Error("it does not run")
@@ -134,6 +178,94 @@ func TestADamagedGroupIsDeclaredAgainOrDeleted(t *testing.T) {
 	}
 	if kept, _ := filepath.Glob(filepath.Join(h.options.DataDirectory, "damaged", "*")); len(kept) != 2 {
 		t.Errorf("%v", kept)
+	}
+}
+
+// The containers of a group whose record is damaged go on until the group is declared again.
+func TestADamagedGroupThatRunsIsReplacedWhenItIsDeclaredAgain(t *testing.T) {
+	h := newHarness(t)
+	h.apply(testSpec("again"))
+	before := only(h.pass("again")).GetContainerId()
+	h.edit("again", func(content string) string { return content[:10] })
+	h.manager = h.reload()
+	if err := h.manager.prepare(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if before == "" || !slices.Equal(h.runningIn("again"), []string{before}) {
+		t.Fatal("the group does not go on")
+	}
+	h.apply(testSpec("again"))
+	if after := only(h.pass("again")).GetContainerId(); after == "" || after == before || !slices.Equal(h.runningIn("again"), []string{after}) {
+		t.Errorf("before %q, after %q", before, after)
+	}
+	if sandboxes := len(h.runtime.Sandboxes()); sandboxes != 1 {
+		t.Errorf("%d sandboxes", sandboxes)
+	}
+}
+
+func TestADamagedGroupThatRunsIsDeletedWithItsContainers(t *testing.T) {
+	h := newHarness(t)
+	h.apply(testSpec("deleted"))
+	h.apply(testSpec("good"))
+	h.pass("good")
+	h.pass("deleted")
+	h.edit("deleted", func(content string) string { return content[:10] })
+	h.manager = h.reload()
+	h.run()
+	h.deletes("deleted")
+	if h.hasSandbox("deleted") || !h.hasSandbox("good") {
+		t.Errorf("%v", h.runtime.Sandboxes())
+	}
+	if _, err := h.manager.find("deleted"); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+	if problems := h.manager.store.folder.Problems(); len(problems) != 0 {
+		t.Errorf("%v", problems)
+	}
+	if _, err := os.Stat(filepath.Join(h.options.LogDirectory, "deleted")); !os.IsNotExist(err) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Its removal is what frees the disk.
+func TestAGroupIsDeletedOnAFullDisk(t *testing.T) {
+	h := newHarness(t)
+	if err := os.MkdirAll(h.options.DataDirectory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", h.options.DataDirectory, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip("needs root: a small file system")
+	}
+	defer func() { _ = syscall.Unmount(h.options.DataDirectory, 0) }()
+	h.apply(testSpec("deleted"))
+	h.apply(testSpec("good"))
+	h.pass("good")
+	h.pass("deleted")
+	filler := filepath.Join(h.options.DataDirectory, "filler")
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if _, err := h.manager.Apply(testSpec("another"), 0, false); err == nil {
+		t.Error("a group is declared on a full disk")
+	}
+	g, err := h.manager.find("deleted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.markDeleting(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.reconcile(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.manager.find("deleted"); connect.CodeOf(err) != connect.CodeNotFound || h.hasSandbox("deleted") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(filepath.Join(h.options.DataDirectory, "deleted.json")); !os.IsNotExist(err) {
+		t.Errorf("%v", err)
+	}
+	if len(h.runningIn("good")) != 1 {
+		t.Error("the other group does not run")
 	}
 }
 

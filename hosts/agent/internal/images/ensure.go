@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/palisade-host/palisade/hosts/agent/internal/reference"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
@@ -124,7 +125,7 @@ func (f *fetch) record(found *image, signatures []signature) error {
 
 // diskError turns the error of a full disk into a refusal.
 func (f *fetch) diskError(err error) error {
-	if isDiskFull(err) {
+	if service.IsDiskFull(err) {
 		return f.reference.refuse(DiskFull, "the disk of the store is full: %v; delete groups or give the host a larger state disk", err)
 	}
 	return err

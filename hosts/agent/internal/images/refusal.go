@@ -3,7 +3,6 @@ package images
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -62,11 +61,6 @@ func (r *Refusal) code() connect.Code {
 		return connect.CodeResourceExhausted
 	}
 	return connect.CodeFailedPrecondition
-}
-
-// isDiskFull reports whether the disk is full or a quota is used up.
-func isDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // connectError converts an error of Ensure to the error that callers of the service get.

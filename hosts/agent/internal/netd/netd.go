@@ -284,6 +284,9 @@ func (n *network) repair() error {
 	if err := n.forgetDisconnected(); err != nil {
 		return err
 	}
+	if err := n.store.rewrite(); err != nil {
+		return err
+	}
 	problems, err := n.datapath.Repair()
 	for _, problem := range problems {
 		n.logger.Warn("repaired", "problem", problem.String())

@@ -162,7 +162,7 @@ func (n *network) forget(key string) error {
 		return err
 	}
 	delete(n.store.Attachments, key)
-	return errors.Join(n.store.write(), n.enforceDefault())
+	return errors.Join(n.store.writeRemoval(), n.enforceDefault())
 }
 
 // forgetDisconnected forgets containers whose links are gone. Links disappear with their network namespaces, without a

@@ -12,6 +12,7 @@ import (
 
 	"github.com/palisade-host/palisade/bpf/datapath"
 	"github.com/palisade-host/palisade/hosts/agent/internal/records"
+	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
 // stateName is the name of the role's only record.
@@ -21,6 +22,9 @@ const stateName = "state"
 type store struct {
 	state
 	folder *records.Folder[*state]
+	logger *slog.Logger
+	// unwritten means that the record on the disk still holds containers that are gone, because the disk was full.
+	unwritten bool
 	// names are the endpoints' names by address. Readers need no lock, so they do not wait for a change in progress.
 	names atomic.Pointer[map[netip.Addr]string]
 }
@@ -74,7 +78,7 @@ func readStore(folder string, logger *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &store{folder: opened, state: state{Attachments: map[string]attachment{}}}
+	s := &store{folder: opened, logger: logger, state: state{Attachments: map[string]attachment{}}}
 	problem, reported := opened.Problem(stateName)
 	if found := loaded[stateName]; found != nil {
 		s.state = *found
@@ -157,14 +161,41 @@ func (s *store) indexNames() {
 	s.names.Store(&names)
 }
 
-// write stores what has changed of the connected containers.
+// write stores the state after a container was connected, so that its addresses are not assigned again after a restart.
 func (s *store) write() error {
 	s.indexNames()
 	content, err := json.Marshal(s.state)
 	if err != nil {
 		return err
 	}
-	return s.folder.Update(stateName, content)
+	if err := s.folder.Update(stateName, content); err != nil {
+		return err
+	}
+	s.unwritten = false
+	return nil
+}
+
+// writeRemoval stores the state after a container was disconnected. On a full disk the record keeps the container until
+// rewrite succeeds: its link is gone, so a restart of the role only forgets it once more. Otherwise neither the role
+// could start on a full disk nor a container be removed, and the disk would stay full.
+func (s *store) writeRemoval() error {
+	err := s.write()
+	if !service.IsDiskFull(err) {
+		return err
+	}
+	if !s.unwritten {
+		s.logger.Warn("the record of the role is not up to date", "error", err)
+	}
+	s.unwritten = true
+	return nil
+}
+
+// rewrite stores what writeRemoval could not store, if there is anything.
+func (s *store) rewrite() error {
+	if !s.unwritten {
+		return nil
+	}
+	return s.writeRemoval()
 }
 
 // writePolicy stores a policy that was declared or withdrawn, which ends the report of a damaged one.

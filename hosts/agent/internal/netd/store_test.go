@@ -2,11 +2,13 @@ package netd
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +91,112 @@ func TestWhatIsDamagedOfTheRecordIsNotUsed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// fill mounts a small file system at a folder. It returns a function that fills it, and one that makes room again.
+func fill(t *testing.T, folder string) (full, empty func()) {
+	t.Helper()
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip("needs root: a small file system")
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(folder, 0) })
+	filler := filepath.Join(folder, "filler")
+	return func() {
+			if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+		}, func() {
+			if err := os.Remove(filler); err != nil {
+				t.Fatal(err)
+			}
+		}
+}
+
+func TestOnAFullDiskARemovalIsStoredLater(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "state")
+	full, empty := fill(t, folder)
+	count := func() int {
+		s, err := readStore(folder, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(s.Attachments)
+	}
+	s, err := readStore(folder, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Attachments["test/a"] = attachment{HostInterface: "pal", Endpoint: datapath.Endpoint{
+		Name: "test/a", Interface: 1, IPv4: netip.AddrFrom4([4]byte{10, 7, 0, 1}), MAC: make([]byte, 6), HostMAC: make([]byte, 6),
+	}}
+	if err := s.write(); err != nil {
+		t.Fatal(err)
+	}
+	full()
+	if err := s.write(); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("a container whose addresses are not stored: %v", err)
+	}
+	delete(s.Attachments, "test/a")
+	for range 2 {
+		if err := errors.Join(s.writeRemoval(), s.rewrite()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found := count(); found != 1 {
+		t.Errorf("%d attachments", found)
+	}
+	empty()
+	if err := s.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	if found := count(); found != 0 {
+		t.Errorf("%d attachments", found)
+	}
+}
+
+// After a reboot all links are gone, and the role forgets all containers at its start.
+func TestNetdStartsOnAFullDisk(t *testing.T) {
+	h := newHost(t)
+	h.kill()
+	full, empty := fill(t, filepath.Join(filepath.Dir(h.socket), "state"))
+	h.start()
+	gone, _ := h.connect("gone")
+	another := newNamespace(t)
+	t.Cleanup(another.Close)
+	stays, _ := h.connect("stays")
+	h.declare(clientAndServer())
+	full()
+	if _, err := h.plugin("ADD", "another", another, "another"); err == nil {
+		t.Error("a container is connected whose addresses are not stored")
+	}
+	h.kill()
+	link, err := gone.Handle.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Handle.LinkDel(link); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if endpoints := h.network().GetEndpoints(); len(endpoints) != 1 || endpoints[0].GetName() != "test/stays" {
+		t.Errorf("%v", endpoints)
+	}
+	if found := h.network(); !found.GetPolicyDeclared() || found.GetPolicyHash() == "" {
+		t.Errorf("%v", found)
+	}
+	if _, err := h.plugin("DEL", "stays", stays, "stays"); err != nil {
+		t.Error(err)
+	}
+	if endpoints := h.network().GetEndpoints(); len(endpoints) != 0 {
+		t.Errorf("%v", endpoints)
+	}
+	empty()
+	if _, err := h.plugin("ADD", "another", another, "another"); err != nil {
+		t.Error(err)
 	}
 }
 

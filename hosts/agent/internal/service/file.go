@@ -1,9 +1,16 @@
 package service
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 )
+
+// IsDiskFull reports whether an error means that nothing more can be written, for lack of space or by a quota.
+func IsDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // WriteFile replaces a file atomically: after a crash or a power loss the file has either the old or the new content.
 // An interrupted call may leave a temporary file in the folder, whose name begins with a dot.
