@@ -34,10 +34,10 @@ func checkFacts() error {
 			return fmt.Errorf("firmware variable %s is %d, expected %d", variable.name, got, variable.want)
 		}
 	}
-	// systemd mounts it again, writable for its own use.
 	if err := unix.Unmount(efiVariables, 0); err != nil {
 		return err
 	}
+	say("firmware: SecureBoot 1, SetupMode 0")
 
 	actual, err := os.ReadFile("/proc/cmdline")
 	if err != nil {

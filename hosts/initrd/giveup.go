@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +20,9 @@ const debugMode = "debug"
 var surrendered = []uint{unix.CAP_MAC_ADMIN, unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO}
 
 // giveUp permanently removes rights that no program of a host needs, and that an attacker with root's rights would use
-// against the integrity of code: capabilities, modules, and ptrace, which can change the code of a running process. A
-// reboot leads to the same state again.
+// against the integrity of code: the firmware's variables, in which certificates are planted for the next boot,
+// capabilities, modules, and ptrace, which can change the code of a running process. A reboot leads to the same state
+// again.
 func giveUp() error {
 	commandLine, err := os.ReadFile(commandLineFile)
 	if err != nil {
@@ -27,6 +30,9 @@ func giveUp() error {
 	}
 	if commandLineValue(string(commandLine), "palisade.mode") == debugMode {
 		return nil
+	}
+	if err := removeVariables(); err != nil {
+		return err
 	}
 	for _, file := range []struct{ path, content string }{
 		// The kernel asks no program for a module any more, and takes none from anybody: this is never undone.
@@ -58,6 +64,21 @@ func giveUp() error {
 		if err := writeKernelFile(file, []byte(reduced)); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
+	}
+	return nil
+}
+
+// removeVariables takes the only interface to the firmware's variables out of the kernel.
+func removeVariables() error {
+	if err := unix.DeleteModule("efivarfs", unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("unload efivarfs: %w", err)
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(string(known)), "efivarfs") {
+		return errors.New("the kernel still offers efivarfs")
 	}
 	return nil
 }
