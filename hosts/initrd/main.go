@@ -64,7 +64,8 @@ func boot() error {
 	}{
 		{"mount kernel file systems", mountKernelFileSystems},
 		{"load modules", loadModules},
-		{"check firmware and kernel", checkFacts},
+		{"check the firmware", checkFirmware},
+		{"check the kernel", checkFacts},
 		{"open the root file system", openRoot},
 		{"activate the integrity policy", activatePolicy},
 		{"give up what could undo it", giveUp},
