@@ -100,8 +100,8 @@ PackageCacheDirectory=/cache/packages
 WorkspaceDirectory=/work/workspace
 EOF
 
-progress "initrd: init program"
-in_root /definition/scripts/initrd.sh /binaries/palisade-initrd /work/initrd.cpio.zst
+progress "initrd: init program, certificates of the firmware"
+in_root /definition/scripts/initrd.sh /binaries/palisade-initrd /keys /work/initrd.cpio.zst
 
 progress "system: packages, labels, verity (mkosi)"
 if ! in_root mkosi --directory /work/definition ${profile:+--profile "$profile"} --force build >"$work/mkosi.log" 2>&1; then

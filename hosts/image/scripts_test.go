@@ -104,7 +104,7 @@ func TestInputsAreFilesOfTheDefinition(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := strings.Fields(string(output))
-	for _, want := range []string{"build.sh", "command-line", "command-line.enforce", "ipe-policy", "ipe-policy.jit", "mkosi/mkosi.conf", "mkosi/mkosi.extra/etc/fstab"} {
+	for _, want := range []string{"build.sh", "command-line", "command-line.enforce", "firmware-certificates", "ipe-policy", "ipe-policy.jit", "mkosi/mkosi.conf", "mkosi/mkosi.extra/etc/fstab"} {
 		if !slices.Contains(files, want) {
 			t.Errorf("%s is not among the inputs", want)
 		}

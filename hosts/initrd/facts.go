@@ -5,40 +5,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
-// The vendor of the variables that the UEFI specification defines.
-const efiGlobal = "-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-
-// checkFacts requires the state of firmware and kernel that all later checks depend on.
+// checkFacts requires the state of the kernel that all later checks depend on.
 func checkFacts() error {
-	const efiVariables = "/sys/firmware/efi/efivars"
-	if err := unix.Mount("efivarfs", efiVariables, "efivarfs", unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("mount the firmware's variables (was this started by UEFI?): %w", err)
-	}
-	for _, variable := range []struct {
-		name string
-		want byte
-	}{{"SecureBoot", 1}, {"SetupMode", 0}} {
-		content, err := os.ReadFile(efiVariables + "/" + variable.name + efiGlobal)
-		if err != nil {
-			return err
-		}
-		got, err := efiByte(content)
-		if err != nil {
-			return fmt.Errorf("firmware variable %s: %w", variable.name, err)
-		}
-		if got != variable.want {
-			return fmt.Errorf("firmware variable %s is %d, expected %d", variable.name, got, variable.want)
-		}
-	}
-	// systemd mounts it again, writable for its own use.
-	if err := unix.Unmount(efiVariables, 0); err != nil {
-		return err
-	}
-
 	actual, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
@@ -76,14 +46,6 @@ func checkFacts() error {
 		return fmt.Errorf("dm_verity.require_signatures is %s, expected Y", got)
 	}
 	return nil
-}
-
-// efiByte returns the value of a one-byte variable. In efivarfs four bytes of attributes precede it.
-func efiByte(content []byte) (byte, error) {
-	if len(content) != 5 {
-		return 0, fmt.Errorf("%d bytes, expected 5", len(content))
-	}
-	return content[4], nil
 }
 
 // selected returns the word in brackets in a kernel file that lists choices, as in "none [integrity] confidentiality".

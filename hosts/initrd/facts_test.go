@@ -11,14 +11,3 @@ func TestSelected(t *testing.T) {
 		}
 	}
 }
-
-func TestEFIByte(t *testing.T) {
-	if got, err := efiByte([]byte{6, 0, 0, 0, 1}); err != nil || got != 1 {
-		t.Errorf("got %d, %v", got, err)
-	}
-	for _, content := range [][]byte{nil, {1}, {6, 0, 0, 0, 1, 1}} {
-		if _, err := efiByte(content); err == nil {
-			t.Errorf("%v was accepted", content)
-		}
-	}
-}

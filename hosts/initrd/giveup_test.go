@@ -4,16 +4,17 @@ import "testing"
 
 func TestWithoutACapability(t *testing.T) {
 	for _, test := range []struct {
-		set        string
-		capability uint
-		want       string
+		set          string
+		capabilities []uint
+		want         string
 	}{
-		{"4294967295\t511\n", 33, "4294967295 509"},
-		{"4294967295 511", 0, "4294967294 511"},
-		{"0 0", 33, "0 0"},
+		{"4294967295\t511\n", []uint{33}, "4294967295 509"},
+		{"4294967295 511", []uint{0}, "4294967294 511"},
+		{"4294967295 511", []uint{33, 16, 17}, "4294770687 509"},
+		{"0 0", []uint{33}, "0 0"},
 	} {
-		if got, err := without(test.set, test.capability); err != nil || got != test.want {
-			t.Errorf("%q without %d: got %q, %v; want %q", test.set, test.capability, got, err, test.want)
+		if got, err := without(test.set, test.capabilities...); err != nil || got != test.want {
+			t.Errorf("%q without %v: got %q, %v; want %q", test.set, test.capabilities, got, err, test.want)
 		}
 	}
 	for _, set := range []string{"", "1", "a b"} {

@@ -31,9 +31,9 @@ const (
 	diskTimeout = 60 * time.Second
 )
 
-// These modules are needed before the root file system is mounted. loop is among them because nothing on a host without
-// udev rules loads it later. Modules that are built into the kernel are skipped.
-var modules = []string{"efivarfs", "virtio_pci", "virtio_blk", "dm_mod", "dm_verity", "erofs", "loop"}
+// These modules are what the programs of a host need, besides the drivers of its devices. No module can be loaded later.
+// Modules that are built into the kernel are skipped.
+var modules = []string{"efivarfs", "dm_mod", "dm_verity", "erofs", "loop", "overlay", "netkit", "veth"}
 
 func main() {
 	// Capabilities belong to a thread, and the thread that gives them up has to become systemd.
@@ -64,7 +64,8 @@ func boot() error {
 	}{
 		{"mount kernel file systems", mountKernelFileSystems},
 		{"load modules", loadModules},
-		{"check firmware and kernel", checkFacts},
+		{"check the firmware", checkFirmware},
+		{"check the kernel", checkFacts},
 		{"open the root file system", openRoot},
 		{"activate the integrity policy", activatePolicy},
 		{"give up what could undo it", giveUp},
@@ -117,6 +118,16 @@ func loadModules() error {
 	for _, module := range modules {
 		if err := loader.load(module); err != nil {
 			return err
+		}
+	}
+	devices, err := deviceAliases("/sys/bus")
+	if err != nil {
+		return err
+	}
+	for _, driver := range index.drivers(devices) {
+		// A driver may decline a device. A host without a device that it needs fails by itself.
+		if err := loader.load(driver); err != nil {
+			say("%v", err)
 		}
 	}
 	return nil

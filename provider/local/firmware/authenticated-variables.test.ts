@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { packageRoot } from "../../../shared/directories.js";
 import { initKeys } from "../../../cli/keys.js";
 import { authenticatedVariables, type AuthenticatedVariable } from "./authenticated-variables.js";
 
@@ -53,6 +54,19 @@ function isSigned(signature: Buffer, signed: Buffer, signer: string): boolean {
 
 it("puts the platform key last, as it ends setup mode", () => {
   expect(variables.map(({ name }) => name)).toEqual(["db", "KEK", "PK"]);
+});
+
+it("has exactly the certificates that an image's initrd requires", () => {
+  const lines = readFileSync(path.join(packageRoot(), "hosts/image/firmware-certificates"), "utf8").trim().split("\n");
+  const required = lines.map((line) => line.split(" ") as [string, string]);
+  expect(new Set(required.map(([name]) => name))).toEqual(new Set(variables.map(({ name }) => name)));
+  for (const { name, data, contentOffset } of variables) {
+    const content = data.subarray(contentOffset);
+    const certificates = required.filter(([variable]) => variable === name).map(([, file]) => certificate(file));
+    for (const each of certificates) expect(content.includes(each)).toBe(true);
+    // A list and an owner's GUID around each, and nothing else.
+    expect(content.length).toBe(certificates.reduce((size, { length }) => size + 28 + 16 + length, 0));
+  }
 });
 
 describe.each([

@@ -1,7 +1,7 @@
 /**
  * The firmware's key variables in the form that it accepts from a running system in setup mode: time-based
  * authenticated variables (UEFI 2.10, 8.2.6 and 32.4.1). `hosts/image/scripts/firmware.sh` puts the same keys into a
- * virtual machine's firmware.
+ * virtual machine's firmware. An image's initrd halts where the firmware has other ones.
  */
 import { X509Certificate } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -30,7 +30,10 @@ const pkcs7Type = "4aafd29d-68df-49ee-8aa9-347d375665a7";
 /** Names our keys' entries; firmware.sh has the same. */
 const owner = "6c1a9a3e-8f5e-4d0b-9a55-2d6c1f0e7b43";
 
-/** In the order in which they are written: the platform key ends setup mode. */
+/**
+ * In the order in which they are written: the platform key ends setup mode. `hosts/image/firmware-certificates` lists
+ * the same certificates.
+ */
 const variables = [
   {
     name: "db",

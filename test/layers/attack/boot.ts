@@ -8,6 +8,7 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { cacheDirectory, repository, type Environment } from "../../support/hosts/environment.js";
 import { storeProbeImage } from "../../support/hosts/probe-image.js";
+import type { Probe } from "../../support/hosts/probe.js";
 import { admit, prove } from "../../support/acceptance/prove.js";
 import { report } from "../../support/acceptance/report.js";
 import { type AttackedHost } from "./hosts.js";
@@ -107,6 +108,10 @@ export class Boots {
   }
 }
 
+/** The console of a stack's host since it was made. */
+const serialLog = (environment: Environment) =>
+  readFileSync(path.join(environment.folder("virtual-machines"), "serial.log"), "latin1");
+
 /** The lines of the initrd's program, without the kernel's. */
 const said = (console: string) =>
   console
@@ -115,27 +120,44 @@ const said = (console: string) =>
     .map((line) => line.replace(/.*palisade-initrd: /, "").trim());
 
 /** What the firmware and the kernel say of the boot, each read by the probe and not by the agent. */
-export function bootFacts(host: AttackedHost): void {
+export function bootFacts(host: AttackedHost, isolated: AttackedHost): void {
   describe("the boot", () => {
     it("B6: Secure Boot is on, and the firmware is not in setup mode", async () => {
       const started = Date.now();
+      // The initrd reads the firmware's variables; no running host that enforces can.
+      const [read] = said(serialLog(host.environment)).filter((line) => line.startsWith("firmware: "));
+      // What the kernel's EFI stub read before: 3 stands for Secure Boot on and setup mode off.
+      const ofKernel = async (probe: Probe) =>
+        Number.parseInt(await probe.attack("byte", "/sys/kernel/boot_params/data", 0x1ec), 10);
+      const stub = await ofKernel(host.probe());
+      const facts = await host.environment.agent((client) => client.getIntegrity());
+      // The host that gives up nothing still shows the variables.
       const variable = async (name: string) => {
-        const content = await host
+        const content = await isolated
           .probe()
           .read(`/sys/firmware/efi/efivars/${name}-8be4df61-93ca-11d2-aa0d-00e098032b8c`);
         // Four bytes of attributes, then the value.
         return content.length === 5 ? content.charCodeAt(4) : -1;
       };
       const [secureBoot, setupMode] = [await variable("SecureBoot"), await variable("SetupMode")];
-      const facts = await host.environment.agent((client) => client.getIntegrity());
+      const stubThere = await ofKernel(isolated.probe());
       prove(
         {
           id: "B6",
-          observed: `SecureBoot ${secureBoot}, SetupMode ${setupMode}; the agent reports the same`,
-          evidence: `efivarfs: SecureBoot=${secureBoot} SetupMode=${setupMode}`,
+          observed: `initrd: ${read}; boot parameter of the kernel: ${stub}; the agent reports the same`,
+          control:
+            `on the host that still shows the variables: SecureBoot ${secureBoot}, SetupMode ${setupMode}, ` +
+            `boot parameter ${stubThere}`,
+          evidence: `console: ${read}; /sys/kernel/boot_params/data: secure_boot=${stub}`,
         },
         started,
-        secureBoot === 1 && setupMode === 0 && facts.secureBoot && !facts.setupMode,
+        /SecureBoot 1, SetupMode 0/.test(read ?? "") &&
+          stub === 3 &&
+          facts.secureBoot &&
+          !facts.setupMode &&
+          secureBoot === 1 &&
+          setupMode === 0 &&
+          stubThere === 3,
       );
     });
 
@@ -199,8 +221,7 @@ export function initrdAttacks(environment: Environment): void {
       const byForeigner = said(await boots.console("foreign", { keys: foreign }));
       const empty = said(await boots.console("empty", { policy: "" }));
       // The host that was booted from the unaltered image, by the same firmware.
-      const machine = environment.folder("virtual-machines");
-      const control = said(readFileSync(path.join(machine, "serial.log"), "latin1"));
+      const control = said(serialLog(environment));
       const halts = (lines: string[]) =>
         lines.some((line) => /^HALT: activate the integrity policy/.test(line)) &&
         !lines.some((line) => line.includes("starting systemd"));

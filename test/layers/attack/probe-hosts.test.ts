@@ -197,7 +197,7 @@ describe("attacks", () => {
   beforeAll(async () => {
     for (const environment of both) await attach(environment);
   });
-  bootFacts(attacked(first));
+  bootFacts(attacked(first), attacked(second));
   executionAttacks(attacked(first), attacked(second));
   containerAttacks(attacked(first), attacked(second));
   datapathAttacks(attacked(first));

@@ -54,6 +54,8 @@ var attacks = map[string]attackKind{
 	"flip": {2, func(a []string) error { return flip(a[0], a[1]) }},
 	// read FILE OFFSET: one byte, past the cache where the file system allows it.
 	"read-byte": {2, func(a []string) error { return readByte(a[0], a[1]) }},
+	// byte FILE OFFSET: prints one byte as a number.
+	"byte": {2, func(a []string) error { return printByte(a[0], a[1]) }},
 	// find FILE HEX: where bytes begin in a file.
 	"find":  {2, func(a []string) error { return find(a[0], a[1]) }},
 	"mkdir": {1, func(a []string) error { return os.MkdirAll(a[0], 0o755) }},
@@ -311,6 +313,24 @@ func readByte(file, at string) error {
 	}
 	_, err = f.ReadAt(make([]byte, 1), offset)
 	return err
+}
+
+func printByte(file, at string) error {
+	offset, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content := make([]byte, 1)
+	if _, err := f.ReadAt(content, offset); err != nil {
+		return err
+	}
+	fmt.Println(content[0])
+	return nil
 }
 
 func find(file, content string) error {

@@ -12,6 +12,13 @@ import (
 // efiGlobal is the vendor of the variables that the UEFI specification defines.
 const efiGlobal = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
+// The field secure_boot of the kernel's boot parameters (arch/x86/include/uapi/asm/bootparam.h), and its value
+// efi_secureboot_mode_enabled (include/linux/efi.h).
+const (
+	secureBootOffset = 0x1ec
+	secureBootOn     = 3
+)
+
 // Reader reads facts below Root, which is / except in tests.
 type Reader struct {
 	Root string
@@ -34,9 +41,10 @@ func (r Reader) text(name string) string {
 func (r Reader) Read() *agentv1.GetIntegrityResponse {
 	root, layers := r.readVerity()
 	commandLine := r.text("proc/cmdline")
+	secureBoot := r.secureBoot()
 	return &agentv1.GetIntegrityResponse{
-		SecureBoot:          r.efiFlag("SecureBoot"),
-		SetupMode:           r.efiFlag("SetupMode"),
+		SecureBoot:          secureBoot,
+		SetupMode:           !secureBoot && r.efiFlag("SetupMode"),
 		Lockdown:            selected(r.text("sys/kernel/security/lockdown")),
 		Lsms:                strings.FieldsFunc(r.text("sys/kernel/security/lsm"), func(character rune) bool { return character == ',' }),
 		Root:                root,
@@ -58,6 +66,13 @@ func mode(commandLine string) (result string) {
 		}
 	}
 	return result
+}
+
+// secureBoot reads what the kernel's EFI stub found in the firmware's variables before it started the kernel: on only if
+// SecureBoot was 1 and SetupMode was 0. The variables themselves are out of reach on a running host (hosts/initrd).
+func (r Reader) secureBoot() bool {
+	parameters, err := os.ReadFile(r.path("sys/kernel/boot_params/data"))
+	return err == nil && len(parameters) > secureBootOffset && parameters[secureBootOffset] == secureBootOn
 }
 
 // efiFlag reads a one-byte EFI variable. In efivarfs four bytes of attributes precede the value.

@@ -26,8 +26,7 @@ func write(t *testing.T, root, name, content string) {
 
 func TestRead(t *testing.T) {
 	root := t.TempDir()
-	write(t, root, "sys/firmware/efi/efivars/SecureBoot-"+efiGlobal, "\x06\x00\x00\x00\x01")
-	write(t, root, "sys/firmware/efi/efivars/SetupMode-"+efiGlobal, "\x06\x00\x00\x00\x00")
+	write(t, root, "sys/kernel/boot_params/data", bootParameters(3))
 	write(t, root, "sys/kernel/security/lockdown", "none [integrity] confidentiality\n")
 	write(t, root, "sys/kernel/security/lsm", "lockdown,capability,yama,selinux,bpf,ipe")
 	write(t, root, "sys/kernel/security/ipe/enforce", "0")
@@ -58,6 +57,38 @@ func TestRead(t *testing.T) {
 	}
 	if facts.GetPcrs()[7] != "abcdef" || !facts.GetRoot().GetSignaturesRequired() {
 		t.Errorf("%v", facts)
+	}
+}
+
+// bootParameters are those of a kernel whose EFI stub found Secure Boot in this state.
+func bootParameters(secureBoot byte) string {
+	parameters := make([]byte, 4096)
+	parameters[secureBootOffset] = secureBoot
+	return string(parameters)
+}
+
+func TestSecureBootAndSetupMode(t *testing.T) {
+	for name, test := range map[string]struct {
+		parameters, setupMode string
+		secureBoot, setup     bool
+	}{
+		"on":                          {bootParameters(3), "", true, false},
+		"off":                         {bootParameters(2), "\x06\x00\x00\x00\x00", false, false},
+		"off, in setup mode":          {bootParameters(2), "\x06\x00\x00\x00\x01", false, true},
+		"not started by the EFI stub": {bootParameters(0), "", false, false},
+		"too short":                   {bootParameters(3)[:secureBootOffset], "", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			write(t, root, "sys/kernel/boot_params/data", test.parameters)
+			if test.setupMode != "" {
+				write(t, root, "sys/firmware/efi/efivars/SetupMode-"+efiGlobal, test.setupMode)
+			}
+			facts := Reader{Root: root}.Read()
+			if facts.GetSecureBoot() != test.secureBoot || facts.GetSetupMode() != test.setup {
+				t.Errorf("Secure Boot %t, setup mode %t", facts.GetSecureBoot(), facts.GetSetupMode())
+			}
+		})
 	}
 }
 
