@@ -45,7 +45,8 @@ const recipes = [
     example: inBothCases("GetIntegrity(Response|Request)?"),
     rooms: ["hosts/", "provider/", "test/support/", "test/layers/contract/", "cli/testing/"],
     uses: {
-      "provider/local/hypervisor/observation.ts": "reads the answer",
+      "provider/backends/integrity.ts": "reads the answer",
+      "provider/resources/host-integrity.ts": "calls it",
       "provider/local/hypervisor/virtual-machines.ts": "calls it",
     },
     every: namesIn(contract, /\brpc (\w+)/g).filter(isCalledByProvider),
