@@ -29,6 +29,7 @@ export class Project {
         "plugins:",
         "  providers:",
         plugin("command"),
+        plugin("palisade"),
         "",
       ].join("\n"),
     );
