@@ -12,6 +12,8 @@ let connection: Connection;
 let close: () => Promise<void>;
 let stdout: string;
 let stderr: string;
+/** What the state says of the host's image. */
+let expectedIntegrity: object | undefined;
 
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), "palisade-cli-"));
@@ -24,6 +26,7 @@ afterAll(async () => {
 });
 beforeEach(() => {
   stdout = stderr = "";
+  expectedIntegrity = undefined;
   vi.spyOn(process.stdout, "write").mockImplementation((text) => ((stdout += String(text)), true));
   vi.spyOn(process.stderr, "write").mockImplementation((text) => ((stderr += String(text)), true));
   vi.stubEnv("PALISADE_HOME", path.join(folder, "home"));
@@ -45,7 +48,7 @@ function stubPulumi(hostConnection: Connection = connection, ...more: object[]):
       urn: urn("palisade:index:NestedHost$palisade:index:VirtualMachine", "edge-machine"),
       type: "palisade:index:VirtualMachine",
       parent: urn("palisade:index:NestedHost", "edge"),
-      outputs: { connection: hostConnection, accelerator: "tcg", serialLog },
+      outputs: { connection: hostConnection, accelerator: "tcg", serialLog, expectedIntegrity },
     },
     {
       urn: urn("palisade:index:GroupDeployment", "web-deployment"),
@@ -200,13 +203,61 @@ describe("palisade status", () => {
   lockdown          integrity
   root hash         abcd on /
   signature checked yes; unsigned ones refused: yes
-  IPE               palisade, audit
+  IPE               palisade 1.2.0, audit
   mode              enforce
   sealed layers     2 open, 1 with a checked signature
   SELinux           permissive, default
   GROUP  STATE    RUNNING  RESTARTS  ENDPOINTS
   web    Running  1/2      3         127.0.0.1:8080/TCP
 `);
+  });
+
+  describe("of a host whose image is known", () => {
+    const asReported = { mode: "enforce", rootHash: "abcd", selinux: "permissive", ipePolicyVersion: "1.2.0" };
+
+    it("says that the host is as its image says", async () => {
+      expectedIntegrity = asReported;
+      stubPulumi();
+      expect(await run(["status"])).toBe(0);
+      expect(stdout).toMatch(/ {2}SELinux {11}permissive, default\n {2}as its image {6}yes\n {2}GROUP/);
+      expect(stdout).not.toContain("\u001b[");
+    });
+
+    it.each([
+      ["in red", { FORCE_COLOR: "1" }, "\u001b[31m"],
+      ["in words alone with NO_COLOR", { NO_COLOR: "1" }, ""],
+      ["in words alone where it is not a terminal", {}, ""],
+    ])("names every difference %s, and ends with 1", async (_how, variables: Record<string, string>, red) => {
+      for (const name of ["FORCE_COLOR", "NO_COLOR"]) vi.stubEnv(name, variables[name]);
+      expectedIntegrity = { ...asReported, mode: "audit", rootHash: "ef01" };
+      stubPulumi();
+      expect(await run(["status"])).toBe(1);
+      const off = red && "\u001b[39m";
+      expect(stdout).toContain(`  as its image      ${red}NO: run \`pulumi up\`, which repairs it or fails${off}
+${red}    mode: declared "audit", observed "enforce"${off}
+${red}    rootHash: declared "ef01", observed "abcd"${off}
+`);
+    });
+
+    it("has the differences in JSON", async () => {
+      expectedIntegrity = { ...asReported, mode: "audit" };
+      stubPulumi();
+      expect(await run(["status", "-o", "json"])).toBe(1);
+      expect(JSON.parse(stdout).hosts[0].integrity.differences).toEqual([
+        { fact: "mode", declared: "audit", observed: "enforce" },
+      ]);
+      expectedIntegrity = asReported;
+      stubPulumi();
+      stdout = "";
+      expect(await run(["status", "-o", "json"])).toBe(0);
+      expect(JSON.parse(stdout).hosts[0].integrity.differences).toEqual([]);
+    });
+
+    it("compares a host on bare metal as well", async () => {
+      stubPulumi(connection, bareMetal("rack", { connection, expectedIntegrity: { mode: "audit" } }));
+      expect(await run(["status", "--host", "rack"])).toBe(1);
+      expect(stdout).toContain('mode: declared "audit", observed "enforce"');
+    });
   });
 
   it("distinguishes a host that does not answer from another host that answers", async () => {
@@ -240,7 +291,7 @@ describe("palisade status", () => {
             secureBoot: true,
             lockdown: "integrity",
             root: { rootHash: "abcd", mountPoint: "/", signatureVerified: true, signaturesRequired: true },
-            ipe: { activePolicy: "palisade", enforcing: false },
+            ipe: { activePolicy: "palisade", policyVersion: "1.2.0", enforcing: false },
             mode: "enforce",
             sealedLayers: { open: 2, verified: 1 },
             selinux: { enabled: true, enforcing: false, policy: "default" },

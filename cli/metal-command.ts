@@ -9,15 +9,23 @@ import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { EnrollmentRequestSchema, EnrollmentResponseSchema } from "../hosts/api/gen/palisade/agent/v1/enrollment_pb.js";
 import { defaultKeysDirectory, defaultStateDirectory, hostKeyFiles } from "../shared/directories.js";
 import path from "node:path";
-import { noCheckpoint, type Operation } from "../provider/backends/index.js";
+import {
+  describeDifference,
+  factsOf,
+  integrityDifferences,
+  noCheckpoint,
+  type ExpectedIntegrity,
+  type IntegrityFacts,
+  type Operation,
+} from "../provider/backends/index.js";
 import { readAuthority } from "../provider/local/certificates/authority.js";
 import { issueHostCertificate } from "../provider/local/certificates/host-identity.js";
 import { remoteShell } from "../command-plugin/remote-command.js";
 import type { Connection as SshConnection } from "../command-plugin/ssh.js";
 import { authenticatedVariables } from "../provider/local/firmware/authenticated-variables.js";
+import { describe, expectedIntegrity, imageDirectory } from "../provider/local/host-images/store.js";
 import { IdentityRecords } from "../provider/local/hypervisor/identity-records.js";
 import { HypervisorMarkers } from "../provider/local/hypervisor/markers.js";
-import { factsOf } from "../provider/local/hypervisor/observation.js";
 import { withAgent } from "./agent.js";
 import { type OutputOptions, writeDocument } from "./output.js";
 import type { Connection } from "./stack-state.js";
@@ -65,11 +73,49 @@ export async function sign({ keys = defaultKeysDirectory() }: MetalOptions): Pro
   return 0;
 }
 
-/** A StartRequest on standard input; prints the integrity facts of the host that then runs. */
+/**
+ * A StartRequest on standard input; prints the integrity facts of the host that then runs, with what its image says of
+ * them as `expectedIntegrity`.
+ *
+ * @throws Error when the host differs from its image, by the name of each fact
+ */
 export async function start(): Promise<number> {
   const request = await fromInput("StartRequest", readStartRequest);
-  process.stdout.write(JSON.stringify(await startHost(request)));
+  const expected = await expectedOf(request);
+  const facts = await startHost(request);
+  refuseDifferences(request.connection.hostId, expected, facts);
+  process.stdout.write(JSON.stringify({ ...facts, ...(expected ? { expectedIntegrity: expected } : {}) }));
   return 0;
+}
+
+/** What the description of the installed image says; undefined, with a warning, when there is no description of it. */
+async function expectedOf({ image, imageFile }: StartRequest): Promise<ExpectedIntegrity | undefined> {
+  // Requests of earlier versions name no image.
+  if (image === undefined) return undefined;
+  const folders = [imageDirectory(defaultStateDirectory(), image)];
+  if (imageFile !== undefined) folders.push(path.dirname(imageFile));
+  for (const folder of folders) {
+    const description = await describe(folder);
+    if (description?.digest === image) return expectedIntegrity(description);
+  }
+  process.stderr.write(
+    `what the host reports is not compared with its image: there is no image.json of ${image} in ${folders.join(" and ")}\n`,
+  );
+  return undefined;
+}
+
+/** @throws Error when the host differs from its image, by the name of each fact */
+export function refuseDifferences(
+  hostId: string,
+  expected: ExpectedIntegrity | undefined,
+  facts: IntegrityFacts,
+): void {
+  const differences = integrityDifferences(expected, facts);
+  if (differences.length === 0) return;
+  throw new Error(
+    `host ${hostId} is not as its image says: ${differences.map(describeDifference).join("; ")}. Something else than this ` +
+      "image was started: look at the machine's boot order, start the rescue system, and give `installation` another number",
+  );
 }
 
 async function fromInput<T>(name: string, read: (input: string) => T): Promise<T> {
@@ -105,6 +151,9 @@ function readStartRequest(input: string): StartRequest {
   if (!/^[A-Za-z0-9-]+$/.test(connection!.hostId))
     throw new Error("connection.hostId: letters, digits and '-' are expected");
   if (typeof seconds !== "number" || !(seconds > 0)) throw new Error("seconds: a number above 0 is expected");
+  for (const field of ["image", "imageFile"] as const) {
+    if (request![field] !== undefined) requireText(field, request![field]);
+  }
   return request as StartRequest;
 }
 
@@ -115,6 +164,10 @@ export interface StartRequest {
   connection: Connection;
   /** Seconds until the host has to answer. */
   seconds: number;
+  /** Digest of the image that was installed. */
+  image?: string;
+  /** The image itself, when it is not that of this machine's store. */
+  imageFile?: string;
 }
 
 const pollMilliseconds = 3_000;

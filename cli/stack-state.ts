@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import * as v from "valibot";
 import { decode, object } from "../shared/decode.js";
+import type { ExpectedIntegrity } from "../provider/backends/index.js";
 import { stackOfEnvironment } from "./arguments.js";
 import { pulumiEnvironment } from "./environment.js";
 
@@ -32,6 +33,8 @@ export interface HostRecord {
   accelerator?: string;
   /** The file with the serial console; only nested hosts have one. */
   serialLog?: string;
+  /** What the host has to report by its image. Absent where the stack does not know it. */
+  expectedIntegrity?: ExpectedIntegrity;
 }
 
 /** A host whose connection is known. */
@@ -122,9 +125,15 @@ export function parseExport(text: string): StackState {
         ...connectionOf(outputs["connection"]),
         accelerator: clear(outputs["accelerator"]) as string | undefined,
         serialLog: clear(outputs["serialLog"]) as string | undefined,
+        ...expectedOf(outputs),
       });
     } else if (type === "palisade:index:BareMetalHost") {
-      state.hosts.push({ kind: "bare-metal", name: nameOf(urn), ...connectionOf(outputs["connection"]) });
+      state.hosts.push({
+        kind: "bare-metal",
+        name: nameOf(urn),
+        ...connectionOf(outputs["connection"]),
+        ...expectedOf(outputs),
+      });
     } else if (type === "palisade:index:GroupDeployment") {
       const { connection } = connectionOf(outputs["host"]);
       // A group that was never declared on its host has no outputs yet.
@@ -153,6 +162,11 @@ function connectionOf(value: unknown): { connection?: Connection } {
   const connection = clear(value) as Partial<Connection> | null | undefined;
   if (!connection?.hostId || !connection.endpoint) return {};
   return { connection: { ...connection, publishedPorts: connection.publishedPorts ?? [] } as Connection };
+}
+
+function expectedOf({ expectedIntegrity }: Record<string, unknown>): { expectedIntegrity?: ExpectedIntegrity } {
+  const expected = clear(expectedIntegrity);
+  return typeof expected === "object" && expected !== null ? { expectedIntegrity: expected } : {};
 }
 
 /** The value with its secrets in clear. @throws SecretsNeeded when the state has them encrypted. */

@@ -1,4 +1,5 @@
-/** `palisade status`: what the stack's hosts report about themselves now. */
+/** `palisade status`: what the stack's hosts report about themselves now, and where that is not what their image says. */
+import { styleText } from "node:util";
 import {
   ContainerPhase,
   type GetHostResponse,
@@ -7,6 +8,12 @@ import {
   GroupPhase,
   Protocol,
 } from "../hosts/api/gen/palisade/agent/v1/agent_pb.js";
+import {
+  describeDifference,
+  factsOf,
+  integrityDifferences,
+  type IntegrityDifference,
+} from "../provider/backends/index.js";
 import { withAgent } from "./agent.js";
 import { type OutputOptions, writeDocument } from "./output.js";
 import { type Connection, findHosts, type HostKind, type HostRecord, readStack } from "./stack-state.js";
@@ -42,10 +49,12 @@ interface HostStatus {
     secureBoot: boolean;
     lockdown: string;
     root?: { rootHash: string; mountPoint: string; signatureVerified: boolean; signaturesRequired: boolean };
-    ipe?: { activePolicy: string; enforcing: boolean };
+    ipe?: { activePolicy: string; policyVersion: string; enforcing: boolean };
     mode: string;
     sealedLayers: { open: number; verified: number };
     selinux?: { enabled: boolean; enforcing: boolean; policy: string };
+    /** Facts in which the host is not as its image says; absent when the stack does not know what the image says. */
+    differences?: IntegrityDifference[];
   };
   groups?: GroupStatus[];
 }
@@ -70,7 +79,7 @@ export async function status({ host: name, stack, output }: StatusOptions): Prom
   if (output === "json") writeDocument({ hosts: reports });
   else if (reports.length === 0) process.stdout.write("The stack has no hosts.\n");
   else for (const report of reports) process.stdout.write(formatHost(report));
-  return reports.every(({ ready }) => ready) ? 0 : 1;
+  return reports.every(({ ready, integrity }) => ready && !integrity?.differences?.length) ? 0 : 1;
 }
 
 async function ask(host: HostRecord): Promise<HostStatus> {
@@ -83,7 +92,7 @@ async function ask(host: HostRecord): Promise<HostStatus> {
       const facts = await agent.hosts.getHost({});
       const integrity = await agent.hosts.getIntegrity({});
       const { groups } = await agent.groups.listGroups({});
-      return { ...known, hostId, endpoint, ...reported(facts, integrity, groups, connection) };
+      return { ...known, hostId, endpoint, ...reported(facts, integrity, groups, connection, host.expectedIntegrity) };
     });
   } catch (error) {
     return { ...known, hostId, endpoint, error: error instanceof Error ? error.message : String(error) };
@@ -95,6 +104,7 @@ function reported(
   integrity: GetIntegrityResponse,
   groups: Group[],
   connection: Connection,
+  expected: HostRecord["expectedIntegrity"],
 ): Partial<HostStatus> & { ready: boolean } {
   const { secureBoot, lockdown, root, ipe, mode, layers, selinux } = integrity;
   return {
@@ -117,7 +127,9 @@ function reported(
           signaturesRequired: root.signaturesRequired,
         },
       }),
-      ...(ipe && { ipe: { activePolicy: ipe.activePolicy, enforcing: ipe.enforcing } }),
+      ...(ipe && {
+        ipe: { activePolicy: ipe.activePolicy, policyVersion: ipe.policyVersion, enforcing: ipe.enforcing },
+      }),
       mode,
       sealedLayers: {
         open: layers.length,
@@ -126,6 +138,7 @@ function reported(
       ...(selinux && {
         selinux: { enabled: selinux.enabled, enforcing: selinux.enforcing, policy: selinux.policy },
       }),
+      ...(expected && { differences: integrityDifferences(expected, factsOf(integrity, facts.kernelVersion)) }),
     },
     groups: groups.map((group) => groupStatus(group, connection)),
   };
@@ -166,13 +179,29 @@ function formatHost(report: HostStatus): string {
     ["lockdown", integrity.lockdown],
     ["root hash", root ? `${root.rootHash} on ${root.mountPoint}` : "no verity device"],
     ["signature checked", `${on(root?.signatureVerified)}; unsigned ones refused: ${on(root?.signaturesRequired)}`],
-    ["IPE", ipe?.activePolicy ? `${ipe.activePolicy}, ${ipe.enforcing ? "enforcing" : "audit"}` : "no policy"],
+    [
+      "IPE",
+      ipe?.activePolicy
+        ? `${ipe.activePolicy} ${ipe.policyVersion}, ${ipe.enforcing ? "enforcing" : "audit"}`
+        : "no policy",
+    ],
     ["mode", integrity.mode || "not named"],
     ["sealed layers", `${sealedLayers.open} open, ${sealedLayers.verified} with a checked signature`],
     ["SELinux", selinux?.enabled ? `${selinux.enforcing ? "enforcing" : "permissive"}, ${selinux.policy}` : "disabled"],
   ];
   const lines = rows.map(([title, value]) => `  ${title.padEnd(18)}${printable(value)}\n`);
-  return `host ${name} (${hostId})\n${lines.join("")}${formatGroups(report.groups ?? [])}`;
+  return `host ${name} (${hostId})\n${lines.join("")}${formatDifferences(report)}${formatGroups(report.groups ?? [])}`;
+}
+
+/** In words as well as in red, which a file, a pipe and `NO_COLOR` do without. */
+function formatDifferences({ integrity }: HostStatus): string {
+  if (!integrity?.differences) return "";
+  const { differences } = integrity;
+  const title = `  ${"as its image".padEnd(18)}`;
+  if (differences.length === 0) return `${title}yes\n`;
+  const red = (text: string) => styleText("red", text, { stream: process.stdout });
+  const lines = differences.map((one) => red(`    ${printable(describeDifference(one))}`) + "\n");
+  return `${title}${red("NO: run `pulumi up`, which repairs it or fails")}\n${lines.join("")}`;
 }
 
 function formatGroups(groups: GroupStatus[]): string {

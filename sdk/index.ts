@@ -20,6 +20,11 @@ export type HostImage = import("./hostImage").HostImage;
 export const HostImage: typeof import("./hostImage").HostImage = null as any;
 utilities.lazyLoad(exports, ["HostImage"], () => require("./hostImage"));
 
+export { HostIntegrityArgs } from "./hostIntegrity";
+export type HostIntegrity = import("./hostIntegrity").HostIntegrity;
+export const HostIntegrity: typeof import("./hostIntegrity").HostIntegrity = null as any;
+utilities.lazyLoad(exports, ["HostIntegrity"], () => require("./hostIntegrity"));
+
 export { ImagePolicyArgs } from "./imagePolicy";
 export type ImagePolicy = import("./imagePolicy").ImagePolicy;
 export const ImagePolicy: typeof import("./imagePolicy").ImagePolicy = null as any;
@@ -80,6 +85,8 @@ const _module = {
                 return new GroupDeployment(name, <any>undefined, { urn })
             case "palisade:index:HostImage":
                 return new HostImage(name, <any>undefined, { urn })
+            case "palisade:index:HostIntegrity":
+                return new HostIntegrity(name, <any>undefined, { urn })
             case "palisade:index:ImagePolicy":
                 return new ImagePolicy(name, <any>undefined, { urn })
             case "palisade:index:NetworkPolicy":

@@ -65,6 +65,10 @@ export class VirtualMachine extends pulumi.CustomResource {
      */
     declare public readonly cpus: pulumi.Output<number>;
     /**
+     * What the image says that its host reports. Absent when the image is not in the store of this machine.
+     */
+    declare public /*out*/ readonly expectedIntegrity: pulumi.Output<outputs.ExpectedIntegrity | undefined>;
+    /**
      * Delete the machine even when its agent cannot be reached.
      */
     declare public readonly forceDestroy: pulumi.Output<boolean | undefined>;
@@ -92,6 +96,10 @@ export class VirtualMachine extends pulumi.CustomResource {
      * running or stopped.
      */
     declare public readonly powerState: pulumi.Output<string>;
+    /**
+     * Facts in which the running host differs from what its image says, each with the declared and the observed value. They are drift: an update restarts the host, and fails when it still differs.
+     */
+    declare public /*out*/ readonly problems: pulumi.Output<string[]>;
     /**
      * Ports of the host reachable on the hypervisor's machine, beside the agent's.
      */
@@ -147,8 +155,10 @@ export class VirtualMachine extends pulumi.CustomResource {
             resourceInputs["accelerator"] = undefined /*out*/;
             resourceInputs["bootSeconds"] = undefined /*out*/;
             resourceInputs["connection"] = undefined /*out*/;
+            resourceInputs["expectedIntegrity"] = undefined /*out*/;
             resourceInputs["hostId"] = undefined /*out*/;
             resourceInputs["integrity"] = undefined /*out*/;
+            resourceInputs["problems"] = undefined /*out*/;
             resourceInputs["serialLog"] = undefined /*out*/;
         } else {
             resourceInputs["acceleration"] = undefined /*out*/;
@@ -158,6 +168,7 @@ export class VirtualMachine extends pulumi.CustomResource {
             resourceInputs["clientIdentity"] = undefined /*out*/;
             resourceInputs["connection"] = undefined /*out*/;
             resourceInputs["cpus"] = undefined /*out*/;
+            resourceInputs["expectedIntegrity"] = undefined /*out*/;
             resourceInputs["forceDestroy"] = undefined /*out*/;
             resourceInputs["hostId"] = undefined /*out*/;
             resourceInputs["hypervisor"] = undefined /*out*/;
@@ -165,6 +176,7 @@ export class VirtualMachine extends pulumi.CustomResource {
             resourceInputs["integrity"] = undefined /*out*/;
             resourceInputs["memoryMiB"] = undefined /*out*/;
             resourceInputs["powerState"] = undefined /*out*/;
+            resourceInputs["problems"] = undefined /*out*/;
             resourceInputs["publishedPorts"] = undefined /*out*/;
             resourceInputs["serialLog"] = undefined /*out*/;
             resourceInputs["snapshot"] = undefined /*out*/;

@@ -10,18 +10,22 @@ import { port, website, websitePolicy } from "./website.js";
 /** Declares the environment; returns the stack's outputs. */
 export function metal(configuration: Configuration) {
   const { provider, image, keysDirectory } = hostImage(configuration);
-  const host = new BareMetalHost("host", {
-    connection: {
-      host: configuration.sshHost!,
-      port: configuration.sshPort,
-      privateKey: pulumi.secret(configuration.sshPrivateKey!),
-      hostKey: configuration.sshHostKey!,
+  const host = new BareMetalHost(
+    "host",
+    {
+      connection: {
+        host: configuration.sshHost!,
+        port: configuration.sshPort,
+        privateKey: pulumi.secret(configuration.sshPrivateKey!),
+        hostKey: configuration.sshHostKey!,
+      },
+      image: image.imageDigest,
+      disk: { serial: configuration.diskSerial! },
+      allowOverwrite: configuration.allowOverwrite,
+      keysDirectory,
     },
-    image: image.imageDigest,
-    disk: { serial: configuration.diskSerial! },
-    allowOverwrite: configuration.allowOverwrite,
-    keysDirectory,
-  });
+    { provider },
+  );
   const network = new NetworkPolicy("network", { host: host.connection, ...websitePolicy }, { provider });
   const web = new ContainerGroup(
     "web",

@@ -98,7 +98,7 @@ function routes(router: ConnectRouter, hostId: string): void {
       secureBoot: true,
       lockdown: "integrity",
       root: { rootHash: "abcd", mountPoint: "/", signatureVerified: true, signaturesRequired: true },
-      ipe: { activePolicy: "palisade", enforcing: false },
+      ipe: { activePolicy: "palisade", policyVersion: "1.2.0", enforcing: false },
       selinux: { enabled: true, enforcing: false, policy: "default" },
       mode: "enforce",
       layers: [

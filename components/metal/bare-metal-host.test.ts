@@ -18,7 +18,7 @@ async function previewed(args: BareMetalHostArgs) {
 }
 
 describe("BareMetalHost", () => {
-  it("is a row of commands under permanent names", async () => {
+  it("is a row of commands, and a comparison with its image, under permanent names", async () => {
     const { registrations } = await previewed(minimal);
     expect(registrations.slice(1).map(({ type, name }) => `${type} ${name}`)).toEqual(
       expect.arrayContaining([
@@ -32,9 +32,10 @@ describe("BareMetalHost", () => {
         "command:local:Command rack-certificate",
         "command:remote:Command rack-enroll",
         "command:local:Command rack-start",
+        "palisade:index:HostIntegrity rack-integrity",
       ]),
     );
-    expect(registrations).toHaveLength(11);
+    expect(registrations).toHaveLength(12);
   });
 
   it("installs anew under other names", async () => {

@@ -63,7 +63,8 @@ const diskArguments = argumentNames<DiskRule>({
 /**
  * A hardened, immutable container host on a machine of its own. **Experimental.** The machine runs any Linux rescue
  * system with an SSH server, started by UEFI whose Secure Boot is in setup mode; it ends as a host whose agent answers.
- * Every step is a command of `@pulumi/command` and can be interrupted; the next `pulumi up` goes on.
+ * Every step is a command of `@pulumi/command` and can be interrupted; the next `pulumi up` goes on. What the host reports
+ * of its integrity is compared with its image at the end, and at each refresh.
  *
  * Once installed, nothing connects to the machine by SSH again: there is none. Destroying leaves the host as it is.
  *
@@ -105,15 +106,18 @@ export class BareMetalHost extends Component {
 
     const endpoint = args.endpoint ?? pulumi.output(args.connection.host).apply((host) => httpsUrl(host, 8443));
     const connection = connectionOf(this.hostId, endpoint, keysDirectory);
-    const { start, integrity } = installation.start(connection, args.startSeconds ?? 900);
+    const { start, integrity, expectedIntegrity } = installation.start(connection, args.startSeconds ?? 900, image);
     this.integrity = integrity;
-    // Everything that uses the connection waits for the host.
-    this.connection = pulumi.all([connection, integrity]).apply(([value]) => value);
+    const comparison = installation.compare(connection, expectedIntegrity, start);
+    // Everything that uses the connection waits for the host, and for its being as its image says.
+    this.connection = pulumi.all([connection, integrity, comparison.problems]).apply(([value]) => value);
     rememberHostResource(this.connection, start);
     this.registerOutputs({
       hostId: this.hostId,
       connection: this.connection,
       integrity: this.integrity,
+      // `palisade status` compares with it what the host reports by then.
+      expectedIntegrity,
       device: this.device,
     });
   }

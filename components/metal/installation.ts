@@ -5,6 +5,7 @@ import { local, remote, type types } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import { decode, object } from "../../shared/decode.js";
 import { packageRoot } from "../../shared/directories.js";
+import { HostIntegrity } from "../../sdk/hostIntegrity.js";
 import type * as outputs from "../../sdk/types/output.js";
 import type { ChildOptions } from "../internal/component.js";
 import { type Disk, type DiskRule, type Inventory, inventorySchema, selectDisk } from "./disks.js";
@@ -35,6 +36,9 @@ export interface ImageToWrite {
   /** Whether the user named the disk as one whose content may be lost. */
   mayOverwrite: boolean;
 }
+
+/** What the last step prints. */
+type Reported = outputs.IntegrityFacts & { expectedIntegrity?: outputs.ExpectedIntegrity };
 
 export class Installation {
   private readonly connection: types.input.remote.ConnectionArgs;
@@ -102,24 +106,56 @@ export class Installation {
     return enrolled.stdout.apply((text) => text.trim().split("\n").at(-1)!);
   }
 
-  /** Restarts the machine and waits for the host, for so many seconds. `integrity` is what the host reports then. */
+  /**
+   * Restarts the machine and waits for the host, for so many seconds. `integrity` is what the host reports then; the
+   * step fails when that is not what its image says, `expectedIntegrity`.
+   */
   start(
     connection: pulumi.Output<outputs.HostConnection>,
     seconds: number,
-  ): { start: local.Command; integrity: pulumi.Output<outputs.IntegrityFacts> } {
+    { digest, file }: Pick<ImageToWrite, "digest" | "file">,
+  ): {
+    start: local.Command;
+    integrity: pulumi.Output<outputs.IntegrityFacts>;
+    expectedIntegrity: pulumi.Output<outputs.ExpectedIntegrity | undefined>;
+  } {
     const start = this.here("start", {
       create: this.palisade("start"),
       stdin: pulumi.secret(
-        pulumi
-          .all([this.connection, connection])
-          .apply(([ssh, host]) => JSON.stringify({ ssh, connection: host, seconds })),
+        pulumi.all([this.connection, connection, digest]).apply(([ssh, host, image]) =>
+          JSON.stringify({
+            ssh,
+            connection: host,
+            seconds,
+            image,
+            ...(file === undefined ? {} : { imageFile: file }),
+          }),
+        ),
       ),
     });
     // The command's output is secret because its input is. It holds the host's facts, and no credentials.
-    const integrity = pulumi
+    const reported = pulumi
       .unsecret(start.stdout)
-      .apply((text) => decode(object({}), text, "integrity facts of the host") as unknown as outputs.IntegrityFacts);
-    return { start, integrity };
+      .apply((text) => decode(object({}), text, "integrity facts of the host") as unknown as Reported);
+    return {
+      start,
+      integrity: reported.apply(({ expectedIntegrity: _expected, ...facts }) => facts),
+      // A host that an earlier version started has none.
+      expectedIntegrity: reported.apply(({ expectedIntegrity }) => expectedIntegrity),
+    };
+  }
+
+  /** Compares the host with its image at each refresh and update. Without an expectation, as of an earlier version, nothing differs. */
+  compare(
+    host: pulumi.Output<outputs.HostConnection>,
+    expected: pulumi.Output<outputs.ExpectedIntegrity | undefined>,
+    start: local.Command,
+  ): HostIntegrity {
+    return new HostIntegrity(
+      this.context.nameOf("integrity"),
+      { host, expected: expected.apply((facts) => facts ?? {}) },
+      this.context.optionsOf({ dependsOn: [start] }),
+    );
   }
 
   /** A command in the rescue system. */

@@ -1,4 +1,5 @@
 /** Virtual machines and their state disks. */
+import type { ExpectedIntegrity, IntegrityFacts } from "./integrity.js";
 import type { Operation } from "./operation.js";
 import type { KeyPairFiles } from "./signing.js";
 
@@ -53,22 +54,6 @@ export interface HostConnection {
   publishedPorts: { port: number; protocol: string; address: string }[];
 }
 
-export interface IntegrityFacts {
-  secureBoot: boolean;
-  lockdown: string;
-  rootHash: string;
-  rootHashSignatureVerified: boolean;
-  verityMount: string;
-  ipePolicy: string;
-  ipeEnforcing: boolean;
-  selinux: "enforcing" | "permissive" | "disabled";
-  kernelVersion: string;
-  /** audit, enforce, jit or strict; empty when the host's command line names none. */
-  mode: string;
-  /** Layers of sealed images that are open as verity devices. */
-  sealedLayers: number;
-}
-
 export interface VirtualMachineObserved extends VirtualMachineSpec {
   id: string;
   /** The accelerator in use. */
@@ -80,6 +65,8 @@ export interface VirtualMachineObserved extends VirtualMachineSpec {
   connection?: HostConnection;
   /** Absent when the machine is stopped. */
   integrity?: IntegrityFacts;
+  /** What the host of this image has to report. Absent when the image is not in the store any more. */
+  expectedIntegrity?: ExpectedIntegrity;
 }
 
 export interface Hypervisor {
@@ -88,10 +75,16 @@ export interface Hypervisor {
   /** Grows the disk; the machine may run. */
   resizeStateDisk(op: Operation, id: string, sizeGiB: number): Promise<StateDiskObserved>;
   deleteStateDisk(op: Operation, id: string): Promise<void>;
-  /** Returns when the agent reports that it is ready. */
+  /**
+   * Returns when the agent reports that it is ready. The host may still differ from its image: `integrity` and
+   * `expectedIntegrity` of the result say in what.
+   */
   createVirtualMachine(op: Operation, spec: VirtualMachineSpec): Promise<VirtualMachineObserved>;
   readVirtualMachine(id: string): Promise<VirtualMachineObserved | undefined>;
-  /** Starts a stopped machine and applies changes, with a restart when a change needs one. */
+  /**
+   * Starts a stopped machine and applies changes, with a restart when a change needs one, or when the host differs from
+   * its image: it starts from the image's disk and firmware variables alone then.
+   */
   updateVirtualMachine(op: Operation, id: string, spec: VirtualMachineSpec): Promise<VirtualMachineObserved>;
   /**
    * Deletes the machine.

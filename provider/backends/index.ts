@@ -27,6 +27,7 @@ export * from "./errors.js";
 export * from "./host-images.js";
 export * from "./hypervisor.js";
 export * from "./image-builder.js";
+export * from "./integrity.js";
 export * from "./operation.js";
 export * from "./patcher.js";
 export * from "./registries.js";

@@ -74,6 +74,7 @@ const good: Record<string, Properties> = {
     repositories: ["127.0.0.1:5000/web/nginx", "registry.example/team/*", "registry.example/*"],
     keys: [makeImageKey()],
   },
+  "palisade:index:HostIntegrity": { host, expected: { mode: "enforce", secureBoot: true } },
   "palisade:index:NetworkPolicy": { host, policy: makeNetworkPolicy("default/web", 80) },
   "palisade:index:GroupDeployment": {
     host,
@@ -199,6 +200,8 @@ describe.each<[type: string, path: (string | number)[], value: Value | undefined
   ["ImagePolicy", ["keys", 0], makeImageKey("P-384"), "keys[0]", /ECDSA P-256/],
   ["ImagePolicy", ["keys", 0], makeImageKey() + makeImageKey(), "keys[0]", /one PEM public key/],
   ["ImagePolicy", ["keys", 0], privateKey, "keys[0]", /one PEM public key/],
+  ["HostIntegrity", ["expected"], undefined, "expected", /is required/],
+  ["HostIntegrity", ["expected", "secureBoot"], "yes", "expected.secureBoot", /boolean|true or false/],
   ["NetworkPolicy", ["policy"], undefined, "policy", /is required/],
   ["NetworkPolicy", ["policy", "version"], 2, "policy.version", /2 is out of range/],
   ["NetworkPolicy", ["policy", "hash"], "abc", "policy.hash", /SHA-256/],

@@ -3,6 +3,7 @@ import type { Resource } from "../protocol/resource.js";
 import { debianImage } from "./debian-image.js";
 import { groupDeployment } from "./group-deployment.js";
 import { hostImage } from "./host-image.js";
+import { hostIntegrity } from "./host-integrity.js";
 import { imagePolicy } from "./image-policy.js";
 import { networkPolicy } from "./network-policy.js";
 import { patchedImage } from "./patched-image.js";
@@ -19,6 +20,7 @@ export const resources: Resource[] = [
   hostImage,
   stateDisk,
   virtualMachine,
+  hostIntegrity,
   imagePolicy,
   networkPolicy,
   groupDeployment,

@@ -5,12 +5,14 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import type { ServiceError } from "@grpc/grpc-js";
 import { DiffResponse, PropertyDiff } from "@pulumi/pulumi/proto/provider_pb.js";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { createFakeBackends } from "../../test/support/fakes/backends.js";
 import type { Kind } from "../../test/support/fakes/world.js";
 import type { HostConnection } from "../backends/index.js";
 import { unknown, type Properties, type Value } from "../protocol/resource.js";
+import { initFailure } from "../protocol/testing.js";
 import { Fixture, makeNetworkPolicy, type Made, type State } from "./testing.js";
 
 /** A vulnerability database in another place than the default one. */
@@ -115,8 +117,19 @@ const rows: Row[] = [
       [set("powerState", "stopped"), ["powerState"]],
       [set("publishedPorts", [{ port: 80 }, { port: 443 }]), ["publishedPorts[1]"]],
     ],
-    drift: [{ powerState: "stopped" }, ["powerState"]],
-    unknowns: ["connection", "hostId"],
+    drift: [{ facts: { mode: "audit", ipeEnforcing: false, sealedLayers: 3 } }, ["problems"]],
+    unknowns: ["connection", "hostId", "integrity", "expectedIntegrity", "problems"],
+  },
+  {
+    name: "HostIntegrity",
+    kind: "virtual-machines",
+    changes: [
+      [(given) => ({ ...given, expected: { ...(given["expected"] as Properties), mode: "jit" } }), ["expected.mode"]],
+      [host({ hostId: "another" }), ["host.hostId!"]],
+      [host({ endpoint: "https://127.0.0.1:9443" }), ["host.endpoint"]],
+    ],
+    unknowns: ["observed", "problems"],
+    host: true,
   },
   {
     name: "GroupDeployment",
@@ -347,12 +360,71 @@ describe("each resource over gRPC", () => {
       const imported = await fixture.client.read(machine.type, machine.state.id);
       expect(imported.outputs.properties["integrity"]).toMatchObject({ sealedLayers: 7 });
       // A real change is shown.
-      fixture.world.disturb("virtual-machines", { facts: { sealedLayers: 7, ipeEnforcing: true } });
-      expect((await before(machine)).outputs.properties["integrity"]).toMatchObject({ ipeEnforcing: true });
+      fixture.world.disturb("virtual-machines", { facts: { sealedLayers: 7, ipeEnforcing: false } });
+      expect((await before(machine)).outputs.properties["integrity"]).toMatchObject({ ipeEnforcing: false });
     } finally {
       fixture.world.disturb("virtual-machines", { facts: {} });
       fixture.world.disturb("groups", { restarts: 0 });
     }
+  });
+
+  describe("a host that is not as its image says", () => {
+    const wrong = (facts: object) => fixture.world.disturb("virtual-machines", facts as Record<string, unknown>);
+    afterEach(() => wrong({ facts: undefined, wrongFacts: undefined }));
+    const message = /mode: declared "enforce", observed "audit"; ipeEnforcing: declared true, observed false/;
+
+    it("is no difference to a state of a version that recorded no expectation, before the next read", async () => {
+      const { type, state } = of("VirtualMachine");
+      const { expectedIntegrity: _expected, problems: _problems, ...outputs } = state.outputs;
+      const integrity = { ...(outputs["integrity"] as Properties), mode: "audit" };
+      const old = { ...state, outputs: { ...outputs, integrity } };
+      expect(shown(await fixture.client.diff(type, state.id, old, state.inputs))).toEqual([]);
+      wrong({ facts: { mode: "audit" } });
+      expect((await observe({ ...of("VirtualMachine"), state: old })).paths).toEqual(["problems"]);
+    });
+
+    it("previews that it is right again, and fails when a restart does not make it so", async () => {
+      wrong({ wrongFacts: { mode: "audit", ipeEnforcing: false } });
+      const machine = of("VirtualMachine");
+      const { state, paths } = await observe(machine);
+      expect(paths).toEqual(["problems"]);
+      const previewed = await fixture.client.update(machine.type, state.id, state, state.inputs, true);
+      expect(previewed.properties).toMatchObject({ integrity: unknown, problems: [] });
+      await expect(fixture.client.update(machine.type, state.id, state, state.inputs)).rejects.toThrow(message);
+    });
+
+    it("is named by the resource that only compares, whose update fails until the host is right", async () => {
+      wrong({ facts: { mode: "audit", ipeEnforcing: false } });
+      const one = of("HostIntegrity");
+      const { state, paths } = await observe(one);
+      expect(paths).toEqual(["problems"]);
+      for (const call of [
+        () => fixture.client.update(one.type, state.id, state, state.inputs),
+        () => fixture.client.create(one.type, state.inputs),
+      ]) {
+        const failure = await call().catch((error: unknown) => error);
+        const { id, reasons } = initFailure(failure as ServiceError)!;
+        expect(id).toBe(one.state.id);
+        expect(reasons.join("\n")).toMatch(message);
+      }
+      wrong({ facts: undefined });
+      const updated = await fixture.client.update(one.type, state.id, state, state.inputs);
+      expect(updated.properties).toEqual(one.state.outputs);
+      expect((await observe(one)).paths).toEqual([]);
+    });
+
+    it("fails at first contact, and is kept in the state", async () => {
+      wrong({ wrongFacts: { mode: "audit", ipeEnforcing: false } });
+      const { type, state } = of("VirtualMachine");
+      const failure = await fixture.client.create(type, state.inputs).catch((error: unknown) => error);
+      const { id, reasons, outputs } = initFailure(failure as ServiceError)!;
+      expect(reasons.join("\n")).toMatch(message);
+      expect(id).toBe(state.id);
+      expect(outputs.properties).toMatchObject({
+        integrity: { mode: "audit" },
+        expectedIntegrity: { mode: "enforce" },
+      });
+    });
   });
 
   describe("a host that is booting", () => {

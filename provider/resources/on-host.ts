@@ -15,7 +15,11 @@ import type { Inputs } from "../schema/inputs.js";
 import { anyUnknown, isRecord } from "../schema/schema.js";
 
 /** Tokens of the resources that live on a host. */
-type HostedType = "palisade:index:GroupDeployment" | "palisade:index:ImagePolicy" | "palisade:index:NetworkPolicy";
+type HostedType =
+  | "palisade:index:GroupDeployment"
+  | "palisade:index:HostIntegrity"
+  | "palisade:index:ImagePolicy"
+  | "palisade:index:NetworkPolicy";
 
 export const isUnreachable = (error: unknown): boolean => (error as Error).name === "UnreachableHostError";
 

@@ -154,6 +154,10 @@ export class Fixture {
       host: machine.state.outputs["connection"]!,
       policy: makeNetworkPolicy("default/web", 80),
     });
-    return [registry, image, patch, seal, hostImage, disk, machine, group, policy, network];
+    const integrity = await this.make("HostIntegrity", {
+      host: machine.state.outputs["connection"]!,
+      expected: machine.state.outputs["expectedIntegrity"]!,
+    });
+    return [registry, image, patch, seal, hostImage, disk, machine, group, policy, network, integrity];
   }
 }

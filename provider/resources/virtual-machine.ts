@@ -1,5 +1,10 @@
-import type { VirtualMachineObserved, VirtualMachineSpec } from "../backends/index.js";
-import type { Properties, PropertyDiff, Resource, Value } from "../protocol/resource.js";
+import {
+  describeDifference,
+  integrityDifferences,
+  type VirtualMachineObserved,
+  type VirtualMachineSpec,
+} from "../backends/index.js";
+import { PartialFailure, type Properties, type PropertyDiff, type Resource, type Value } from "../protocol/resource.js";
 import { hostPort } from "../../shared/host-port.js";
 import { unknown } from "../protocol/resource.js";
 import { drift, inputDifferences } from "../schema/difference.js";
@@ -48,7 +53,26 @@ function outputs(inputs: Properties, observed: VirtualMachineObserved): Properti
     ...(observed.connection ? { connection: toValue(observed.connection) } : {}),
     ...(observed.bootSeconds === undefined ? {} : { bootSeconds: observed.bootSeconds }),
     ...(observed.integrity ? { integrity: toValue(observed.integrity) } : {}),
+    ...(observed.expectedIntegrity ? { expectedIntegrity: toValue(observed.expectedIntegrity) } : {}),
+    problems: integrityDifferences(observed.expectedIntegrity, observed.integrity).map(describeDifference),
   };
+}
+
+/** @throws PartialFailure when the host runs and differs from its image. The next `up` tries again. */
+function asDeclared(id: string, made: Properties): Properties {
+  const problems = problemsOf(made);
+  if (problems.length === 0) return made;
+  throw new PartialFailure(id, made, [
+    `imageDigest: the host is not as the image ${String(made["imageDigest"])} says: ${problems.join("; ")}. A start with ` +
+      "the image's own firmware variables did not change that, so something else than this image runs there. Build the " +
+      "image anew, or replace the machine (`pulumi up --replace` with its URN)",
+  ]);
+}
+
+/** In what a host, by the outputs of its machine, differs from its image. An earlier version recorded nothing of it. */
+function problemsOf(machine: Properties): string[] {
+  const { problems } = machine;
+  return Array.isArray(problems) ? problems.map(String) : [];
 }
 
 /**
@@ -141,6 +165,7 @@ export const virtualMachine: Resource = {
       [/^publishedPorts/, /^hypervisor$/],
     );
     changes.push(...portDifferences(oldOutputs["publishedPorts"], inputs["publishedPorts"]));
+    if (problemsOf(oldOutputs).length > 0) changes.push(drift("problems"));
     for (const name of ["powerState", "cpus", "memoryMiB"]) {
       const observed = oldOutputs[name];
       if (observed === undefined || changes.some((change) => change.path === name)) continue;
@@ -161,12 +186,14 @@ export const virtualMachine: Resource = {
           serialLog: unknown,
           bootSeconds: unknown,
           integrity: unknown,
+          expectedIntegrity: unknown,
+          problems: unknown,
         },
       };
     }
     const known = decodeInputs(type, inputs);
     const observed = await backends.hypervisor(hypervisorUri(known)).createVirtualMachine(op, spec(known));
-    return { id: observed.id, outputs: outputs(inputs, observed) };
+    return { id: observed.id, outputs: asDeclared(observed.id, outputs(inputs, observed)) };
   },
 
   async read({ backends }, { id, inputs, outputs: old }) {
@@ -190,10 +217,20 @@ export const virtualMachine: Resource = {
       if (starts.length > 0 && oldOutputs["powerState"] === "running") {
         op.log("warning", `restarts the host: ${starts.map(({ path }) => path).join(", ")} can only change that way`);
       }
+      const problems = problemsOf(oldOutputs);
+      if (problems.length > 0) {
+        op.log(
+          "warning",
+          `the host is not as its image says: ${problems.join("; ")}; it is restarted with the image's own firmware ` +
+            "variables, and the update fails if that changes nothing",
+        );
+      }
       const ports = portDifferences(oldOutputs["publishedPorts"], inputs["publishedPorts"]).length > 0;
       return {
         ...oldOutputs,
         ...inputs,
+        ...(problems.length > 0 ? { integrity: unknown } : {}),
+        problems: [],
         publishedPorts: ports ? (inputs["publishedPorts"] ?? []) : (oldOutputs["publishedPorts"] ?? []),
         // The host stays the same. Only its published ports are not known yet.
         connection: isRecord(oldOutputs["connection"])
@@ -210,7 +247,7 @@ export const virtualMachine: Resource = {
       return { ...port, hostPort: port.hostPort || (typeof chosen === "number" ? chosen : 0) };
     });
     const observed = await backends.hypervisor(hypervisorUri(known)).updateVirtualMachine(op, id, desired);
-    return withoutDrift(outputs(inputs, observed), oldOutputs);
+    return asDeclared(id, withoutDrift(outputs(inputs, observed), oldOutputs));
   },
 
   async delete({ backends }, { id, inputs, op }) {

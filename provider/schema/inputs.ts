@@ -121,6 +121,27 @@ export type HostImageBuild = {
   mode: string;
 };
 
+export type HostIntegrityInputs = {
+  expected: ExpectedIntegrity;
+  host: HostConnection;
+};
+
+/** What a host has to report that runs an image. A fact that the image's description does not say is absent, and is not compared. */
+export type ExpectedIntegrity = {
+  ipeEnforcing?: boolean;
+  ipePolicy?: string;
+  ipePolicyDigest?: string;
+  ipePolicyVersion?: string;
+  kernelVersion?: string;
+  lockdown?: string;
+  mode?: string;
+  rootHash?: string;
+  rootHashSignatureVerified?: boolean;
+  secureBoot?: boolean;
+  selinux?: string;
+  verityMount?: string;
+};
+
 export type ImagePolicyInputs = {
   host: HostConnection;
   keys?: string[];
@@ -249,6 +270,7 @@ export type Inputs = {
   "palisade:index:DebianImage": DebianImageInputs;
   "palisade:index:GroupDeployment": GroupDeploymentInputs;
   "palisade:index:HostImage": HostImageInputs;
+  "palisade:index:HostIntegrity": HostIntegrityInputs;
   "palisade:index:ImagePolicy": ImagePolicyInputs;
   "palisade:index:NetworkPolicy": NetworkPolicyInputs;
   "palisade:index:PatchedImage": PatchedImageInputs;

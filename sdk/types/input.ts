@@ -189,6 +189,60 @@ export interface EnvironmentVariableArgs {
 }
 
 /**
+ * What a host has to report that runs an image. A fact that the image's description does not say is absent, and is not compared.
+ */
+export interface ExpectedIntegrityArgs {
+    /**
+     * As in IntegrityFacts.
+     */
+    ipeEnforcing?: pulumi.Input<boolean | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    ipePolicy?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    ipePolicyDigest?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    ipePolicyVersion?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    kernelVersion?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    lockdown?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    mode?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    rootHash?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    rootHashSignatureVerified?: pulumi.Input<boolean | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    secureBoot?: pulumi.Input<boolean | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    selinux?: pulumi.Input<string | undefined>;
+    /**
+     * As in IntegrityFacts.
+     */
+    verityMount?: pulumi.Input<string | undefined>;
+}
+
+/**
  * How a host's agent is reached. Every kind of host gives one.
  */
 export interface HostConnectionArgs {

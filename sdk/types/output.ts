@@ -223,6 +223,60 @@ export interface EnvironmentVariable {
 }
 
 /**
+ * What a host has to report that runs an image. A fact that the image's description does not say is absent, and is not compared.
+ */
+export interface ExpectedIntegrity {
+    /**
+     * As in IntegrityFacts.
+     */
+    ipeEnforcing?: boolean;
+    /**
+     * As in IntegrityFacts.
+     */
+    ipePolicy?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    ipePolicyDigest?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    ipePolicyVersion?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    kernelVersion?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    lockdown?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    mode?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    rootHash?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    rootHashSignatureVerified?: boolean;
+    /**
+     * As in IntegrityFacts.
+     */
+    secureBoot?: boolean;
+    /**
+     * As in IntegrityFacts.
+     */
+    selinux?: string;
+    /**
+     * As in IntegrityFacts.
+     */
+    verityMount?: string;
+}
+
+/**
  * How a host's agent is reached. Every kind of host gives one.
  */
 export interface HostConnection {
@@ -350,6 +404,14 @@ export interface IntegrityFacts {
      * Name of the active IPE policy; empty when none is.
      */
     ipePolicy: string;
+    /**
+     * SHA-256 of the active IPE policy's text, hex; empty when the host does not report it.
+     */
+    ipePolicyDigest: string;
+    /**
+     * Version of the active IPE policy, e.g. 1.2.0; empty when none is.
+     */
+    ipePolicyVersion: string;
     /**
      * Kernel release.
      */

@@ -45,8 +45,9 @@ const recipes = [
     example: inBothCases("GetIntegrity(Response|Request)?"),
     rooms: ["hosts/", "provider/", "test/support/", "test/layers/contract/", "cli/testing/"],
     uses: {
+      "provider/backends/integrity.ts": "reads the answer",
+      "provider/resources/host-integrity.ts": "calls it",
       "test/layers/contract/client-certificates.test.ts": "calls it as a reader",
-      "provider/local/hypervisor/observation.ts": "reads the answer",
       "provider/local/hypervisor/virtual-machines.ts": "calls it",
     },
     every: namesIn(contract, /\brpc (\w+)/g).filter(isCalledByProvider),

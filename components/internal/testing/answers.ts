@@ -44,7 +44,10 @@ const outputs: Record<string, () => Record<string, unknown>> = {
     serialLog: "/state/serial.log",
     bootSeconds: 60,
     integrity: { secureBoot: true },
+    expectedIntegrity: { secureBoot: true },
+    problems: [],
   }),
+  "palisade:index:HostIntegrity": () => ({ observed: { secureBoot: true }, problems: [] }),
   "palisade:index:GroupDeployment": () => ({
     endpoints: connection.publishedPorts,
     address: "10.88.0.2",

@@ -14,6 +14,8 @@ const suite = "trixie";
 
 export interface BuildPaths {
   script: string;
+  /** Makes the image of another mode out of a build. */
+  modeScript: string;
   definition: string;
   binaries: string;
 }
@@ -28,7 +30,8 @@ export function buildPaths(root = packageRoot()): BuildPaths {
       `build: the host's binaries are neither in ${candidates.join(" nor in ")}; run \`make host-binaries\``,
     );
   }
-  return { script: join(definition, "build.sh"), definition, binaries };
+  const [script, modeScript] = ["build.sh", "choose-mode.sh"].map((name) => join(definition, name)) as [string, string];
+  return { script, modeScript, definition, binaries };
 }
 
 const hashes = new Map<string, string>();
@@ -68,7 +71,10 @@ const certificates = [
 const revocations = "layers/revoked.json";
 
 /** @throws naming the file when a certificate or a binary is missing. */
-export async function hostImageInputsHash(spec: HostImageBuildSpec, paths = buildPaths()): Promise<string> {
+export async function hostImageInputsHash(
+  spec: HostImageBuildSpec,
+  paths: Pick<BuildPaths, "definition" | "binaries"> = buildPaths(),
+): Promise<string> {
   const hash = createHash("sha256");
   hash.update(`${spec.mode}\n${await aptSourcesFor(suite)}\n`);
   await addFolder(hash, "definition", paths.definition);

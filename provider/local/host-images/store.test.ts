@@ -7,6 +7,7 @@ import { LocalHostImages } from "./local-host-images.js";
 import {
   claimImage,
   digestOfFile,
+  expectedIntegrity,
   imageDirectory,
   listClaims,
   readImage,
@@ -110,10 +111,47 @@ it("forgets builds that nobody asked for in 30 days, unless their image is in th
   });
 });
 
+describe("what a host has to report that runs an image", () => {
+  const older = {
+    digest: "sha256:00",
+    rootHash: "aa",
+    ipePolicy: { name: "palisade", version: "1.2.0" },
+    mode: "enforce",
+    trustedCertificates: [],
+  };
+  const reported = {
+    mode: "enforce",
+    ipeEnforcing: true,
+    ipePolicy: "palisade",
+    ipePolicyVersion: "1.2.0",
+    rootHash: "aa",
+    rootHashSignatureVerified: true,
+    verityMount: "/",
+    secureBoot: true,
+  };
+
+  it("is what its description says, and no more than that", () => {
+    expect(expectedIntegrity(older)).toEqual(reported);
+    const described = { kernelVersion: "6.12.1", lockdown: "integrity", selinux: "permissive" } as const;
+    const ipePolicy = { ...older.ipePolicy, digest: "bb" };
+    expect(expectedIntegrity({ ...older, ...described, ipePolicy })).toEqual({
+      ...reported,
+      ...described,
+      ipePolicyDigest: "bb",
+    });
+  });
+
+  it("follows the mode of the kernel image, whatever else the image has in it", () => {
+    expect(expectedIntegrity({ ...older, mode: "enforce-probe" })).toEqual(reported);
+    expect(expectedIntegrity({ ...older, mode: "audit-probe" })).toMatchObject({ mode: "audit", ipeEnforcing: false });
+    expect(expectedIntegrity({ ...older, mode: "jit" })).toMatchObject({ mode: "jit", ipeEnforcing: true });
+  });
+});
+
 describe("the hash over a build's inputs", () => {
   it("changes with definition, binaries and certificates, and with nothing else", async () => {
     await withFolder(async (folder) => {
-      const paths = { script: "", definition: join(folder, "definition"), binaries: join(folder, "binaries") };
+      const paths = { definition: join(folder, "definition"), binaries: join(folder, "binaries") };
       const keysDirectory = join(folder, "keys");
       const roles = ["secure-boot", "image", "layers"].map((role) => join(keysDirectory, role));
       for (const path of [paths.definition, paths.binaries, ...roles]) await mkdir(path, { recursive: true });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import * as v from "valibot";
 import { decode, object, unlessBroken } from "../../../shared/decode.js";
-import type { HostImageObserved, Owner } from "../../backends/index.js";
+import type { ExpectedIntegrity, HostImageObserved, Owner } from "../../backends/index.js";
 import { readDirectoryIfPresent, readFileIfPresent, writeFileAtomic } from "../../system/atomic-file.js";
 import { idFor } from "../../system/marker.js";
 
@@ -18,17 +18,24 @@ const originFile = "built-from.json";
 export interface Description {
   digest: string;
   rootHash: string;
-  ipePolicy: { name: string; version: string };
+  /** `digest` is the SHA-256 of its text, hex. */
+  ipePolicy: { name: string; version: string; digest?: string };
   mode: string;
   trustedCertificates: string[];
+  kernelVersion?: string;
+  lockdown?: string;
+  selinux?: "enforcing" | "permissive";
 }
 
 const descriptionSchema = object({
   digest: v.string(),
   rootHash: v.string(),
-  ipePolicy: object({ name: v.string(), version: v.string() }),
+  ipePolicy: object({ name: v.string(), version: v.string(), digest: v.optional(v.string()) }),
   mode: v.string(),
   trustedCertificates: v.array(v.string()),
+  kernelVersion: v.optional(v.string()),
+  lockdown: v.optional(v.string()),
+  selinux: v.optional(v.picklist(["enforcing", "permissive"])),
 });
 const builtFromSchema = object({ build: object({}), inputsHash: v.string() });
 
@@ -79,6 +86,28 @@ export function observed(directory: string, description: Description): HostImage
   const { digest, rootHash, ipePolicy, mode, trustedCertificates } = description;
   const policy = `${ipePolicy.name} ${ipePolicy.version}`;
   return { digest, directory, rootHash, ipePolicy: policy, mode, trustedCertificates };
+}
+
+/** What a host has to report that runs the described image. Images of older versions describe less. */
+export function expectedIntegrity(description: Description): ExpectedIntegrity {
+  const { rootHash, ipePolicy, kernelVersion, lockdown, selinux } = description;
+  // An image of a profile, as `enforce-probe`, has the kernel image of the mode.
+  const mode = description.mode.split("-")[0]!;
+  return {
+    mode,
+    ipeEnforcing: mode !== "audit",
+    ipePolicy: ipePolicy.name,
+    ipePolicyVersion: ipePolicy.version,
+    rootHash,
+    // Without these the initrd powers the machine off (hosts/initrd).
+    rootHashSignatureVerified: true,
+    verityMount: "/",
+    secureBoot: true,
+    ...(ipePolicy.digest === undefined ? {} : { ipePolicyDigest: ipePolicy.digest }),
+    ...(kernelVersion === undefined ? {} : { kernelVersion }),
+    ...(lockdown === undefined ? {} : { lockdown }),
+    ...(selinux === undefined ? {} : { selinux }),
+  };
 }
 
 /** Notes what an image of the store was built from, the latest where several builds gave the same image. */

@@ -1,8 +1,12 @@
 /** A machine as it is: from its processes, QEMU's monitor and the host's agent. */
 import { readFile } from "node:fs/promises";
-import type { GetIntegrityResponse } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { hostPort, httpsUrl } from "../../../shared/host-port.js";
-import type { HostConnection, IntegrityFacts, VirtualMachineObserved } from "../../backends/index.js";
+import type {
+  ExpectedIntegrity,
+  HostConnection,
+  IntegrityFacts,
+  VirtualMachineObserved,
+} from "../../backends/index.js";
 import type { VirtualMachineMarker } from "./markers.js";
 import { agentForward } from "./ports.js";
 
@@ -30,28 +34,15 @@ export async function connectionOf(marker: VirtualMachineMarker): Promise<HostCo
   };
 }
 
-/** The agent's answer in the provider's terms. */
-export function factsOf(answer: GetIntegrityResponse, kernelVersion: string): IntegrityFacts {
-  const { root, ipe, selinux } = answer;
-  return {
-    secureBoot: answer.secureBoot,
-    lockdown: answer.lockdown,
-    rootHash: root?.rootHash ?? "",
-    rootHashSignatureVerified: root?.signatureVerified ?? false,
-    verityMount: root?.mountPoint ?? "",
-    ipePolicy: ipe?.activePolicy ?? "",
-    ipeEnforcing: ipe?.enforcing ?? false,
-    selinux: !selinux?.enabled ? "disabled" : selinux.enforcing ? "enforcing" : "permissive",
-    kernelVersion,
-    mode: answer.mode,
-    sealedLayers: answer.layers.length,
-  };
-}
-
-/** The observed machine, with what only a running one has in `running`. */
+/**
+ * The observed machine, with what only a running one has in `running`.
+ *
+ * @param expected undefined when its image is not in the store
+ */
 export async function observedMachine(
   marker: VirtualMachineMarker,
   serialLog: string,
+  expected: ExpectedIntegrity | undefined,
   running: { cpus: number; memoryMiB: number; integrity?: IntegrityFacts } | undefined,
 ): Promise<VirtualMachineObserved> {
   const { details, spec } = marker;
@@ -68,5 +59,6 @@ export async function observedMachine(
     ...(details.bootSeconds === undefined ? {} : { bootSeconds: details.bootSeconds }),
     ...(connection ? { connection } : {}),
     ...(running?.integrity ? { integrity: running.integrity } : {}),
+    ...(expected ? { expectedIntegrity: expected } : {}),
   };
 }

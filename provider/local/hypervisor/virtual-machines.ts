@@ -6,10 +6,14 @@ import type { HostDirectory, KnownHost, StoppedHost } from "../agent-client/loca
 import { renewIfDue } from "../agent-client/renewal.js";
 import { discoverIdentity } from "../agent-client/transport.js";
 import {
+  describeDifference,
+  factsOf,
   ForeignHostError,
+  integrityDifferences,
   removeHosted,
   UnreachableHostError,
   type BootProgress,
+  type ExpectedIntegrity,
   type HostedThing,
   type IntegrityFacts,
   type Operation,
@@ -19,7 +23,7 @@ import {
 import { readAuthority, type Authority } from "../certificates/authority.js";
 import { CertificateRefusedError } from "../certificates/host-certificate.js";
 import { recordProvenIdentity, type IdentityRecord } from "../certificates/host-identity.js";
-import { describe, imageDirectory } from "../host-images/store.js";
+import { describe, expectedIntegrity, imageDirectory } from "../host-images/store.js";
 import { idFor, processOf } from "../../system/marker.js";
 import { PortReservations } from "../../system/ports.js";
 import { ageSeconds } from "../../system/process.js";
@@ -33,7 +37,7 @@ import { bootPatience, StalledBootError, untilReady } from "./boot.js";
 import { EnrollmentServer } from "./enrollment.js";
 import { IdentityRecords } from "./identity-records.js";
 import type { HypervisorMarkers, VirtualMachineMarker } from "./markers.js";
-import { connectionOf, factsOf, observedMachine } from "./observation.js";
+import { connectionOf, observedMachine } from "./observation.js";
 import { agentForward, reservePorts } from "./ports.js";
 import { firmware, Power } from "./power.js";
 import { Templates, type Template } from "./templates.js";
@@ -218,8 +222,37 @@ export class VirtualMachines implements HostDirectory {
     }
     if (spec.powerState === "running") {
       if (reason && !(await this.power.isRunning(marker))) op.log("info", `${marker.id}: ${reason}`);
-      await this.boot(op, marker, accelerator, signal);
+      return this.bootAsDeclared(op, marker, accelerator, signal);
     }
+    return this.observe(marker);
+  }
+
+  /**
+   * Boots the machine unless it runs, and compares what its host reports with its image. A host that differs is
+   * restarted once, with the firmware variables that come with the image: a boot entry that was set in the machine's
+   * own ones is gone then.
+   */
+  private async bootAsDeclared(
+    op: Operation,
+    marker: VirtualMachineMarker,
+    accelerator: Accelerator,
+    signal: AbortSignal,
+  ): Promise<VirtualMachineObserved> {
+    const hadVariables = marker.details.variablesOf === marker.spec.imageDigest;
+    await this.boot(op, marker, accelerator, signal);
+    const observed = await this.observe(marker);
+    const differences = integrityDifferences(observed.expectedIntegrity, observed.integrity);
+    // Variables that were new at this start are no reason for a difference.
+    if (differences.length === 0 || !hadVariables) return observed;
+    op.log(
+      "warning",
+      `${marker.id}: the host is not as its image says: ${differences.map(describeDifference).join("; ")}\n` +
+        "Restarting it with the image's own firmware variables",
+    );
+    await this.shutDown(op, marker, signal);
+    delete marker.details.variablesOf;
+    await this.markers.machines.write(marker);
+    await this.boot(op, marker, accelerator, signal);
     return this.observe(marker);
   }
 
@@ -488,7 +521,8 @@ export class VirtualMachines implements HostDirectory {
 
   private async observe(marker: VirtualMachineMarker): Promise<VirtualMachineObserved> {
     const serialLog = this.power.file(marker, "serialLog");
-    if (!(await this.power.isRunning(marker))) return observedMachine(marker, serialLog, undefined);
+    const expected = await this.expectedIntegrity(marker);
+    if (!(await this.power.isRunning(marker))) return observedMachine(marker, serialLog, expected, undefined);
     let size: { cpus: number; memoryMiB: number } | undefined;
     try {
       size = await this.power.monitor(marker, async (qmp) => {
@@ -503,9 +537,14 @@ export class VirtualMachines implements HostDirectory {
         cause: error,
       });
     }
-    if (!size) return observedMachine(marker, serialLog, undefined);
+    if (!size) return observedMachine(marker, serialLog, expected, undefined);
     const integrity = await this.integrity(marker);
-    return observedMachine(marker, serialLog, { ...size, ...(integrity ? { integrity } : {}) });
+    return observedMachine(marker, serialLog, expected, { ...size, ...(integrity ? { integrity } : {}) });
+  }
+
+  private async expectedIntegrity(marker: VirtualMachineMarker): Promise<ExpectedIntegrity | undefined> {
+    const description = await describe(imageDirectory(this.markers.stateDirectory, marker.spec.imageDigest));
+    return description && expectedIntegrity(description);
   }
 
   /** Progress of a boot: after a start from here, or after a reboot from inside, which only the console shows. */

@@ -7,12 +7,13 @@ import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { create, toJsonString } from "@bufbuild/protobuf";
-import type {
-  AgentClient,
-  Hypervisor,
-  StateDiskObserved,
-  VirtualMachineObserved,
-  VirtualMachineSpec,
+import {
+  integrityDifferences,
+  type AgentClient,
+  type Hypervisor,
+  type StateDiskObserved,
+  type VirtualMachineObserved,
+  type VirtualMachineSpec,
 } from "../../../provider/backends/index.js";
 import { ContainerPhase, GroupSchema, GroupSpecSchema } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { ImagePolicySchema } from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
@@ -82,6 +83,8 @@ export function hypervisorContract(implementation: string, make: MakeSubject): v
       expect(machine.connection?.hostId).toBeTruthy();
       expect(machine.publishedPorts[0]?.hostPort).toBeGreaterThan(0);
       expect(machine.integrity?.secureBoot).toBe(true);
+      expect(machine.expectedIntegrity?.mode).toBe("enforce");
+      expect(integrityDifferences(machine.expectedIntegrity, machine.integrity)).toEqual([]);
       expect(op.checkpoints).toContain("booted");
       expect(op.checkpoints.at(-1)).toBe("enrolled");
 

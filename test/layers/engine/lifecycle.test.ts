@@ -50,6 +50,41 @@ describe("a stack's life on the real engine", () => {
     expect(await project.changes()).toEqual([]);
   });
 
+  it("shows a host in another mode than its image's as drift with both values, and up repairs it", async () => {
+    project.world.disturb("virtual-machines", { facts: { mode: "audit", ipeEnforcing: false } });
+    const changes = await project.changes();
+    const machine = changes.find((step) => urnEnd(step.urn) === "machine");
+    expect(Object.keys(machine?.detailedDiff ?? {})).toEqual(["problems"]);
+    const preview = await project.run(["preview", "--diff", "--stack", project.stack]);
+    expect(preview.output).toMatch(/\(refresh\)[\s\S]*~ mode *: "enforce" => "audit"/);
+    expect(preview.output).toMatch(
+      /\(update\)[\s\S]*- problems: \[[\s\S]*mode: declared \\?"enforce\\?", observed \\?"audit/,
+    );
+    expect(preview.output).toMatch(/warning: the host is not as its image says: mode: [\s\S]*it is restarted/);
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+    expect(project.world.list("virtual-machines")[0]?.observed["facts"]).toBeUndefined();
+    expect(await project.changes()).toEqual([]);
+  });
+
+  it("fails for a host that a restart does not put right, each time, until it is right", async () => {
+    project.world.disturb("virtual-machines", { wrongFacts: { mode: "audit" } });
+    for (let time = 1; time <= 2; time++) {
+      const up = await project.up();
+      expect(up.exitCode, `up ${time}`).not.toBe(0);
+      expect(up.output).toMatch(
+        /the host is not as the image sha256:[0-9a-f]+ says: mode: declared "enforce", observed "audit"/,
+      );
+    }
+    const machine = (await project.state()).find(({ urn }) => urnEnd(urn) === "machine");
+    expect(machine?.outputs?.["integrity"]).toMatchObject({ mode: "audit" });
+    expect(machine?.outputs?.["expectedIntegrity"]).toMatchObject({ mode: "enforce" });
+    project.world.disturb("virtual-machines", { wrongFacts: undefined });
+    const up = await project.up();
+    expect(up.exitCode, up.output).toBe(0);
+    expect(await project.changes()).toEqual([]);
+  });
+
   it("repairs what a restart of this machine has stopped", async () => {
     project.world.disturb("virtual-machines", { powerState: "stopped" });
     project.world.disturb("registries", { powerState: "stopped" });

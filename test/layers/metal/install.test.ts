@@ -111,6 +111,11 @@ it("ends as a host whose agent answers over TLS with the identity that was enrol
   const { hostId } = await agent.getHost();
   agent.close();
   expect(hostId).toBe(outputs.hostId);
+  const state = await project.run(["stack", "export", "--stack", "test"]);
+  const compared = (
+    JSON.parse(state.output) as { deployment: { resources: { type: string; outputs?: Record<string, unknown> }[] } }
+  ).deployment.resources.find(({ type }) => type === "palisade:index:HostIntegrity");
+  expect(compared?.outputs).toMatchObject({ expected: { mode: "enforce", rootHash }, problems: [] });
   const evidence = JSON.stringify(outputs.integrity);
   report({
     table: "clouds",

@@ -30,6 +30,7 @@ export class Project {
         "plugins:",
         "  providers:",
         plugin("command"),
+        plugin("palisade"),
         "",
       ].join("\n"),
     );

@@ -17,6 +17,7 @@ import * as images from "../../../hosts/api/gen/palisade/agent/v1/images_pb.js";
 import * as network from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import { normalized, redacted, refusalOf, violationsOf, type Violation } from "./group-spec.js";
 import { isAllowed, normalizedPolicy, policyViolations } from "./image-policy.js";
+import { expectedIntegrity, factsOfMachine } from "./integrity.js";
 import { World, type Thing } from "./world.js";
 
 /** The CA of every host in a World. */
@@ -104,7 +105,7 @@ export class FakeAgent implements AgentClient {
     }
   }
 
-  private reach(): void {
+  private reach(): Thing<VirtualMachineSpec> {
     const { hostId, endpoint, certificateAuthority } = this.connection;
     const machine = this.world
       .list<VirtualMachineSpec>("virtual-machines")
@@ -117,6 +118,7 @@ export class FakeAgent implements AgentClient {
     if (machine.observed["foreign"] || isOther) {
       throw new ForeignHostError(`${this.name}: something else answers there: another host answers`);
     }
+    return machine;
   }
 
   private fail(reason: string): never {
@@ -157,13 +159,26 @@ export class FakeAgent implements AgentClient {
     return create(agentv1.GetHostResponseSchema, {
       hostId: this.connection.hostId,
       ready: true,
+      kernelVersion: expectedIntegrity.kernelVersion,
       certificateNotAfter: timestampFromDate(notAfter),
     });
   }
 
   async getIntegrity(): Promise<agentv1.GetIntegrityResponse> {
-    this.reach();
-    return create(agentv1.GetIntegrityResponseSchema, { secureBoot: true, lockdown: "integrity" });
+    const facts = factsOfMachine(this.reach());
+    const { secureBoot, lockdown, mode, rootHash, verityMount: mountPoint, selinux } = facts;
+    return create(agentv1.GetIntegrityResponseSchema, {
+      ...{ secureBoot, lockdown, mode },
+      root: { rootHash, mountPoint, signatureVerified: facts.rootHashSignatureVerified, signaturesRequired: true },
+      ipe: {
+        activePolicy: facts.ipePolicy,
+        policyVersion: facts.ipePolicyVersion,
+        policyDigest: facts.ipePolicyDigest,
+        enforcing: facts.ipeEnforcing,
+      },
+      selinux: { enabled: selinux !== "disabled", enforcing: selinux === "enforcing", policy: "default" },
+      layers: Array.from({ length: facts.sealedLayers }, (_, index) => ({ name: `palisade-layer-${index}` })),
+    });
   }
 
   async applyGroup(given: agentv1.GroupSpec, dryRun = false, expectedGeneration = 0n): Promise<agentv1.Group> {

@@ -18,7 +18,6 @@ import {
   type HostImageObserved,
   type HostImageStore,
   type Hypervisor,
-  type IntegrityFacts,
   type Operation,
   type RegistryObserved,
   type RegistryService,
@@ -29,6 +28,7 @@ import {
   type VirtualMachineSpec,
 } from "../../../provider/backends/index.js";
 import { FakeAgent, hostAuthority, hostIdOf } from "./agent.js";
+import { expectedIntegrity, factsOfMachine } from "./integrity.js";
 import { FakeChannels, FakeImages, FakePatcher, FakeSealer } from "./image-services.js";
 import { make } from "./make.js";
 import { registryOf } from "./registry.js";
@@ -42,20 +42,6 @@ function existing<T>(world: World, kind: Kind, id: string): Thing<T> {
   if (!thing) throw new Error(`${id}: there is no such thing among ${kind}`);
   return thing;
 }
-
-const facts: IntegrityFacts = {
-  secureBoot: true,
-  lockdown: "integrity",
-  rootHash: "00".repeat(32),
-  rootHashSignatureVerified: true,
-  verityMount: "/",
-  ipePolicy: "palisade",
-  ipeEnforcing: false,
-  selinux: "permissive",
-  kernelVersion: "6.12.0-fake",
-  mode: "audit",
-  sealedLayers: 1,
-};
 
 class FakeHypervisor implements Hypervisor {
   constructor(private readonly world: World) {}
@@ -118,7 +104,9 @@ class FakeHypervisor implements Hypervisor {
     const thing = existing<VirtualMachineSpec>(this.world, "virtual-machines", id);
     await this.world.reach("machine-updated", op.signal);
     thing.spec = this.withPorts(spec);
-    thing.observed = {};
+    // `wrongFacts` stay: what the machine boots is wrong, and not only what its firmware was told.
+    const { wrongFacts } = thing.observed;
+    thing.observed = wrongFacts === undefined ? {} : { wrongFacts };
     this.world.put("virtual-machines", thing);
     await this.removeWhatIsDue(thing);
     return this.machine(thing);
@@ -180,7 +168,12 @@ class FakeHypervisor implements Hypervisor {
       serialLog: `/fake/${thing.id}/serial.log`,
       bootSeconds: 1,
       connection,
-      ...(stopped ? {} : { integrity: { ...facts, ...(thing.observed["facts"] as Partial<IntegrityFacts>) } }),
+      expectedIntegrity,
+      ...(stopped
+        ? {}
+        : {
+            integrity: factsOfMachine(thing),
+          }),
     };
   }
 }
@@ -248,7 +241,7 @@ class FakeHostImages implements HostImageStore {
     return {
       digest,
       directory: `/fake/images/${digest}`,
-      rootHash: facts.rootHash,
+      rootHash: expectedIntegrity.rootHash,
       ipePolicy: "palisade 0.0.1",
       mode: spec.mode,
       trustedCertificates: ["11".repeat(32)],

@@ -1,6 +1,8 @@
 package integrity
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,6 +37,16 @@ func (r Reader) text(name string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(content))
+}
+
+// digest returns the SHA-256 of a file in hexadecimal, or nothing when it cannot be read.
+func (r Reader) digest(name string) string {
+	content, err := os.ReadFile(r.path(name))
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
 }
 
 // Read returns what the kernel reports. A fact that cannot be read stays empty, so nothing is claimed about it.
@@ -107,6 +119,7 @@ func (r Reader) ipe() *agentv1.IpeStatus {
 				status.ActivePolicy = policy.Name()
 			}
 			status.PolicyVersion = r.text(directory + "/version")
+			status.PolicyDigest = r.digest(directory + "/policy")
 		}
 	}
 	return status

@@ -34,6 +34,7 @@ func TestRead(t *testing.T) {
 	write(t, root, "sys/kernel/security/ipe/policies/palisade/active", "1")
 	write(t, root, "sys/kernel/security/ipe/policies/palisade/name", "palisade")
 	write(t, root, "sys/kernel/security/ipe/policies/palisade/version", "1.0.0")
+	write(t, root, "sys/kernel/security/ipe/policies/palisade/policy", "abc\n")
 	write(t, root, "sys/fs/selinux/enforce", "0")
 	write(t, root, "sys/fs/selinux/policyvers", "33")
 	write(t, root, "sys/fs/selinux/class/file/index", "1")
@@ -49,7 +50,7 @@ func TestRead(t *testing.T) {
 	if !slices.Equal(facts.GetLsms(), []string{"lockdown", "capability", "yama", "selinux", "bpf", "ipe"}) {
 		t.Errorf("%v", facts.GetLsms())
 	}
-	if ipe := facts.GetIpe(); ipe.GetActivePolicy() != "palisade" || ipe.GetPolicyVersion() != "1.0.0" || ipe.GetEnforcing() {
+	if ipe := facts.GetIpe(); ipe.GetActivePolicy() != "palisade" || ipe.GetPolicyVersion() != "1.0.0" || ipe.GetEnforcing() || ipe.GetPolicyDigest() != "edeaaff3f1774ad2888673770c6d64097e391bc362d7d6fb34982ddf0efd18cb" {
 		t.Errorf("%v", ipe)
 	}
 	if selinux := facts.GetSelinux(); !selinux.GetEnabled() || selinux.GetEnforcing() || selinux.GetPolicy() != "default" {

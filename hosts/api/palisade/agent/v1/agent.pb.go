@@ -778,6 +778,8 @@ type IpeStatus struct {
 	ActivePolicy  string                 `protobuf:"bytes,1,opt,name=active_policy,json=activePolicy,proto3" json:"active_policy,omitempty"`
 	PolicyVersion string                 `protobuf:"bytes,2,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
 	Enforcing     bool                   `protobuf:"varint,3,opt,name=enforcing,proto3" json:"enforcing,omitempty"`
+	// SHA-256 of the active policy's text, hex; empty when it cannot be read.
+	PolicyDigest  string `protobuf:"bytes,4,opt,name=policy_digest,json=policyDigest,proto3" json:"policy_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,6 +833,13 @@ func (x *IpeStatus) GetEnforcing() bool {
 		return x.Enforcing
 	}
 	return false
+}
+
+func (x *IpeStatus) GetPolicyDigest() string {
+	if x != nil {
+		return x.PolicyDigest
+	}
+	return ""
 }
 
 type SelinuxStatus struct {
@@ -2732,11 +2741,12 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\troot_hash\x18\x03 \x01(\tR\brootHash\x12-\n" +
 	"\x12signature_verified\x18\x04 \x01(\bR\x11signatureVerified\x12/\n" +
 	"\x13signatures_required\x18\x05 \x01(\bR\x12signaturesRequired\x12\x14\n" +
-	"\x05table\x18\x06 \x01(\tR\x05table\"u\n" +
+	"\x05table\x18\x06 \x01(\tR\x05table\"\x9a\x01\n" +
 	"\tIpeStatus\x12#\n" +
 	"\ractive_policy\x18\x01 \x01(\tR\factivePolicy\x12%\n" +
 	"\x0epolicy_version\x18\x02 \x01(\tR\rpolicyVersion\x12\x1c\n" +
-	"\tenforcing\x18\x03 \x01(\bR\tenforcing\"_\n" +
+	"\tenforcing\x18\x03 \x01(\bR\tenforcing\x12#\n" +
+	"\rpolicy_digest\x18\x04 \x01(\tR\fpolicyDigest\"_\n" +
 	"\rSelinuxStatus\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1c\n" +
 	"\tenforcing\x18\x02 \x01(\bR\tenforcing\x12\x16\n" +
