@@ -45,7 +45,6 @@ const recipes = [
     example: inBothCases("GetIntegrity(Response|Request)?"),
     rooms: ["hosts/", "provider/", "test/support/", "test/layers/contract/", "cli/testing/"],
     uses: {
-      "test/layers/contract/client-certificates.test.ts": "calls it as a reader",
       "provider/local/hypervisor/observation.ts": "reads the answer",
       "provider/local/hypervisor/virtual-machines.ts": "calls it",
     },

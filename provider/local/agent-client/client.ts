@@ -64,6 +64,11 @@ export class HostAgentClient implements AgentClient {
     await this.call(() => this.services.hosts.installCertificate({ certificateChain }));
   }
 
+  /** Serial numbers of client certificates that the host refuses from now on. */
+  async revokeClientCertificates(serialNumbers: string[]): Promise<void> {
+    await this.call(() => this.services.hosts.revokeClientCertificates({ serialNumbers }));
+  }
+
   /** Asks the host to shut down in an orderly way; returns when it has agreed. */
   async powerOff(): Promise<void> {
     await this.call(() => this.services.hosts.powerOff({}));

@@ -25,45 +25,62 @@ func authorized(host *identity.Identity, next http.Handler) http.Handler {
 	return &authorization{identity: host, next: next, errors: connect.NewErrorWriter()}
 }
 
-// ServeHTTP passes a call on while its client may make it. It ends a call, also one that streams, at the end of the
-// client's certificate.
+// ServeHTTP passes a call on while its client may make it. It ends a call, also one that streams, when the client's
+// certificate ends or is revoked.
 func (a *authorization) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
-	remaining, err := a.check(request)
+	ctx, end, err := a.begin(request)
 	if err != nil {
 		// A caller that has left does not need the error.
 		_ = a.errors.Write(writer, request, err)
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(request.Context(), remaining, errExpired)
-	defer cancel()
+	defer end()
 	a.next.ServeHTTP(writer, request.WithContext(ctx))
-	if errors.Is(context.Cause(ctx), errExpired) {
+	if cause := context.Cause(ctx); errors.Is(cause, errExpired) || errors.Is(cause, identity.ErrRevoked) {
 		// What was written may be a part of the response, so the client must not take it for the whole.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// check returns for how long the client's certificate is still valid.
-func (a *authorization) check(request *http.Request) (time.Duration, error) {
+// begin returns the context of a call that its client may make.
+func (a *authorization) begin(request *http.Request) (context.Context, context.CancelFunc, error) {
 	if request.TLS == nil || len(request.TLS.VerifiedChains) == 0 {
-		return 0, connect.NewError(connect.CodeUnauthenticated, errors.New("no verified client certificate"))
+		return nil, nil, connect.NewError(connect.CodeUnauthenticated, errors.New("no verified client certificate"))
 	}
 	leaf := request.TLS.VerifiedChains[0][0]
 	role, err := parseRole(leaf.Subject.CommonName)
 	if err != nil {
-		return 0, connect.NewError(connect.CodePermissionDenied, err)
+		return nil, nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
 	remaining := leaf.NotAfter.Sub(a.identity.Clock().Now())
 	if remaining <= 0 {
-		return 0, connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("%w on %s", errExpired, leaf.NotAfter.Format(time.RFC3339)))
+		err := fmt.Errorf("%w on %s", errExpired, leaf.NotAfter.Format(time.RFC3339))
+		return nil, nil, connect.NewError(connect.CodeUnauthenticated, err)
 	}
 	required, known := requiredRoles[request.URL.Path]
 	if !known {
-		return 0, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("%s is not served", request.URL.Path))
+		return nil, nil, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("%s is not served", request.URL.Path))
 	}
 	if !role.permits(required) {
-		return 0, connect.NewError(connect.CodePermissionDenied,
-			fmt.Errorf("%s requires a client certificate of the role %s; this one has the role %s", request.URL.Path, required, role))
+		err := fmt.Errorf("%s requires a client certificate of the role %s; this one has the role %s", request.URL.Path, required, role)
+		return nil, nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
-	return remaining, nil
+	serialNumber := identity.SerialNumber(leaf.SerialNumber)
+	ctx, ended, err := a.identity.Revocations().Call(context.WithValue(request.Context(), callerKey{}, serialNumber), serialNumber)
+	if err != nil {
+		return nil, nil, connect.NewError(connect.CodeUnauthenticated, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, remaining, errExpired)
+	return ctx, func() {
+		cancel()
+		ended()
+	}, nil
+}
+
+type callerKey struct{}
+
+// callerSerialNumber returns the serial number of the certificate with which a call is made.
+func callerSerialNumber(ctx context.Context) string {
+	number, _ := ctx.Value(callerKey{}).(string)
+	return number
 }

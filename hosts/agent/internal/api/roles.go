@@ -39,6 +39,7 @@ var rolesByService = map[string]map[string]clientRole{
 		"GetIntegrity":             roleReader,
 		"CreateCertificateRequest": roleOperator,
 		"InstallCertificate":       roleOperator,
+		"RevokeClientCertificates": roleOperator,
 		"PowerOff":                 roleOperator,
 	},
 	agentv1connect.GroupServiceName: {

@@ -42,6 +42,7 @@ type Identity struct {
 	clock     *Clock
 	hostID    string
 	key       *ecdsa.PrivateKey
+	revoked   *Revocations
 
 	mutex       sync.RWMutex
 	authority   *x509.Certificate
@@ -68,6 +69,10 @@ func Open(directory string, clock *Clock) (*Identity, error) {
 		return nil, err
 	}
 	identity.openCertificate()
+	var err error
+	if identity.revoked, err = openRevocations(identity.path(revokedFolder)); err != nil {
+		return nil, err
+	}
 	return identity, nil
 }
 
@@ -168,6 +173,11 @@ func (i *Identity) Clock() *Clock {
 	return i.clock
 }
 
+// Revocations returns the client certificates that the host does not accept.
+func (i *Identity) Revocations() *Revocations {
+	return i.revoked
+}
+
 // Certificate returns the certificate of the host and the CA of its clients, or nil before the first contact.
 func (i *Identity) Certificate() (*tls.Certificate, *x509.Certificate) {
 	i.mutex.RLock()
@@ -214,9 +224,9 @@ func (i *Identity) RequestReason() string {
 	return ""
 }
 
-// Enroll checks a signer's response and stores the certificate, the signer's time and, at the first contact, the CA. It
-// refuses a response with another CA than the stored one.
-func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time.Time, error) {
+// Enroll checks a signer's response and stores what it revokes, the certificate, the signer's time and, at the first
+// contact, the CA. It refuses a response with another CA than the stored one.
+func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time, revoked []string) (time.Time, error) {
 	authority, err := parseAuthority(authorityPEM)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("certificate_authority: %w", err)
@@ -230,6 +240,10 @@ func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time
 	chain, err := i.check(chainPEM, authority, signer)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("certificate_chain: %w", err)
+	}
+	// Before the certificate, with which clients are admitted.
+	if err := i.revoked.Add(revoked, signer); err != nil {
+		return time.Time{}, fmt.Errorf("revoked_serial_numbers: %w", err)
 	}
 	if i.authority == nil {
 		content := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw})

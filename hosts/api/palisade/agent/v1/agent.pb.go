@@ -297,9 +297,11 @@ type GetHostResponse struct {
 	// True when every role is up and the reconcile loop has run once since boot.
 	Ready bool `protobuf:"varint,13,opt,name=ready,proto3" json:"ready,omitempty"`
 	// Why the host is not ready, or what of a ready host needs attention, such as a damaged record. Empty otherwise.
-	ReadyMessage  string `protobuf:"bytes,14,opt,name=ready_message,json=readyMessage,proto3" json:"ready_message,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ReadyMessage string `protobuf:"bytes,14,opt,name=ready_message,json=readyMessage,proto3" json:"ready_message,omitempty"`
+	// Client certificates that the host refuses: serial numbers, hex digits in lower case without leading zeros.
+	RevokedSerialNumbers []string `protobuf:"bytes,15,rep,name=revoked_serial_numbers,json=revokedSerialNumbers,proto3" json:"revoked_serial_numbers,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *GetHostResponse) Reset() {
@@ -428,6 +430,13 @@ func (x *GetHostResponse) GetReadyMessage() string {
 		return x.ReadyMessage
 	}
 	return ""
+}
+
+func (x *GetHostResponse) GetRevokedSerialNumbers() []string {
+	if x != nil {
+		return x.RevokedSerialNumbers
+	}
+	return nil
 }
 
 type GetIntegrityRequest struct {
@@ -1063,6 +1072,96 @@ func (x *InstallCertificateResponse) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+type RevokeClientCertificatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hex digits in lower case without leading zeros.
+	SerialNumbers []string `protobuf:"bytes,1,rep,name=serial_numbers,json=serialNumbers,proto3" json:"serial_numbers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeClientCertificatesRequest) Reset() {
+	*x = RevokeClientCertificatesRequest{}
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeClientCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeClientCertificatesRequest) ProtoMessage() {}
+
+func (x *RevokeClientCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeClientCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*RevokeClientCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RevokeClientCertificatesRequest) GetSerialNumbers() []string {
+	if x != nil {
+		return x.SerialNumbers
+	}
+	return nil
+}
+
+type RevokeClientCertificatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that the host refuses.
+	RevokedSerialNumbers []string `protobuf:"bytes,1,rep,name=revoked_serial_numbers,json=revokedSerialNumbers,proto3" json:"revoked_serial_numbers,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *RevokeClientCertificatesResponse) Reset() {
+	*x = RevokeClientCertificatesResponse{}
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeClientCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeClientCertificatesResponse) ProtoMessage() {}
+
+func (x *RevokeClientCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeClientCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*RevokeClientCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RevokeClientCertificatesResponse) GetRevokedSerialNumbers() []string {
+	if x != nil {
+		return x.RevokedSerialNumbers
+	}
+	return nil
+}
+
 type PowerOffRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reboot        bool                   `protobuf:"varint,1,opt,name=reboot,proto3" json:"reboot,omitempty"`
@@ -1072,7 +1171,7 @@ type PowerOffRequest struct {
 
 func (x *PowerOffRequest) Reset() {
 	*x = PowerOffRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1183,7 @@ func (x *PowerOffRequest) String() string {
 func (*PowerOffRequest) ProtoMessage() {}
 
 func (x *PowerOffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1196,7 @@ func (x *PowerOffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerOffRequest.ProtoReflect.Descriptor instead.
 func (*PowerOffRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PowerOffRequest) GetReboot() bool {
@@ -1115,7 +1214,7 @@ type PowerOffResponse struct {
 
 func (x *PowerOffResponse) Reset() {
 	*x = PowerOffResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1226,7 @@ func (x *PowerOffResponse) String() string {
 func (*PowerOffResponse) ProtoMessage() {}
 
 func (x *PowerOffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1239,7 @@ func (x *PowerOffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerOffResponse.ProtoReflect.Descriptor instead.
 func (*PowerOffResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 // The desired state of a container group.
@@ -1162,7 +1261,7 @@ type GroupSpec struct {
 
 func (x *GroupSpec) Reset() {
 	*x = GroupSpec{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1273,7 @@ func (x *GroupSpec) String() string {
 func (*GroupSpec) ProtoMessage() {}
 
 func (x *GroupSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1286,7 @@ func (x *GroupSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSpec.ProtoReflect.Descriptor instead.
 func (*GroupSpec) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GroupSpec) GetName() string {
@@ -1259,7 +1358,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1370,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1383,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Container) GetName() string {
@@ -1356,7 +1455,7 @@ type EnvironmentVariable struct {
 
 func (x *EnvironmentVariable) Reset() {
 	*x = EnvironmentVariable{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1467,7 @@ func (x *EnvironmentVariable) String() string {
 func (*EnvironmentVariable) ProtoMessage() {}
 
 func (x *EnvironmentVariable) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1480,7 @@ func (x *EnvironmentVariable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvironmentVariable.ProtoReflect.Descriptor instead.
 func (*EnvironmentVariable) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EnvironmentVariable) GetName() string {
@@ -1422,7 +1521,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1533,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1546,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Port) GetPort() uint32 {
@@ -1478,7 +1577,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1589,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1602,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Resources) GetCpuRequest() float64 {
@@ -1551,7 +1650,7 @@ type ImageRegistry struct {
 
 func (x *ImageRegistry) Reset() {
 	*x = ImageRegistry{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1662,7 @@ func (x *ImageRegistry) String() string {
 func (*ImageRegistry) ProtoMessage() {}
 
 func (x *ImageRegistry) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1675,7 @@ func (x *ImageRegistry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageRegistry.ProtoReflect.Descriptor instead.
 func (*ImageRegistry) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ImageRegistry) GetServer() string {
@@ -1626,7 +1725,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1737,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1750,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Group) GetSpec() *GroupSpec {
@@ -1692,7 +1791,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1803,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1816,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GroupStatus) GetObservedGeneration() uint64 {
@@ -1791,7 +1890,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1902,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1915,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -1940,7 +2039,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2051,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2064,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -2017,7 +2116,7 @@ type ApplyGroupRequest struct {
 
 func (x *ApplyGroupRequest) Reset() {
 	*x = ApplyGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2128,7 @@ func (x *ApplyGroupRequest) String() string {
 func (*ApplyGroupRequest) ProtoMessage() {}
 
 func (x *ApplyGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2141,7 @@ func (x *ApplyGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyGroupRequest.ProtoReflect.Descriptor instead.
 func (*ApplyGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApplyGroupRequest) GetSpec() *GroupSpec {
@@ -2075,7 +2174,7 @@ type ApplyGroupResponse struct {
 
 func (x *ApplyGroupResponse) Reset() {
 	*x = ApplyGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2186,7 @@ func (x *ApplyGroupResponse) String() string {
 func (*ApplyGroupResponse) ProtoMessage() {}
 
 func (x *ApplyGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2199,7 @@ func (x *ApplyGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyGroupResponse.ProtoReflect.Descriptor instead.
 func (*ApplyGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApplyGroupResponse) GetGroup() *Group {
@@ -2119,7 +2218,7 @@ type GetGroupRequest struct {
 
 func (x *GetGroupRequest) Reset() {
 	*x = GetGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2230,7 @@ func (x *GetGroupRequest) String() string {
 func (*GetGroupRequest) ProtoMessage() {}
 
 func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2243,7 @@ func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupRequest.ProtoReflect.Descriptor instead.
 func (*GetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetGroupRequest) GetName() string {
@@ -2163,7 +2262,7 @@ type GetGroupResponse struct {
 
 func (x *GetGroupResponse) Reset() {
 	*x = GetGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2274,7 @@ func (x *GetGroupResponse) String() string {
 func (*GetGroupResponse) ProtoMessage() {}
 
 func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2287,7 @@ func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupResponse.ProtoReflect.Descriptor instead.
 func (*GetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetGroupResponse) GetGroup() *Group {
@@ -2206,7 +2305,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2317,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2330,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 type ListGroupsResponse struct {
@@ -2243,7 +2342,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2354,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2367,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -2287,7 +2386,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2398,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2411,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteGroupRequest) GetName() string {
@@ -2330,7 +2429,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2342,7 +2441,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2355,7 +2454,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 type WatchGroupRequest struct {
@@ -2367,7 +2466,7 @@ type WatchGroupRequest struct {
 
 func (x *WatchGroupRequest) Reset() {
 	*x = WatchGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2478,7 @@ func (x *WatchGroupRequest) String() string {
 func (*WatchGroupRequest) ProtoMessage() {}
 
 func (x *WatchGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2491,7 @@ func (x *WatchGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGroupRequest.ProtoReflect.Descriptor instead.
 func (*WatchGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchGroupRequest) GetName() string {
@@ -2411,7 +2510,7 @@ type WatchGroupResponse struct {
 
 func (x *WatchGroupResponse) Reset() {
 	*x = WatchGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2522,7 @@ func (x *WatchGroupResponse) String() string {
 func (*WatchGroupResponse) ProtoMessage() {}
 
 func (x *WatchGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2535,7 @@ func (x *WatchGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGroupResponse.ProtoReflect.Descriptor instead.
 func (*WatchGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchGroupResponse) GetGroup() *Group {
@@ -2461,7 +2560,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2572,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2585,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetLogsRequest) GetGroup() string {
@@ -2543,7 +2642,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2654,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2667,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2597,7 +2696,7 @@ type SuspendReconcileRequest struct {
 
 func (x *SuspendReconcileRequest) Reset() {
 	*x = SuspendReconcileRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2708,7 @@ func (x *SuspendReconcileRequest) String() string {
 func (*SuspendReconcileRequest) ProtoMessage() {}
 
 func (x *SuspendReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2721,7 @@ func (x *SuspendReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendReconcileRequest.ProtoReflect.Descriptor instead.
 func (*SuspendReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SuspendReconcileRequest) GetGroup() string {
@@ -2647,7 +2746,7 @@ type SuspendReconcileResponse struct {
 
 func (x *SuspendReconcileResponse) Reset() {
 	*x = SuspendReconcileResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2758,7 @@ func (x *SuspendReconcileResponse) String() string {
 func (*SuspendReconcileResponse) ProtoMessage() {}
 
 func (x *SuspendReconcileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2771,7 @@ func (x *SuspendReconcileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendReconcileResponse.ProtoReflect.Descriptor instead.
 func (*SuspendReconcileResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 var File_palisade_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -2680,7 +2779,7 @@ var File_palisade_agent_v1_agent_proto protoreflect.FileDescriptor
 const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpalisade/agent/v1/agent.proto\x12\x11palisade.agent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
-	"\x0eGetHostRequest\"\xb1\x04\n" +
+	"\x0eGetHostRequest\"\xe7\x04\n" +
 	"\x0fGetHostResponse\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12%\n" +
@@ -2697,7 +2796,8 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x04cpus\x18\v \x01(\x01R\x04cpus\x12!\n" +
 	"\fmemory_bytes\x18\f \x01(\x04R\vmemoryBytes\x12\x14\n" +
 	"\x05ready\x18\r \x01(\bR\x05ready\x12#\n" +
-	"\rready_message\x18\x0e \x01(\tR\freadyMessage\"\x15\n" +
+	"\rready_message\x18\x0e \x01(\tR\freadyMessage\x124\n" +
+	"\x16revoked_serial_numbers\x18\x0f \x03(\tR\x14revokedSerialNumbers\"\x15\n" +
 	"\x13GetIntegrityRequest\"\xd6\x04\n" +
 	"\x14GetIntegrityResponse\x12\x1f\n" +
 	"\vsecure_boot\x18\x01 \x01(\bR\n" +
@@ -2747,7 +2847,11 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x19InstallCertificateRequest\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x01(\tR\x10certificateChain\"U\n" +
 	"\x1aInstallCertificateResponse\x127\n" +
-	"\tnot_after\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\")\n" +
+	"\tnot_after\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"H\n" +
+	"\x1fRevokeClientCertificatesRequest\x12%\n" +
+	"\x0eserial_numbers\x18\x01 \x03(\tR\rserialNumbers\"X\n" +
+	" RevokeClientCertificatesResponse\x124\n" +
+	"\x16revoked_serial_numbers\x18\x01 \x03(\tR\x14revokedSerialNumbers\")\n" +
 	"\x0fPowerOffRequest\x12\x16\n" +
 	"\x06reboot\x18\x01 \x01(\bR\x06reboot\"\x12\n" +
 	"\x10PowerOffResponse\"\xc4\x03\n" +
@@ -2892,12 +2996,13 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x1bCONTAINER_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONTAINER_PHASE_WAITING\x10\x01\x12\x1b\n" +
 	"\x17CONTAINER_PHASE_RUNNING\x10\x02\x12\x1e\n" +
-	"\x1aCONTAINER_PHASE_TERMINATED\x10\x032\x8e\x04\n" +
+	"\x1aCONTAINER_PHASE_TERMINATED\x10\x032\x94\x05\n" +
 	"\vHostService\x12P\n" +
 	"\aGetHost\x12!.palisade.agent.v1.GetHostRequest\x1a\".palisade.agent.v1.GetHostResponse\x12_\n" +
 	"\fGetIntegrity\x12&.palisade.agent.v1.GetIntegrityRequest\x1a'.palisade.agent.v1.GetIntegrityResponse\x12\x83\x01\n" +
 	"\x18CreateCertificateRequest\x122.palisade.agent.v1.CreateCertificateRequestRequest\x1a3.palisade.agent.v1.CreateCertificateRequestResponse\x12q\n" +
-	"\x12InstallCertificate\x12,.palisade.agent.v1.InstallCertificateRequest\x1a-.palisade.agent.v1.InstallCertificateResponse\x12S\n" +
+	"\x12InstallCertificate\x12,.palisade.agent.v1.InstallCertificateRequest\x1a-.palisade.agent.v1.InstallCertificateResponse\x12\x83\x01\n" +
+	"\x18RevokeClientCertificates\x122.palisade.agent.v1.RevokeClientCertificatesRequest\x1a3.palisade.agent.v1.RevokeClientCertificatesResponse\x12S\n" +
 	"\bPowerOff\x12\".palisade.agent.v1.PowerOffRequest\x1a#.palisade.agent.v1.PowerOffResponse2\x95\x05\n" +
 	"\fGroupService\x12Y\n" +
 	"\n" +
@@ -2924,7 +3029,7 @@ func file_palisade_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_palisade_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_palisade_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_palisade_agent_v1_agent_proto_goTypes = []any{
 	(RestartPolicy)(0),                       // 0: palisade.agent.v1.RestartPolicy
 	(Protocol)(0),                            // 1: palisade.agent.v1.Protocol
@@ -2942,99 +3047,103 @@ var file_palisade_agent_v1_agent_proto_goTypes = []any{
 	(*CreateCertificateRequestResponse)(nil), // 13: palisade.agent.v1.CreateCertificateRequestResponse
 	(*InstallCertificateRequest)(nil),        // 14: palisade.agent.v1.InstallCertificateRequest
 	(*InstallCertificateResponse)(nil),       // 15: palisade.agent.v1.InstallCertificateResponse
-	(*PowerOffRequest)(nil),                  // 16: palisade.agent.v1.PowerOffRequest
-	(*PowerOffResponse)(nil),                 // 17: palisade.agent.v1.PowerOffResponse
-	(*GroupSpec)(nil),                        // 18: palisade.agent.v1.GroupSpec
-	(*Container)(nil),                        // 19: palisade.agent.v1.Container
-	(*EnvironmentVariable)(nil),              // 20: palisade.agent.v1.EnvironmentVariable
-	(*Port)(nil),                             // 21: palisade.agent.v1.Port
-	(*Resources)(nil),                        // 22: palisade.agent.v1.Resources
-	(*ImageRegistry)(nil),                    // 23: palisade.agent.v1.ImageRegistry
-	(*Group)(nil),                            // 24: palisade.agent.v1.Group
-	(*GroupStatus)(nil),                      // 25: palisade.agent.v1.GroupStatus
-	(*ContainerStatus)(nil),                  // 26: palisade.agent.v1.ContainerStatus
-	(*Event)(nil),                            // 27: palisade.agent.v1.Event
-	(*ApplyGroupRequest)(nil),                // 28: palisade.agent.v1.ApplyGroupRequest
-	(*ApplyGroupResponse)(nil),               // 29: palisade.agent.v1.ApplyGroupResponse
-	(*GetGroupRequest)(nil),                  // 30: palisade.agent.v1.GetGroupRequest
-	(*GetGroupResponse)(nil),                 // 31: palisade.agent.v1.GetGroupResponse
-	(*ListGroupsRequest)(nil),                // 32: palisade.agent.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),               // 33: palisade.agent.v1.ListGroupsResponse
-	(*DeleteGroupRequest)(nil),               // 34: palisade.agent.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),              // 35: palisade.agent.v1.DeleteGroupResponse
-	(*WatchGroupRequest)(nil),                // 36: palisade.agent.v1.WatchGroupRequest
-	(*WatchGroupResponse)(nil),               // 37: palisade.agent.v1.WatchGroupResponse
-	(*GetLogsRequest)(nil),                   // 38: palisade.agent.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),                  // 39: palisade.agent.v1.GetLogsResponse
-	(*SuspendReconcileRequest)(nil),          // 40: palisade.agent.v1.SuspendReconcileRequest
-	(*SuspendReconcileResponse)(nil),         // 41: palisade.agent.v1.SuspendReconcileResponse
-	nil,                                      // 42: palisade.agent.v1.GetIntegrityResponse.PcrsEntry
-	nil,                                      // 43: palisade.agent.v1.GroupSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil),            // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 45: google.protobuf.Duration
+	(*RevokeClientCertificatesRequest)(nil),  // 16: palisade.agent.v1.RevokeClientCertificatesRequest
+	(*RevokeClientCertificatesResponse)(nil), // 17: palisade.agent.v1.RevokeClientCertificatesResponse
+	(*PowerOffRequest)(nil),                  // 18: palisade.agent.v1.PowerOffRequest
+	(*PowerOffResponse)(nil),                 // 19: palisade.agent.v1.PowerOffResponse
+	(*GroupSpec)(nil),                        // 20: palisade.agent.v1.GroupSpec
+	(*Container)(nil),                        // 21: palisade.agent.v1.Container
+	(*EnvironmentVariable)(nil),              // 22: palisade.agent.v1.EnvironmentVariable
+	(*Port)(nil),                             // 23: palisade.agent.v1.Port
+	(*Resources)(nil),                        // 24: palisade.agent.v1.Resources
+	(*ImageRegistry)(nil),                    // 25: palisade.agent.v1.ImageRegistry
+	(*Group)(nil),                            // 26: palisade.agent.v1.Group
+	(*GroupStatus)(nil),                      // 27: palisade.agent.v1.GroupStatus
+	(*ContainerStatus)(nil),                  // 28: palisade.agent.v1.ContainerStatus
+	(*Event)(nil),                            // 29: palisade.agent.v1.Event
+	(*ApplyGroupRequest)(nil),                // 30: palisade.agent.v1.ApplyGroupRequest
+	(*ApplyGroupResponse)(nil),               // 31: palisade.agent.v1.ApplyGroupResponse
+	(*GetGroupRequest)(nil),                  // 32: palisade.agent.v1.GetGroupRequest
+	(*GetGroupResponse)(nil),                 // 33: palisade.agent.v1.GetGroupResponse
+	(*ListGroupsRequest)(nil),                // 34: palisade.agent.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),               // 35: palisade.agent.v1.ListGroupsResponse
+	(*DeleteGroupRequest)(nil),               // 36: palisade.agent.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),              // 37: palisade.agent.v1.DeleteGroupResponse
+	(*WatchGroupRequest)(nil),                // 38: palisade.agent.v1.WatchGroupRequest
+	(*WatchGroupResponse)(nil),               // 39: palisade.agent.v1.WatchGroupResponse
+	(*GetLogsRequest)(nil),                   // 40: palisade.agent.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),                  // 41: palisade.agent.v1.GetLogsResponse
+	(*SuspendReconcileRequest)(nil),          // 42: palisade.agent.v1.SuspendReconcileRequest
+	(*SuspendReconcileResponse)(nil),         // 43: palisade.agent.v1.SuspendReconcileResponse
+	nil,                                      // 44: palisade.agent.v1.GetIntegrityResponse.PcrsEntry
+	nil,                                      // 45: palisade.agent.v1.GroupSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil),            // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 47: google.protobuf.Duration
 }
 var file_palisade_agent_v1_agent_proto_depIdxs = []int32{
-	44, // 0: palisade.agent.v1.GetHostResponse.time:type_name -> google.protobuf.Timestamp
-	44, // 1: palisade.agent.v1.GetHostResponse.boot_time:type_name -> google.protobuf.Timestamp
-	44, // 2: palisade.agent.v1.GetHostResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	46, // 0: palisade.agent.v1.GetHostResponse.time:type_name -> google.protobuf.Timestamp
+	46, // 1: palisade.agent.v1.GetHostResponse.boot_time:type_name -> google.protobuf.Timestamp
+	46, // 2: palisade.agent.v1.GetHostResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
 	9,  // 3: palisade.agent.v1.GetIntegrityResponse.root:type_name -> palisade.agent.v1.VerityDevice
 	10, // 4: palisade.agent.v1.GetIntegrityResponse.ipe:type_name -> palisade.agent.v1.IpeStatus
 	11, // 5: palisade.agent.v1.GetIntegrityResponse.selinux:type_name -> palisade.agent.v1.SelinuxStatus
-	42, // 6: palisade.agent.v1.GetIntegrityResponse.pcrs:type_name -> palisade.agent.v1.GetIntegrityResponse.PcrsEntry
+	44, // 6: palisade.agent.v1.GetIntegrityResponse.pcrs:type_name -> palisade.agent.v1.GetIntegrityResponse.PcrsEntry
 	8,  // 7: palisade.agent.v1.GetIntegrityResponse.layers:type_name -> palisade.agent.v1.LayerDevice
-	44, // 8: palisade.agent.v1.InstallCertificateResponse.not_after:type_name -> google.protobuf.Timestamp
-	19, // 9: palisade.agent.v1.GroupSpec.containers:type_name -> palisade.agent.v1.Container
+	46, // 8: palisade.agent.v1.InstallCertificateResponse.not_after:type_name -> google.protobuf.Timestamp
+	21, // 9: palisade.agent.v1.GroupSpec.containers:type_name -> palisade.agent.v1.Container
 	0,  // 10: palisade.agent.v1.GroupSpec.restart_policy:type_name -> palisade.agent.v1.RestartPolicy
-	21, // 11: palisade.agent.v1.GroupSpec.ports:type_name -> palisade.agent.v1.Port
-	23, // 12: palisade.agent.v1.GroupSpec.image_registries:type_name -> palisade.agent.v1.ImageRegistry
-	43, // 13: palisade.agent.v1.GroupSpec.labels:type_name -> palisade.agent.v1.GroupSpec.LabelsEntry
-	20, // 14: palisade.agent.v1.Container.environment:type_name -> palisade.agent.v1.EnvironmentVariable
-	21, // 15: palisade.agent.v1.Container.ports:type_name -> palisade.agent.v1.Port
-	22, // 16: palisade.agent.v1.Container.resources:type_name -> palisade.agent.v1.Resources
+	23, // 11: palisade.agent.v1.GroupSpec.ports:type_name -> palisade.agent.v1.Port
+	25, // 12: palisade.agent.v1.GroupSpec.image_registries:type_name -> palisade.agent.v1.ImageRegistry
+	45, // 13: palisade.agent.v1.GroupSpec.labels:type_name -> palisade.agent.v1.GroupSpec.LabelsEntry
+	22, // 14: palisade.agent.v1.Container.environment:type_name -> palisade.agent.v1.EnvironmentVariable
+	23, // 15: palisade.agent.v1.Container.ports:type_name -> palisade.agent.v1.Port
+	24, // 16: palisade.agent.v1.Container.resources:type_name -> palisade.agent.v1.Resources
 	1,  // 17: palisade.agent.v1.Port.protocol:type_name -> palisade.agent.v1.Protocol
-	18, // 18: palisade.agent.v1.Group.spec:type_name -> palisade.agent.v1.GroupSpec
-	25, // 19: palisade.agent.v1.Group.status:type_name -> palisade.agent.v1.GroupStatus
+	20, // 18: palisade.agent.v1.Group.spec:type_name -> palisade.agent.v1.GroupSpec
+	27, // 19: palisade.agent.v1.Group.status:type_name -> palisade.agent.v1.GroupStatus
 	2,  // 20: palisade.agent.v1.GroupStatus.phase:type_name -> palisade.agent.v1.GroupPhase
-	26, // 21: palisade.agent.v1.GroupStatus.containers:type_name -> palisade.agent.v1.ContainerStatus
-	27, // 22: palisade.agent.v1.GroupStatus.events:type_name -> palisade.agent.v1.Event
+	28, // 21: palisade.agent.v1.GroupStatus.containers:type_name -> palisade.agent.v1.ContainerStatus
+	29, // 22: palisade.agent.v1.GroupStatus.events:type_name -> palisade.agent.v1.Event
 	3,  // 23: palisade.agent.v1.ContainerStatus.phase:type_name -> palisade.agent.v1.ContainerPhase
-	44, // 24: palisade.agent.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	44, // 25: palisade.agent.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
-	45, // 26: palisade.agent.v1.ContainerStatus.back_off:type_name -> google.protobuf.Duration
-	44, // 27: palisade.agent.v1.Event.time:type_name -> google.protobuf.Timestamp
-	18, // 28: palisade.agent.v1.ApplyGroupRequest.spec:type_name -> palisade.agent.v1.GroupSpec
-	24, // 29: palisade.agent.v1.ApplyGroupResponse.group:type_name -> palisade.agent.v1.Group
-	24, // 30: palisade.agent.v1.GetGroupResponse.group:type_name -> palisade.agent.v1.Group
-	24, // 31: palisade.agent.v1.ListGroupsResponse.groups:type_name -> palisade.agent.v1.Group
-	24, // 32: palisade.agent.v1.WatchGroupResponse.group:type_name -> palisade.agent.v1.Group
-	44, // 33: palisade.agent.v1.GetLogsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 34: palisade.agent.v1.SuspendReconcileRequest.duration:type_name -> google.protobuf.Duration
+	46, // 24: palisade.agent.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	46, // 25: palisade.agent.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
+	47, // 26: palisade.agent.v1.ContainerStatus.back_off:type_name -> google.protobuf.Duration
+	46, // 27: palisade.agent.v1.Event.time:type_name -> google.protobuf.Timestamp
+	20, // 28: palisade.agent.v1.ApplyGroupRequest.spec:type_name -> palisade.agent.v1.GroupSpec
+	26, // 29: palisade.agent.v1.ApplyGroupResponse.group:type_name -> palisade.agent.v1.Group
+	26, // 30: palisade.agent.v1.GetGroupResponse.group:type_name -> palisade.agent.v1.Group
+	26, // 31: palisade.agent.v1.ListGroupsResponse.groups:type_name -> palisade.agent.v1.Group
+	26, // 32: palisade.agent.v1.WatchGroupResponse.group:type_name -> palisade.agent.v1.Group
+	46, // 33: palisade.agent.v1.GetLogsRequest.since:type_name -> google.protobuf.Timestamp
+	47, // 34: palisade.agent.v1.SuspendReconcileRequest.duration:type_name -> google.protobuf.Duration
 	4,  // 35: palisade.agent.v1.HostService.GetHost:input_type -> palisade.agent.v1.GetHostRequest
 	6,  // 36: palisade.agent.v1.HostService.GetIntegrity:input_type -> palisade.agent.v1.GetIntegrityRequest
 	12, // 37: palisade.agent.v1.HostService.CreateCertificateRequest:input_type -> palisade.agent.v1.CreateCertificateRequestRequest
 	14, // 38: palisade.agent.v1.HostService.InstallCertificate:input_type -> palisade.agent.v1.InstallCertificateRequest
-	16, // 39: palisade.agent.v1.HostService.PowerOff:input_type -> palisade.agent.v1.PowerOffRequest
-	28, // 40: palisade.agent.v1.GroupService.ApplyGroup:input_type -> palisade.agent.v1.ApplyGroupRequest
-	30, // 41: palisade.agent.v1.GroupService.GetGroup:input_type -> palisade.agent.v1.GetGroupRequest
-	32, // 42: palisade.agent.v1.GroupService.ListGroups:input_type -> palisade.agent.v1.ListGroupsRequest
-	34, // 43: palisade.agent.v1.GroupService.DeleteGroup:input_type -> palisade.agent.v1.DeleteGroupRequest
-	36, // 44: palisade.agent.v1.GroupService.WatchGroup:input_type -> palisade.agent.v1.WatchGroupRequest
-	38, // 45: palisade.agent.v1.GroupService.GetLogs:input_type -> palisade.agent.v1.GetLogsRequest
-	40, // 46: palisade.agent.v1.GroupService.SuspendReconcile:input_type -> palisade.agent.v1.SuspendReconcileRequest
-	5,  // 47: palisade.agent.v1.HostService.GetHost:output_type -> palisade.agent.v1.GetHostResponse
-	7,  // 48: palisade.agent.v1.HostService.GetIntegrity:output_type -> palisade.agent.v1.GetIntegrityResponse
-	13, // 49: palisade.agent.v1.HostService.CreateCertificateRequest:output_type -> palisade.agent.v1.CreateCertificateRequestResponse
-	15, // 50: palisade.agent.v1.HostService.InstallCertificate:output_type -> palisade.agent.v1.InstallCertificateResponse
-	17, // 51: palisade.agent.v1.HostService.PowerOff:output_type -> palisade.agent.v1.PowerOffResponse
-	29, // 52: palisade.agent.v1.GroupService.ApplyGroup:output_type -> palisade.agent.v1.ApplyGroupResponse
-	31, // 53: palisade.agent.v1.GroupService.GetGroup:output_type -> palisade.agent.v1.GetGroupResponse
-	33, // 54: palisade.agent.v1.GroupService.ListGroups:output_type -> palisade.agent.v1.ListGroupsResponse
-	35, // 55: palisade.agent.v1.GroupService.DeleteGroup:output_type -> palisade.agent.v1.DeleteGroupResponse
-	37, // 56: palisade.agent.v1.GroupService.WatchGroup:output_type -> palisade.agent.v1.WatchGroupResponse
-	39, // 57: palisade.agent.v1.GroupService.GetLogs:output_type -> palisade.agent.v1.GetLogsResponse
-	41, // 58: palisade.agent.v1.GroupService.SuspendReconcile:output_type -> palisade.agent.v1.SuspendReconcileResponse
-	47, // [47:59] is the sub-list for method output_type
-	35, // [35:47] is the sub-list for method input_type
+	16, // 39: palisade.agent.v1.HostService.RevokeClientCertificates:input_type -> palisade.agent.v1.RevokeClientCertificatesRequest
+	18, // 40: palisade.agent.v1.HostService.PowerOff:input_type -> palisade.agent.v1.PowerOffRequest
+	30, // 41: palisade.agent.v1.GroupService.ApplyGroup:input_type -> palisade.agent.v1.ApplyGroupRequest
+	32, // 42: palisade.agent.v1.GroupService.GetGroup:input_type -> palisade.agent.v1.GetGroupRequest
+	34, // 43: palisade.agent.v1.GroupService.ListGroups:input_type -> palisade.agent.v1.ListGroupsRequest
+	36, // 44: palisade.agent.v1.GroupService.DeleteGroup:input_type -> palisade.agent.v1.DeleteGroupRequest
+	38, // 45: palisade.agent.v1.GroupService.WatchGroup:input_type -> palisade.agent.v1.WatchGroupRequest
+	40, // 46: palisade.agent.v1.GroupService.GetLogs:input_type -> palisade.agent.v1.GetLogsRequest
+	42, // 47: palisade.agent.v1.GroupService.SuspendReconcile:input_type -> palisade.agent.v1.SuspendReconcileRequest
+	5,  // 48: palisade.agent.v1.HostService.GetHost:output_type -> palisade.agent.v1.GetHostResponse
+	7,  // 49: palisade.agent.v1.HostService.GetIntegrity:output_type -> palisade.agent.v1.GetIntegrityResponse
+	13, // 50: palisade.agent.v1.HostService.CreateCertificateRequest:output_type -> palisade.agent.v1.CreateCertificateRequestResponse
+	15, // 51: palisade.agent.v1.HostService.InstallCertificate:output_type -> palisade.agent.v1.InstallCertificateResponse
+	17, // 52: palisade.agent.v1.HostService.RevokeClientCertificates:output_type -> palisade.agent.v1.RevokeClientCertificatesResponse
+	19, // 53: palisade.agent.v1.HostService.PowerOff:output_type -> palisade.agent.v1.PowerOffResponse
+	31, // 54: palisade.agent.v1.GroupService.ApplyGroup:output_type -> palisade.agent.v1.ApplyGroupResponse
+	33, // 55: palisade.agent.v1.GroupService.GetGroup:output_type -> palisade.agent.v1.GetGroupResponse
+	35, // 56: palisade.agent.v1.GroupService.ListGroups:output_type -> palisade.agent.v1.ListGroupsResponse
+	37, // 57: palisade.agent.v1.GroupService.DeleteGroup:output_type -> palisade.agent.v1.DeleteGroupResponse
+	39, // 58: palisade.agent.v1.GroupService.WatchGroup:output_type -> palisade.agent.v1.WatchGroupResponse
+	41, // 59: palisade.agent.v1.GroupService.GetLogs:output_type -> palisade.agent.v1.GetLogsResponse
+	43, // 60: palisade.agent.v1.GroupService.SuspendReconcile:output_type -> palisade.agent.v1.SuspendReconcileResponse
+	48, // [48:61] is the sub-list for method output_type
+	35, // [35:48] is the sub-list for method input_type
 	35, // [35:35] is the sub-list for extension type_name
 	35, // [35:35] is the sub-list for extension extendee
 	0,  // [0:35] is the sub-list for field type_name
@@ -3051,7 +3160,7 @@ func file_palisade_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_agent_v1_agent_proto_rawDesc), len(file_palisade_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
