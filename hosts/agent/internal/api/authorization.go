@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -26,7 +27,7 @@ func authorized(host *identity.Identity, next http.Handler) http.Handler {
 }
 
 // ServeHTTP passes a call on while its client may make it. It ends a call, also one that streams, when the client's
-// certificate ends or is revoked.
+// certificate ends or is revoked, or its CA is not accepted any more.
 func (a *authorization) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 	ctx, end, err := a.begin(request)
 	if err != nil {
@@ -36,10 +37,15 @@ func (a *authorization) ServeHTTP(writer http.ResponseWriter, request *http.Requ
 	}
 	defer end()
 	a.next.ServeHTTP(writer, request.WithContext(ctx))
-	if cause := context.Cause(ctx); errors.Is(cause, errExpired) || errors.Is(cause, identity.ErrRevoked) {
+	if isRefused(context.Cause(ctx)) {
 		// What was written may be a part of the response, so the client must not take it for the whole.
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// isRefused reports whether a call was ended because its client may not go on with it.
+func isRefused(cause error) bool {
+	return errors.Is(cause, errExpired) || errors.Is(cause, identity.ErrRevoked) || errors.Is(cause, identity.ErrAuthorityNotAccepted)
 }
 
 // begin returns the context of a call that its client may make.
@@ -65,8 +71,8 @@ func (a *authorization) begin(request *http.Request) (context.Context, context.C
 		err := fmt.Errorf("%s requires a client certificate of the role %s; this one has the role %s", request.URL.Path, required, role)
 		return nil, nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
-	serialNumber := identity.SerialNumber(leaf.SerialNumber)
-	ctx, ended, err := a.identity.Revocations().Call(context.WithValue(request.Context(), callerKey{}, serialNumber), serialNumber)
+	chains := request.TLS.VerifiedChains
+	ctx, ended, err := a.identity.Call(context.WithValue(request.Context(), callerKey{}, chains), chains)
 	if err != nil {
 		return nil, nil, connect.NewError(connect.CodeUnauthenticated, err)
 	}
@@ -79,8 +85,8 @@ func (a *authorization) begin(request *http.Request) (context.Context, context.C
 
 type callerKey struct{}
 
-// callerSerialNumber returns the serial number of the certificate with which a call is made.
-func callerSerialNumber(ctx context.Context) string {
-	number, _ := ctx.Value(callerKey{}).(string)
-	return number
+// callerChains returns the verified chains of the certificate with which a call is made.
+func callerChains(ctx context.Context) [][]*x509.Certificate {
+	chains, _ := ctx.Value(callerKey{}).([][]*x509.Certificate)
+	return chains
 }

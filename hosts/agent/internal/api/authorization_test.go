@@ -191,6 +191,13 @@ func TestCallEndsWithTheCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	authority := testca.New(t, now)
+	certificateRequest, err := host.CertificateRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.Enroll(authority.Host(certificateRequest, now, now.Add(time.Hour)), authority.PEM(), now, nil); err != nil {
+		t.Fatal(err)
+	}
 	serve := func(remaining time.Duration, next http.HandlerFunc) (aborted any) {
 		defer func() { aborted = recover() }()
 		leaf := authority.Client(string(roleReader), x509.ExtKeyUsageClientAuth, now.Add(-time.Hour), now.Add(remaining)).Leaf

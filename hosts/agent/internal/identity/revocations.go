@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -54,14 +53,13 @@ func (e *RevocationError) Error() string {
 // damaged one revokes all the same.
 type Revocations struct {
 	directory string
+	calls     *calls
 
 	mutex   sync.Mutex
 	revoked map[string]struct{}
-	// calls are those that are in progress, by the serial number of their client's certificate.
-	calls map[string]map[*context.CancelCauseFunc]struct{}
 }
 
-func openRevocations(directory string) (*Revocations, error) {
+func openRevocations(directory string, calls *calls) (*Revocations, error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
 	}
@@ -69,7 +67,7 @@ func openRevocations(directory string) (*Revocations, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Revocations{directory: directory, revoked: map[string]struct{}{}, calls: map[string]map[*context.CancelCauseFunc]struct{}{}}
+	r := &Revocations{directory: directory, calls: calls, revoked: map[string]struct{}{}}
 	for _, entry := range entries {
 		if serialPattern.MatchString(entry.Name()) {
 			r.revoked[entry.Name()] = struct{}{}
@@ -106,9 +104,7 @@ func (r *Revocations) Add(serialNumbers []string, now time.Time) error {
 			return err
 		}
 		r.revoked[number] = struct{}{}
-		for cancel := range r.calls[number] {
-			(*cancel)(ErrRevoked)
-		}
+		r.calls.end(revocationKey(number), ErrRevoked)
 	}
 	return nil
 }
@@ -120,26 +116,9 @@ func (r *Revocations) List() []string {
 	return slices.Sorted(maps.Keys(r.revoked))
 }
 
-// Call returns the context of a call by the holder of a certificate: it ends with ErrRevoked as its cause when the
-// certificate is revoked. The caller has to call the function when the call ends.
-func (r *Revocations) Call(ctx context.Context, serialNumber string) (context.Context, context.CancelFunc, error) {
+func (r *Revocations) contains(serialNumber string) bool {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if _, revoked := r.revoked[serialNumber]; revoked {
-		return nil, nil, fmt.Errorf("%w: serial number %s", ErrRevoked, serialNumber)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	if r.calls[serialNumber] == nil {
-		r.calls[serialNumber] = map[*context.CancelCauseFunc]struct{}{}
-	}
-	r.calls[serialNumber][&cancel] = struct{}{}
-	return ctx, func() {
-		cancel(context.Canceled)
-		r.mutex.Lock()
-		defer r.mutex.Unlock()
-		delete(r.calls[serialNumber], &cancel)
-		if len(r.calls[serialNumber]) == 0 {
-			delete(r.calls, serialNumber)
-		}
-	}, nil
+	_, revoked := r.revoked[serialNumber]
+	return revoked
 }

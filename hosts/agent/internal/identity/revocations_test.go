@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"context"
 	"errors"
 	"math/big"
 	"os"
@@ -14,7 +13,7 @@ import (
 
 func openTestRevocations(t *testing.T, directory string) *Revocations {
 	t.Helper()
-	r, err := openRevocations(directory)
+	r, err := openRevocations(directory, newCalls())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,41 +44,8 @@ func TestRevocationsStay(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(directory, ".d3.123")); !os.IsNotExist(err) {
 		t.Errorf("an unfinished file stays: %v", err)
 	}
-	if _, _, err := r.Call(context.Background(), "a1"); !errors.Is(err, ErrRevoked) || !strings.Contains(err.Error(), "a1") {
-		t.Errorf("%v", err)
-	}
-}
-
-func TestRevocationEndsCallsInProgress(t *testing.T) {
-	f := newFixture(t)
-	r := openTestRevocations(t, t.TempDir())
-	call := func(number string) (context.Context, context.CancelFunc) {
-		ctx, end, err := r.Call(context.Background(), number)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ctx, end
-	}
-	first, endFirst := call("a1")
-	second, endSecond := call("a1")
-	other, endOther := call("b0")
-	endFirst()
-	if err := r.Add([]string{"a1"}, f.system); err != nil {
-		t.Fatal(err)
-	}
-	if cause := context.Cause(first); !errors.Is(cause, context.Canceled) {
-		t.Errorf("a call that had ended: %v", cause)
-	}
-	if cause := context.Cause(second); !errors.Is(cause, ErrRevoked) {
-		t.Errorf("a call in progress: %v", cause)
-	}
-	if err := other.Err(); err != nil {
-		t.Errorf("the control, a call of another client: %v", err)
-	}
-	endSecond()
-	endOther()
-	if len(r.calls) != 0 {
-		t.Errorf("calls that have ended are kept: %v", r.calls)
+	if !r.contains("a1") || r.contains("a") {
+		t.Error("contains does not follow the list")
 	}
 }
 

@@ -103,7 +103,8 @@ type EnrollmentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Leaf first, PEM.
 	CertificateChain string `protobuf:"bytes,1,opt,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
-	// The CA that signs the host and its clients, PEM. Kept at first contact; a later response with another CA is refused.
+	// The CA that signs the host and its clients, PEM. Kept at first contact; a later response with a CA that
+	// the host does not accept is refused.
 	CertificateAuthority string                 `protobuf:"bytes,2,opt,name=certificate_authority,json=certificateAuthority,proto3" json:"certificate_authority,omitempty"`
 	SignerTime           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=signer_time,json=signerTime,proto3" json:"signer_time,omitempty"`
 	// Not empty: the request was refused, and why.

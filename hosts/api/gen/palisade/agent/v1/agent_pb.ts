@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file palisade/agent/v1/agent.proto.
  */
 export const file_palisade_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wYWxpc2FkZS9hZ2VudC92MS9hZ2VudC5wcm90bxIRcGFsaXNhZGUuYWdlbnQudjEiEAoOR2V0SG9zdFJlcXVlc3QiqQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFgoOa2VybmVsX3ZlcnNpb24YAyABKAkSEgoKb3NfdmVyc2lvbhgEIAEoCRIaChJjb250YWluZXJkX3ZlcnNpb24YBSABKAkSFwoPcnVudGltZV92ZXJzaW9uGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWJvb3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYm9vdF9pZBgJIAEoCRI5ChVjZXJ0aWZpY2F0ZV9ub3RfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCyABKAESFAoMbWVtb3J5X2J5dGVzGAwgASgEEg0KBXJlYWR5GA0gASgIEhUKDXJlYWR5X21lc3NhZ2UYDiABKAkSHgoWcmV2b2tlZF9zZXJpYWxfbnVtYmVycxgPIAMoCSIVChNHZXRJbnRlZ3JpdHlSZXF1ZXN0ItMDChRHZXRJbnRlZ3JpdHlSZXNwb25zZRITCgtzZWN1cmVfYm9vdBgBIAEoCBISCgpzZXR1cF9tb2RlGAIgASgIEhAKCGxvY2tkb3duGAMgASgJEgwKBGxzbXMYBCADKAkSLQoEcm9vdBgFIAEoCzIfLnBhbGlzYWRlLmFnZW50LnYxLlZlcml0eURldmljZRIpCgNpcGUYBiABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5JcGVTdGF0dXMSMQoHc2VsaW51eBgHIAEoCzIgLnBhbGlzYWRlLmFnZW50LnYxLlNlbGludXhTdGF0dXMSHAoUa2V5cmluZ19jZXJ0aWZpY2F0ZXMYCCADKAkSGwoTa2VybmVsX2NvbW1hbmRfbGluZRgJIAEoCRI/CgRwY3JzGAogAygLMjEucGFsaXNhZGUuYWdlbnQudjEuR2V0SW50ZWdyaXR5UmVzcG9uc2UuUGNyc0VudHJ5EgwKBG1vZGUYCyABKAkSLgoGbGF5ZXJzGAwgAygLMh4ucGFsaXNhZGUuYWdlbnQudjEuTGF5ZXJEZXZpY2UaKwoJUGNyc0VudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoCToCOAEicQoLTGF5ZXJEZXZpY2USDAoEbmFtZRgBIAEoCRIRCglyb290X2hhc2gYAiABKAkSGgoSc2lnbmF0dXJlX3ZlcmlmaWVkGAMgASgIEhIKCm9wZW5fY291bnQYBCABKA0SEQoJY29ycnVwdGVkGAUgASgIIowBCgxWZXJpdHlEZXZpY2USDAoEbmFtZRgBIAEoCRITCgttb3VudF9wb2ludBgCIAEoCRIRCglyb290X2hhc2gYAyABKAkSGgoSc2lnbmF0dXJlX3ZlcmlmaWVkGAQgASgIEhsKE3NpZ25hdHVyZXNfcmVxdWlyZWQYBSABKAgSDQoFdGFibGUYBiABKAkiTQoJSXBlU3RhdHVzEhUKDWFjdGl2ZV9wb2xpY3kYASABKAkSFgoOcG9saWN5X3ZlcnNpb24YAiABKAkSEQoJZW5mb3JjaW5nGAMgASgIIkMKDVNlbGludXhTdGF0dXMSDwoHZW5hYmxlZBgBIAEoCBIRCgllbmZvcmNpbmcYAiABKAgSDgoGcG9saWN5GAMgASgJIiEKH0NyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlcXVlc3QiPwogQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVzcG9uc2USGwoTY2VydGlmaWNhdGVfcmVxdWVzdBgBIAEoCSI2ChlJbnN0YWxsQ2VydGlmaWNhdGVSZXF1ZXN0EhkKEWNlcnRpZmljYXRlX2NoYWluGAEgASgJIksKGkluc3RhbGxDZXJ0aWZpY2F0ZVJlc3BvbnNlEi0KCW5vdF9hZnRlchgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiOQofUmV2b2tlQ2xpZW50Q2VydGlmaWNhdGVzUmVxdWVzdBIWCg5zZXJpYWxfbnVtYmVycxgBIAMoCSJCCiBSZXZva2VDbGllbnRDZXJ0aWZpY2F0ZXNSZXNwb25zZRIeChZyZXZva2VkX3NlcmlhbF9udW1iZXJzGAEgAygJIiEKD1Bvd2VyT2ZmUmVxdWVzdBIOCgZyZWJvb3QYASABKAgiEgoQUG93ZXJPZmZSZXNwb25zZSLpAgoJR3JvdXBTcGVjEgwKBG5hbWUYASABKAkSMAoKY29udGFpbmVycxgCIAMoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkNvbnRhaW5lchI4Cg5yZXN0YXJ0X3BvbGljeRgDIAEoDjIgLnBhbGlzYWRlLmFnZW50LnYxLlJlc3RhcnRQb2xpY3kSJgoFcG9ydHMYBCADKAsyFy5wYWxpc2FkZS5hZ2VudC52MS5Qb3J0EjoKEGltYWdlX3JlZ2lzdHJpZXMYBSADKAsyIC5wYWxpc2FkZS5hZ2VudC52MS5JbWFnZVJlZ2lzdHJ5EhUKDXNlY3JldF9kaWdlc3QYBiABKAkSOAoGbGFiZWxzGAcgAygLMigucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBTcGVjLkxhYmVsc0VudHJ5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEi+wEKCUNvbnRhaW5lchIMCgRuYW1lGAEgASgJEg0KBWltYWdlGAIgASgJEg8KB2NvbW1hbmQYAyADKAkSOwoLZW52aXJvbm1lbnQYBCADKAsyJi5wYWxpc2FkZS5hZ2VudC52MS5FbnZpcm9ubWVudFZhcmlhYmxlEiYKBXBvcnRzGAUgAygLMhcucGFsaXNhZGUuYWdlbnQudjEuUG9ydBIvCglyZXNvdXJjZXMYBiABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5SZXNvdXJjZXMSGQoRd29ya2luZ19kaXJlY3RvcnkYByABKAkSDwoHY2hhbm5lbBgIIAEoCSJYChNFbnZpcm9ubWVudFZhcmlhYmxlEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkSFAoMc2VjdXJlX3ZhbHVlGAMgASgJEg4KBnNlY3VyZRgEIAEoCCJDCgRQb3J0EgwKBHBvcnQYASABKA0SLQoIcHJvdG9jb2wYAiABKA4yGy5wYWxpc2FkZS5hZ2VudC52MS5Qcm90b2NvbCJtCglSZXNvdXJjZXMSEwoLY3B1X3JlcXVlc3QYASABKAESHAoUbWVtb3J5X3JlcXVlc3RfYnl0ZXMYAiABKAQSEQoJY3B1X2xpbWl0GAMgASgBEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgEIAEoBCJhCg1JbWFnZVJlZ2lzdHJ5Eg4KBnNlcnZlchgBIAEoCRIQCghlbmRwb2ludBgCIAEoCRIQCgh1c2VybmFtZRgDIAEoCRIQCghwYXNzd29yZBgEIAEoCRIKCgJjYRgFIAEoCSJ3CgVHcm91cBIqCgRzcGVjGAEgASgLMhwucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBTcGVjEhIKCmdlbmVyYXRpb24YAiABKAQSLgoGc3RhdHVzGAMgASgLMh4ucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBTdGF0dXMi6AEKC0dyb3VwU3RhdHVzEhsKE29ic2VydmVkX2dlbmVyYXRpb24YASABKAQSLAoFcGhhc2UYAiABKA4yHS5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFBoYXNlEg8KB2FkZHJlc3MYAyABKAkSNgoKY29udGFpbmVycxgEIAMoCzIiLnBhbGlzYWRlLmFnZW50LnYxLkNvbnRhaW5lclN0YXR1cxIoCgZldmVudHMYBSADKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5FdmVudBIbChNyZWNvbmNpbGVfc3VzcGVuZGVkGAYgASgIIrQDCg9Db250YWluZXJTdGF0dXMSDAoEbmFtZRgBIAEoCRIwCgVwaGFzZRgCIAEoDjIhLnBhbGlzYWRlLmFnZW50LnYxLkNvbnRhaW5lclBoYXNlEhQKDGNvbnRhaW5lcl9pZBgDIAEoCRIUCgxpbWFnZV9kaWdlc3QYBCABKAkSFQoNcmVzdGFydF9jb3VudBgFIAEoDRIRCglleGl0X2NvZGUYBiABKAUSDgoGcmVhc29uGAcgASgJEg8KB21lc3NhZ2UYCCABKAkSLgoKc3RhcnRlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKCGJhY2tfb2ZmGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhYKDmNncm91cF9jcHVfbWF4GAwgASgJEhkKEWNncm91cF9tZW1vcnlfbWF4GA0gASgJEhkKEWNncm91cF9jcHVfd2VpZ2h0GA4gASgJEg4KBnNlYWxlZBgPIAMoCSJzCgVFdmVudBIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgR0eXBlGAIgASgJEg4KBnJlYXNvbhgDIAEoCRIPCgdtZXNzYWdlGAQgASgJEhEKCWNvbnRhaW5lchgFIAEoCSJtChFBcHBseUdyb3VwUmVxdWVzdBIqCgRzcGVjGAEgASgLMhwucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBTcGVjEg8KB2RyeV9ydW4YAiABKAgSGwoTZXhwZWN0ZWRfZ2VuZXJhdGlvbhgDIAEoBCI9ChJBcHBseUdyb3VwUmVzcG9uc2USJwoFZ3JvdXAYASABKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cCIfCg9HZXRHcm91cFJlcXVlc3QSDAoEbmFtZRgBIAEoCSI7ChBHZXRHcm91cFJlc3BvbnNlEicKBWdyb3VwGAEgASgLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAiEwoRTGlzdEdyb3Vwc1JlcXVlc3QiPgoSTGlzdEdyb3Vwc1Jlc3BvbnNlEigKBmdyb3VwcxgBIAMoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIiIKEkRlbGV0ZUdyb3VwUmVxdWVzdBIMCgRuYW1lGAEgASgJIhUKE0RlbGV0ZUdyb3VwUmVzcG9uc2UiIQoRV2F0Y2hHcm91cFJlcXVlc3QSDAoEbmFtZRgBIAEoCSI9ChJXYXRjaEdyb3VwUmVzcG9uc2USJwoFZ3JvdXAYASABKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cCKVAQoOR2V0TG9nc1JlcXVlc3QSDQoFZ3JvdXAYASABKAkSEQoJY29udGFpbmVyGAIgASgJEg4KBmZvbGxvdxgDIAEoCBISCgp0YWlsX2xpbmVzGAQgASgNEikKBXNpbmNlGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgp0aW1lc3RhbXBzGAYgASgIIi8KD0dldExvZ3NSZXNwb25zZRIMCgRkYXRhGAEgASgMEg4KBnN0cmVhbRgCIAEoCSJVChdTdXNwZW5kUmVjb25jaWxlUmVxdWVzdBINCgVncm91cBgBIAEoCRIrCghkdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIaChhTdXNwZW5kUmVjb25jaWxlUmVzcG9uc2UqgwEKDVJlc3RhcnRQb2xpY3kSHgoaUkVTVEFSVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIZChVSRVNUQVJUX1BPTElDWV9BTFdBWVMQARIdChlSRVNUQVJUX1BPTElDWV9PTl9GQUlMVVJFEAISGAoUUkVTVEFSVF9QT0xJQ1lfTkVWRVIQAypICghQcm90b2NvbBIYChRQUk9UT0NPTF9VTlNQRUNJRklFRBAAEhAKDFBST1RPQ09MX1RDUBABEhAKDFBST1RPQ09MX1VEUBACKsEBCgpHcm91cFBoYXNlEhsKF0dST1VQX1BIQVNFX1VOU1BFQ0lGSUVEEAASFwoTR1JPVVBfUEhBU0VfUEVORElORxABEhcKE0dST1VQX1BIQVNFX1JVTk5JTkcQAhIZChVHUk9VUF9QSEFTRV9TVUNDRUVERUQQAxIWChJHUk9VUF9QSEFTRV9GQUlMRUQQBBIXChNHUk9VUF9QSEFTRV9TVE9QUEVEEAUSGAoUR1JPVVBfUEhBU0VfREVMRVRJTkcQBiqLAQoOQ29udGFpbmVyUGhhc2USHwobQ09OVEFJTkVSX1BIQVNFX1VOU1BFQ0lGSUVEEAASGwoXQ09OVEFJTkVSX1BIQVNFX1dBSVRJTkcQARIbChdDT05UQUlORVJfUEhBU0VfUlVOTklORxACEh4KGkNPTlRBSU5FUl9QSEFTRV9URVJNSU5BVEVEEAMylAUKC0hvc3RTZXJ2aWNlElAKB0dldEhvc3QSIS5wYWxpc2FkZS5hZ2VudC52MS5HZXRIb3N0UmVxdWVzdBoiLnBhbGlzYWRlLmFnZW50LnYxLkdldEhvc3RSZXNwb25zZRJfCgxHZXRJbnRlZ3JpdHkSJi5wYWxpc2FkZS5hZ2VudC52MS5HZXRJbnRlZ3JpdHlSZXF1ZXN0GicucGFsaXNhZGUuYWdlbnQudjEuR2V0SW50ZWdyaXR5UmVzcG9uc2USgwEKGENyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdBIyLnBhbGlzYWRlLmFnZW50LnYxLkNyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlcXVlc3QaMy5wYWxpc2FkZS5hZ2VudC52MS5DcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3RSZXNwb25zZRJxChJJbnN0YWxsQ2VydGlmaWNhdGUSLC5wYWxpc2FkZS5hZ2VudC52MS5JbnN0YWxsQ2VydGlmaWNhdGVSZXF1ZXN0Gi0ucGFsaXNhZGUuYWdlbnQudjEuSW5zdGFsbENlcnRpZmljYXRlUmVzcG9uc2USgwEKGFJldm9rZUNsaWVudENlcnRpZmljYXRlcxIyLnBhbGlzYWRlLmFnZW50LnYxLlJldm9rZUNsaWVudENlcnRpZmljYXRlc1JlcXVlc3QaMy5wYWxpc2FkZS5hZ2VudC52MS5SZXZva2VDbGllbnRDZXJ0aWZpY2F0ZXNSZXNwb25zZRJTCghQb3dlck9mZhIiLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVxdWVzdBojLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVzcG9uc2UylQUKDEdyb3VwU2VydmljZRJZCgpBcHBseUdyb3VwEiQucGFsaXNhZGUuYWdlbnQudjEuQXBwbHlHcm91cFJlcXVlc3QaJS5wYWxpc2FkZS5hZ2VudC52MS5BcHBseUdyb3VwUmVzcG9uc2USUwoIR2V0R3JvdXASIi5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlcXVlc3QaIy5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlc3BvbnNlElkKCkxpc3RHcm91cHMSJC5wYWxpc2FkZS5hZ2VudC52MS5MaXN0R3JvdXBzUmVxdWVzdBolLnBhbGlzYWRlLmFnZW50LnYxLkxpc3RHcm91cHNSZXNwb25zZRJcCgtEZWxldGVHcm91cBIlLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVxdWVzdBomLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVzcG9uc2USWwoKV2F0Y2hHcm91cBIkLnBhbGlzYWRlLmFnZW50LnYxLldhdGNoR3JvdXBSZXF1ZXN0GiUucGFsaXNhZGUuYWdlbnQudjEuV2F0Y2hHcm91cFJlc3BvbnNlMAESUgoHR2V0TG9ncxIhLnBhbGlzYWRlLmFnZW50LnYxLkdldExvZ3NSZXF1ZXN0GiIucGFsaXNhZGUuYWdlbnQudjEuR2V0TG9nc1Jlc3BvbnNlMAESawoQU3VzcGVuZFJlY29uY2lsZRIqLnBhbGlzYWRlLmFnZW50LnYxLlN1c3BlbmRSZWNvbmNpbGVSZXF1ZXN0GisucGFsaXNhZGUuYWdlbnQudjEuU3VzcGVuZFJlY29uY2lsZVJlc3BvbnNlQkdaRWdpdGh1Yi5jb20vcGFsaXNhZGUtaG9zdC9wYWxpc2FkZS9ob3N0cy9hcGkvcGFsaXNhZGUvYWdlbnQvdjE7YWdlbnR2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch1wYWxpc2FkZS9hZ2VudC92MS9hZ2VudC5wcm90bxIRcGFsaXNhZGUuYWdlbnQudjEiEAoOR2V0SG9zdFJlcXVlc3QiyQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFgoOa2VybmVsX3ZlcnNpb24YAyABKAkSEgoKb3NfdmVyc2lvbhgEIAEoCRIaChJjb250YWluZXJkX3ZlcnNpb24YBSABKAkSFwoPcnVudGltZV92ZXJzaW9uGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWJvb3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYm9vdF9pZBgJIAEoCRI5ChVjZXJ0aWZpY2F0ZV9ub3RfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCyABKAESFAoMbWVtb3J5X2J5dGVzGAwgASgEEg0KBXJlYWR5GA0gASgIEhUKDXJlYWR5X21lc3NhZ2UYDiABKAkSHgoWcmV2b2tlZF9zZXJpYWxfbnVtYmVycxgPIAMoCRIeChZhdXRob3JpdHlfZmluZ2VycHJpbnRzGBAgAygJIhUKE0dldEludGVncml0eVJlcXVlc3Qi0wMKFEdldEludGVncml0eVJlc3BvbnNlEhMKC3NlY3VyZV9ib290GAEgASgIEhIKCnNldHVwX21vZGUYAiABKAgSEAoIbG9ja2Rvd24YAyABKAkSDAoEbHNtcxgEIAMoCRItCgRyb290GAUgASgLMh8ucGFsaXNhZGUuYWdlbnQudjEuVmVyaXR5RGV2aWNlEikKA2lwZRgGIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLklwZVN0YXR1cxIxCgdzZWxpbnV4GAcgASgLMiAucGFsaXNhZGUuYWdlbnQudjEuU2VsaW51eFN0YXR1cxIcChRrZXlyaW5nX2NlcnRpZmljYXRlcxgIIAMoCRIbChNrZXJuZWxfY29tbWFuZF9saW5lGAkgASgJEj8KBHBjcnMYCiADKAsyMS5wYWxpc2FkZS5hZ2VudC52MS5HZXRJbnRlZ3JpdHlSZXNwb25zZS5QY3JzRW50cnkSDAoEbW9kZRgLIAEoCRIuCgZsYXllcnMYDCADKAsyHi5wYWxpc2FkZS5hZ2VudC52MS5MYXllckRldmljZRorCglQY3JzRW50cnkSCwoDa2V5GAEgASgNEg0KBXZhbHVlGAIgASgJOgI4ASJxCgtMYXllckRldmljZRIMCgRuYW1lGAEgASgJEhEKCXJvb3RfaGFzaBgCIAEoCRIaChJzaWduYXR1cmVfdmVyaWZpZWQYAyABKAgSEgoKb3Blbl9jb3VudBgEIAEoDRIRCgljb3JydXB0ZWQYBSABKAgijAEKDFZlcml0eURldmljZRIMCgRuYW1lGAEgASgJEhMKC21vdW50X3BvaW50GAIgASgJEhEKCXJvb3RfaGFzaBgDIAEoCRIaChJzaWduYXR1cmVfdmVyaWZpZWQYBCABKAgSGwoTc2lnbmF0dXJlc19yZXF1aXJlZBgFIAEoCBINCgV0YWJsZRgGIAEoCSJNCglJcGVTdGF0dXMSFQoNYWN0aXZlX3BvbGljeRgBIAEoCRIWCg5wb2xpY3lfdmVyc2lvbhgCIAEoCRIRCgllbmZvcmNpbmcYAyABKAgiQwoNU2VsaW51eFN0YXR1cxIPCgdlbmFibGVkGAEgASgIEhEKCWVuZm9yY2luZxgCIAEoCBIOCgZwb2xpY3kYAyABKAkiIQofQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVxdWVzdCI/CiBDcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3RSZXNwb25zZRIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAEgASgJIjYKGUluc3RhbGxDZXJ0aWZpY2F0ZVJlcXVlc3QSGQoRY2VydGlmaWNhdGVfY2hhaW4YASABKAkiSwoaSW5zdGFsbENlcnRpZmljYXRlUmVzcG9uc2USLQoJbm90X2FmdGVyGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI5Ch9SZXZva2VDbGllbnRDZXJ0aWZpY2F0ZXNSZXF1ZXN0EhYKDnNlcmlhbF9udW1iZXJzGAEgAygJIkIKIFJldm9rZUNsaWVudENlcnRpZmljYXRlc1Jlc3BvbnNlEh4KFnJldm9rZWRfc2VyaWFsX251bWJlcnMYASADKAkiQwogU2V0Q2VydGlmaWNhdGVBdXRob3JpdGllc1JlcXVlc3QSHwoXY2VydGlmaWNhdGVfYXV0aG9yaXRpZXMYASADKAkiQwohU2V0Q2VydGlmaWNhdGVBdXRob3JpdGllc1Jlc3BvbnNlEh4KFmF1dGhvcml0eV9maW5nZXJwcmludHMYASADKAkiIQoPUG93ZXJPZmZSZXF1ZXN0Eg4KBnJlYm9vdBgBIAEoCCISChBQb3dlck9mZlJlc3BvbnNlIukCCglHcm91cFNwZWMSDAoEbmFtZRgBIAEoCRIwCgpjb250YWluZXJzGAIgAygLMhwucGFsaXNhZGUuYWdlbnQudjEuQ29udGFpbmVyEjgKDnJlc3RhcnRfcG9saWN5GAMgASgOMiAucGFsaXNhZGUuYWdlbnQudjEuUmVzdGFydFBvbGljeRImCgVwb3J0cxgEIAMoCzIXLnBhbGlzYWRlLmFnZW50LnYxLlBvcnQSOgoQaW1hZ2VfcmVnaXN0cmllcxgFIAMoCzIgLnBhbGlzYWRlLmFnZW50LnYxLkltYWdlUmVnaXN0cnkSFQoNc2VjcmV0X2RpZ2VzdBgGIAEoCRI4CgZsYWJlbHMYByADKAsyKC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFNwZWMuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASL7AQoJQ29udGFpbmVyEgwKBG5hbWUYASABKAkSDQoFaW1hZ2UYAiABKAkSDwoHY29tbWFuZBgDIAMoCRI7CgtlbnZpcm9ubWVudBgEIAMoCzImLnBhbGlzYWRlLmFnZW50LnYxLkVudmlyb25tZW50VmFyaWFibGUSJgoFcG9ydHMYBSADKAsyFy5wYWxpc2FkZS5hZ2VudC52MS5Qb3J0Ei8KCXJlc291cmNlcxgGIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLlJlc291cmNlcxIZChF3b3JraW5nX2RpcmVjdG9yeRgHIAEoCRIPCgdjaGFubmVsGAggASgJIlgKE0Vudmlyb25tZW50VmFyaWFibGUSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCRIUCgxzZWN1cmVfdmFsdWUYAyABKAkSDgoGc2VjdXJlGAQgASgIIkMKBFBvcnQSDAoEcG9ydBgBIAEoDRItCghwcm90b2NvbBgCIAEoDjIbLnBhbGlzYWRlLmFnZW50LnYxLlByb3RvY29sIm0KCVJlc291cmNlcxITCgtjcHVfcmVxdWVzdBgBIAEoARIcChRtZW1vcnlfcmVxdWVzdF9ieXRlcxgCIAEoBBIRCgljcHVfbGltaXQYAyABKAESGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAQgASgEImEKDUltYWdlUmVnaXN0cnkSDgoGc2VydmVyGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEhAKCHVzZXJuYW1lGAMgASgJEhAKCHBhc3N3b3JkGAQgASgJEgoKAmNhGAUgASgJIncKBUdyb3VwEioKBHNwZWMYASABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFNwZWMSEgoKZ2VuZXJhdGlvbhgCIAEoBBIuCgZzdGF0dXMYAyABKAsyHi5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFN0YXR1cyLoAQoLR3JvdXBTdGF0dXMSGwoTb2JzZXJ2ZWRfZ2VuZXJhdGlvbhgBIAEoBBIsCgVwaGFzZRgCIAEoDjIdLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwUGhhc2USDwoHYWRkcmVzcxgDIAEoCRI2Cgpjb250YWluZXJzGAQgAygLMiIucGFsaXNhZGUuYWdlbnQudjEuQ29udGFpbmVyU3RhdHVzEigKBmV2ZW50cxgFIAMoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkV2ZW50EhsKE3JlY29uY2lsZV9zdXNwZW5kZWQYBiABKAgitAMKD0NvbnRhaW5lclN0YXR1cxIMCgRuYW1lGAEgASgJEjAKBXBoYXNlGAIgASgOMiEucGFsaXNhZGUuYWdlbnQudjEuQ29udGFpbmVyUGhhc2USFAoMY29udGFpbmVyX2lkGAMgASgJEhQKDGltYWdlX2RpZ2VzdBgEIAEoCRIVCg1yZXN0YXJ0X2NvdW50GAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIOCgZyZWFzb24YByABKAkSDwoHbWVzc2FnZRgIIAEoCRIuCgpzdGFydGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoIYmFja19vZmYYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFgoOY2dyb3VwX2NwdV9tYXgYDCABKAkSGQoRY2dyb3VwX21lbW9yeV9tYXgYDSABKAkSGQoRY2dyb3VwX2NwdV93ZWlnaHQYDiABKAkSDgoGc2VhbGVkGA8gAygJInMKBUV2ZW50EigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYAiABKAkSDgoGcmVhc29uGAMgASgJEg8KB21lc3NhZ2UYBCABKAkSEQoJY29udGFpbmVyGAUgASgJIm0KEUFwcGx5R3JvdXBSZXF1ZXN0EioKBHNwZWMYASABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFNwZWMSDwoHZHJ5X3J1bhgCIAEoCBIbChNleHBlY3RlZF9nZW5lcmF0aW9uGAMgASgEIj0KEkFwcGx5R3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIh8KD0dldEdyb3VwUmVxdWVzdBIMCgRuYW1lGAEgASgJIjsKEEdldEdyb3VwUmVzcG9uc2USJwoFZ3JvdXAYASABKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cCITChFMaXN0R3JvdXBzUmVxdWVzdCI+ChJMaXN0R3JvdXBzUmVzcG9uc2USKAoGZ3JvdXBzGAEgAygLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAiIgoSRGVsZXRlR3JvdXBSZXF1ZXN0EgwKBG5hbWUYASABKAkiFQoTRGVsZXRlR3JvdXBSZXNwb25zZSIhChFXYXRjaEdyb3VwUmVxdWVzdBIMCgRuYW1lGAEgASgJIj0KEldhdGNoR3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIpUBCg5HZXRMb2dzUmVxdWVzdBINCgVncm91cBgBIAEoCRIRCgljb250YWluZXIYAiABKAkSDgoGZm9sbG93GAMgASgIEhIKCnRhaWxfbGluZXMYBCABKA0SKQoFc2luY2UYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnRpbWVzdGFtcHMYBiABKAgiLwoPR2V0TG9nc1Jlc3BvbnNlEgwKBGRhdGEYASABKAwSDgoGc3RyZWFtGAIgASgJIlUKF1N1c3BlbmRSZWNvbmNpbGVSZXF1ZXN0Eg0KBWdyb3VwGAEgASgJEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhoKGFN1c3BlbmRSZWNvbmNpbGVSZXNwb25zZSqDAQoNUmVzdGFydFBvbGljeRIeChpSRVNUQVJUX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFVJFU1RBUlRfUE9MSUNZX0FMV0FZUxABEh0KGVJFU1RBUlRfUE9MSUNZX09OX0ZBSUxVUkUQAhIYChRSRVNUQVJUX1BPTElDWV9ORVZFUhADKkgKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEAoMUFJPVE9DT0xfVENQEAESEAoMUFJPVE9DT0xfVURQEAIqwQEKCkdyb3VwUGhhc2USGwoXR1JPVVBfUEhBU0VfVU5TUEVDSUZJRUQQABIXChNHUk9VUF9QSEFTRV9QRU5ESU5HEAESFwoTR1JPVVBfUEhBU0VfUlVOTklORxACEhkKFUdST1VQX1BIQVNFX1NVQ0NFRURFRBADEhYKEkdST1VQX1BIQVNFX0ZBSUxFRBAEEhcKE0dST1VQX1BIQVNFX1NUT1BQRUQQBRIYChRHUk9VUF9QSEFTRV9ERUxFVElORxAGKosBCg5Db250YWluZXJQaGFzZRIfChtDT05UQUlORVJfUEhBU0VfVU5TUEVDSUZJRUQQABIbChdDT05UQUlORVJfUEhBU0VfV0FJVElORxABEhsKF0NPTlRBSU5FUl9QSEFTRV9SVU5OSU5HEAISHgoaQ09OVEFJTkVSX1BIQVNFX1RFUk1JTkFURUQQAzKdBgoLSG9zdFNlcnZpY2USUAoHR2V0SG9zdBIhLnBhbGlzYWRlLmFnZW50LnYxLkdldEhvc3RSZXF1ZXN0GiIucGFsaXNhZGUuYWdlbnQudjEuR2V0SG9zdFJlc3BvbnNlEl8KDEdldEludGVncml0eRImLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlcXVlc3QaJy5wYWxpc2FkZS5hZ2VudC52MS5HZXRJbnRlZ3JpdHlSZXNwb25zZRKDAQoYQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0EjIucGFsaXNhZGUuYWdlbnQudjEuQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVxdWVzdBozLnBhbGlzYWRlLmFnZW50LnYxLkNyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlc3BvbnNlEnEKEkluc3RhbGxDZXJ0aWZpY2F0ZRIsLnBhbGlzYWRlLmFnZW50LnYxLkluc3RhbGxDZXJ0aWZpY2F0ZVJlcXVlc3QaLS5wYWxpc2FkZS5hZ2VudC52MS5JbnN0YWxsQ2VydGlmaWNhdGVSZXNwb25zZRKDAQoYUmV2b2tlQ2xpZW50Q2VydGlmaWNhdGVzEjIucGFsaXNhZGUuYWdlbnQudjEuUmV2b2tlQ2xpZW50Q2VydGlmaWNhdGVzUmVxdWVzdBozLnBhbGlzYWRlLmFnZW50LnYxLlJldm9rZUNsaWVudENlcnRpZmljYXRlc1Jlc3BvbnNlEoYBChlTZXRDZXJ0aWZpY2F0ZUF1dGhvcml0aWVzEjMucGFsaXNhZGUuYWdlbnQudjEuU2V0Q2VydGlmaWNhdGVBdXRob3JpdGllc1JlcXVlc3QaNC5wYWxpc2FkZS5hZ2VudC52MS5TZXRDZXJ0aWZpY2F0ZUF1dGhvcml0aWVzUmVzcG9uc2USUwoIUG93ZXJPZmYSIi5wYWxpc2FkZS5hZ2VudC52MS5Qb3dlck9mZlJlcXVlc3QaIy5wYWxpc2FkZS5hZ2VudC52MS5Qb3dlck9mZlJlc3BvbnNlMpUFCgxHcm91cFNlcnZpY2USWQoKQXBwbHlHcm91cBIkLnBhbGlzYWRlLmFnZW50LnYxLkFwcGx5R3JvdXBSZXF1ZXN0GiUucGFsaXNhZGUuYWdlbnQudjEuQXBwbHlHcm91cFJlc3BvbnNlElMKCEdldEdyb3VwEiIucGFsaXNhZGUuYWdlbnQudjEuR2V0R3JvdXBSZXF1ZXN0GiMucGFsaXNhZGUuYWdlbnQudjEuR2V0R3JvdXBSZXNwb25zZRJZCgpMaXN0R3JvdXBzEiQucGFsaXNhZGUuYWdlbnQudjEuTGlzdEdyb3Vwc1JlcXVlc3QaJS5wYWxpc2FkZS5hZ2VudC52MS5MaXN0R3JvdXBzUmVzcG9uc2USXAoLRGVsZXRlR3JvdXASJS5wYWxpc2FkZS5hZ2VudC52MS5EZWxldGVHcm91cFJlcXVlc3QaJi5wYWxpc2FkZS5hZ2VudC52MS5EZWxldGVHcm91cFJlc3BvbnNlElsKCldhdGNoR3JvdXASJC5wYWxpc2FkZS5hZ2VudC52MS5XYXRjaEdyb3VwUmVxdWVzdBolLnBhbGlzYWRlLmFnZW50LnYxLldhdGNoR3JvdXBSZXNwb25zZTABElIKB0dldExvZ3MSIS5wYWxpc2FkZS5hZ2VudC52MS5HZXRMb2dzUmVxdWVzdBoiLnBhbGlzYWRlLmFnZW50LnYxLkdldExvZ3NSZXNwb25zZTABEmsKEFN1c3BlbmRSZWNvbmNpbGUSKi5wYWxpc2FkZS5hZ2VudC52MS5TdXNwZW5kUmVjb25jaWxlUmVxdWVzdBorLnBhbGlzYWRlLmFnZW50LnYxLlN1c3BlbmRSZWNvbmNpbGVSZXNwb25zZUJHWkVnaXRodWIuY29tL3BhbGlzYWRlLWhvc3QvcGFsaXNhZGUvaG9zdHMvYXBpL3BhbGlzYWRlL2FnZW50L3YxO2FnZW50djFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message palisade.agent.v1.GetHostRequest
@@ -120,6 +120,13 @@ export type GetHostResponse = Message<"palisade.agent.v1.GetHostResponse"> & {
    * @generated from field: repeated string revoked_serial_numbers = 15;
    */
   revokedSerialNumbers: string[];
+
+  /**
+   * CAs that the host accepts: SHA-256 of their certificates, hex.
+   *
+   * @generated from field: repeated string authority_fingerprints = 16;
+   */
+  authorityFingerprints: string[];
 };
 
 /**
@@ -484,6 +491,44 @@ export const RevokeClientCertificatesResponseSchema: GenMessage<RevokeClientCert
   messageDesc(file_palisade_agent_v1_agent, 13);
 
 /**
+ * @generated from message palisade.agent.v1.SetCertificateAuthoritiesRequest
+ */
+export type SetCertificateAuthoritiesRequest = Message<"palisade.agent.v1.SetCertificateAuthoritiesRequest"> & {
+  /**
+   * PEM, one certificate each, 1 to 4.
+   *
+   * @generated from field: repeated string certificate_authorities = 1;
+   */
+  certificateAuthorities: string[];
+};
+
+/**
+ * Describes the message palisade.agent.v1.SetCertificateAuthoritiesRequest.
+ * Use `create(SetCertificateAuthoritiesRequestSchema)` to create a new message.
+ */
+export const SetCertificateAuthoritiesRequestSchema: GenMessage<SetCertificateAuthoritiesRequest> = /*@__PURE__*/
+  messageDesc(file_palisade_agent_v1_agent, 14);
+
+/**
+ * @generated from message palisade.agent.v1.SetCertificateAuthoritiesResponse
+ */
+export type SetCertificateAuthoritiesResponse = Message<"palisade.agent.v1.SetCertificateAuthoritiesResponse"> & {
+  /**
+   * As in GetHostResponse.
+   *
+   * @generated from field: repeated string authority_fingerprints = 1;
+   */
+  authorityFingerprints: string[];
+};
+
+/**
+ * Describes the message palisade.agent.v1.SetCertificateAuthoritiesResponse.
+ * Use `create(SetCertificateAuthoritiesResponseSchema)` to create a new message.
+ */
+export const SetCertificateAuthoritiesResponseSchema: GenMessage<SetCertificateAuthoritiesResponse> = /*@__PURE__*/
+  messageDesc(file_palisade_agent_v1_agent, 15);
+
+/**
  * @generated from message palisade.agent.v1.PowerOffRequest
  */
 export type PowerOffRequest = Message<"palisade.agent.v1.PowerOffRequest"> & {
@@ -498,7 +543,7 @@ export type PowerOffRequest = Message<"palisade.agent.v1.PowerOffRequest"> & {
  * Use `create(PowerOffRequestSchema)` to create a new message.
  */
 export const PowerOffRequestSchema: GenMessage<PowerOffRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 14);
+  messageDesc(file_palisade_agent_v1_agent, 16);
 
 /**
  * @generated from message palisade.agent.v1.PowerOffResponse
@@ -511,7 +556,7 @@ export type PowerOffResponse = Message<"palisade.agent.v1.PowerOffResponse"> & {
  * Use `create(PowerOffResponseSchema)` to create a new message.
  */
 export const PowerOffResponseSchema: GenMessage<PowerOffResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 15);
+  messageDesc(file_palisade_agent_v1_agent, 17);
 
 /**
  * The desired state of a container group.
@@ -566,7 +611,7 @@ export type GroupSpec = Message<"palisade.agent.v1.GroupSpec"> & {
  * Use `create(GroupSpecSchema)` to create a new message.
  */
 export const GroupSpecSchema: GenMessage<GroupSpec> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 16);
+  messageDesc(file_palisade_agent_v1_agent, 18);
 
 /**
  * @generated from message palisade.agent.v1.Container
@@ -625,7 +670,7 @@ export type Container = Message<"palisade.agent.v1.Container"> & {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 17);
+  messageDesc(file_palisade_agent_v1_agent, 19);
 
 /**
  * @generated from message palisade.agent.v1.EnvironmentVariable
@@ -659,7 +704,7 @@ export type EnvironmentVariable = Message<"palisade.agent.v1.EnvironmentVariable
  * Use `create(EnvironmentVariableSchema)` to create a new message.
  */
 export const EnvironmentVariableSchema: GenMessage<EnvironmentVariable> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 18);
+  messageDesc(file_palisade_agent_v1_agent, 20);
 
 /**
  * @generated from message palisade.agent.v1.Port
@@ -681,7 +726,7 @@ export type Port = Message<"palisade.agent.v1.Port"> & {
  * Use `create(PortSchema)` to create a new message.
  */
 export const PortSchema: GenMessage<Port> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 19);
+  messageDesc(file_palisade_agent_v1_agent, 21);
 
 /**
  * @generated from message palisade.agent.v1.Resources
@@ -717,7 +762,7 @@ export type Resources = Message<"palisade.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 20);
+  messageDesc(file_palisade_agent_v1_agent, 22);
 
 /**
  * @generated from message palisade.agent.v1.ImageRegistry
@@ -762,7 +807,7 @@ export type ImageRegistry = Message<"palisade.agent.v1.ImageRegistry"> & {
  * Use `create(ImageRegistrySchema)` to create a new message.
  */
 export const ImageRegistrySchema: GenMessage<ImageRegistry> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 21);
+  messageDesc(file_palisade_agent_v1_agent, 23);
 
 /**
  * @generated from message palisade.agent.v1.Group
@@ -791,7 +836,7 @@ export type Group = Message<"palisade.agent.v1.Group"> & {
  * Use `create(GroupSchema)` to create a new message.
  */
 export const GroupSchema: GenMessage<Group> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 22);
+  messageDesc(file_palisade_agent_v1_agent, 24);
 
 /**
  * @generated from message palisade.agent.v1.GroupStatus
@@ -839,7 +884,7 @@ export type GroupStatus = Message<"palisade.agent.v1.GroupStatus"> & {
  * Use `create(GroupStatusSchema)` to create a new message.
  */
 export const GroupStatusSchema: GenMessage<GroupStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 23);
+  messageDesc(file_palisade_agent_v1_agent, 25);
 
 /**
  * @generated from message palisade.agent.v1.ContainerStatus
@@ -938,7 +983,7 @@ export type ContainerStatus = Message<"palisade.agent.v1.ContainerStatus"> & {
  * Use `create(ContainerStatusSchema)` to create a new message.
  */
 export const ContainerStatusSchema: GenMessage<ContainerStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 24);
+  messageDesc(file_palisade_agent_v1_agent, 26);
 
 /**
  * @generated from message palisade.agent.v1.Event
@@ -981,7 +1026,7 @@ export type Event = Message<"palisade.agent.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 25);
+  messageDesc(file_palisade_agent_v1_agent, 27);
 
 /**
  * @generated from message palisade.agent.v1.ApplyGroupRequest
@@ -1013,7 +1058,7 @@ export type ApplyGroupRequest = Message<"palisade.agent.v1.ApplyGroupRequest"> &
  * Use `create(ApplyGroupRequestSchema)` to create a new message.
  */
 export const ApplyGroupRequestSchema: GenMessage<ApplyGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 26);
+  messageDesc(file_palisade_agent_v1_agent, 28);
 
 /**
  * @generated from message palisade.agent.v1.ApplyGroupResponse
@@ -1030,7 +1075,7 @@ export type ApplyGroupResponse = Message<"palisade.agent.v1.ApplyGroupResponse">
  * Use `create(ApplyGroupResponseSchema)` to create a new message.
  */
 export const ApplyGroupResponseSchema: GenMessage<ApplyGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 27);
+  messageDesc(file_palisade_agent_v1_agent, 29);
 
 /**
  * @generated from message palisade.agent.v1.GetGroupRequest
@@ -1047,7 +1092,7 @@ export type GetGroupRequest = Message<"palisade.agent.v1.GetGroupRequest"> & {
  * Use `create(GetGroupRequestSchema)` to create a new message.
  */
 export const GetGroupRequestSchema: GenMessage<GetGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 28);
+  messageDesc(file_palisade_agent_v1_agent, 30);
 
 /**
  * @generated from message palisade.agent.v1.GetGroupResponse
@@ -1064,7 +1109,7 @@ export type GetGroupResponse = Message<"palisade.agent.v1.GetGroupResponse"> & {
  * Use `create(GetGroupResponseSchema)` to create a new message.
  */
 export const GetGroupResponseSchema: GenMessage<GetGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 29);
+  messageDesc(file_palisade_agent_v1_agent, 31);
 
 /**
  * @generated from message palisade.agent.v1.ListGroupsRequest
@@ -1077,7 +1122,7 @@ export type ListGroupsRequest = Message<"palisade.agent.v1.ListGroupsRequest"> &
  * Use `create(ListGroupsRequestSchema)` to create a new message.
  */
 export const ListGroupsRequestSchema: GenMessage<ListGroupsRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 30);
+  messageDesc(file_palisade_agent_v1_agent, 32);
 
 /**
  * @generated from message palisade.agent.v1.ListGroupsResponse
@@ -1094,7 +1139,7 @@ export type ListGroupsResponse = Message<"palisade.agent.v1.ListGroupsResponse">
  * Use `create(ListGroupsResponseSchema)` to create a new message.
  */
 export const ListGroupsResponseSchema: GenMessage<ListGroupsResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 31);
+  messageDesc(file_palisade_agent_v1_agent, 33);
 
 /**
  * @generated from message palisade.agent.v1.DeleteGroupRequest
@@ -1111,7 +1156,7 @@ export type DeleteGroupRequest = Message<"palisade.agent.v1.DeleteGroupRequest">
  * Use `create(DeleteGroupRequestSchema)` to create a new message.
  */
 export const DeleteGroupRequestSchema: GenMessage<DeleteGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 32);
+  messageDesc(file_palisade_agent_v1_agent, 34);
 
 /**
  * @generated from message palisade.agent.v1.DeleteGroupResponse
@@ -1124,7 +1169,7 @@ export type DeleteGroupResponse = Message<"palisade.agent.v1.DeleteGroupResponse
  * Use `create(DeleteGroupResponseSchema)` to create a new message.
  */
 export const DeleteGroupResponseSchema: GenMessage<DeleteGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 33);
+  messageDesc(file_palisade_agent_v1_agent, 35);
 
 /**
  * @generated from message palisade.agent.v1.WatchGroupRequest
@@ -1141,7 +1186,7 @@ export type WatchGroupRequest = Message<"palisade.agent.v1.WatchGroupRequest"> &
  * Use `create(WatchGroupRequestSchema)` to create a new message.
  */
 export const WatchGroupRequestSchema: GenMessage<WatchGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 34);
+  messageDesc(file_palisade_agent_v1_agent, 36);
 
 /**
  * @generated from message palisade.agent.v1.WatchGroupResponse
@@ -1158,7 +1203,7 @@ export type WatchGroupResponse = Message<"palisade.agent.v1.WatchGroupResponse">
  * Use `create(WatchGroupResponseSchema)` to create a new message.
  */
 export const WatchGroupResponseSchema: GenMessage<WatchGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 35);
+  messageDesc(file_palisade_agent_v1_agent, 37);
 
 /**
  * @generated from message palisade.agent.v1.GetLogsRequest
@@ -1202,7 +1247,7 @@ export type GetLogsRequest = Message<"palisade.agent.v1.GetLogsRequest"> & {
  * Use `create(GetLogsRequestSchema)` to create a new message.
  */
 export const GetLogsRequestSchema: GenMessage<GetLogsRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 36);
+  messageDesc(file_palisade_agent_v1_agent, 38);
 
 /**
  * @generated from message palisade.agent.v1.GetLogsResponse
@@ -1228,7 +1273,7 @@ export type GetLogsResponse = Message<"palisade.agent.v1.GetLogsResponse"> & {
  * Use `create(GetLogsResponseSchema)` to create a new message.
  */
 export const GetLogsResponseSchema: GenMessage<GetLogsResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 37);
+  messageDesc(file_palisade_agent_v1_agent, 39);
 
 /**
  * @generated from message palisade.agent.v1.SuspendReconcileRequest
@@ -1254,7 +1299,7 @@ export type SuspendReconcileRequest = Message<"palisade.agent.v1.SuspendReconcil
  * Use `create(SuspendReconcileRequestSchema)` to create a new message.
  */
 export const SuspendReconcileRequestSchema: GenMessage<SuspendReconcileRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 38);
+  messageDesc(file_palisade_agent_v1_agent, 40);
 
 /**
  * @generated from message palisade.agent.v1.SuspendReconcileResponse
@@ -1267,7 +1312,7 @@ export type SuspendReconcileResponse = Message<"palisade.agent.v1.SuspendReconci
  * Use `create(SuspendReconcileResponseSchema)` to create a new message.
  */
 export const SuspendReconcileResponseSchema: GenMessage<SuspendReconcileResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 39);
+  messageDesc(file_palisade_agent_v1_agent, 41);
 
 /**
  * @generated from enum palisade.agent.v1.RestartPolicy
@@ -1460,6 +1505,18 @@ export const HostService: GenService<{
     methodKind: "unary";
     input: typeof RevokeClientCertificatesRequestSchema;
     output: typeof RevokeClientCertificatesResponseSchema;
+  },
+  /**
+   * Declares the CAs that the host accepts, of clients and of its own certificate, and ends the calls that are in
+   * progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION without
+   * the CA of this call or of the host's present certificate.
+   *
+   * @generated from rpc palisade.agent.v1.HostService.SetCertificateAuthorities
+   */
+  setCertificateAuthorities: {
+    methodKind: "unary";
+    input: typeof SetCertificateAuthoritiesRequestSchema;
+    output: typeof SetCertificateAuthoritiesResponseSchema;
   },
   /**
    * Shuts the host down in an orderly way, or reboots it.

@@ -69,7 +69,8 @@ export type EnrollmentResponse = Message<"palisade.agent.v1.EnrollmentResponse">
   certificateChain: string;
 
   /**
-   * The CA that signs the host and its clients, PEM. Kept at first contact; a later response with another CA is refused.
+   * The CA that signs the host and its clients, PEM. Kept at first contact; a later response with a CA that
+   * the host does not accept is refused.
    *
    * @generated from field: string certificate_authority = 2;
    */
