@@ -14,7 +14,8 @@ export type Agent = HostServices;
 /** The folder of `palisade keys client` whose certificate is shown to hosts. Default: the one of the connection. */
 export const clientVariable = "PALISADE_CLIENT";
 
-function identified(connection: Connection): Connection {
+/** The connection with the client that is shown to hosts. */
+export function clientOf(connection: Connection): Connection {
   const folder = process.env[clientVariable];
   if (!folder) return connection;
   const { certificateFile, keyFile } = keyPair(path.resolve(folder), "client");
@@ -39,7 +40,7 @@ function warn(file: string): void {
  * @throws UnreachableHostError, ForeignHostError or the agent's refusal.
  */
 export async function withAgent<T>(connection: Connection, work: (agent: Agent) => Promise<T>): Promise<T> {
-  const client = identified(connection);
+  const client = clientOf(connection);
   if ((await renewClientIdentity(client)) === "due") warn(client.clientCertificateFile);
   const { services, close } = dialHost(client);
   try {

@@ -6,6 +6,7 @@ import { X509Certificate } from "node:crypto";
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { isIP, isIPv4 } from "node:net";
 import path from "node:path";
+import { serialNumberPattern } from "../shared/serial-number.js";
 import { isDnsLabel } from "../shared/dns-label.js";
 import { parsePkcs11Uri } from "../shared/pkcs11-uri.js";
 import {
@@ -200,6 +201,16 @@ export function passwordOfFile(text: string): string {
   const password = textOfFile(text).trimEnd();
   if (/\p{Cc}/u.test(password)) return refuse("holds more than one line; a password is one");
   return password;
+}
+
+/** The serial number of a certificate, in hex as programs print it: of either case, with or without colons. */
+export function serialNumber(text: string): string {
+  const number = text
+    .toLowerCase()
+    .replaceAll(":", "")
+    .replace(/^0+(?=.)/, "");
+  if (serialNumberPattern.test(number)) return number;
+  return refuse("must be the serial number of a certificate, 1 to 40 hex digits");
 }
 
 /** The certificates in a file, PEM. */

@@ -28,7 +28,7 @@ export interface ClientReport {
  * @param directory where; made with mode 0700.
  * @param days until the certificate's end, default 7.
  * @param keys folder of `palisade keys init`, with the CA's key.
- * @throws Error when the folder holds a certificate of another role, or files that others can read.
+ * @throws Error when the folder holds a certificate of another role or a revoked one, or files that others can read.
  */
 export async function makeClient(
   directory: string,
@@ -44,7 +44,10 @@ export async function makeClient(
   const authority = await readAuthority({ certificateFile: at(certificateFile), keyFile: at(keyFile) }, "--keys");
   const client = keyPair(folder, "client");
   if (existsSync(client.certificateFile)) {
-    const { role: present } = readClientCertificate(readFileSync(client.certificateFile, "utf8"));
+    const { role: present, serialNumber } = readClientCertificate(readFileSync(client.certificateFile, "utf8"));
+    if (authority.revoked.includes(serialNumber)) {
+      throw new Error(`${client.certificateFile}: is revoked, so its key gets no other one; name another folder`);
+    }
     if (present !== role) {
       const found = present === undefined ? "a certificate of no role" : `a certificate of the role ${present}`;
       throw new Error(`${client.certificateFile}: is ${found}, not of ${role}; name another folder`);

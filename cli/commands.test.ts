@@ -2,6 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { withAgent } from "./agent.js";
 import { run } from "./commands.js";
 import { initKeys } from "./keys.js";
 import type { Connection } from "./stack-state.js";
@@ -146,6 +147,66 @@ esac
     expect(await run(["status"])).toBe(1);
     vi.stubEnv("PALISADE_CLIENT", reader);
     expect(await run(["status"])).toBe(0);
+  });
+
+  it("revokes a client certificate, records it, and tells the stack's hosts", async () => {
+    const keysFolder = path.join(folder, "keys");
+    const keys = ["--keys", keysFolder];
+    const lost = path.join(folder, "lost");
+    await run(["keys", "client", lost, "--role", "reader", ...keys, "-o", "json"]);
+    const { serialNumber } = JSON.parse(stdout);
+    const elsewhere = { ...connection, hostId: "fedcba9876543210", endpoint: "https://127.0.0.1:1" };
+    stubPulumi(connection, bareMetal("far", { connection: elsewhere }));
+    for (const argument of [
+      ["--certificate", path.join(lost, "client.crt")],
+      ["--serial", serialNumber.toUpperCase()],
+    ]) {
+      stdout = "";
+      expect(await run(["keys", "revoke", ...argument, ...keys, "-o", "json"])).toBe(1);
+      const report = JSON.parse(stdout);
+      expect(report).toMatchObject({ serialNumber, hosts: [{ name: "edge" }, { name: "far" }] });
+      expect(report.hosts[0].error).toBeUndefined();
+      expect(report.hosts[1].error).toMatch(/does not answer/);
+    }
+    const recorded = JSON.parse(readFileSync(path.join(keysFolder, "hosts/ca.revoked.json"), "utf8"));
+    expect(Object.keys(recorded.revoked)).toEqual([serialNumber]);
+    stubPulumi();
+    stdout = "";
+    expect(await run(["keys", "revoke", "--serial", serialNumber, ...keys])).toBe(0);
+    expect(stdout).toBe(
+      `${serialNumber} is revoked; new hosts refuse it from their first contact on\nhost edge: refuses it\n`,
+    );
+    await withAgent(connection, async ({ hosts }) => {
+      expect((await hosts.getHost({})).revokedSerialNumbers).toEqual([serialNumber]);
+    });
+  });
+
+  it("does not revoke the certificate that it shows to hosts, or one of another CA", async () => {
+    stubPulumi();
+    const keysFolder = path.join(folder, "keys");
+    const keys = ["--keys", keysFolder];
+    const own = ["--certificate", path.join(keysFolder, "hosts/client.crt")];
+    await expect(run(["keys", "revoke", ...own, ...keys])).rejects.toThrow(
+      /is the certificate with which hosts are reached .*client\.crt.*client\.key away, run `palisade keys init`/,
+    );
+    await initKeys(path.join(folder, "foreign"));
+    const foreign = ["--certificate", path.join(folder, "foreign/hosts/client.crt")];
+    await expect(run(["keys", "revoke", ...foreign, ...keys])).rejects.toThrow(/--certificate: is of another CA than/);
+    const authority = ["--certificate", path.join(keysFolder, "hosts/ca.crt")];
+    await expect(run(["keys", "revoke", ...authority, ...keys])).rejects.toThrow(/--certificate: is no client's/);
+    const recorded = JSON.parse(readFileSync(path.join(keysFolder, "hosts/ca.revoked.json"), "utf8"));
+    expect(Object.keys(recorded.revoked)).toHaveLength(1);
+  });
+
+  it("records a revocation though the stack cannot be read, and says that no host was told", async () => {
+    const keysFolder = path.join(folder, "alone");
+    await initKeys(keysFolder);
+    vi.stubEnv("PATH", path.join(folder, "nothing"));
+    // Where this clone has a pulumi, it has no such stack.
+    await expect(run(["keys", "revoke", "--serial", "0A:1b", "--keys", keysFolder, "--stack", "none"])).rejects.toThrow(
+      /^a1b is recorded as revoked, and no host was told: /,
+    );
+    expect(readFileSync(path.join(keysFolder, "hosts/ca.revoked.json"), "utf8")).toContain('"a1b"');
   });
 
   it("destroys nothing where there is nothing", async () => {

@@ -3,6 +3,8 @@ import type { ClientRole } from "../shared/client-roles.js";
 import { makeClient } from "./client-keys.js";
 import { initKeys } from "./keys.js";
 import { type OutputOptions, writeDocument } from "./output.js";
+import { revokeClient, type RevokeOptions } from "./revoke.js";
+import { printable } from "./table.js";
 
 /** JSON: the folder, and the files that were made by this run. */
 export async function keysInit({ directory, output }: OutputOptions & { directory?: string }): Promise<number> {
@@ -37,4 +39,20 @@ export async function keysClient(directory: string, { output, ...options }: Keys
     `client ${report.role} in ${report.directory}: serial number ${report.serialNumber}, ${until}\n`,
   );
   return 0;
+}
+
+/** JSON: the serial number, and the hosts of the stack. Ends with 1 while a host does not refuse the certificate. */
+export async function keysRevoke({ output, ...options }: RevokeOptions & OutputOptions): Promise<number> {
+  const report = await revokeClient(options);
+  const failed = report.hosts.some(({ error }) => error !== undefined);
+  if (output === "json") {
+    writeDocument(report);
+    return failed ? 1 : 0;
+  }
+  process.stdout.write(`${report.serialNumber} is revoked; new hosts refuse it from their first contact on\n`);
+  for (const { name, error } of report.hosts) {
+    process.stdout.write(`host ${name}: ${error === undefined ? "refuses it" : printable(error)}\n`);
+  }
+  if (failed) process.stderr.write("palisade keys revoke: not all hosts refuse it yet; repeat it when they answer\n");
+  return failed ? 1 : 0;
 }

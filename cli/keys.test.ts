@@ -20,6 +20,7 @@ import {
   readClientCertificate,
   signClientCertificate,
 } from "../provider/local/certificates/client-certificate.js";
+import { recordRevocations } from "../provider/local/certificates/revocations.js";
 import { readKey } from "./certificates.js";
 import { makeClient } from "./client-keys.js";
 import { initKeys } from "./keys.js";
@@ -259,6 +260,18 @@ describe("palisade keys client", () => {
       /client\.crt: is a certificate of the role reader, not of operator; name another folder/,
     );
     expect(contents(directory)).toEqual(before);
+  });
+
+  it("gives the key of a revoked certificate no other one", async () => {
+    const keys = copyOfKeys("with-revoked");
+    const directory = path.join(folder, "revoked");
+    const { serialNumber } = await makeClient(directory, { role: "reader", keys });
+    const own = readClientCertificate(readFileSync(path.join(keys, "hosts/client.crt"), "utf8")).serialNumber;
+    await recordRevocations(path.join(keys, "hosts/ca.crt"), [serialNumber, own]);
+    await expect(makeClient(directory, { role: "reader", keys })).rejects.toThrow(/client\.crt: is revoked/);
+    await expect(initKeys(keys)).rejects.toThrow(/client\.crt: is revoked.*Move it and \S+client\.key away/);
+    for (const name of ["client.crt", "client.key"]) rmSync(path.join(keys, "hosts", name));
+    expect((await initKeys(keys)).made).toEqual(["with-revoked/hosts/client.key", "with-revoked/hosts/client.crt"]);
   });
 
   it("names the missing key of the CA", async () => {

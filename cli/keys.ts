@@ -145,7 +145,14 @@ export async function initKeys(directory?: string): Promise<KeysReport> {
   const makeClient = () =>
     signClientCertificate(authority, clientKey, { role: "operator", days: clientCertificateDays });
   const client = await ensurePublicFile(clientFile, noted(clientFile, makeClient));
-  if (isClientRenewalDue(readClientCertificate(client))) {
+  const present = readClientCertificate(client);
+  if (authority.revoked.includes(present.serialNumber)) {
+    const key = path.join(keysDirectory, clientIdentity.keyFile);
+    throw new Error(
+      `${clientFile}: is revoked, so its key gets no other one. Move it and ${key} away, and repeat this`,
+    );
+  }
+  if (isClientRenewalDue(present)) {
     made.push(relative(clientFile));
     await writeFileAtomic(clientFile, await makeClient());
   }

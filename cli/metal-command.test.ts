@@ -2,6 +2,7 @@ import { mkdir, readdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { recordRevocations } from "../provider/local/certificates/revocations.js";
 import { makeAuthority, makeRequest } from "../provider/local/certificates/testing.js";
 import { HypervisorMarkers } from "../provider/local/hypervisor/markers.js";
 import { testOwner, withFolder } from "../provider/system/testing.js";
@@ -19,7 +20,8 @@ it("signs for a host that is installed, again for the same key, and for no id of
     const state = path.join(folder, "state");
     vi.stubEnv("PALISADE_STATE", state);
     await mkdir(path.join(folder, "hosts"));
-    await makeAuthority(path.join(folder, "hosts"));
+    const { certificateFile } = await makeAuthority(path.join(folder, "hosts"));
+    await recordRevocations(certificateFile, ["a1"]);
     const [metal, nested] = ["host-0123456789abcdef", "host-ffffffffffffffff"];
     const { disks } = new HypervisorMarkers(state);
     const disk = await disks.adoptOrCreate(testOwner("disk"), { sizeGiB: 1 }, { created: true, hostId: nested });
@@ -40,7 +42,9 @@ it("signs for a host that is installed, again for the same key, and for no id of
     };
     const { pem } = await makeRequest(metal);
     for (let installation = 1; installation <= 2; installation++) {
-      expect(await run(metal, pem)).toContain("BEGIN CERTIFICATE");
+      const answer = JSON.parse(await run(metal, pem));
+      expect(answer.certificateChain).toContain("BEGIN CERTIFICATE");
+      expect(answer.revokedSerialNumbers).toEqual(["a1"]);
     }
     await expect(run(metal, (await makeRequest(metal)).pem)).rejects.toThrow(/the key sha256:/);
     await expect(run(nested, (await makeRequest(nested)).pem)).rejects.toThrow(`belongs to state disk ${disk.id}`);

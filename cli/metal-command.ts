@@ -67,6 +67,7 @@ export async function sign({ keys = defaultKeysDirectory() }: MetalOptions): Pro
   const response = create(EnrollmentResponseSchema, {
     certificateChain: await issueHostCertificate(authority, request, records.ofNewMetalHost(request.hostId)),
     certificateAuthority: authority.certificate,
+    revokedSerialNumbers: authority.revoked,
     signerTime: timestampNow(),
   });
   process.stdout.write(toJsonString(EnrollmentResponseSchema, response));

@@ -182,6 +182,10 @@ describe("a command line that is not understood", () => {
     [["keys", "client", "reader", "--role", "writer"], "--role: 'writer' must be operator or reader"],
     [["keys", "client", "reader", "--role", "reader", "--days", "0"], "must be a whole number from 1 to 365"],
     [["keys", "client", "reader", "--role", "reader", "--days", "366"], "must be a whole number from 1 to 365"],
+    [["keys", "revoke"], "--serial or --certificate is needed"],
+    [["keys", "revoke", "--serial", "1g"], "--serial: '1g' must be the serial number of a certificate"],
+    [["keys", "revoke", "--serial", "1".repeat(41)], "must be the serial number of a certificate, 1 to 40 hex digits"],
+    [["keys", "revoke", "--certificate", "/etc/hostname"], "holds no certificate in PEM"],
     [["keys", "init", "--directory", "/etc/hostname"], "--directory: '/etc/hostname' is a file"],
     // Names
     ...["", "Web", "web_1", "-web", "web-", "a".repeat(64), "web/../x"]
@@ -385,7 +389,7 @@ describe("completion", () => {
     [["st"], ["status"]],
     [
       ["keys", ""],
-      ["init", "client"],
+      ["init", "client", "revoke"],
     ],
     [
       ["keys", "client", "--role", ""],

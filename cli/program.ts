@@ -85,6 +85,19 @@ export function createProgram(done: (exitCode: number) => void): Command {
     (await import("./keys-command.js")).keysClient(folder, options),
   );
 
+  const keysRevoke = add(keys, "revoke", "revoke a client certificate on the stack's hosts, and on all new ones");
+  option(keysRevoke, "--serial <number>", "its serial number, hex", argument.serialNumber, {
+    conflicts: ["certificate"],
+  });
+  option(keysRevoke, "--certificate <file>", "the certificate, PEM", argument.certificatesOfFile, {
+    completes: "files",
+  });
+  option(keysRevoke, "--keys <dir>", "folder of `palisade keys init`", argument.folder, { completes: "folders" });
+  oneOf(keysRevoke, "serial", "certificate");
+  runs(outputOption(stackOption(keysRevoke)), async (options: OutputOptions) =>
+    (await import("./keys-command.js")).keysRevoke(options),
+  );
+
   const env = add(program, "env", 'print the environment for plain pulumi: eval "$(palisade env)"');
   runs(outputOption(env), async (options: OutputOptions) => (await import("./env-command.js")).env(options));
 
@@ -301,6 +314,15 @@ function stackOption(command: Command): Command {
 
 function hostOption(command: Command): Command {
   return option(command, "--host <host>", "only this host of the stack, by name or id", argument.hostName);
+}
+
+/** Refuses a command line without one of two options. */
+function oneOf(command: Command, first: string, second: string): void {
+  command.hook("preAction", () => {
+    if (command.getOptionValue(first) !== undefined || command.getOptionValue(second) !== undefined) return;
+    const [one, other] = [first, second].map((name) => command.options.find((o) => o.attributeName() === name)!.long);
+    refuse(command, `${one} or ${other} is needed`);
+  });
 }
 
 /** Refuses one of two options when the other is not given. */

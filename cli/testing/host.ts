@@ -84,8 +84,14 @@ function routes(router: ConnectRouter, hostId: string): void {
       ],
     },
   };
+  const revoked = new Set<string>();
   router.service(HostService, {
+    revokeClientCertificates: ({ serialNumbers }) => {
+      for (const number of serialNumbers) revoked.add(number);
+      return { revokedSerialNumbers: [...revoked] };
+    },
     getHost: () => ({
+      revokedSerialNumbers: [...revoked],
       hostId,
       ready: true,
       agentVersion: "1.2.3",

@@ -6,6 +6,7 @@ import type { KeyPairFiles } from "../../backends/index.js";
 import { withFolder } from "../../system/testing.js";
 import { readAuthority } from "../certificates/authority.js";
 import { readClientCertificate, signClientCertificate } from "../certificates/client-certificate.js";
+import { recordRevocations } from "../certificates/revocations.js";
 import { makeAuthority, makeClient } from "../certificates/testing.js";
 import { day } from "../certificates/x509.js";
 import type { ClientRole } from "../../../shared/client-roles.js";
@@ -88,6 +89,17 @@ describe("renewClientIdentity", () => {
       const before = await read();
       await expect(renewClientIdentity(connection)).rejects.toThrow(
         /^clientIdentity\.certificateFile: \S+client\.crt has expired on 20\S+; where the CA's key is, run `palisade keys client/,
+      );
+      expect(await read()).toBe(before);
+    });
+  });
+
+  it("gives the key of a revoked certificate no other one", async () => {
+    await withClient({ days: -1 }, async ({ connection, authority, read }) => {
+      const before = await read();
+      await recordRevocations(authority.certificateFile, [readClientCertificate(before).serialNumber]);
+      await expect(renewClientIdentity(connection)).rejects.toThrow(
+        /has expired on .*cannot be renewed: it is revoked/,
       );
       expect(await read()).toBe(before);
     });

@@ -1,5 +1,5 @@
 /** Renewal of the client's own certificate, by whoever uses it and has the CA's key. */
-import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
+import { createPrivateKey, createPublicKey } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { writeFileAtomic } from "../../system/atomic-file.js";
@@ -7,6 +7,7 @@ import { readAuthority } from "../certificates/authority.js";
 import {
   clientCertificateDays,
   isClientRenewalDue,
+  isIssuedBy,
   readClientCertificate,
   signClientCertificate,
 } from "../certificates/client-certificate.js";
@@ -48,6 +49,8 @@ export async function renewClientIdentity(
   try {
     const key = createPublicKey(createPrivateKey(await readFile(clientKeyFile, "utf8")));
     const signer = await readAuthority(files);
+    // It was revoked because its key is lost, so the key must not get another one.
+    if (signer.revoked.includes(certificate.serialNumber)) throw new Error("it is revoked");
     await writeFileAtomic(file, await signClientCertificate(signer, key, { role, days: clientCertificateDays }));
   } catch (error) {
     return refuse(`it cannot be renewed: ${(error as Error).message}`, error);
@@ -60,15 +63,5 @@ function parse(pem: string) {
     return readClientCertificate(pem);
   } catch {
     return undefined;
-  }
-}
-
-function isIssuedBy(pem: string, authority: string): boolean {
-  try {
-    const issuer = new X509Certificate(authority);
-    const certificate = new X509Certificate(pem);
-    return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
-  } catch {
-    return false;
   }
 }

@@ -18,6 +18,7 @@ import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { readAuthority } from "../certificates/authority.js";
 import { signClientCertificate } from "../certificates/client-certificate.js";
 import { signHostCertificate } from "../certificates/host-certificate.js";
+import { recordRevocations } from "../certificates/revocations.js";
 import { makeAuthority, makeClient, makeRequest, memoryRecord } from "../certificates/testing.js";
 import { day, privateKeyPem, type webcrypto } from "../certificates/x509.js";
 import { withFolder } from "../../system/testing.js";
@@ -39,6 +40,7 @@ class TestAgent {
   request!: string;
   /** What it says of itself. */
   claimedId = hostId;
+  revoked: string[] = [];
 
   async start(authority: KeyPairFiles, signedAt = new Date()): Promise<void> {
     const made = await makeRequest(hostId);
@@ -79,7 +81,12 @@ class TestAgent {
           hostId: this.claimedId,
           ready: true,
           certificateNotAfter: timestampFromDate(this.notAfter),
+          revokedSerialNumbers: this.revoked,
         }),
+      revokeClientCertificates: ({ serialNumbers }) => {
+        this.revoked.push(...serialNumbers);
+        return { revokedSerialNumbers: this.revoked };
+      },
       createCertificateRequest: () => ({ certificateRequest: this.request }),
       installCertificate: () => {
         this.installed++;
@@ -309,6 +316,21 @@ describe("LocalAgents", () => {
           // The key that the host has authenticated itself with, not the one that it asked for.
           expect(await record.read()).toEqual({ hostId, keyDigest: agent.keyDigest });
         });
+      }
+    });
+  });
+
+  it("declares the revocations that a host has missed, and no others", async () => {
+    const own = await mkdtemp(join(folder, "revoked-"));
+    const files = await makeAuthority(own);
+    await recordRevocations(files.certificateFile, ["a1", "b0"]);
+    await withAgent(async (agent) => {
+      agent.revoked = ["a1", "c2"];
+      const host = { ...(await known(agent, async () => false)), certificateAuthority: files };
+      const agents = new LocalAgents({ findHost: async () => host, findDetached: none, metalIdentityRecord });
+      for (let times = 0; times < 2; times++) {
+        await withClient(agents.connect(host.connection) as HostAgentClient, (made) => made.getHost());
+        expect(agent.revoked).toEqual(["a1", "c2", "b0"]);
       }
     });
   });

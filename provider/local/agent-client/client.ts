@@ -64,6 +64,16 @@ export class HostAgentClient implements AgentClient {
     await this.call(() => this.services.hosts.installCertificate({ certificateChain }));
   }
 
+  /** Serial numbers of client certificates that the host refuses from now on. */
+  async revokeClientCertificates(serialNumbers: string[]): Promise<void> {
+    await this.call(() => this.services.hosts.revokeClientCertificates({ serialNumbers }));
+  }
+
+  /** The CAs, PEM, that the host accepts from now on, of clients and of its own certificate. */
+  async setCertificateAuthorities(certificateAuthorities: string[]): Promise<void> {
+    await this.call(() => this.services.hosts.setCertificateAuthorities({ certificateAuthorities }));
+  }
+
   /** Asks the host to shut down in an orderly way; returns when it has agreed. */
   async powerOff(): Promise<void> {
     await this.call(() => this.services.hosts.powerOff({}));

@@ -3,7 +3,7 @@ import type { AgentClient, Agents, BootProgress, HostConnection, HostedThing } f
 import { CertificateRefusedError } from "../certificates/host-certificate.js";
 import type { IdentityRecord } from "../certificates/host-identity.js";
 import { HostAgentClient } from "./client.js";
-import { authorityBeside, renewIfDue } from "./renewal.js";
+import { authorityBeside, convergeHost } from "./renewal.js";
 
 /** A host that provably does not run. */
 export interface StoppedHost {
@@ -48,8 +48,8 @@ export class LocalAgents implements Agents {
         const authority = found?.certificateAuthority ?? (await authorityBeside(connection));
         if (!authority) return;
         const record = found?.identityRecord ?? directory.metalIdentityRecord(connection.hostId);
-        await renewIfDue(client, host, authority, record).catch((error: unknown) => {
-          // Another failed renewal does not fail the call: there are days left, and the next connection tries again.
+        await convergeHost(client, host, authority, record).catch((error: unknown) => {
+          // Another failure does not fail the call: there are days left, and the next connection tries again.
           if (error instanceof CertificateRefusedError) throw error;
         });
       },

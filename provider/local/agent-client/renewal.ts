@@ -1,4 +1,4 @@
-/** Renewal of a host's certificate over the connection that it still protects. */
+/** Renewal of a host's certificate over the connection that it still protects, and what else the host has missed. */
 import { access, readFile } from "node:fs/promises";
 import path from "node:path";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
@@ -7,28 +7,36 @@ import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { readAuthority } from "../certificates/authority.js";
 import { isRenewalDue } from "../certificates/host-certificate.js";
 import { completeRecord, issueHostCertificate, type IdentityRecord } from "../certificates/host-identity.js";
+import { readRevocations } from "../certificates/revocations.js";
 import type { HostAgentClient } from "./client.js";
 
 /**
- * Renews when less than a third of the certificate's life is left. What the host says of itself decides nothing: the id
- * and the key are those of the connection and of the record.
+ * Converges a host: renews its certificate when less than a third of the life is left, and declares the
+ * revocations that it has missed. What the host says of itself decides nothing: the id and the key are those of the
+ * connection and of the record.
  *
  * @throws CertificateRefusedError when the host asks for another id or another key.
  */
-export async function renewIfDue(
-  client: Pick<HostAgentClient, "createCertificateRequest" | "installCertificate" | "provenIdentity">,
+export async function convergeHost(
+  client: Pick<
+    HostAgentClient,
+    "createCertificateRequest" | "installCertificate" | "provenIdentity" | "revokeClientCertificates"
+  >,
   host: GetHostResponse,
   authorityFiles: KeyPairFiles,
   record: IdentityRecord,
-): Promise<boolean> {
+): Promise<void> {
   const connection = client.provenIdentity();
   await completeRecord(record, connection);
-  if (!host.certificateNotAfter || !isRenewalDue(timestampDate(host.certificateNotAfter))) return false;
-  const authority = await readAuthority(authorityFiles);
-  const certificateRequest = await client.createCertificateRequest();
-  const request = { hostId: host.hostId, certificateRequest };
-  await client.installCertificate(await issueHostCertificate(authority, request, record, connection));
-  return true;
+  if (host.certificateNotAfter && isRenewalDue(timestampDate(host.certificateNotAfter))) {
+    const authority = await readAuthority(authorityFiles);
+    const certificateRequest = await client.createCertificateRequest();
+    const request = { hostId: host.hostId, certificateRequest };
+    await client.installCertificate(await issueHostCertificate(authority, request, record, connection));
+  }
+  const revoked = await readRevocations(authorityFiles.certificateFile);
+  const missed = revoked.filter((serialNumber) => !host.revokedSerialNumbers.includes(serialNumber));
+  if (missed.length > 0) await client.revokeClientCertificates(missed);
 }
 
 /**

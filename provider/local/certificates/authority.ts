@@ -2,6 +2,7 @@
 import { createPrivateKey, createPublicKey, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { KeyPairFiles } from "../../backends/index.js";
+import { readRevocations } from "./revocations.js";
 import { webcrypto, x509 } from "./x509.js";
 
 export interface Authority {
@@ -10,6 +11,8 @@ export interface Authority {
   parsed: x509.X509Certificate;
   key: webcrypto.CryptoKey;
   algorithm: { name: "ECDSA" | "RSASSA-PKCS1-v1_5"; hash: "SHA-256" };
+  /** Serial numbers of its client certificates that hosts have to refuse. */
+  revoked: string[];
 }
 
 /**
@@ -48,5 +51,7 @@ export async function readAuthority(files: KeyPairFiles, field = "certificateAut
     false,
     ["sign"],
   );
-  return { certificate: certificate.trim() + "\n", parsed: new x509.X509Certificate(certificate), key, algorithm };
+  const parsed = new x509.X509Certificate(certificate);
+  const revoked = await readRevocations(files.certificateFile);
+  return { certificate: certificate.trim() + "\n", parsed, key, algorithm, revoked };
 }

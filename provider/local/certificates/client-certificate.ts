@@ -70,3 +70,14 @@ export function readClientCertificate(pem: string): ClientCertificate {
 export function isClientRenewalDue({ notBefore, notAfter }: ClientCertificate, now = new Date()): boolean {
   return notAfter.getTime() - now.getTime() < (notAfter.getTime() - notBefore.getTime()) / 3;
 }
+
+/** Whether a CA has issued a certificate. Both are PEM; false for what is no certificate. */
+export function isIssuedBy(pem: string, authority: string): boolean {
+  try {
+    const issuer = new X509Certificate(authority);
+    const certificate = new X509Certificate(pem);
+    return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+  } catch {
+    return false;
+  }
+}

@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from "node:util";
 import { afterEach, describe, expect, it } from "vitest";
 import { readAuthority } from "../certificates/authority.js";
 import type { IdentityRecord } from "../certificates/host-identity.js";
+import { recordRevocations } from "../certificates/revocations.js";
 import { makeAuthority, makeRequest, memoryRecord } from "../certificates/testing.js";
 import { prove } from "../../../test/support/acceptance/prove.js";
 import { testOwner, withFolder } from "../../system/testing.js";
@@ -20,6 +21,7 @@ interface Response {
   certificateAuthority?: string;
   signerTime?: string;
   error?: string;
+  revokedSerialNumbers?: string[];
 }
 
 let open: (Server | Socket)[] = [];
@@ -38,7 +40,9 @@ async function talk(folder: string, record: IdentityRecord = memoryRecord()) {
   const provider = connect(path);
   const [guest] = (await once(server, "connection")) as [Socket];
   open.push(server, provider, guest);
-  const authority = await readAuthority(await makeAuthority(folder));
+  const files = await makeAuthority(folder);
+  await recordRevocations(files.certificateFile, ["a1"]);
+  const authority = await readAuthority(files);
   const enrollment = new EnrollmentServer(provider, {
     authority,
     record,
@@ -72,6 +76,7 @@ describe("EnrollmentServer", () => {
       expect(response.error ?? "").toBe("");
       expect(response.certificateChain).toContain("BEGIN CERTIFICATE");
       expect(response.certificateAuthority).toContain("BEGIN CERTIFICATE");
+      expect(response.revokedSerialNumbers).toEqual(["a1"]);
       expect(Math.abs(Date.parse(response.signerTime!) - Date.now())).toBeLessThan(5000);
       expect(await line.enrollment.enrolled).toBe(hostId);
       expect(await line.recordedId()).toBe(hostId);

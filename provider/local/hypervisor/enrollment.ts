@@ -55,6 +55,7 @@ export class EnrollmentServer {
     try {
       response.certificateChain = await issueHostCertificate(authority, request, record);
       response.certificateAuthority = authority.certificate;
+      response.revokedSerialNumbers = authority.revoked;
     } catch (error) {
       if (!(error instanceof CertificateRefusedError)) throw error;
       response.certificateChain = "";

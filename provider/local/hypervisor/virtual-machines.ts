@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { HostAgentClient } from "../agent-client/client.js";
 import type { HostDirectory, KnownHost, StoppedHost } from "../agent-client/local-agents.js";
-import { renewIfDue } from "../agent-client/renewal.js";
+import { convergeHost } from "../agent-client/renewal.js";
 import { discoverIdentity } from "../agent-client/transport.js";
 import {
   describeDifference,
@@ -457,7 +457,7 @@ export class VirtualMachines implements HostDirectory {
       );
       await op.checkpoint("enrolled");
       if (client) {
-        await renewIfDue(client, host, marker.spec.certificateAuthority, record).catch((error: unknown) => {
+        await convergeHost(client, host, marker.spec.certificateAuthority, record).catch((error: unknown) => {
           if (error instanceof CertificateRefusedError) refuse(error.message);
         });
       }
@@ -513,7 +513,7 @@ export class VirtualMachines implements HostDirectory {
     return new HostAgentClient(connection, {
       authority: async () => certificateAuthority,
       renew: async (client, host) => {
-        await renewIfDue(client, host, certificateAuthority, this.recordOf(marker)).catch(() => undefined);
+        await convergeHost(client, host, certificateAuthority, this.recordOf(marker)).catch(() => undefined);
       },
       reenroll: () => this.reenroll(marker),
     });

@@ -12,7 +12,7 @@ import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { HostAgentClient } from "../../../provider/local/agent-client/client.js";
 import { readAuthority } from "../../../provider/local/certificates/authority.js";
-import { issueHostCertificate } from "../../../provider/local/certificates/host-identity.js";
+import { issueHostCertificate, type IdentityRecord } from "../../../provider/local/certificates/host-identity.js";
 import { makeAuthority, makeClient, memoryRecord } from "../../../provider/local/certificates/testing.js";
 import type { HostConnection, KeyPairFiles } from "../../../provider/backends/index.js";
 import { run } from "../../../provider/system/command.js";
@@ -43,11 +43,28 @@ export class AgentHost implements AgentSubject {
   private readonly programs: ServingProcess[] = [];
   private api!: ServingProcess;
 
-  private constructor(private readonly folder: string) {}
+  private constructor(
+    private readonly folder: string,
+    private readonly record: IdentityRecord,
+  ) {}
 
-  /** Builds the programs, which takes seconds where Go has its cache, and starts them. */
-  static async start(): Promise<AgentHost> {
-    const host = new AgentHost(await mkdtemp(path.join(tmpdir(), "palisade-host-")));
+  /** The agent's program. */
+  get program(): string {
+    return this.at("bin/agent");
+  }
+
+  /** The folder with the host's id and key. */
+  get identityFolder(): string {
+    return this.at("api");
+  }
+
+  /**
+   * Builds the programs, which takes seconds where Go has its cache, and starts them.
+   *
+   * @param record takes the host's identity. Default: one in memory.
+   */
+  static async start(record: IdentityRecord = memoryRecord()): Promise<AgentHost> {
+    const host = new AgentHost(await mkdtemp(path.join(tmpdir(), "palisade-host-")), record);
     try {
       await run("go", ["build", "-o", `${host.folder}/bin/`, "./hosts/agent", "./hosts/agent/internal/testhost"]);
       await host.startRuntime();
@@ -102,7 +119,7 @@ export class AgentHost implements AgentSubject {
     const { hostId, certificateRequest } = fromJsonString(EnrollmentRequestSchema, asked);
     const signer = await readAuthority(authority);
     const answer = create(EnrollmentResponseSchema, {
-      certificateChain: await issueHostCertificate(signer, { hostId, certificateRequest }, memoryRecord()),
+      certificateChain: await issueHostCertificate(signer, { hostId, certificateRequest }, this.record),
       certificateAuthority: signer.certificate,
       signerTime: timestampNow(),
     });

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,45 +26,67 @@ func authorized(host *identity.Identity, next http.Handler) http.Handler {
 	return &authorization{identity: host, next: next, errors: connect.NewErrorWriter()}
 }
 
-// ServeHTTP passes a call on while its client may make it. It ends a call, also one that streams, at the end of the
-// client's certificate.
+// ServeHTTP passes a call on while its client may make it. It ends a call, also one that streams, when the client's
+// certificate ends or is revoked, or its CA is not accepted any more.
 func (a *authorization) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
-	remaining, err := a.check(request)
+	ctx, end, err := a.begin(request)
 	if err != nil {
 		// A caller that has left does not need the error.
 		_ = a.errors.Write(writer, request, err)
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(request.Context(), remaining, errExpired)
-	defer cancel()
+	defer end()
 	a.next.ServeHTTP(writer, request.WithContext(ctx))
-	if errors.Is(context.Cause(ctx), errExpired) {
+	if isRefused(context.Cause(ctx)) {
 		// What was written may be a part of the response, so the client must not take it for the whole.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// check returns for how long the client's certificate is still valid.
-func (a *authorization) check(request *http.Request) (time.Duration, error) {
+// isRefused reports whether a call was ended because its client may not go on with it.
+func isRefused(cause error) bool {
+	return errors.Is(cause, errExpired) || errors.Is(cause, identity.ErrRevoked) || errors.Is(cause, identity.ErrAuthorityNotAccepted)
+}
+
+// begin returns the context of a call that its client may make.
+func (a *authorization) begin(request *http.Request) (context.Context, context.CancelFunc, error) {
 	if request.TLS == nil || len(request.TLS.VerifiedChains) == 0 {
-		return 0, connect.NewError(connect.CodeUnauthenticated, errors.New("no verified client certificate"))
+		return nil, nil, connect.NewError(connect.CodeUnauthenticated, errors.New("no verified client certificate"))
 	}
 	leaf := request.TLS.VerifiedChains[0][0]
 	role, err := parseRole(leaf.Subject.CommonName)
 	if err != nil {
-		return 0, connect.NewError(connect.CodePermissionDenied, err)
+		return nil, nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
 	remaining := leaf.NotAfter.Sub(a.identity.Clock().Now())
 	if remaining <= 0 {
-		return 0, connect.NewError(connect.CodeUnauthenticated, fmt.Errorf("%w on %s", errExpired, leaf.NotAfter.Format(time.RFC3339)))
+		err := fmt.Errorf("%w on %s", errExpired, leaf.NotAfter.Format(time.RFC3339))
+		return nil, nil, connect.NewError(connect.CodeUnauthenticated, err)
 	}
 	required, known := requiredRoles[request.URL.Path]
 	if !known {
-		return 0, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("%s is not served", request.URL.Path))
+		return nil, nil, connect.NewError(connect.CodeUnimplemented, fmt.Errorf("%s is not served", request.URL.Path))
 	}
 	if !role.permits(required) {
-		return 0, connect.NewError(connect.CodePermissionDenied,
-			fmt.Errorf("%s requires a client certificate of the role %s; this one has the role %s", request.URL.Path, required, role))
+		err := fmt.Errorf("%s requires a client certificate of the role %s; this one has the role %s", request.URL.Path, required, role)
+		return nil, nil, connect.NewError(connect.CodePermissionDenied, err)
 	}
-	return remaining, nil
+	chains := request.TLS.VerifiedChains
+	ctx, ended, err := a.identity.Call(context.WithValue(request.Context(), callerKey{}, chains), chains)
+	if err != nil {
+		return nil, nil, connect.NewError(connect.CodeUnauthenticated, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, remaining, errExpired)
+	return ctx, func() {
+		cancel()
+		ended()
+	}, nil
+}
+
+type callerKey struct{}
+
+// callerChains returns the verified chains of the certificate with which a call is made.
+func callerChains(ctx context.Context) [][]*x509.Certificate {
+	chains, _ := ctx.Value(callerKey{}).([][]*x509.Certificate)
+	return chains
 }

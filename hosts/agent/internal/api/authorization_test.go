@@ -139,6 +139,51 @@ func TestCertificateExpiresOnAnOpenConnection(t *testing.T) {
 	}
 }
 
+func TestRevokedAtOnce(t *testing.T) {
+	f := start(t, 0)
+	ctx := context.Background()
+	lost, kept := f.operator(), f.operator()
+	lostClient, keptClient := f.client(lost), f.client(kept)
+	number := identity.SerialNumber(lost.Leaf.SerialNumber)
+	revoke := func(client *http.Client, numbers ...string) (*connect.Response[agentv1.RevokeClientCertificatesResponse], error) {
+		return f.hosts(client).RevokeClientCertificates(ctx, connect.NewRequest(&agentv1.RevokeClientCertificatesRequest{SerialNumbers: numbers}))
+	}
+	stream, err := f.groups(lostClient).WatchGroup(ctx, connect.NewRequest(&agentv1.WatchGroupRequest{Name: "web"}))
+	if err != nil || !stream.Receive() {
+		t.Fatalf("%v, %v", err, stream.Err())
+	}
+
+	// Whoever has no other certificate would be locked out.
+	if _, err := revoke(lostClient, "a1", number); connect.CodeOf(err) != connect.CodeFailedPrecondition || !strings.Contains(err.Error(), "serial_numbers[1]: this call is made with "+number) {
+		t.Errorf("one's own: %v", err)
+	}
+	if _, err := revoke(keptClient, "0A"); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "serial_numbers[0]") {
+		t.Errorf("no serial number: %v", err)
+	}
+	if host, err := f.hosts(lostClient).GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{})); err != nil || len(host.Msg.GetRevokedSerialNumbers()) != 0 {
+		t.Fatalf("after refused revocations: %v, %v", host, err)
+	}
+
+	revoked, err := revoke(keptClient, number)
+	if err != nil || !slices.Equal(revoked.Msg.GetRevokedSerialNumbers(), []string{number}) {
+		t.Fatalf("%v, %v", revoked, err)
+	}
+	if stream.Receive() || stream.Err() == nil {
+		t.Errorf("a stream goes on: %v", stream.Err())
+	}
+	// On the open connection and on a new one.
+	for name, client := range map[string]*http.Client{"open": lostClient, "new": f.client(lost)} {
+		_, err := f.hosts(client).GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{}))
+		if connect.CodeOf(err) != connect.CodeUnauthenticated || !strings.Contains(err.Error(), "is revoked: serial number "+number) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	host, err := f.hosts(keptClient).GetHost(ctx, connect.NewRequest(&agentv1.GetHostRequest{}))
+	if err != nil || !slices.Equal(host.Msg.GetRevokedSerialNumbers(), []string{number}) {
+		t.Errorf("the control: %v, %v", host, err)
+	}
+}
+
 func TestCallEndsWithTheCertificate(t *testing.T) {
 	now := time.Now()
 	host, err := identity.Open(t.TempDir(), identity.NewClock(func() time.Time { return now }))
@@ -146,6 +191,13 @@ func TestCallEndsWithTheCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	authority := testca.New(t, now)
+	certificateRequest, err := host.CertificateRequest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.Enroll(authority.Host(certificateRequest, now, now.Add(time.Hour)), authority.PEM(), now, nil); err != nil {
+		t.Fatal(err)
+	}
 	serve := func(remaining time.Duration, next http.HandlerFunc) (aborted any) {
 		defer func() { aborted = recover() }()
 		leaf := authority.Client(string(roleReader), x509.ExtKeyUsageClientAuth, now.Add(-time.Hour), now.Add(remaining)).Leaf

@@ -3,8 +3,10 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -97,6 +99,9 @@ func (s *hostService) GetHost(ctx context.Context, _ *connect.Request[agentv1.Ge
 		Time:          timestamppb.New(s.identity.Clock().Now()),
 		BootTime:      timestamppb.New(s.facts.bootTime),
 		BootId:        s.facts.bootID,
+
+		RevokedSerialNumbers:  s.identity.Revocations().List(),
+		AuthorityFingerprints: s.identity.Authorities(),
 	}
 	if certificate, _ := s.identity.Certificate(); certificate != nil {
 		response.CertificateNotAfter = timestamppb.New(certificate.Leaf.NotAfter)
@@ -161,6 +166,40 @@ func (s *hostService) InstallCertificate(_ context.Context, request *connect.Req
 		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("certificate_chain: "+err.Error()))
 	}
 	return connect.NewResponse(&agentv1.InstallCertificateResponse{NotAfter: timestamppb.New(notAfter)}), nil
+}
+
+// RevokeClientCertificates refuses the caller's own certificate: an operator who has no other one would be locked out.
+func (s *hostService) RevokeClientCertificates(ctx context.Context, request *connect.Request[agentv1.RevokeClientCertificatesRequest]) (*connect.Response[agentv1.RevokeClientCertificatesResponse], error) {
+	numbers, revocations := request.Msg.GetSerialNumbers(), s.identity.Revocations()
+	own := identity.SerialNumber(callerChains(ctx)[0][0].SerialNumber)
+	if index := slices.Index(numbers, own); index >= 0 {
+		return nil, connect.NewError(connect.CodeFailedPrecondition,
+			fmt.Errorf("serial_numbers[%d]: this call is made with %s itself; revoke it with another operator's certificate", index, own))
+	}
+	var problem *identity.RevocationError
+	switch err := revocations.Add(numbers, s.identity.Clock().Now()); {
+	case errors.As(err, &problem):
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	case errors.Is(err, identity.ErrTooManyRevoked):
+		return nil, connect.NewError(connect.CodeResourceExhausted, err)
+	case err != nil:
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&agentv1.RevokeClientCertificatesResponse{RevokedSerialNumbers: revocations.List()}), nil
+}
+
+// SetCertificateAuthorities is how a CA takes the place of another one, with both accepted for a while.
+func (s *hostService) SetCertificateAuthorities(ctx context.Context, request *connect.Request[agentv1.SetCertificateAuthoritiesRequest]) (*connect.Response[agentv1.SetCertificateAuthoritiesResponse], error) {
+	var problem *identity.AuthoritiesError
+	switch err := s.identity.SetAuthorities(request.Msg.GetCertificateAuthorities(), identity.Roots(callerChains(ctx))); {
+	case errors.As(err, &problem):
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	case errors.Is(err, identity.ErrLockout):
+		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+	case err != nil:
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	return connect.NewResponse(&agentv1.SetCertificateAuthoritiesResponse{AuthorityFingerprints: s.identity.Authorities()}), nil
 }
 
 // PowerOff writes a request for the service manager, because this role has no right to stop anything. A path unit

@@ -35,11 +35,13 @@ func parseRole(commonName string) (clientRole, error) {
 // print what they like.
 var rolesByService = map[string]map[string]clientRole{
 	agentv1connect.HostServiceName: {
-		"GetHost":                  roleReader,
-		"GetIntegrity":             roleReader,
-		"CreateCertificateRequest": roleOperator,
-		"InstallCertificate":       roleOperator,
-		"PowerOff":                 roleOperator,
+		"GetHost":                   roleReader,
+		"GetIntegrity":              roleReader,
+		"CreateCertificateRequest":  roleOperator,
+		"InstallCertificate":        roleOperator,
+		"RevokeClientCertificates":  roleOperator,
+		"SetCertificateAuthorities": roleOperator,
+		"PowerOff":                  roleOperator,
 	},
 	agentv1connect.GroupServiceName: {
 		"ApplyGroup":       roleOperator,

@@ -11,17 +11,19 @@ import (
 
 var errNotEnrolled = errors.New("the host has no certificate yet")
 
-// tlsConfiguration reads certificate and CA at each handshake, so that a renewed certificate needs no new listener.
+// tlsConfiguration reads certificate and CAs at each handshake, so that a renewed certificate needs no new listener.
 func tlsConfiguration(host *identity.Identity) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			certificate, authority := host.Certificate()
+			certificate, authorities := host.Certificate()
 			if certificate == nil {
 				return nil, errNotEnrolled
 			}
 			clients := x509.NewCertPool()
-			clients.AddCert(authority)
+			for _, authority := range authorities {
+				clients.AddCert(authority)
+			}
 			return &tls.Config{
 				MinVersion:   tls.VersionTLS13,
 				NextProtos:   []string{"h2"},

@@ -196,7 +196,8 @@ func (l *Loop) handleResponse(line []byte) bool {
 		l.Logger.Warn("enrollment answer refused", "error", "signer_time: missing")
 		return false
 	}
-	notAfter, err := l.Identity.Enroll(response.GetCertificateChain(), response.GetCertificateAuthority(), response.GetSignerTime().AsTime())
+	notAfter, err := l.Identity.Enroll(response.GetCertificateChain(), response.GetCertificateAuthority(), response.GetSignerTime().AsTime(),
+		response.GetRevokedSerialNumbers())
 	if err != nil {
 		l.Logger.Warn("enrollment answer refused", "error", err)
 		return false

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -157,7 +158,7 @@ func (f *fixture) response(t *testing.T, request *agentv1.EnrollmentRequest, aut
 	t.Helper()
 	line, err := protojson.Marshal(&agentv1.EnrollmentResponse{
 		CertificateChain:     authority.Host(request.GetCertificateRequest(), f.now.Add(-time.Minute), f.now.Add(time.Hour)),
-		CertificateAuthority: authority.PEM(), SignerTime: timestamppb.New(f.now),
+		CertificateAuthority: authority.PEM(), SignerTime: timestamppb.New(f.now), RevokedSerialNumbers: []string{"a1"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -191,6 +192,9 @@ func TestEnrollment(t *testing.T) {
 	f.wait(t)
 	if reason := f.host.RequestReason(); reason != "" {
 		t.Errorf("needs %q", reason)
+	}
+	if revoked := f.host.Revocations().List(); !slices.Equal(revoked, []string{"a1"}) {
+		t.Errorf("revoked: %v", revoked)
 	}
 	// Nothing is sent while the certificate is valid.
 	time.Sleep(60 * time.Millisecond)

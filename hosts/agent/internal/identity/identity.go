@@ -1,5 +1,5 @@
 // Package identity stores the host's identity: its id, its key, which never leaves the host, its certificate, and the
-// CA of its first contact.
+// CAs that it accepts: that of its first contact, or those that took its place.
 package identity
 
 import (
@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,9 +43,11 @@ type Identity struct {
 	clock     *Clock
 	hostID    string
 	key       *ecdsa.PrivateKey
+	calls     *calls
+	revoked   *Revocations
 
 	mutex       sync.RWMutex
-	authority   *x509.Certificate
+	authorities []*x509.Certificate
 	certificate *tls.Certificate
 }
 
@@ -57,17 +60,21 @@ func Open(directory string, clock *Clock) (*Identity, error) {
 	if err := os.Chmod(directory, 0o700); err != nil {
 		return nil, err
 	}
-	identity := &Identity{directory: directory, clock: clock}
+	identity := &Identity{directory: directory, clock: clock, calls: newCalls()}
 	if err := identity.openHostID(); err != nil {
 		return nil, err
 	}
 	if err := identity.openKey(); err != nil {
 		return nil, err
 	}
-	if err := identity.openAuthority(); err != nil {
+	if err := identity.openAuthorities(); err != nil {
 		return nil, err
 	}
 	identity.openCertificate()
+	var err error
+	if identity.revoked, err = openRevocations(identity.path(revokedFolder), identity.calls); err != nil {
+		return nil, err
+	}
 	return identity, nil
 }
 
@@ -126,7 +133,7 @@ func (i *Identity) openKey() error {
 	return nil
 }
 
-func (i *Identity) openAuthority() error {
+func (i *Identity) openAuthorities() error {
 	content, err := os.ReadFile(i.path(authorityFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -134,7 +141,7 @@ func (i *Identity) openAuthority() error {
 	if err != nil {
 		return err
 	}
-	i.authority, err = parseAuthority(string(content))
+	i.authorities, err = parseAuthorities(string(content))
 	if err != nil {
 		return fmt.Errorf("%s: %w", i.path(authorityFile), err)
 	}
@@ -143,7 +150,7 @@ func (i *Identity) openAuthority() error {
 
 func (i *Identity) openCertificate() {
 	content, err := os.ReadFile(i.path(certificateFile))
-	if err != nil || i.authority == nil {
+	if err != nil || i.authorities == nil {
 		return
 	}
 	chain, err := parseChain(string(content))
@@ -168,11 +175,17 @@ func (i *Identity) Clock() *Clock {
 	return i.clock
 }
 
-// Certificate returns the certificate of the host and the CA of its clients, or nil before the first contact.
-func (i *Identity) Certificate() (*tls.Certificate, *x509.Certificate) {
+// Revocations returns the client certificates that the host does not accept.
+func (i *Identity) Revocations() *Revocations {
+	return i.revoked
+}
+
+// Certificate returns the certificate of the host and the CAs of its clients, or nil before the first contact. The
+// caller must not change the list.
+func (i *Identity) Certificate() (*tls.Certificate, []*x509.Certificate) {
 	i.mutex.RLock()
 	defer i.mutex.RUnlock()
-	return i.certificate, i.authority
+	return i.certificate, i.authorities
 }
 
 // CertificateRequest returns a PKCS#10 request for the host's key and name, PEM.
@@ -214,29 +227,31 @@ func (i *Identity) RequestReason() string {
 	return ""
 }
 
-// Enroll checks a signer's response and stores the certificate, the signer's time and, at the first contact, the CA. It
-// refuses a response with another CA than the stored one.
-func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time.Time, error) {
+// Enroll checks a signer's response and stores what it revokes, the certificate, the signer's time and, at the first
+// contact, the CA. It refuses a response with a CA that it does not accept.
+func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time, revoked []string) (time.Time, error) {
 	authority, err := parseAuthority(authorityPEM)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("certificate_authority: %w", err)
 	}
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
-	if i.authority != nil && !bytes.Equal(i.authority.Raw, authority.Raw) {
-		return time.Time{}, fmt.Errorf("certificate_authority: %q is not the CA of the first contact (%q)",
-			authority.Subject.CommonName, i.authority.Subject.CommonName)
+	if i.authorities != nil && !slices.ContainsFunc(i.authorities, authority.Equal) {
+		return time.Time{}, fmt.Errorf("certificate_authority: %q is not the CA of the first contact (%q), or one that took its place",
+			authority.Subject.CommonName, i.authorities[0].Subject.CommonName)
 	}
-	chain, err := i.check(chainPEM, authority, signer)
+	chain, err := i.check(chainPEM, []*x509.Certificate{authority}, signer)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("certificate_chain: %w", err)
 	}
-	if i.authority == nil {
-		content := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw})
-		if err := service.WriteFile(i.path(authorityFile), content, 0o600); err != nil {
+	// Before the certificate, with which clients are admitted.
+	if err := i.revoked.Add(revoked, signer); err != nil {
+		return time.Time{}, fmt.Errorf("revoked_serial_numbers: %w", err)
+	}
+	if i.authorities == nil {
+		if err := i.storeAuthorities([]*x509.Certificate{authority}); err != nil {
 			return time.Time{}, err
 		}
-		i.authority = authority
 	}
 	if err := i.store(chain); err != nil {
 		return time.Time{}, err
@@ -245,14 +260,14 @@ func (i *Identity) Enroll(chainPEM, authorityPEM string, signer time.Time) (time
 	return chain[0].NotAfter, nil
 }
 
-// Install stores a certificate for the host's key and name that the stored CA has signed and that is valid now.
+// Install stores a certificate for the host's key and name that an accepted CA has signed and that is valid now.
 func (i *Identity) Install(chainPEM string) (time.Time, error) {
 	i.mutex.Lock()
 	defer i.mutex.Unlock()
-	if i.authority == nil {
+	if i.authorities == nil {
 		return time.Time{}, errors.New("the host has not met its CA yet")
 	}
-	chain, err := i.check(chainPEM, i.authority, i.clock.Now())
+	chain, err := i.check(chainPEM, i.authorities, i.clock.Now())
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -262,7 +277,7 @@ func (i *Identity) Install(chainPEM string) (time.Time, error) {
 	return chain[0].NotAfter, nil
 }
 
-func (i *Identity) check(chainPEM string, authority *x509.Certificate, at time.Time) ([]*x509.Certificate, error) {
+func (i *Identity) check(chainPEM string, authorities []*x509.Certificate, at time.Time) ([]*x509.Certificate, error) {
 	chain, err := parseChain(chainPEM)
 	if err != nil {
 		return nil, err
@@ -271,7 +286,9 @@ func (i *Identity) check(chainPEM string, authority *x509.Certificate, at time.T
 		return nil, errors.New("the certificate is for another key")
 	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(authority)
+	for _, authority := range authorities {
+		roots.AddCert(authority)
+	}
 	for _, certificate := range chain[1:] {
 		intermediates.AddCert(certificate)
 	}
@@ -308,17 +325,27 @@ func (i *Identity) tlsCertificate(chain []*x509.Certificate) *tls.Certificate {
 }
 
 func parseAuthority(content string) (*x509.Certificate, error) {
-	chain, err := parseChain(content)
+	authorities, err := parseAuthorities(content)
 	if err != nil {
 		return nil, err
 	}
-	if len(chain) != 1 {
-		return nil, fmt.Errorf("%d certificates, expected 1", len(chain))
+	if len(authorities) != 1 {
+		return nil, fmt.Errorf("%d certificates, expected 1", len(authorities))
 	}
-	if !chain[0].BasicConstraintsValid || !chain[0].IsCA {
-		return nil, fmt.Errorf("%q is not a CA", chain[0].Subject.CommonName)
+	return authorities[0], nil
+}
+
+func parseAuthorities(content string) ([]*x509.Certificate, error) {
+	authorities, err := parseChain(content)
+	if err != nil {
+		return nil, err
 	}
-	return chain[0], nil
+	for _, authority := range authorities {
+		if !authority.BasicConstraintsValid || !authority.IsCA {
+			return nil, fmt.Errorf("%q is not a CA", authority.Subject.CommonName)
+		}
+	}
+	return authorities, nil
 }
 
 func parseChain(content string) ([]*x509.Certificate, error) {

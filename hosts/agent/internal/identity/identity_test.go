@@ -48,7 +48,7 @@ func (f *fixture) sign(t *testing.T, authority *testca.Authority, signer time.Ti
 
 func (f *fixture) enroll(t *testing.T, signer time.Time) {
 	t.Helper()
-	if _, err := f.identity.Enroll(f.sign(t, f.authority, signer), f.authority.PEM(), signer); err != nil {
+	if _, err := f.identity.Enroll(f.sign(t, f.authority, signer), f.authority.PEM(), signer, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -63,15 +63,19 @@ func TestIdentityIsMadeOnceAndPrivate(t *testing.T) {
 	certificate, _ := f.identity.Certificate()
 	f.open(t)
 	again, authority := f.identity.Certificate()
-	if f.identity.HostID() != id || again == nil || !again.Leaf.Equal(certificate.Leaf) || !authority.Equal(f.authority.Certificate) {
+	if f.identity.HostID() != id || again == nil || !again.Leaf.Equal(certificate.Leaf) || len(authority) != 1 || !authority[0].Equal(f.authority.Certificate) {
 		t.Error("another identity after a restart")
 	}
 	entries, err := os.ReadDir(f.directory)
-	if err != nil || len(entries) != 4 {
+	if err != nil || len(entries) != 5 {
 		t.Fatalf("%v, %v", entries, err)
 	}
 	for _, entry := range entries {
-		if info, err := entry.Info(); err != nil || info.Mode().Perm() != 0o600 {
+		mode := os.FileMode(0o600)
+		if entry.Name() == revokedFolder {
+			mode = os.ModeDir | 0o700
+		}
+		if info, err := entry.Info(); err != nil || info.Mode() != mode {
 			t.Errorf("%s: %v, %v", entry.Name(), info.Mode(), err)
 		}
 	}
@@ -134,7 +138,7 @@ func TestRefusals(t *testing.T) {
 	other := newFixture(t)
 	signer := f.system
 	enroll := func(chain, authority string) error {
-		_, err := f.identity.Enroll(chain, authority, signer)
+		_, err := f.identity.Enroll(chain, authority, signer, nil)
 		return err
 	}
 	refused := func(name string, err error, text string) {

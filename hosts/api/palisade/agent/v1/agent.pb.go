@@ -297,9 +297,13 @@ type GetHostResponse struct {
 	// True when every role is up and the reconcile loop has run once since boot.
 	Ready bool `protobuf:"varint,13,opt,name=ready,proto3" json:"ready,omitempty"`
 	// Why the host is not ready, or what of a ready host needs attention, such as a damaged record. Empty otherwise.
-	ReadyMessage  string `protobuf:"bytes,14,opt,name=ready_message,json=readyMessage,proto3" json:"ready_message,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ReadyMessage string `protobuf:"bytes,14,opt,name=ready_message,json=readyMessage,proto3" json:"ready_message,omitempty"`
+	// Client certificates that the host refuses: serial numbers, hex digits in lower case without leading zeros.
+	RevokedSerialNumbers []string `protobuf:"bytes,15,rep,name=revoked_serial_numbers,json=revokedSerialNumbers,proto3" json:"revoked_serial_numbers,omitempty"`
+	// CAs that the host accepts: SHA-256 of their certificates, hex.
+	AuthorityFingerprints []string `protobuf:"bytes,16,rep,name=authority_fingerprints,json=authorityFingerprints,proto3" json:"authority_fingerprints,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *GetHostResponse) Reset() {
@@ -428,6 +432,20 @@ func (x *GetHostResponse) GetReadyMessage() string {
 		return x.ReadyMessage
 	}
 	return ""
+}
+
+func (x *GetHostResponse) GetRevokedSerialNumbers() []string {
+	if x != nil {
+		return x.RevokedSerialNumbers
+	}
+	return nil
+}
+
+func (x *GetHostResponse) GetAuthorityFingerprints() []string {
+	if x != nil {
+		return x.AuthorityFingerprints
+	}
+	return nil
 }
 
 type GetIntegrityRequest struct {
@@ -1072,6 +1090,186 @@ func (x *InstallCertificateResponse) GetNotAfter() *timestamppb.Timestamp {
 	return nil
 }
 
+type RevokeClientCertificatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hex digits in lower case without leading zeros.
+	SerialNumbers []string `protobuf:"bytes,1,rep,name=serial_numbers,json=serialNumbers,proto3" json:"serial_numbers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeClientCertificatesRequest) Reset() {
+	*x = RevokeClientCertificatesRequest{}
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeClientCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeClientCertificatesRequest) ProtoMessage() {}
+
+func (x *RevokeClientCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeClientCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*RevokeClientCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RevokeClientCertificatesRequest) GetSerialNumbers() []string {
+	if x != nil {
+		return x.SerialNumbers
+	}
+	return nil
+}
+
+type RevokeClientCertificatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that the host refuses.
+	RevokedSerialNumbers []string `protobuf:"bytes,1,rep,name=revoked_serial_numbers,json=revokedSerialNumbers,proto3" json:"revoked_serial_numbers,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *RevokeClientCertificatesResponse) Reset() {
+	*x = RevokeClientCertificatesResponse{}
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeClientCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeClientCertificatesResponse) ProtoMessage() {}
+
+func (x *RevokeClientCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeClientCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*RevokeClientCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RevokeClientCertificatesResponse) GetRevokedSerialNumbers() []string {
+	if x != nil {
+		return x.RevokedSerialNumbers
+	}
+	return nil
+}
+
+type SetCertificateAuthoritiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PEM, one certificate each, 1 to 4.
+	CertificateAuthorities []string `protobuf:"bytes,1,rep,name=certificate_authorities,json=certificateAuthorities,proto3" json:"certificate_authorities,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *SetCertificateAuthoritiesRequest) Reset() {
+	*x = SetCertificateAuthoritiesRequest{}
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCertificateAuthoritiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCertificateAuthoritiesRequest) ProtoMessage() {}
+
+func (x *SetCertificateAuthoritiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCertificateAuthoritiesRequest.ProtoReflect.Descriptor instead.
+func (*SetCertificateAuthoritiesRequest) Descriptor() ([]byte, []int) {
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetCertificateAuthoritiesRequest) GetCertificateAuthorities() []string {
+	if x != nil {
+		return x.CertificateAuthorities
+	}
+	return nil
+}
+
+type SetCertificateAuthoritiesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GetHostResponse.
+	AuthorityFingerprints []string `protobuf:"bytes,1,rep,name=authority_fingerprints,json=authorityFingerprints,proto3" json:"authority_fingerprints,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *SetCertificateAuthoritiesResponse) Reset() {
+	*x = SetCertificateAuthoritiesResponse{}
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCertificateAuthoritiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCertificateAuthoritiesResponse) ProtoMessage() {}
+
+func (x *SetCertificateAuthoritiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCertificateAuthoritiesResponse.ProtoReflect.Descriptor instead.
+func (*SetCertificateAuthoritiesResponse) Descriptor() ([]byte, []int) {
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetCertificateAuthoritiesResponse) GetAuthorityFingerprints() []string {
+	if x != nil {
+		return x.AuthorityFingerprints
+	}
+	return nil
+}
+
 type PowerOffRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reboot        bool                   `protobuf:"varint,1,opt,name=reboot,proto3" json:"reboot,omitempty"`
@@ -1081,7 +1279,7 @@ type PowerOffRequest struct {
 
 func (x *PowerOffRequest) Reset() {
 	*x = PowerOffRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1291,7 @@ func (x *PowerOffRequest) String() string {
 func (*PowerOffRequest) ProtoMessage() {}
 
 func (x *PowerOffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1304,7 @@ func (x *PowerOffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerOffRequest.ProtoReflect.Descriptor instead.
 func (*PowerOffRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PowerOffRequest) GetReboot() bool {
@@ -1124,7 +1322,7 @@ type PowerOffResponse struct {
 
 func (x *PowerOffResponse) Reset() {
 	*x = PowerOffResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1334,7 @@ func (x *PowerOffResponse) String() string {
 func (*PowerOffResponse) ProtoMessage() {}
 
 func (x *PowerOffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1347,7 @@ func (x *PowerOffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerOffResponse.ProtoReflect.Descriptor instead.
 func (*PowerOffResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 // The desired state of a container group.
@@ -1171,7 +1369,7 @@ type GroupSpec struct {
 
 func (x *GroupSpec) Reset() {
 	*x = GroupSpec{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1381,7 @@ func (x *GroupSpec) String() string {
 func (*GroupSpec) ProtoMessage() {}
 
 func (x *GroupSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1394,7 @@ func (x *GroupSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSpec.ProtoReflect.Descriptor instead.
 func (*GroupSpec) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GroupSpec) GetName() string {
@@ -1268,7 +1466,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1478,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1491,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Container) GetName() string {
@@ -1365,7 +1563,7 @@ type EnvironmentVariable struct {
 
 func (x *EnvironmentVariable) Reset() {
 	*x = EnvironmentVariable{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1575,7 @@ func (x *EnvironmentVariable) String() string {
 func (*EnvironmentVariable) ProtoMessage() {}
 
 func (x *EnvironmentVariable) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1588,7 @@ func (x *EnvironmentVariable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvironmentVariable.ProtoReflect.Descriptor instead.
 func (*EnvironmentVariable) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EnvironmentVariable) GetName() string {
@@ -1431,7 +1629,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1641,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1654,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Port) GetPort() uint32 {
@@ -1487,7 +1685,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1697,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1710,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Resources) GetCpuRequest() float64 {
@@ -1560,7 +1758,7 @@ type ImageRegistry struct {
 
 func (x *ImageRegistry) Reset() {
 	*x = ImageRegistry{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1770,7 @@ func (x *ImageRegistry) String() string {
 func (*ImageRegistry) ProtoMessage() {}
 
 func (x *ImageRegistry) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1783,7 @@ func (x *ImageRegistry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageRegistry.ProtoReflect.Descriptor instead.
 func (*ImageRegistry) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ImageRegistry) GetServer() string {
@@ -1635,7 +1833,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1845,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1858,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Group) GetSpec() *GroupSpec {
@@ -1701,7 +1899,7 @@ type GroupStatus struct {
 
 func (x *GroupStatus) Reset() {
 	*x = GroupStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1911,7 @@ func (x *GroupStatus) String() string {
 func (*GroupStatus) ProtoMessage() {}
 
 func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1924,7 @@ func (x *GroupStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
 func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GroupStatus) GetObservedGeneration() uint64 {
@@ -1800,7 +1998,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2010,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2023,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ContainerStatus) GetName() string {
@@ -1949,7 +2147,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2159,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2172,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -2026,7 +2224,7 @@ type ApplyGroupRequest struct {
 
 func (x *ApplyGroupRequest) Reset() {
 	*x = ApplyGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2236,7 @@ func (x *ApplyGroupRequest) String() string {
 func (*ApplyGroupRequest) ProtoMessage() {}
 
 func (x *ApplyGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2249,7 @@ func (x *ApplyGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyGroupRequest.ProtoReflect.Descriptor instead.
 func (*ApplyGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApplyGroupRequest) GetSpec() *GroupSpec {
@@ -2084,7 +2282,7 @@ type ApplyGroupResponse struct {
 
 func (x *ApplyGroupResponse) Reset() {
 	*x = ApplyGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2294,7 @@ func (x *ApplyGroupResponse) String() string {
 func (*ApplyGroupResponse) ProtoMessage() {}
 
 func (x *ApplyGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2307,7 @@ func (x *ApplyGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyGroupResponse.ProtoReflect.Descriptor instead.
 func (*ApplyGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApplyGroupResponse) GetGroup() *Group {
@@ -2128,7 +2326,7 @@ type GetGroupRequest struct {
 
 func (x *GetGroupRequest) Reset() {
 	*x = GetGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2338,7 @@ func (x *GetGroupRequest) String() string {
 func (*GetGroupRequest) ProtoMessage() {}
 
 func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2351,7 @@ func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupRequest.ProtoReflect.Descriptor instead.
 func (*GetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetGroupRequest) GetName() string {
@@ -2172,7 +2370,7 @@ type GetGroupResponse struct {
 
 func (x *GetGroupResponse) Reset() {
 	*x = GetGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2382,7 @@ func (x *GetGroupResponse) String() string {
 func (*GetGroupResponse) ProtoMessage() {}
 
 func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2395,7 @@ func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupResponse.ProtoReflect.Descriptor instead.
 func (*GetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetGroupResponse) GetGroup() *Group {
@@ -2215,7 +2413,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2425,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2438,7 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 type ListGroupsResponse struct {
@@ -2252,7 +2450,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2462,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2475,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -2296,7 +2494,7 @@ type DeleteGroupRequest struct {
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2506,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2519,7 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteGroupRequest) GetName() string {
@@ -2339,7 +2537,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2549,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2562,7 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 type WatchGroupRequest struct {
@@ -2376,7 +2574,7 @@ type WatchGroupRequest struct {
 
 func (x *WatchGroupRequest) Reset() {
 	*x = WatchGroupRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2586,7 @@ func (x *WatchGroupRequest) String() string {
 func (*WatchGroupRequest) ProtoMessage() {}
 
 func (x *WatchGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2599,7 @@ func (x *WatchGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGroupRequest.ProtoReflect.Descriptor instead.
 func (*WatchGroupRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchGroupRequest) GetName() string {
@@ -2420,7 +2618,7 @@ type WatchGroupResponse struct {
 
 func (x *WatchGroupResponse) Reset() {
 	*x = WatchGroupResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2630,7 @@ func (x *WatchGroupResponse) String() string {
 func (*WatchGroupResponse) ProtoMessage() {}
 
 func (x *WatchGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2643,7 @@ func (x *WatchGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchGroupResponse.ProtoReflect.Descriptor instead.
 func (*WatchGroupResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchGroupResponse) GetGroup() *Group {
@@ -2470,7 +2668,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2680,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2693,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetLogsRequest) GetGroup() string {
@@ -2552,7 +2750,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2762,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +2775,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2606,7 +2804,7 @@ type SuspendReconcileRequest struct {
 
 func (x *SuspendReconcileRequest) Reset() {
 	*x = SuspendReconcileRequest{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2816,7 @@ func (x *SuspendReconcileRequest) String() string {
 func (*SuspendReconcileRequest) ProtoMessage() {}
 
 func (x *SuspendReconcileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2829,7 @@ func (x *SuspendReconcileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendReconcileRequest.ProtoReflect.Descriptor instead.
 func (*SuspendReconcileRequest) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SuspendReconcileRequest) GetGroup() string {
@@ -2656,7 +2854,7 @@ type SuspendReconcileResponse struct {
 
 func (x *SuspendReconcileResponse) Reset() {
 	*x = SuspendReconcileResponse{}
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2668,7 +2866,7 @@ func (x *SuspendReconcileResponse) String() string {
 func (*SuspendReconcileResponse) ProtoMessage() {}
 
 func (x *SuspendReconcileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_palisade_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_palisade_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2681,7 +2879,7 @@ func (x *SuspendReconcileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendReconcileResponse.ProtoReflect.Descriptor instead.
 func (*SuspendReconcileResponse) Descriptor() ([]byte, []int) {
-	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_palisade_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 var File_palisade_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -2689,7 +2887,7 @@ var File_palisade_agent_v1_agent_proto protoreflect.FileDescriptor
 const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpalisade/agent/v1/agent.proto\x12\x11palisade.agent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
-	"\x0eGetHostRequest\"\xb1\x04\n" +
+	"\x0eGetHostRequest\"\x9e\x05\n" +
 	"\x0fGetHostResponse\x12\x17\n" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12%\n" +
@@ -2706,7 +2904,9 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x04cpus\x18\v \x01(\x01R\x04cpus\x12!\n" +
 	"\fmemory_bytes\x18\f \x01(\x04R\vmemoryBytes\x12\x14\n" +
 	"\x05ready\x18\r \x01(\bR\x05ready\x12#\n" +
-	"\rready_message\x18\x0e \x01(\tR\freadyMessage\"\x15\n" +
+	"\rready_message\x18\x0e \x01(\tR\freadyMessage\x124\n" +
+	"\x16revoked_serial_numbers\x18\x0f \x03(\tR\x14revokedSerialNumbers\x125\n" +
+	"\x16authority_fingerprints\x18\x10 \x03(\tR\x15authorityFingerprints\"\x15\n" +
 	"\x13GetIntegrityRequest\"\xd6\x04\n" +
 	"\x14GetIntegrityResponse\x12\x1f\n" +
 	"\vsecure_boot\x18\x01 \x01(\bR\n" +
@@ -2757,7 +2957,15 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x19InstallCertificateRequest\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x01(\tR\x10certificateChain\"U\n" +
 	"\x1aInstallCertificateResponse\x127\n" +
-	"\tnot_after\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\")\n" +
+	"\tnot_after\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"H\n" +
+	"\x1fRevokeClientCertificatesRequest\x12%\n" +
+	"\x0eserial_numbers\x18\x01 \x03(\tR\rserialNumbers\"X\n" +
+	" RevokeClientCertificatesResponse\x124\n" +
+	"\x16revoked_serial_numbers\x18\x01 \x03(\tR\x14revokedSerialNumbers\"[\n" +
+	" SetCertificateAuthoritiesRequest\x127\n" +
+	"\x17certificate_authorities\x18\x01 \x03(\tR\x16certificateAuthorities\"Z\n" +
+	"!SetCertificateAuthoritiesResponse\x125\n" +
+	"\x16authority_fingerprints\x18\x01 \x03(\tR\x15authorityFingerprints\")\n" +
 	"\x0fPowerOffRequest\x12\x16\n" +
 	"\x06reboot\x18\x01 \x01(\bR\x06reboot\"\x12\n" +
 	"\x10PowerOffResponse\"\xc4\x03\n" +
@@ -2902,12 +3110,14 @@ const file_palisade_agent_v1_agent_proto_rawDesc = "" +
 	"\x1bCONTAINER_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONTAINER_PHASE_WAITING\x10\x01\x12\x1b\n" +
 	"\x17CONTAINER_PHASE_RUNNING\x10\x02\x12\x1e\n" +
-	"\x1aCONTAINER_PHASE_TERMINATED\x10\x032\x8e\x04\n" +
+	"\x1aCONTAINER_PHASE_TERMINATED\x10\x032\x9d\x06\n" +
 	"\vHostService\x12P\n" +
 	"\aGetHost\x12!.palisade.agent.v1.GetHostRequest\x1a\".palisade.agent.v1.GetHostResponse\x12_\n" +
 	"\fGetIntegrity\x12&.palisade.agent.v1.GetIntegrityRequest\x1a'.palisade.agent.v1.GetIntegrityResponse\x12\x83\x01\n" +
 	"\x18CreateCertificateRequest\x122.palisade.agent.v1.CreateCertificateRequestRequest\x1a3.palisade.agent.v1.CreateCertificateRequestResponse\x12q\n" +
-	"\x12InstallCertificate\x12,.palisade.agent.v1.InstallCertificateRequest\x1a-.palisade.agent.v1.InstallCertificateResponse\x12S\n" +
+	"\x12InstallCertificate\x12,.palisade.agent.v1.InstallCertificateRequest\x1a-.palisade.agent.v1.InstallCertificateResponse\x12\x83\x01\n" +
+	"\x18RevokeClientCertificates\x122.palisade.agent.v1.RevokeClientCertificatesRequest\x1a3.palisade.agent.v1.RevokeClientCertificatesResponse\x12\x86\x01\n" +
+	"\x19SetCertificateAuthorities\x123.palisade.agent.v1.SetCertificateAuthoritiesRequest\x1a4.palisade.agent.v1.SetCertificateAuthoritiesResponse\x12S\n" +
 	"\bPowerOff\x12\".palisade.agent.v1.PowerOffRequest\x1a#.palisade.agent.v1.PowerOffResponse2\x95\x05\n" +
 	"\fGroupService\x12Y\n" +
 	"\n" +
@@ -2934,117 +3144,125 @@ func file_palisade_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_palisade_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_palisade_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_palisade_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_palisade_agent_v1_agent_proto_goTypes = []any{
-	(RestartPolicy)(0),                       // 0: palisade.agent.v1.RestartPolicy
-	(Protocol)(0),                            // 1: palisade.agent.v1.Protocol
-	(GroupPhase)(0),                          // 2: palisade.agent.v1.GroupPhase
-	(ContainerPhase)(0),                      // 3: palisade.agent.v1.ContainerPhase
-	(*GetHostRequest)(nil),                   // 4: palisade.agent.v1.GetHostRequest
-	(*GetHostResponse)(nil),                  // 5: palisade.agent.v1.GetHostResponse
-	(*GetIntegrityRequest)(nil),              // 6: palisade.agent.v1.GetIntegrityRequest
-	(*GetIntegrityResponse)(nil),             // 7: palisade.agent.v1.GetIntegrityResponse
-	(*LayerDevice)(nil),                      // 8: palisade.agent.v1.LayerDevice
-	(*VerityDevice)(nil),                     // 9: palisade.agent.v1.VerityDevice
-	(*IpeStatus)(nil),                        // 10: palisade.agent.v1.IpeStatus
-	(*SelinuxStatus)(nil),                    // 11: palisade.agent.v1.SelinuxStatus
-	(*CreateCertificateRequestRequest)(nil),  // 12: palisade.agent.v1.CreateCertificateRequestRequest
-	(*CreateCertificateRequestResponse)(nil), // 13: palisade.agent.v1.CreateCertificateRequestResponse
-	(*InstallCertificateRequest)(nil),        // 14: palisade.agent.v1.InstallCertificateRequest
-	(*InstallCertificateResponse)(nil),       // 15: palisade.agent.v1.InstallCertificateResponse
-	(*PowerOffRequest)(nil),                  // 16: palisade.agent.v1.PowerOffRequest
-	(*PowerOffResponse)(nil),                 // 17: palisade.agent.v1.PowerOffResponse
-	(*GroupSpec)(nil),                        // 18: palisade.agent.v1.GroupSpec
-	(*Container)(nil),                        // 19: palisade.agent.v1.Container
-	(*EnvironmentVariable)(nil),              // 20: palisade.agent.v1.EnvironmentVariable
-	(*Port)(nil),                             // 21: palisade.agent.v1.Port
-	(*Resources)(nil),                        // 22: palisade.agent.v1.Resources
-	(*ImageRegistry)(nil),                    // 23: palisade.agent.v1.ImageRegistry
-	(*Group)(nil),                            // 24: palisade.agent.v1.Group
-	(*GroupStatus)(nil),                      // 25: palisade.agent.v1.GroupStatus
-	(*ContainerStatus)(nil),                  // 26: palisade.agent.v1.ContainerStatus
-	(*Event)(nil),                            // 27: palisade.agent.v1.Event
-	(*ApplyGroupRequest)(nil),                // 28: palisade.agent.v1.ApplyGroupRequest
-	(*ApplyGroupResponse)(nil),               // 29: palisade.agent.v1.ApplyGroupResponse
-	(*GetGroupRequest)(nil),                  // 30: palisade.agent.v1.GetGroupRequest
-	(*GetGroupResponse)(nil),                 // 31: palisade.agent.v1.GetGroupResponse
-	(*ListGroupsRequest)(nil),                // 32: palisade.agent.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),               // 33: palisade.agent.v1.ListGroupsResponse
-	(*DeleteGroupRequest)(nil),               // 34: palisade.agent.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),              // 35: palisade.agent.v1.DeleteGroupResponse
-	(*WatchGroupRequest)(nil),                // 36: palisade.agent.v1.WatchGroupRequest
-	(*WatchGroupResponse)(nil),               // 37: palisade.agent.v1.WatchGroupResponse
-	(*GetLogsRequest)(nil),                   // 38: palisade.agent.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),                  // 39: palisade.agent.v1.GetLogsResponse
-	(*SuspendReconcileRequest)(nil),          // 40: palisade.agent.v1.SuspendReconcileRequest
-	(*SuspendReconcileResponse)(nil),         // 41: palisade.agent.v1.SuspendReconcileResponse
-	nil,                                      // 42: palisade.agent.v1.GetIntegrityResponse.PcrsEntry
-	nil,                                      // 43: palisade.agent.v1.GroupSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil),            // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 45: google.protobuf.Duration
+	(RestartPolicy)(0),                        // 0: palisade.agent.v1.RestartPolicy
+	(Protocol)(0),                             // 1: palisade.agent.v1.Protocol
+	(GroupPhase)(0),                           // 2: palisade.agent.v1.GroupPhase
+	(ContainerPhase)(0),                       // 3: palisade.agent.v1.ContainerPhase
+	(*GetHostRequest)(nil),                    // 4: palisade.agent.v1.GetHostRequest
+	(*GetHostResponse)(nil),                   // 5: palisade.agent.v1.GetHostResponse
+	(*GetIntegrityRequest)(nil),               // 6: palisade.agent.v1.GetIntegrityRequest
+	(*GetIntegrityResponse)(nil),              // 7: palisade.agent.v1.GetIntegrityResponse
+	(*LayerDevice)(nil),                       // 8: palisade.agent.v1.LayerDevice
+	(*VerityDevice)(nil),                      // 9: palisade.agent.v1.VerityDevice
+	(*IpeStatus)(nil),                         // 10: palisade.agent.v1.IpeStatus
+	(*SelinuxStatus)(nil),                     // 11: palisade.agent.v1.SelinuxStatus
+	(*CreateCertificateRequestRequest)(nil),   // 12: palisade.agent.v1.CreateCertificateRequestRequest
+	(*CreateCertificateRequestResponse)(nil),  // 13: palisade.agent.v1.CreateCertificateRequestResponse
+	(*InstallCertificateRequest)(nil),         // 14: palisade.agent.v1.InstallCertificateRequest
+	(*InstallCertificateResponse)(nil),        // 15: palisade.agent.v1.InstallCertificateResponse
+	(*RevokeClientCertificatesRequest)(nil),   // 16: palisade.agent.v1.RevokeClientCertificatesRequest
+	(*RevokeClientCertificatesResponse)(nil),  // 17: palisade.agent.v1.RevokeClientCertificatesResponse
+	(*SetCertificateAuthoritiesRequest)(nil),  // 18: palisade.agent.v1.SetCertificateAuthoritiesRequest
+	(*SetCertificateAuthoritiesResponse)(nil), // 19: palisade.agent.v1.SetCertificateAuthoritiesResponse
+	(*PowerOffRequest)(nil),                   // 20: palisade.agent.v1.PowerOffRequest
+	(*PowerOffResponse)(nil),                  // 21: palisade.agent.v1.PowerOffResponse
+	(*GroupSpec)(nil),                         // 22: palisade.agent.v1.GroupSpec
+	(*Container)(nil),                         // 23: palisade.agent.v1.Container
+	(*EnvironmentVariable)(nil),               // 24: palisade.agent.v1.EnvironmentVariable
+	(*Port)(nil),                              // 25: palisade.agent.v1.Port
+	(*Resources)(nil),                         // 26: palisade.agent.v1.Resources
+	(*ImageRegistry)(nil),                     // 27: palisade.agent.v1.ImageRegistry
+	(*Group)(nil),                             // 28: palisade.agent.v1.Group
+	(*GroupStatus)(nil),                       // 29: palisade.agent.v1.GroupStatus
+	(*ContainerStatus)(nil),                   // 30: palisade.agent.v1.ContainerStatus
+	(*Event)(nil),                             // 31: palisade.agent.v1.Event
+	(*ApplyGroupRequest)(nil),                 // 32: palisade.agent.v1.ApplyGroupRequest
+	(*ApplyGroupResponse)(nil),                // 33: palisade.agent.v1.ApplyGroupResponse
+	(*GetGroupRequest)(nil),                   // 34: palisade.agent.v1.GetGroupRequest
+	(*GetGroupResponse)(nil),                  // 35: palisade.agent.v1.GetGroupResponse
+	(*ListGroupsRequest)(nil),                 // 36: palisade.agent.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),                // 37: palisade.agent.v1.ListGroupsResponse
+	(*DeleteGroupRequest)(nil),                // 38: palisade.agent.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),               // 39: palisade.agent.v1.DeleteGroupResponse
+	(*WatchGroupRequest)(nil),                 // 40: palisade.agent.v1.WatchGroupRequest
+	(*WatchGroupResponse)(nil),                // 41: palisade.agent.v1.WatchGroupResponse
+	(*GetLogsRequest)(nil),                    // 42: palisade.agent.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),                   // 43: palisade.agent.v1.GetLogsResponse
+	(*SuspendReconcileRequest)(nil),           // 44: palisade.agent.v1.SuspendReconcileRequest
+	(*SuspendReconcileResponse)(nil),          // 45: palisade.agent.v1.SuspendReconcileResponse
+	nil,                                       // 46: palisade.agent.v1.GetIntegrityResponse.PcrsEntry
+	nil,                                       // 47: palisade.agent.v1.GroupSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil),             // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),               // 49: google.protobuf.Duration
 }
 var file_palisade_agent_v1_agent_proto_depIdxs = []int32{
-	44, // 0: palisade.agent.v1.GetHostResponse.time:type_name -> google.protobuf.Timestamp
-	44, // 1: palisade.agent.v1.GetHostResponse.boot_time:type_name -> google.protobuf.Timestamp
-	44, // 2: palisade.agent.v1.GetHostResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
+	48, // 0: palisade.agent.v1.GetHostResponse.time:type_name -> google.protobuf.Timestamp
+	48, // 1: palisade.agent.v1.GetHostResponse.boot_time:type_name -> google.protobuf.Timestamp
+	48, // 2: palisade.agent.v1.GetHostResponse.certificate_not_after:type_name -> google.protobuf.Timestamp
 	9,  // 3: palisade.agent.v1.GetIntegrityResponse.root:type_name -> palisade.agent.v1.VerityDevice
 	10, // 4: palisade.agent.v1.GetIntegrityResponse.ipe:type_name -> palisade.agent.v1.IpeStatus
 	11, // 5: palisade.agent.v1.GetIntegrityResponse.selinux:type_name -> palisade.agent.v1.SelinuxStatus
-	42, // 6: palisade.agent.v1.GetIntegrityResponse.pcrs:type_name -> palisade.agent.v1.GetIntegrityResponse.PcrsEntry
+	46, // 6: palisade.agent.v1.GetIntegrityResponse.pcrs:type_name -> palisade.agent.v1.GetIntegrityResponse.PcrsEntry
 	8,  // 7: palisade.agent.v1.GetIntegrityResponse.layers:type_name -> palisade.agent.v1.LayerDevice
-	44, // 8: palisade.agent.v1.InstallCertificateResponse.not_after:type_name -> google.protobuf.Timestamp
-	19, // 9: palisade.agent.v1.GroupSpec.containers:type_name -> palisade.agent.v1.Container
+	48, // 8: palisade.agent.v1.InstallCertificateResponse.not_after:type_name -> google.protobuf.Timestamp
+	23, // 9: palisade.agent.v1.GroupSpec.containers:type_name -> palisade.agent.v1.Container
 	0,  // 10: palisade.agent.v1.GroupSpec.restart_policy:type_name -> palisade.agent.v1.RestartPolicy
-	21, // 11: palisade.agent.v1.GroupSpec.ports:type_name -> palisade.agent.v1.Port
-	23, // 12: palisade.agent.v1.GroupSpec.image_registries:type_name -> palisade.agent.v1.ImageRegistry
-	43, // 13: palisade.agent.v1.GroupSpec.labels:type_name -> palisade.agent.v1.GroupSpec.LabelsEntry
-	20, // 14: palisade.agent.v1.Container.environment:type_name -> palisade.agent.v1.EnvironmentVariable
-	21, // 15: palisade.agent.v1.Container.ports:type_name -> palisade.agent.v1.Port
-	22, // 16: palisade.agent.v1.Container.resources:type_name -> palisade.agent.v1.Resources
+	25, // 11: palisade.agent.v1.GroupSpec.ports:type_name -> palisade.agent.v1.Port
+	27, // 12: palisade.agent.v1.GroupSpec.image_registries:type_name -> palisade.agent.v1.ImageRegistry
+	47, // 13: palisade.agent.v1.GroupSpec.labels:type_name -> palisade.agent.v1.GroupSpec.LabelsEntry
+	24, // 14: palisade.agent.v1.Container.environment:type_name -> palisade.agent.v1.EnvironmentVariable
+	25, // 15: palisade.agent.v1.Container.ports:type_name -> palisade.agent.v1.Port
+	26, // 16: palisade.agent.v1.Container.resources:type_name -> palisade.agent.v1.Resources
 	1,  // 17: palisade.agent.v1.Port.protocol:type_name -> palisade.agent.v1.Protocol
-	18, // 18: palisade.agent.v1.Group.spec:type_name -> palisade.agent.v1.GroupSpec
-	25, // 19: palisade.agent.v1.Group.status:type_name -> palisade.agent.v1.GroupStatus
+	22, // 18: palisade.agent.v1.Group.spec:type_name -> palisade.agent.v1.GroupSpec
+	29, // 19: palisade.agent.v1.Group.status:type_name -> palisade.agent.v1.GroupStatus
 	2,  // 20: palisade.agent.v1.GroupStatus.phase:type_name -> palisade.agent.v1.GroupPhase
-	26, // 21: palisade.agent.v1.GroupStatus.containers:type_name -> palisade.agent.v1.ContainerStatus
-	27, // 22: palisade.agent.v1.GroupStatus.events:type_name -> palisade.agent.v1.Event
+	30, // 21: palisade.agent.v1.GroupStatus.containers:type_name -> palisade.agent.v1.ContainerStatus
+	31, // 22: palisade.agent.v1.GroupStatus.events:type_name -> palisade.agent.v1.Event
 	3,  // 23: palisade.agent.v1.ContainerStatus.phase:type_name -> palisade.agent.v1.ContainerPhase
-	44, // 24: palisade.agent.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	44, // 25: palisade.agent.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
-	45, // 26: palisade.agent.v1.ContainerStatus.back_off:type_name -> google.protobuf.Duration
-	44, // 27: palisade.agent.v1.Event.time:type_name -> google.protobuf.Timestamp
-	18, // 28: palisade.agent.v1.ApplyGroupRequest.spec:type_name -> palisade.agent.v1.GroupSpec
-	24, // 29: palisade.agent.v1.ApplyGroupResponse.group:type_name -> palisade.agent.v1.Group
-	24, // 30: palisade.agent.v1.GetGroupResponse.group:type_name -> palisade.agent.v1.Group
-	24, // 31: palisade.agent.v1.ListGroupsResponse.groups:type_name -> palisade.agent.v1.Group
-	24, // 32: palisade.agent.v1.WatchGroupResponse.group:type_name -> palisade.agent.v1.Group
-	44, // 33: palisade.agent.v1.GetLogsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 34: palisade.agent.v1.SuspendReconcileRequest.duration:type_name -> google.protobuf.Duration
+	48, // 24: palisade.agent.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	48, // 25: palisade.agent.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
+	49, // 26: palisade.agent.v1.ContainerStatus.back_off:type_name -> google.protobuf.Duration
+	48, // 27: palisade.agent.v1.Event.time:type_name -> google.protobuf.Timestamp
+	22, // 28: palisade.agent.v1.ApplyGroupRequest.spec:type_name -> palisade.agent.v1.GroupSpec
+	28, // 29: palisade.agent.v1.ApplyGroupResponse.group:type_name -> palisade.agent.v1.Group
+	28, // 30: palisade.agent.v1.GetGroupResponse.group:type_name -> palisade.agent.v1.Group
+	28, // 31: palisade.agent.v1.ListGroupsResponse.groups:type_name -> palisade.agent.v1.Group
+	28, // 32: palisade.agent.v1.WatchGroupResponse.group:type_name -> palisade.agent.v1.Group
+	48, // 33: palisade.agent.v1.GetLogsRequest.since:type_name -> google.protobuf.Timestamp
+	49, // 34: palisade.agent.v1.SuspendReconcileRequest.duration:type_name -> google.protobuf.Duration
 	4,  // 35: palisade.agent.v1.HostService.GetHost:input_type -> palisade.agent.v1.GetHostRequest
 	6,  // 36: palisade.agent.v1.HostService.GetIntegrity:input_type -> palisade.agent.v1.GetIntegrityRequest
 	12, // 37: palisade.agent.v1.HostService.CreateCertificateRequest:input_type -> palisade.agent.v1.CreateCertificateRequestRequest
 	14, // 38: palisade.agent.v1.HostService.InstallCertificate:input_type -> palisade.agent.v1.InstallCertificateRequest
-	16, // 39: palisade.agent.v1.HostService.PowerOff:input_type -> palisade.agent.v1.PowerOffRequest
-	28, // 40: palisade.agent.v1.GroupService.ApplyGroup:input_type -> palisade.agent.v1.ApplyGroupRequest
-	30, // 41: palisade.agent.v1.GroupService.GetGroup:input_type -> palisade.agent.v1.GetGroupRequest
-	32, // 42: palisade.agent.v1.GroupService.ListGroups:input_type -> palisade.agent.v1.ListGroupsRequest
-	34, // 43: palisade.agent.v1.GroupService.DeleteGroup:input_type -> palisade.agent.v1.DeleteGroupRequest
-	36, // 44: palisade.agent.v1.GroupService.WatchGroup:input_type -> palisade.agent.v1.WatchGroupRequest
-	38, // 45: palisade.agent.v1.GroupService.GetLogs:input_type -> palisade.agent.v1.GetLogsRequest
-	40, // 46: palisade.agent.v1.GroupService.SuspendReconcile:input_type -> palisade.agent.v1.SuspendReconcileRequest
-	5,  // 47: palisade.agent.v1.HostService.GetHost:output_type -> palisade.agent.v1.GetHostResponse
-	7,  // 48: palisade.agent.v1.HostService.GetIntegrity:output_type -> palisade.agent.v1.GetIntegrityResponse
-	13, // 49: palisade.agent.v1.HostService.CreateCertificateRequest:output_type -> palisade.agent.v1.CreateCertificateRequestResponse
-	15, // 50: palisade.agent.v1.HostService.InstallCertificate:output_type -> palisade.agent.v1.InstallCertificateResponse
-	17, // 51: palisade.agent.v1.HostService.PowerOff:output_type -> palisade.agent.v1.PowerOffResponse
-	29, // 52: palisade.agent.v1.GroupService.ApplyGroup:output_type -> palisade.agent.v1.ApplyGroupResponse
-	31, // 53: palisade.agent.v1.GroupService.GetGroup:output_type -> palisade.agent.v1.GetGroupResponse
-	33, // 54: palisade.agent.v1.GroupService.ListGroups:output_type -> palisade.agent.v1.ListGroupsResponse
-	35, // 55: palisade.agent.v1.GroupService.DeleteGroup:output_type -> palisade.agent.v1.DeleteGroupResponse
-	37, // 56: palisade.agent.v1.GroupService.WatchGroup:output_type -> palisade.agent.v1.WatchGroupResponse
-	39, // 57: palisade.agent.v1.GroupService.GetLogs:output_type -> palisade.agent.v1.GetLogsResponse
-	41, // 58: palisade.agent.v1.GroupService.SuspendReconcile:output_type -> palisade.agent.v1.SuspendReconcileResponse
-	47, // [47:59] is the sub-list for method output_type
-	35, // [35:47] is the sub-list for method input_type
+	16, // 39: palisade.agent.v1.HostService.RevokeClientCertificates:input_type -> palisade.agent.v1.RevokeClientCertificatesRequest
+	18, // 40: palisade.agent.v1.HostService.SetCertificateAuthorities:input_type -> palisade.agent.v1.SetCertificateAuthoritiesRequest
+	20, // 41: palisade.agent.v1.HostService.PowerOff:input_type -> palisade.agent.v1.PowerOffRequest
+	32, // 42: palisade.agent.v1.GroupService.ApplyGroup:input_type -> palisade.agent.v1.ApplyGroupRequest
+	34, // 43: palisade.agent.v1.GroupService.GetGroup:input_type -> palisade.agent.v1.GetGroupRequest
+	36, // 44: palisade.agent.v1.GroupService.ListGroups:input_type -> palisade.agent.v1.ListGroupsRequest
+	38, // 45: palisade.agent.v1.GroupService.DeleteGroup:input_type -> palisade.agent.v1.DeleteGroupRequest
+	40, // 46: palisade.agent.v1.GroupService.WatchGroup:input_type -> palisade.agent.v1.WatchGroupRequest
+	42, // 47: palisade.agent.v1.GroupService.GetLogs:input_type -> palisade.agent.v1.GetLogsRequest
+	44, // 48: palisade.agent.v1.GroupService.SuspendReconcile:input_type -> palisade.agent.v1.SuspendReconcileRequest
+	5,  // 49: palisade.agent.v1.HostService.GetHost:output_type -> palisade.agent.v1.GetHostResponse
+	7,  // 50: palisade.agent.v1.HostService.GetIntegrity:output_type -> palisade.agent.v1.GetIntegrityResponse
+	13, // 51: palisade.agent.v1.HostService.CreateCertificateRequest:output_type -> palisade.agent.v1.CreateCertificateRequestResponse
+	15, // 52: palisade.agent.v1.HostService.InstallCertificate:output_type -> palisade.agent.v1.InstallCertificateResponse
+	17, // 53: palisade.agent.v1.HostService.RevokeClientCertificates:output_type -> palisade.agent.v1.RevokeClientCertificatesResponse
+	19, // 54: palisade.agent.v1.HostService.SetCertificateAuthorities:output_type -> palisade.agent.v1.SetCertificateAuthoritiesResponse
+	21, // 55: palisade.agent.v1.HostService.PowerOff:output_type -> palisade.agent.v1.PowerOffResponse
+	33, // 56: palisade.agent.v1.GroupService.ApplyGroup:output_type -> palisade.agent.v1.ApplyGroupResponse
+	35, // 57: palisade.agent.v1.GroupService.GetGroup:output_type -> palisade.agent.v1.GetGroupResponse
+	37, // 58: palisade.agent.v1.GroupService.ListGroups:output_type -> palisade.agent.v1.ListGroupsResponse
+	39, // 59: palisade.agent.v1.GroupService.DeleteGroup:output_type -> palisade.agent.v1.DeleteGroupResponse
+	41, // 60: palisade.agent.v1.GroupService.WatchGroup:output_type -> palisade.agent.v1.WatchGroupResponse
+	43, // 61: palisade.agent.v1.GroupService.GetLogs:output_type -> palisade.agent.v1.GetLogsResponse
+	45, // 62: palisade.agent.v1.GroupService.SuspendReconcile:output_type -> palisade.agent.v1.SuspendReconcileResponse
+	49, // [49:63] is the sub-list for method output_type
+	35, // [35:49] is the sub-list for method input_type
 	35, // [35:35] is the sub-list for extension type_name
 	35, // [35:35] is the sub-list for extension extendee
 	0,  // [0:35] is the sub-list for field type_name
@@ -3061,7 +3279,7 @@ func file_palisade_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_palisade_agent_v1_agent_proto_rawDesc), len(file_palisade_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   40,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -103,14 +103,16 @@ type EnrollmentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Leaf first, PEM.
 	CertificateChain string `protobuf:"bytes,1,opt,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
-	// The CA that signs the host and its clients, PEM. Kept at first contact; a later response with another CA is
-	// refused.
+	// The CA that signs the host and its clients, PEM. Kept at first contact; a later response with a CA that
+	// the host does not accept is refused.
 	CertificateAuthority string                 `protobuf:"bytes,2,opt,name=certificate_authority,json=certificateAuthority,proto3" json:"certificate_authority,omitempty"`
 	SignerTime           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=signer_time,json=signerTime,proto3" json:"signer_time,omitempty"`
 	// Not empty: the request was refused, and why.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// Client certificates of this CA that the host has to refuse, as in RevokeClientCertificates.
+	RevokedSerialNumbers []string `protobuf:"bytes,5,rep,name=revoked_serial_numbers,json=revokedSerialNumbers,proto3" json:"revoked_serial_numbers,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *EnrollmentResponse) Reset() {
@@ -171,6 +173,13 @@ func (x *EnrollmentResponse) GetError() string {
 	return ""
 }
 
+func (x *EnrollmentResponse) GetRevokedSerialNumbers() []string {
+	if x != nil {
+		return x.RevokedSerialNumbers
+	}
+	return nil
+}
+
 var File_palisade_agent_v1_enrollment_proto protoreflect.FileDescriptor
 
 const file_palisade_agent_v1_enrollment_proto_rawDesc = "" +
@@ -180,13 +189,14 @@ const file_palisade_agent_v1_enrollment_proto_rawDesc = "" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\x12/\n" +
 	"\x13certificate_request\x18\x02 \x01(\tR\x12certificateRequest\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x127\n" +
-	"\thost_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bhostTime\"\xc9\x01\n" +
+	"\thost_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bhostTime\"\xff\x01\n" +
 	"\x12EnrollmentResponse\x12+\n" +
 	"\x11certificate_chain\x18\x01 \x01(\tR\x10certificateChain\x123\n" +
 	"\x15certificate_authority\x18\x02 \x01(\tR\x14certificateAuthority\x12;\n" +
 	"\vsigner_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"signerTime\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05errorBGZEgithub.com/palisade-host/palisade/hosts/api/palisade/agent/v1;agentv1b\x06proto3"
+	"\x05error\x18\x04 \x01(\tR\x05error\x124\n" +
+	"\x16revoked_serial_numbers\x18\x05 \x03(\tR\x14revokedSerialNumbersBGZEgithub.com/palisade-host/palisade/hosts/api/palisade/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_palisade_agent_v1_enrollment_proto_rawDescOnce sync.Once

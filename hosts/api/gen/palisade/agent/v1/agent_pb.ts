@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file palisade/agent/v1/agent.proto.
  */
 export const file_palisade_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wYWxpc2FkZS9hZ2VudC92MS9hZ2VudC5wcm90bxIRcGFsaXNhZGUuYWdlbnQudjEiEAoOR2V0SG9zdFJlcXVlc3QiiQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFgoOa2VybmVsX3ZlcnNpb24YAyABKAkSEgoKb3NfdmVyc2lvbhgEIAEoCRIaChJjb250YWluZXJkX3ZlcnNpb24YBSABKAkSFwoPcnVudGltZV92ZXJzaW9uGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWJvb3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYm9vdF9pZBgJIAEoCRI5ChVjZXJ0aWZpY2F0ZV9ub3RfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCyABKAESFAoMbWVtb3J5X2J5dGVzGAwgASgEEg0KBXJlYWR5GA0gASgIEhUKDXJlYWR5X21lc3NhZ2UYDiABKAkiFQoTR2V0SW50ZWdyaXR5UmVxdWVzdCLTAwoUR2V0SW50ZWdyaXR5UmVzcG9uc2USEwoLc2VjdXJlX2Jvb3QYASABKAgSEgoKc2V0dXBfbW9kZRgCIAEoCBIQCghsb2NrZG93bhgDIAEoCRIMCgRsc21zGAQgAygJEi0KBHJvb3QYBSABKAsyHy5wYWxpc2FkZS5hZ2VudC52MS5WZXJpdHlEZXZpY2USKQoDaXBlGAYgASgLMhwucGFsaXNhZGUuYWdlbnQudjEuSXBlU3RhdHVzEjEKB3NlbGludXgYByABKAsyIC5wYWxpc2FkZS5hZ2VudC52MS5TZWxpbnV4U3RhdHVzEhwKFGtleXJpbmdfY2VydGlmaWNhdGVzGAggAygJEhsKE2tlcm5lbF9jb21tYW5kX2xpbmUYCSABKAkSPwoEcGNycxgKIAMoCzIxLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlc3BvbnNlLlBjcnNFbnRyeRIMCgRtb2RlGAsgASgJEi4KBmxheWVycxgMIAMoCzIeLnBhbGlzYWRlLmFnZW50LnYxLkxheWVyRGV2aWNlGisKCVBjcnNFbnRyeRILCgNrZXkYASABKA0SDQoFdmFsdWUYAiABKAk6AjgBInEKC0xheWVyRGV2aWNlEgwKBG5hbWUYASABKAkSEQoJcm9vdF9oYXNoGAIgASgJEhoKEnNpZ25hdHVyZV92ZXJpZmllZBgDIAEoCBISCgpvcGVuX2NvdW50GAQgASgNEhEKCWNvcnJ1cHRlZBgFIAEoCCKMAQoMVmVyaXR5RGV2aWNlEgwKBG5hbWUYASABKAkSEwoLbW91bnRfcG9pbnQYAiABKAkSEQoJcm9vdF9oYXNoGAMgASgJEhoKEnNpZ25hdHVyZV92ZXJpZmllZBgEIAEoCBIbChNzaWduYXR1cmVzX3JlcXVpcmVkGAUgASgIEg0KBXRhYmxlGAYgASgJImQKCUlwZVN0YXR1cxIVCg1hY3RpdmVfcG9saWN5GAEgASgJEhYKDnBvbGljeV92ZXJzaW9uGAIgASgJEhEKCWVuZm9yY2luZxgDIAEoCBIVCg1wb2xpY3lfZGlnZXN0GAQgASgJIkMKDVNlbGludXhTdGF0dXMSDwoHZW5hYmxlZBgBIAEoCBIRCgllbmZvcmNpbmcYAiABKAgSDgoGcG9saWN5GAMgASgJIiEKH0NyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlcXVlc3QiPwogQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVzcG9uc2USGwoTY2VydGlmaWNhdGVfcmVxdWVzdBgBIAEoCSI2ChlJbnN0YWxsQ2VydGlmaWNhdGVSZXF1ZXN0EhkKEWNlcnRpZmljYXRlX2NoYWluGAEgASgJIksKGkluc3RhbGxDZXJ0aWZpY2F0ZVJlc3BvbnNlEi0KCW5vdF9hZnRlchgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiIQoPUG93ZXJPZmZSZXF1ZXN0Eg4KBnJlYm9vdBgBIAEoCCISChBQb3dlck9mZlJlc3BvbnNlIukCCglHcm91cFNwZWMSDAoEbmFtZRgBIAEoCRIwCgpjb250YWluZXJzGAIgAygLMhwucGFsaXNhZGUuYWdlbnQudjEuQ29udGFpbmVyEjgKDnJlc3RhcnRfcG9saWN5GAMgASgOMiAucGFsaXNhZGUuYWdlbnQudjEuUmVzdGFydFBvbGljeRImCgVwb3J0cxgEIAMoCzIXLnBhbGlzYWRlLmFnZW50LnYxLlBvcnQSOgoQaW1hZ2VfcmVnaXN0cmllcxgFIAMoCzIgLnBhbGlzYWRlLmFnZW50LnYxLkltYWdlUmVnaXN0cnkSFQoNc2VjcmV0X2RpZ2VzdBgGIAEoCRI4CgZsYWJlbHMYByADKAsyKC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFNwZWMuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASL7AQoJQ29udGFpbmVyEgwKBG5hbWUYASABKAkSDQoFaW1hZ2UYAiABKAkSDwoHY29tbWFuZBgDIAMoCRI7CgtlbnZpcm9ubWVudBgEIAMoCzImLnBhbGlzYWRlLmFnZW50LnYxLkVudmlyb25tZW50VmFyaWFibGUSJgoFcG9ydHMYBSADKAsyFy5wYWxpc2FkZS5hZ2VudC52MS5Qb3J0Ei8KCXJlc291cmNlcxgGIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLlJlc291cmNlcxIZChF3b3JraW5nX2RpcmVjdG9yeRgHIAEoCRIPCgdjaGFubmVsGAggASgJIlgKE0Vudmlyb25tZW50VmFyaWFibGUSDAoEbmFtZRgBIAEoCRINCgV2YWx1ZRgCIAEoCRIUCgxzZWN1cmVfdmFsdWUYAyABKAkSDgoGc2VjdXJlGAQgASgIIkMKBFBvcnQSDAoEcG9ydBgBIAEoDRItCghwcm90b2NvbBgCIAEoDjIbLnBhbGlzYWRlLmFnZW50LnYxLlByb3RvY29sIm0KCVJlc291cmNlcxITCgtjcHVfcmVxdWVzdBgBIAEoARIcChRtZW1vcnlfcmVxdWVzdF9ieXRlcxgCIAEoBBIRCgljcHVfbGltaXQYAyABKAESGgoSbWVtb3J5X2xpbWl0X2J5dGVzGAQgASgEImEKDUltYWdlUmVnaXN0cnkSDgoGc2VydmVyGAEgASgJEhAKCGVuZHBvaW50GAIgASgJEhAKCHVzZXJuYW1lGAMgASgJEhAKCHBhc3N3b3JkGAQgASgJEgoKAmNhGAUgASgJIncKBUdyb3VwEioKBHNwZWMYASABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFNwZWMSEgoKZ2VuZXJhdGlvbhgCIAEoBBIuCgZzdGF0dXMYAyABKAsyHi5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFN0YXR1cyLoAQoLR3JvdXBTdGF0dXMSGwoTb2JzZXJ2ZWRfZ2VuZXJhdGlvbhgBIAEoBBIsCgVwaGFzZRgCIAEoDjIdLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwUGhhc2USDwoHYWRkcmVzcxgDIAEoCRI2Cgpjb250YWluZXJzGAQgAygLMiIucGFsaXNhZGUuYWdlbnQudjEuQ29udGFpbmVyU3RhdHVzEigKBmV2ZW50cxgFIAMoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkV2ZW50EhsKE3JlY29uY2lsZV9zdXNwZW5kZWQYBiABKAgitAMKD0NvbnRhaW5lclN0YXR1cxIMCgRuYW1lGAEgASgJEjAKBXBoYXNlGAIgASgOMiEucGFsaXNhZGUuYWdlbnQudjEuQ29udGFpbmVyUGhhc2USFAoMY29udGFpbmVyX2lkGAMgASgJEhQKDGltYWdlX2RpZ2VzdBgEIAEoCRIVCg1yZXN0YXJ0X2NvdW50GAUgASgNEhEKCWV4aXRfY29kZRgGIAEoBRIOCgZyZWFzb24YByABKAkSDwoHbWVzc2FnZRgIIAEoCRIuCgpzdGFydGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoIYmFja19vZmYYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFgoOY2dyb3VwX2NwdV9tYXgYDCABKAkSGQoRY2dyb3VwX21lbW9yeV9tYXgYDSABKAkSGQoRY2dyb3VwX2NwdV93ZWlnaHQYDiABKAkSDgoGc2VhbGVkGA8gAygJInMKBUV2ZW50EigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYAiABKAkSDgoGcmVhc29uGAMgASgJEg8KB21lc3NhZ2UYBCABKAkSEQoJY29udGFpbmVyGAUgASgJIm0KEUFwcGx5R3JvdXBSZXF1ZXN0EioKBHNwZWMYASABKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cFNwZWMSDwoHZHJ5X3J1bhgCIAEoCBIbChNleHBlY3RlZF9nZW5lcmF0aW9uGAMgASgEIj0KEkFwcGx5R3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIh8KD0dldEdyb3VwUmVxdWVzdBIMCgRuYW1lGAEgASgJIjsKEEdldEdyb3VwUmVzcG9uc2USJwoFZ3JvdXAYASABKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cCITChFMaXN0R3JvdXBzUmVxdWVzdCI+ChJMaXN0R3JvdXBzUmVzcG9uc2USKAoGZ3JvdXBzGAEgAygLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAiIgoSRGVsZXRlR3JvdXBSZXF1ZXN0EgwKBG5hbWUYASABKAkiFQoTRGVsZXRlR3JvdXBSZXNwb25zZSIhChFXYXRjaEdyb3VwUmVxdWVzdBIMCgRuYW1lGAEgASgJIj0KEldhdGNoR3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIpUBCg5HZXRMb2dzUmVxdWVzdBINCgVncm91cBgBIAEoCRIRCgljb250YWluZXIYAiABKAkSDgoGZm9sbG93GAMgASgIEhIKCnRhaWxfbGluZXMYBCABKA0SKQoFc2luY2UYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnRpbWVzdGFtcHMYBiABKAgiLwoPR2V0TG9nc1Jlc3BvbnNlEgwKBGRhdGEYASABKAwSDgoGc3RyZWFtGAIgASgJIlUKF1N1c3BlbmRSZWNvbmNpbGVSZXF1ZXN0Eg0KBWdyb3VwGAEgASgJEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIhoKGFN1c3BlbmRSZWNvbmNpbGVSZXNwb25zZSqDAQoNUmVzdGFydFBvbGljeRIeChpSRVNUQVJUX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFVJFU1RBUlRfUE9MSUNZX0FMV0FZUxABEh0KGVJFU1RBUlRfUE9MSUNZX09OX0ZBSUxVUkUQAhIYChRSRVNUQVJUX1BPTElDWV9ORVZFUhADKkgKCFByb3RvY29sEhgKFFBST1RPQ09MX1VOU1BFQ0lGSUVEEAASEAoMUFJPVE9DT0xfVENQEAESEAoMUFJPVE9DT0xfVURQEAIqwQEKCkdyb3VwUGhhc2USGwoXR1JPVVBfUEhBU0VfVU5TUEVDSUZJRUQQABIXChNHUk9VUF9QSEFTRV9QRU5ESU5HEAESFwoTR1JPVVBfUEhBU0VfUlVOTklORxACEhkKFUdST1VQX1BIQVNFX1NVQ0NFRURFRBADEhYKEkdST1VQX1BIQVNFX0ZBSUxFRBAEEhcKE0dST1VQX1BIQVNFX1NUT1BQRUQQBRIYChRHUk9VUF9QSEFTRV9ERUxFVElORxAGKosBCg5Db250YWluZXJQaGFzZRIfChtDT05UQUlORVJfUEhBU0VfVU5TUEVDSUZJRUQQABIbChdDT05UQUlORVJfUEhBU0VfV0FJVElORxABEhsKF0NPTlRBSU5FUl9QSEFTRV9SVU5OSU5HEAISHgoaQ09OVEFJTkVSX1BIQVNFX1RFUk1JTkFURUQQAzKOBAoLSG9zdFNlcnZpY2USUAoHR2V0SG9zdBIhLnBhbGlzYWRlLmFnZW50LnYxLkdldEhvc3RSZXF1ZXN0GiIucGFsaXNhZGUuYWdlbnQudjEuR2V0SG9zdFJlc3BvbnNlEl8KDEdldEludGVncml0eRImLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlcXVlc3QaJy5wYWxpc2FkZS5hZ2VudC52MS5HZXRJbnRlZ3JpdHlSZXNwb25zZRKDAQoYQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0EjIucGFsaXNhZGUuYWdlbnQudjEuQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVxdWVzdBozLnBhbGlzYWRlLmFnZW50LnYxLkNyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlc3BvbnNlEnEKEkluc3RhbGxDZXJ0aWZpY2F0ZRIsLnBhbGlzYWRlLmFnZW50LnYxLkluc3RhbGxDZXJ0aWZpY2F0ZVJlcXVlc3QaLS5wYWxpc2FkZS5hZ2VudC52MS5JbnN0YWxsQ2VydGlmaWNhdGVSZXNwb25zZRJTCghQb3dlck9mZhIiLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVxdWVzdBojLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVzcG9uc2UylQUKDEdyb3VwU2VydmljZRJZCgpBcHBseUdyb3VwEiQucGFsaXNhZGUuYWdlbnQudjEuQXBwbHlHcm91cFJlcXVlc3QaJS5wYWxpc2FkZS5hZ2VudC52MS5BcHBseUdyb3VwUmVzcG9uc2USUwoIR2V0R3JvdXASIi5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlcXVlc3QaIy5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlc3BvbnNlElkKCkxpc3RHcm91cHMSJC5wYWxpc2FkZS5hZ2VudC52MS5MaXN0R3JvdXBzUmVxdWVzdBolLnBhbGlzYWRlLmFnZW50LnYxLkxpc3RHcm91cHNSZXNwb25zZRJcCgtEZWxldGVHcm91cBIlLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVxdWVzdBomLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVzcG9uc2USWwoKV2F0Y2hHcm91cBIkLnBhbGlzYWRlLmFnZW50LnYxLldhdGNoR3JvdXBSZXF1ZXN0GiUucGFsaXNhZGUuYWdlbnQudjEuV2F0Y2hHcm91cFJlc3BvbnNlMAESUgoHR2V0TG9ncxIhLnBhbGlzYWRlLmFnZW50LnYxLkdldExvZ3NSZXF1ZXN0GiIucGFsaXNhZGUuYWdlbnQudjEuR2V0TG9nc1Jlc3BvbnNlMAESawoQU3VzcGVuZFJlY29uY2lsZRIqLnBhbGlzYWRlLmFnZW50LnYxLlN1c3BlbmRSZWNvbmNpbGVSZXF1ZXN0GisucGFsaXNhZGUuYWdlbnQudjEuU3VzcGVuZFJlY29uY2lsZVJlc3BvbnNlQkdaRWdpdGh1Yi5jb20vcGFsaXNhZGUtaG9zdC9wYWxpc2FkZS9ob3N0cy9hcGkvcGFsaXNhZGUvYWdlbnQvdjE7YWdlbnR2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch1wYWxpc2FkZS9hZ2VudC92MS9hZ2VudC5wcm90bxIRcGFsaXNhZGUuYWdlbnQudjEiEAoOR2V0SG9zdFJlcXVlc3QiyQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSFgoOa2VybmVsX3ZlcnNpb24YAyABKAkSEgoKb3NfdmVyc2lvbhgEIAEoCRIaChJjb250YWluZXJkX3ZlcnNpb24YBSABKAkSFwoPcnVudGltZV92ZXJzaW9uGAYgASgJEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCWJvb3RfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHYm9vdF9pZBgJIAEoCRI5ChVjZXJ0aWZpY2F0ZV9ub3RfYWZ0ZXIYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGNwdXMYCyABKAESFAoMbWVtb3J5X2J5dGVzGAwgASgEEg0KBXJlYWR5GA0gASgIEhUKDXJlYWR5X21lc3NhZ2UYDiABKAkSHgoWcmV2b2tlZF9zZXJpYWxfbnVtYmVycxgPIAMoCRIeChZhdXRob3JpdHlfZmluZ2VycHJpbnRzGBAgAygJIhUKE0dldEludGVncml0eVJlcXVlc3Qi0wMKFEdldEludGVncml0eVJlc3BvbnNlEhMKC3NlY3VyZV9ib290GAEgASgIEhIKCnNldHVwX21vZGUYAiABKAgSEAoIbG9ja2Rvd24YAyABKAkSDAoEbHNtcxgEIAMoCRItCgRyb290GAUgASgLMh8ucGFsaXNhZGUuYWdlbnQudjEuVmVyaXR5RGV2aWNlEikKA2lwZRgGIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLklwZVN0YXR1cxIxCgdzZWxpbnV4GAcgASgLMiAucGFsaXNhZGUuYWdlbnQudjEuU2VsaW51eFN0YXR1cxIcChRrZXlyaW5nX2NlcnRpZmljYXRlcxgIIAMoCRIbChNrZXJuZWxfY29tbWFuZF9saW5lGAkgASgJEj8KBHBjcnMYCiADKAsyMS5wYWxpc2FkZS5hZ2VudC52MS5HZXRJbnRlZ3JpdHlSZXNwb25zZS5QY3JzRW50cnkSDAoEbW9kZRgLIAEoCRIuCgZsYXllcnMYDCADKAsyHi5wYWxpc2FkZS5hZ2VudC52MS5MYXllckRldmljZRorCglQY3JzRW50cnkSCwoDa2V5GAEgASgNEg0KBXZhbHVlGAIgASgJOgI4ASJxCgtMYXllckRldmljZRIMCgRuYW1lGAEgASgJEhEKCXJvb3RfaGFzaBgCIAEoCRIaChJzaWduYXR1cmVfdmVyaWZpZWQYAyABKAgSEgoKb3Blbl9jb3VudBgEIAEoDRIRCgljb3JydXB0ZWQYBSABKAgijAEKDFZlcml0eURldmljZRIMCgRuYW1lGAEgASgJEhMKC21vdW50X3BvaW50GAIgASgJEhEKCXJvb3RfaGFzaBgDIAEoCRIaChJzaWduYXR1cmVfdmVyaWZpZWQYBCABKAgSGwoTc2lnbmF0dXJlc19yZXF1aXJlZBgFIAEoCBINCgV0YWJsZRgGIAEoCSJkCglJcGVTdGF0dXMSFQoNYWN0aXZlX3BvbGljeRgBIAEoCRIWCg5wb2xpY3lfdmVyc2lvbhgCIAEoCRIRCgllbmZvcmNpbmcYAyABKAgSFQoNcG9saWN5X2RpZ2VzdBgEIAEoCSJDCg1TZWxpbnV4U3RhdHVzEg8KB2VuYWJsZWQYASABKAgSEQoJZW5mb3JjaW5nGAIgASgIEg4KBnBvbGljeRgDIAEoCSIhCh9DcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3RSZXF1ZXN0Ij8KIENyZWF0ZUNlcnRpZmljYXRlUmVxdWVzdFJlc3BvbnNlEhsKE2NlcnRpZmljYXRlX3JlcXVlc3QYASABKAkiNgoZSW5zdGFsbENlcnRpZmljYXRlUmVxdWVzdBIZChFjZXJ0aWZpY2F0ZV9jaGFpbhgBIAEoCSJLChpJbnN0YWxsQ2VydGlmaWNhdGVSZXNwb25zZRItCglub3RfYWZ0ZXIYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjkKH1Jldm9rZUNsaWVudENlcnRpZmljYXRlc1JlcXVlc3QSFgoOc2VyaWFsX251bWJlcnMYASADKAkiQgogUmV2b2tlQ2xpZW50Q2VydGlmaWNhdGVzUmVzcG9uc2USHgoWcmV2b2tlZF9zZXJpYWxfbnVtYmVycxgBIAMoCSJDCiBTZXRDZXJ0aWZpY2F0ZUF1dGhvcml0aWVzUmVxdWVzdBIfChdjZXJ0aWZpY2F0ZV9hdXRob3JpdGllcxgBIAMoCSJDCiFTZXRDZXJ0aWZpY2F0ZUF1dGhvcml0aWVzUmVzcG9uc2USHgoWYXV0aG9yaXR5X2ZpbmdlcnByaW50cxgBIAMoCSIhCg9Qb3dlck9mZlJlcXVlc3QSDgoGcmVib290GAEgASgIIhIKEFBvd2VyT2ZmUmVzcG9uc2Ui6QIKCUdyb3VwU3BlYxIMCgRuYW1lGAEgASgJEjAKCmNvbnRhaW5lcnMYAiADKAsyHC5wYWxpc2FkZS5hZ2VudC52MS5Db250YWluZXISOAoOcmVzdGFydF9wb2xpY3kYAyABKA4yIC5wYWxpc2FkZS5hZ2VudC52MS5SZXN0YXJ0UG9saWN5EiYKBXBvcnRzGAQgAygLMhcucGFsaXNhZGUuYWdlbnQudjEuUG9ydBI6ChBpbWFnZV9yZWdpc3RyaWVzGAUgAygLMiAucGFsaXNhZGUuYWdlbnQudjEuSW1hZ2VSZWdpc3RyeRIVCg1zZWNyZXRfZGlnZXN0GAYgASgJEjgKBmxhYmVscxgHIAMoCzIoLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3BlYy5MYWJlbHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIvsBCglDb250YWluZXISDAoEbmFtZRgBIAEoCRINCgVpbWFnZRgCIAEoCRIPCgdjb21tYW5kGAMgAygJEjsKC2Vudmlyb25tZW50GAQgAygLMiYucGFsaXNhZGUuYWdlbnQudjEuRW52aXJvbm1lbnRWYXJpYWJsZRImCgVwb3J0cxgFIAMoCzIXLnBhbGlzYWRlLmFnZW50LnYxLlBvcnQSLwoJcmVzb3VyY2VzGAYgASgLMhwucGFsaXNhZGUuYWdlbnQudjEuUmVzb3VyY2VzEhkKEXdvcmtpbmdfZGlyZWN0b3J5GAcgASgJEg8KB2NoYW5uZWwYCCABKAkiWAoTRW52aXJvbm1lbnRWYXJpYWJsZRIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJEhQKDHNlY3VyZV92YWx1ZRgDIAEoCRIOCgZzZWN1cmUYBCABKAgiQwoEUG9ydBIMCgRwb3J0GAEgASgNEi0KCHByb3RvY29sGAIgASgOMhsucGFsaXNhZGUuYWdlbnQudjEuUHJvdG9jb2wibQoJUmVzb3VyY2VzEhMKC2NwdV9yZXF1ZXN0GAEgASgBEhwKFG1lbW9yeV9yZXF1ZXN0X2J5dGVzGAIgASgEEhEKCWNwdV9saW1pdBgDIAEoARIaChJtZW1vcnlfbGltaXRfYnl0ZXMYBCABKAQiYQoNSW1hZ2VSZWdpc3RyeRIOCgZzZXJ2ZXIYASABKAkSEAoIZW5kcG9pbnQYAiABKAkSEAoIdXNlcm5hbWUYAyABKAkSEAoIcGFzc3dvcmQYBCABKAkSCgoCY2EYBSABKAkidwoFR3JvdXASKgoEc3BlYxgBIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3BlYxISCgpnZW5lcmF0aW9uGAIgASgEEi4KBnN0YXR1cxgDIAEoCzIeLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3RhdHVzIugBCgtHcm91cFN0YXR1cxIbChNvYnNlcnZlZF9nZW5lcmF0aW9uGAEgASgEEiwKBXBoYXNlGAIgASgOMh0ucGFsaXNhZGUuYWdlbnQudjEuR3JvdXBQaGFzZRIPCgdhZGRyZXNzGAMgASgJEjYKCmNvbnRhaW5lcnMYBCADKAsyIi5wYWxpc2FkZS5hZ2VudC52MS5Db250YWluZXJTdGF0dXMSKAoGZXZlbnRzGAUgAygLMhgucGFsaXNhZGUuYWdlbnQudjEuRXZlbnQSGwoTcmVjb25jaWxlX3N1c3BlbmRlZBgGIAEoCCK0AwoPQ29udGFpbmVyU3RhdHVzEgwKBG5hbWUYASABKAkSMAoFcGhhc2UYAiABKA4yIS5wYWxpc2FkZS5hZ2VudC52MS5Db250YWluZXJQaGFzZRIUCgxjb250YWluZXJfaWQYAyABKAkSFAoMaW1hZ2VfZGlnZXN0GAQgASgJEhUKDXJlc3RhcnRfY291bnQYBSABKA0SEQoJZXhpdF9jb2RlGAYgASgFEg4KBnJlYXNvbhgHIAEoCRIPCgdtZXNzYWdlGAggASgJEi4KCnN0YXJ0ZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCghiYWNrX29mZhgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIWCg5jZ3JvdXBfY3B1X21heBgMIAEoCRIZChFjZ3JvdXBfbWVtb3J5X21heBgNIAEoCRIZChFjZ3JvdXBfY3B1X3dlaWdodBgOIAEoCRIOCgZzZWFsZWQYDyADKAkicwoFRXZlbnQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdHlwZRgCIAEoCRIOCgZyZWFzb24YAyABKAkSDwoHbWVzc2FnZRgEIAEoCRIRCgljb250YWluZXIYBSABKAkibQoRQXBwbHlHcm91cFJlcXVlc3QSKgoEc3BlYxgBIAEoCzIcLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwU3BlYxIPCgdkcnlfcnVuGAIgASgIEhsKE2V4cGVjdGVkX2dlbmVyYXRpb24YAyABKAQiPQoSQXBwbHlHcm91cFJlc3BvbnNlEicKBWdyb3VwGAEgASgLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAiHwoPR2V0R3JvdXBSZXF1ZXN0EgwKBG5hbWUYASABKAkiOwoQR2V0R3JvdXBSZXNwb25zZRInCgVncm91cBgBIAEoCzIYLnBhbGlzYWRlLmFnZW50LnYxLkdyb3VwIhMKEUxpc3RHcm91cHNSZXF1ZXN0Ij4KEkxpc3RHcm91cHNSZXNwb25zZRIoCgZncm91cHMYASADKAsyGC5wYWxpc2FkZS5hZ2VudC52MS5Hcm91cCIiChJEZWxldGVHcm91cFJlcXVlc3QSDAoEbmFtZRgBIAEoCSIVChNEZWxldGVHcm91cFJlc3BvbnNlIiEKEVdhdGNoR3JvdXBSZXF1ZXN0EgwKBG5hbWUYASABKAkiPQoSV2F0Y2hHcm91cFJlc3BvbnNlEicKBWdyb3VwGAEgASgLMhgucGFsaXNhZGUuYWdlbnQudjEuR3JvdXAilQEKDkdldExvZ3NSZXF1ZXN0Eg0KBWdyb3VwGAEgASgJEhEKCWNvbnRhaW5lchgCIAEoCRIOCgZmb2xsb3cYAyABKAgSEgoKdGFpbF9saW5lcxgEIAEoDRIpCgVzaW5jZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKdGltZXN0YW1wcxgGIAEoCCIvCg9HZXRMb2dzUmVzcG9uc2USDAoEZGF0YRgBIAEoDBIOCgZzdHJlYW0YAiABKAkiVQoXU3VzcGVuZFJlY29uY2lsZVJlcXVlc3QSDQoFZ3JvdXAYASABKAkSKwoIZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iGgoYU3VzcGVuZFJlY29uY2lsZVJlc3BvbnNlKoMBCg1SZXN0YXJ0UG9saWN5Eh4KGlJFU1RBUlRfUE9MSUNZX1VOU1BFQ0lGSUVEEAASGQoVUkVTVEFSVF9QT0xJQ1lfQUxXQVlTEAESHQoZUkVTVEFSVF9QT0xJQ1lfT05fRkFJTFVSRRACEhgKFFJFU1RBUlRfUE9MSUNZX05FVkVSEAMqSAoIUHJvdG9jb2wSGAoUUFJPVE9DT0xfVU5TUEVDSUZJRUQQABIQCgxQUk9UT0NPTF9UQ1AQARIQCgxQUk9UT0NPTF9VRFAQAirBAQoKR3JvdXBQaGFzZRIbChdHUk9VUF9QSEFTRV9VTlNQRUNJRklFRBAAEhcKE0dST1VQX1BIQVNFX1BFTkRJTkcQARIXChNHUk9VUF9QSEFTRV9SVU5OSU5HEAISGQoVR1JPVVBfUEhBU0VfU1VDQ0VFREVEEAMSFgoSR1JPVVBfUEhBU0VfRkFJTEVEEAQSFwoTR1JPVVBfUEhBU0VfU1RPUFBFRBAFEhgKFEdST1VQX1BIQVNFX0RFTEVUSU5HEAYqiwEKDkNvbnRhaW5lclBoYXNlEh8KG0NPTlRBSU5FUl9QSEFTRV9VTlNQRUNJRklFRBAAEhsKF0NPTlRBSU5FUl9QSEFTRV9XQUlUSU5HEAESGwoXQ09OVEFJTkVSX1BIQVNFX1JVTk5JTkcQAhIeChpDT05UQUlORVJfUEhBU0VfVEVSTUlOQVRFRBADMp0GCgtIb3N0U2VydmljZRJQCgdHZXRIb3N0EiEucGFsaXNhZGUuYWdlbnQudjEuR2V0SG9zdFJlcXVlc3QaIi5wYWxpc2FkZS5hZ2VudC52MS5HZXRIb3N0UmVzcG9uc2USXwoMR2V0SW50ZWdyaXR5EiYucGFsaXNhZGUuYWdlbnQudjEuR2V0SW50ZWdyaXR5UmVxdWVzdBonLnBhbGlzYWRlLmFnZW50LnYxLkdldEludGVncml0eVJlc3BvbnNlEoMBChhDcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3QSMi5wYWxpc2FkZS5hZ2VudC52MS5DcmVhdGVDZXJ0aWZpY2F0ZVJlcXVlc3RSZXF1ZXN0GjMucGFsaXNhZGUuYWdlbnQudjEuQ3JlYXRlQ2VydGlmaWNhdGVSZXF1ZXN0UmVzcG9uc2UScQoSSW5zdGFsbENlcnRpZmljYXRlEiwucGFsaXNhZGUuYWdlbnQudjEuSW5zdGFsbENlcnRpZmljYXRlUmVxdWVzdBotLnBhbGlzYWRlLmFnZW50LnYxLkluc3RhbGxDZXJ0aWZpY2F0ZVJlc3BvbnNlEoMBChhSZXZva2VDbGllbnRDZXJ0aWZpY2F0ZXMSMi5wYWxpc2FkZS5hZ2VudC52MS5SZXZva2VDbGllbnRDZXJ0aWZpY2F0ZXNSZXF1ZXN0GjMucGFsaXNhZGUuYWdlbnQudjEuUmV2b2tlQ2xpZW50Q2VydGlmaWNhdGVzUmVzcG9uc2UShgEKGVNldENlcnRpZmljYXRlQXV0aG9yaXRpZXMSMy5wYWxpc2FkZS5hZ2VudC52MS5TZXRDZXJ0aWZpY2F0ZUF1dGhvcml0aWVzUmVxdWVzdBo0LnBhbGlzYWRlLmFnZW50LnYxLlNldENlcnRpZmljYXRlQXV0aG9yaXRpZXNSZXNwb25zZRJTCghQb3dlck9mZhIiLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVxdWVzdBojLnBhbGlzYWRlLmFnZW50LnYxLlBvd2VyT2ZmUmVzcG9uc2UylQUKDEdyb3VwU2VydmljZRJZCgpBcHBseUdyb3VwEiQucGFsaXNhZGUuYWdlbnQudjEuQXBwbHlHcm91cFJlcXVlc3QaJS5wYWxpc2FkZS5hZ2VudC52MS5BcHBseUdyb3VwUmVzcG9uc2USUwoIR2V0R3JvdXASIi5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlcXVlc3QaIy5wYWxpc2FkZS5hZ2VudC52MS5HZXRHcm91cFJlc3BvbnNlElkKCkxpc3RHcm91cHMSJC5wYWxpc2FkZS5hZ2VudC52MS5MaXN0R3JvdXBzUmVxdWVzdBolLnBhbGlzYWRlLmFnZW50LnYxLkxpc3RHcm91cHNSZXNwb25zZRJcCgtEZWxldGVHcm91cBIlLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVxdWVzdBomLnBhbGlzYWRlLmFnZW50LnYxLkRlbGV0ZUdyb3VwUmVzcG9uc2USWwoKV2F0Y2hHcm91cBIkLnBhbGlzYWRlLmFnZW50LnYxLldhdGNoR3JvdXBSZXF1ZXN0GiUucGFsaXNhZGUuYWdlbnQudjEuV2F0Y2hHcm91cFJlc3BvbnNlMAESUgoHR2V0TG9ncxIhLnBhbGlzYWRlLmFnZW50LnYxLkdldExvZ3NSZXF1ZXN0GiIucGFsaXNhZGUuYWdlbnQudjEuR2V0TG9nc1Jlc3BvbnNlMAESawoQU3VzcGVuZFJlY29uY2lsZRIqLnBhbGlzYWRlLmFnZW50LnYxLlN1c3BlbmRSZWNvbmNpbGVSZXF1ZXN0GisucGFsaXNhZGUuYWdlbnQudjEuU3VzcGVuZFJlY29uY2lsZVJlc3BvbnNlQkdaRWdpdGh1Yi5jb20vcGFsaXNhZGUtaG9zdC9wYWxpc2FkZS9ob3N0cy9hcGkvcGFsaXNhZGUvYWdlbnQvdjE7YWdlbnR2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * @generated from message palisade.agent.v1.GetHostRequest
@@ -113,6 +113,20 @@ export type GetHostResponse = Message<"palisade.agent.v1.GetHostResponse"> & {
    * @generated from field: string ready_message = 14;
    */
   readyMessage: string;
+
+  /**
+   * Client certificates that the host refuses: serial numbers, hex digits in lower case without leading zeros.
+   *
+   * @generated from field: repeated string revoked_serial_numbers = 15;
+   */
+  revokedSerialNumbers: string[];
+
+  /**
+   * CAs that the host accepts: SHA-256 of their certificates, hex.
+   *
+   * @generated from field: repeated string authority_fingerprints = 16;
+   */
+  authorityFingerprints: string[];
 };
 
 /**
@@ -446,6 +460,82 @@ export const InstallCertificateResponseSchema: GenMessage<InstallCertificateResp
   messageDesc(file_palisade_agent_v1_agent, 11);
 
 /**
+ * @generated from message palisade.agent.v1.RevokeClientCertificatesRequest
+ */
+export type RevokeClientCertificatesRequest = Message<"palisade.agent.v1.RevokeClientCertificatesRequest"> & {
+  /**
+   * Hex digits in lower case without leading zeros.
+   *
+   * @generated from field: repeated string serial_numbers = 1;
+   */
+  serialNumbers: string[];
+};
+
+/**
+ * Describes the message palisade.agent.v1.RevokeClientCertificatesRequest.
+ * Use `create(RevokeClientCertificatesRequestSchema)` to create a new message.
+ */
+export const RevokeClientCertificatesRequestSchema: GenMessage<RevokeClientCertificatesRequest> = /*@__PURE__*/
+  messageDesc(file_palisade_agent_v1_agent, 12);
+
+/**
+ * @generated from message palisade.agent.v1.RevokeClientCertificatesResponse
+ */
+export type RevokeClientCertificatesResponse = Message<"palisade.agent.v1.RevokeClientCertificatesResponse"> & {
+  /**
+   * All that the host refuses.
+   *
+   * @generated from field: repeated string revoked_serial_numbers = 1;
+   */
+  revokedSerialNumbers: string[];
+};
+
+/**
+ * Describes the message palisade.agent.v1.RevokeClientCertificatesResponse.
+ * Use `create(RevokeClientCertificatesResponseSchema)` to create a new message.
+ */
+export const RevokeClientCertificatesResponseSchema: GenMessage<RevokeClientCertificatesResponse> = /*@__PURE__*/
+  messageDesc(file_palisade_agent_v1_agent, 13);
+
+/**
+ * @generated from message palisade.agent.v1.SetCertificateAuthoritiesRequest
+ */
+export type SetCertificateAuthoritiesRequest = Message<"palisade.agent.v1.SetCertificateAuthoritiesRequest"> & {
+  /**
+   * PEM, one certificate each, 1 to 4.
+   *
+   * @generated from field: repeated string certificate_authorities = 1;
+   */
+  certificateAuthorities: string[];
+};
+
+/**
+ * Describes the message palisade.agent.v1.SetCertificateAuthoritiesRequest.
+ * Use `create(SetCertificateAuthoritiesRequestSchema)` to create a new message.
+ */
+export const SetCertificateAuthoritiesRequestSchema: GenMessage<SetCertificateAuthoritiesRequest> = /*@__PURE__*/
+  messageDesc(file_palisade_agent_v1_agent, 14);
+
+/**
+ * @generated from message palisade.agent.v1.SetCertificateAuthoritiesResponse
+ */
+export type SetCertificateAuthoritiesResponse = Message<"palisade.agent.v1.SetCertificateAuthoritiesResponse"> & {
+  /**
+   * As in GetHostResponse.
+   *
+   * @generated from field: repeated string authority_fingerprints = 1;
+   */
+  authorityFingerprints: string[];
+};
+
+/**
+ * Describes the message palisade.agent.v1.SetCertificateAuthoritiesResponse.
+ * Use `create(SetCertificateAuthoritiesResponseSchema)` to create a new message.
+ */
+export const SetCertificateAuthoritiesResponseSchema: GenMessage<SetCertificateAuthoritiesResponse> = /*@__PURE__*/
+  messageDesc(file_palisade_agent_v1_agent, 15);
+
+/**
  * @generated from message palisade.agent.v1.PowerOffRequest
  */
 export type PowerOffRequest = Message<"palisade.agent.v1.PowerOffRequest"> & {
@@ -460,7 +550,7 @@ export type PowerOffRequest = Message<"palisade.agent.v1.PowerOffRequest"> & {
  * Use `create(PowerOffRequestSchema)` to create a new message.
  */
 export const PowerOffRequestSchema: GenMessage<PowerOffRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 12);
+  messageDesc(file_palisade_agent_v1_agent, 16);
 
 /**
  * @generated from message palisade.agent.v1.PowerOffResponse
@@ -473,7 +563,7 @@ export type PowerOffResponse = Message<"palisade.agent.v1.PowerOffResponse"> & {
  * Use `create(PowerOffResponseSchema)` to create a new message.
  */
 export const PowerOffResponseSchema: GenMessage<PowerOffResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 13);
+  messageDesc(file_palisade_agent_v1_agent, 17);
 
 /**
  * The desired state of a container group.
@@ -528,7 +618,7 @@ export type GroupSpec = Message<"palisade.agent.v1.GroupSpec"> & {
  * Use `create(GroupSpecSchema)` to create a new message.
  */
 export const GroupSpecSchema: GenMessage<GroupSpec> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 14);
+  messageDesc(file_palisade_agent_v1_agent, 18);
 
 /**
  * @generated from message palisade.agent.v1.Container
@@ -587,7 +677,7 @@ export type Container = Message<"palisade.agent.v1.Container"> & {
  * Use `create(ContainerSchema)` to create a new message.
  */
 export const ContainerSchema: GenMessage<Container> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 15);
+  messageDesc(file_palisade_agent_v1_agent, 19);
 
 /**
  * @generated from message palisade.agent.v1.EnvironmentVariable
@@ -621,7 +711,7 @@ export type EnvironmentVariable = Message<"palisade.agent.v1.EnvironmentVariable
  * Use `create(EnvironmentVariableSchema)` to create a new message.
  */
 export const EnvironmentVariableSchema: GenMessage<EnvironmentVariable> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 16);
+  messageDesc(file_palisade_agent_v1_agent, 20);
 
 /**
  * @generated from message palisade.agent.v1.Port
@@ -643,7 +733,7 @@ export type Port = Message<"palisade.agent.v1.Port"> & {
  * Use `create(PortSchema)` to create a new message.
  */
 export const PortSchema: GenMessage<Port> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 17);
+  messageDesc(file_palisade_agent_v1_agent, 21);
 
 /**
  * @generated from message palisade.agent.v1.Resources
@@ -679,7 +769,7 @@ export type Resources = Message<"palisade.agent.v1.Resources"> & {
  * Use `create(ResourcesSchema)` to create a new message.
  */
 export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 18);
+  messageDesc(file_palisade_agent_v1_agent, 22);
 
 /**
  * @generated from message palisade.agent.v1.ImageRegistry
@@ -724,7 +814,7 @@ export type ImageRegistry = Message<"palisade.agent.v1.ImageRegistry"> & {
  * Use `create(ImageRegistrySchema)` to create a new message.
  */
 export const ImageRegistrySchema: GenMessage<ImageRegistry> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 19);
+  messageDesc(file_palisade_agent_v1_agent, 23);
 
 /**
  * @generated from message palisade.agent.v1.Group
@@ -753,7 +843,7 @@ export type Group = Message<"palisade.agent.v1.Group"> & {
  * Use `create(GroupSchema)` to create a new message.
  */
 export const GroupSchema: GenMessage<Group> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 20);
+  messageDesc(file_palisade_agent_v1_agent, 24);
 
 /**
  * @generated from message palisade.agent.v1.GroupStatus
@@ -801,7 +891,7 @@ export type GroupStatus = Message<"palisade.agent.v1.GroupStatus"> & {
  * Use `create(GroupStatusSchema)` to create a new message.
  */
 export const GroupStatusSchema: GenMessage<GroupStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 21);
+  messageDesc(file_palisade_agent_v1_agent, 25);
 
 /**
  * @generated from message palisade.agent.v1.ContainerStatus
@@ -900,7 +990,7 @@ export type ContainerStatus = Message<"palisade.agent.v1.ContainerStatus"> & {
  * Use `create(ContainerStatusSchema)` to create a new message.
  */
 export const ContainerStatusSchema: GenMessage<ContainerStatus> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 22);
+  messageDesc(file_palisade_agent_v1_agent, 26);
 
 /**
  * @generated from message palisade.agent.v1.Event
@@ -943,7 +1033,7 @@ export type Event = Message<"palisade.agent.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 23);
+  messageDesc(file_palisade_agent_v1_agent, 27);
 
 /**
  * @generated from message palisade.agent.v1.ApplyGroupRequest
@@ -975,7 +1065,7 @@ export type ApplyGroupRequest = Message<"palisade.agent.v1.ApplyGroupRequest"> &
  * Use `create(ApplyGroupRequestSchema)` to create a new message.
  */
 export const ApplyGroupRequestSchema: GenMessage<ApplyGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 24);
+  messageDesc(file_palisade_agent_v1_agent, 28);
 
 /**
  * @generated from message palisade.agent.v1.ApplyGroupResponse
@@ -992,7 +1082,7 @@ export type ApplyGroupResponse = Message<"palisade.agent.v1.ApplyGroupResponse">
  * Use `create(ApplyGroupResponseSchema)` to create a new message.
  */
 export const ApplyGroupResponseSchema: GenMessage<ApplyGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 25);
+  messageDesc(file_palisade_agent_v1_agent, 29);
 
 /**
  * @generated from message palisade.agent.v1.GetGroupRequest
@@ -1009,7 +1099,7 @@ export type GetGroupRequest = Message<"palisade.agent.v1.GetGroupRequest"> & {
  * Use `create(GetGroupRequestSchema)` to create a new message.
  */
 export const GetGroupRequestSchema: GenMessage<GetGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 26);
+  messageDesc(file_palisade_agent_v1_agent, 30);
 
 /**
  * @generated from message palisade.agent.v1.GetGroupResponse
@@ -1026,7 +1116,7 @@ export type GetGroupResponse = Message<"palisade.agent.v1.GetGroupResponse"> & {
  * Use `create(GetGroupResponseSchema)` to create a new message.
  */
 export const GetGroupResponseSchema: GenMessage<GetGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 27);
+  messageDesc(file_palisade_agent_v1_agent, 31);
 
 /**
  * @generated from message palisade.agent.v1.ListGroupsRequest
@@ -1039,7 +1129,7 @@ export type ListGroupsRequest = Message<"palisade.agent.v1.ListGroupsRequest"> &
  * Use `create(ListGroupsRequestSchema)` to create a new message.
  */
 export const ListGroupsRequestSchema: GenMessage<ListGroupsRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 28);
+  messageDesc(file_palisade_agent_v1_agent, 32);
 
 /**
  * @generated from message palisade.agent.v1.ListGroupsResponse
@@ -1056,7 +1146,7 @@ export type ListGroupsResponse = Message<"palisade.agent.v1.ListGroupsResponse">
  * Use `create(ListGroupsResponseSchema)` to create a new message.
  */
 export const ListGroupsResponseSchema: GenMessage<ListGroupsResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 29);
+  messageDesc(file_palisade_agent_v1_agent, 33);
 
 /**
  * @generated from message palisade.agent.v1.DeleteGroupRequest
@@ -1073,7 +1163,7 @@ export type DeleteGroupRequest = Message<"palisade.agent.v1.DeleteGroupRequest">
  * Use `create(DeleteGroupRequestSchema)` to create a new message.
  */
 export const DeleteGroupRequestSchema: GenMessage<DeleteGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 30);
+  messageDesc(file_palisade_agent_v1_agent, 34);
 
 /**
  * @generated from message palisade.agent.v1.DeleteGroupResponse
@@ -1086,7 +1176,7 @@ export type DeleteGroupResponse = Message<"palisade.agent.v1.DeleteGroupResponse
  * Use `create(DeleteGroupResponseSchema)` to create a new message.
  */
 export const DeleteGroupResponseSchema: GenMessage<DeleteGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 31);
+  messageDesc(file_palisade_agent_v1_agent, 35);
 
 /**
  * @generated from message palisade.agent.v1.WatchGroupRequest
@@ -1103,7 +1193,7 @@ export type WatchGroupRequest = Message<"palisade.agent.v1.WatchGroupRequest"> &
  * Use `create(WatchGroupRequestSchema)` to create a new message.
  */
 export const WatchGroupRequestSchema: GenMessage<WatchGroupRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 32);
+  messageDesc(file_palisade_agent_v1_agent, 36);
 
 /**
  * @generated from message palisade.agent.v1.WatchGroupResponse
@@ -1120,7 +1210,7 @@ export type WatchGroupResponse = Message<"palisade.agent.v1.WatchGroupResponse">
  * Use `create(WatchGroupResponseSchema)` to create a new message.
  */
 export const WatchGroupResponseSchema: GenMessage<WatchGroupResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 33);
+  messageDesc(file_palisade_agent_v1_agent, 37);
 
 /**
  * @generated from message palisade.agent.v1.GetLogsRequest
@@ -1164,7 +1254,7 @@ export type GetLogsRequest = Message<"palisade.agent.v1.GetLogsRequest"> & {
  * Use `create(GetLogsRequestSchema)` to create a new message.
  */
 export const GetLogsRequestSchema: GenMessage<GetLogsRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 34);
+  messageDesc(file_palisade_agent_v1_agent, 38);
 
 /**
  * @generated from message palisade.agent.v1.GetLogsResponse
@@ -1190,7 +1280,7 @@ export type GetLogsResponse = Message<"palisade.agent.v1.GetLogsResponse"> & {
  * Use `create(GetLogsResponseSchema)` to create a new message.
  */
 export const GetLogsResponseSchema: GenMessage<GetLogsResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 35);
+  messageDesc(file_palisade_agent_v1_agent, 39);
 
 /**
  * @generated from message palisade.agent.v1.SuspendReconcileRequest
@@ -1216,7 +1306,7 @@ export type SuspendReconcileRequest = Message<"palisade.agent.v1.SuspendReconcil
  * Use `create(SuspendReconcileRequestSchema)` to create a new message.
  */
 export const SuspendReconcileRequestSchema: GenMessage<SuspendReconcileRequest> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 36);
+  messageDesc(file_palisade_agent_v1_agent, 40);
 
 /**
  * @generated from message palisade.agent.v1.SuspendReconcileResponse
@@ -1229,7 +1319,7 @@ export type SuspendReconcileResponse = Message<"palisade.agent.v1.SuspendReconci
  * Use `create(SuspendReconcileResponseSchema)` to create a new message.
  */
 export const SuspendReconcileResponseSchema: GenMessage<SuspendReconcileResponse> = /*@__PURE__*/
-  messageDesc(file_palisade_agent_v1_agent, 37);
+  messageDesc(file_palisade_agent_v1_agent, 41);
 
 /**
  * @generated from enum palisade.agent.v1.RestartPolicy
@@ -1410,6 +1500,30 @@ export const HostService: GenService<{
     methodKind: "unary";
     input: typeof InstallCertificateRequestSchema;
     output: typeof InstallCertificateResponseSchema;
+  },
+  /**
+   * Refuses client certificates from now on, and ends the calls that are in progress with them. A revocation is never
+   * taken back; one that is there already changes nothing. Errors: INVALID_ARGUMENT for what is no serial number,
+   * FAILED_PRECONDITION for the certificate of this call itself, RESOURCE_EXHAUSTED for more than 1000 in all.
+   *
+   * @generated from rpc palisade.agent.v1.HostService.RevokeClientCertificates
+   */
+  revokeClientCertificates: {
+    methodKind: "unary";
+    input: typeof RevokeClientCertificatesRequestSchema;
+    output: typeof RevokeClientCertificatesResponseSchema;
+  },
+  /**
+   * Declares the CAs that the host accepts, of clients and of its own certificate, and ends the calls that are in
+   * progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION without
+   * the CA of this call or of the host's present certificate.
+   *
+   * @generated from rpc palisade.agent.v1.HostService.SetCertificateAuthorities
+   */
+  setCertificateAuthorities: {
+    methodKind: "unary";
+    input: typeof SetCertificateAuthoritiesRequestSchema;
+    output: typeof SetCertificateAuthoritiesResponseSchema;
   },
   /**
    * Shuts the host down in an orderly way, or reboots it.

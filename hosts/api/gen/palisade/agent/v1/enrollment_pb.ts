@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file palisade/agent/v1/enrollment.proto.
  */
 export const file_palisade_agent_v1_enrollment: GenFile = /*@__PURE__*/
-  fileDesc("CiJwYWxpc2FkZS9hZ2VudC92MS9lbnJvbGxtZW50LnByb3RvEhFwYWxpc2FkZS5hZ2VudC52MSKAAQoRRW5yb2xsbWVudFJlcXVlc3QSDwoHaG9zdF9pZBgBIAEoCRIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAIgASgJEg4KBnJlYXNvbhgDIAEoCRItCglob3N0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIo4BChJFbnJvbGxtZW50UmVzcG9uc2USGQoRY2VydGlmaWNhdGVfY2hhaW4YASABKAkSHQoVY2VydGlmaWNhdGVfYXV0aG9yaXR5GAIgASgJEi8KC3NpZ25lcl90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgEIAEoCUJHWkVnaXRodWIuY29tL3BhbGlzYWRlLWhvc3QvcGFsaXNhZGUvaG9zdHMvYXBpL3BhbGlzYWRlL2FnZW50L3YxO2FnZW50djFiBnByb3RvMw", [file_google_protobuf_timestamp]);
+  fileDesc("CiJwYWxpc2FkZS9hZ2VudC92MS9lbnJvbGxtZW50LnByb3RvEhFwYWxpc2FkZS5hZ2VudC52MSKAAQoRRW5yb2xsbWVudFJlcXVlc3QSDwoHaG9zdF9pZBgBIAEoCRIbChNjZXJ0aWZpY2F0ZV9yZXF1ZXN0GAIgASgJEg4KBnJlYXNvbhgDIAEoCRItCglob3N0X3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIq4BChJFbnJvbGxtZW50UmVzcG9uc2USGQoRY2VydGlmaWNhdGVfY2hhaW4YASABKAkSHQoVY2VydGlmaWNhdGVfYXV0aG9yaXR5GAIgASgJEi8KC3NpZ25lcl90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVlcnJvchgEIAEoCRIeChZyZXZva2VkX3NlcmlhbF9udW1iZXJzGAUgAygJQkdaRWdpdGh1Yi5jb20vcGFsaXNhZGUtaG9zdC9wYWxpc2FkZS9ob3N0cy9hcGkvcGFsaXNhZGUvYWdlbnQvdjE7YWdlbnR2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message palisade.agent.v1.EnrollmentRequest
@@ -69,8 +69,8 @@ export type EnrollmentResponse = Message<"palisade.agent.v1.EnrollmentResponse">
   certificateChain: string;
 
   /**
-   * The CA that signs the host and its clients, PEM. Kept at first contact; a later response with another CA is
-   * refused.
+   * The CA that signs the host and its clients, PEM. Kept at first contact; a later response with a CA that
+   * the host does not accept is refused.
    *
    * @generated from field: string certificate_authority = 2;
    */
@@ -87,6 +87,13 @@ export type EnrollmentResponse = Message<"palisade.agent.v1.EnrollmentResponse">
    * @generated from field: string error = 4;
    */
   error: string;
+
+  /**
+   * Client certificates of this CA that the host has to refuse, as in RevokeClientCertificates.
+   *
+   * @generated from field: repeated string revoked_serial_numbers = 5;
+   */
+  revokedSerialNumbers: string[];
 };
 
 /**

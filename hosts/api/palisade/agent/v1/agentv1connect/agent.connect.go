@@ -51,6 +51,12 @@ const (
 	// HostServiceInstallCertificateProcedure is the fully-qualified name of the HostService's
 	// InstallCertificate RPC.
 	HostServiceInstallCertificateProcedure = "/palisade.agent.v1.HostService/InstallCertificate"
+	// HostServiceRevokeClientCertificatesProcedure is the fully-qualified name of the HostService's
+	// RevokeClientCertificates RPC.
+	HostServiceRevokeClientCertificatesProcedure = "/palisade.agent.v1.HostService/RevokeClientCertificates"
+	// HostServiceSetCertificateAuthoritiesProcedure is the fully-qualified name of the HostService's
+	// SetCertificateAuthorities RPC.
+	HostServiceSetCertificateAuthoritiesProcedure = "/palisade.agent.v1.HostService/SetCertificateAuthorities"
 	// HostServicePowerOffProcedure is the fully-qualified name of the HostService's PowerOff RPC.
 	HostServicePowerOffProcedure = "/palisade.agent.v1.HostService/PowerOff"
 	// GroupServiceApplyGroupProcedure is the fully-qualified name of the GroupService's ApplyGroup RPC.
@@ -81,6 +87,14 @@ type HostServiceClient interface {
 	CreateCertificateRequest(context.Context, *connect.Request[v1.CreateCertificateRequestRequest]) (*connect.Response[v1.CreateCertificateRequestResponse], error)
 	// Installs a certificate for the host's key; refused with INVALID_ARGUMENT when the key, the name or the CA differ.
 	InstallCertificate(context.Context, *connect.Request[v1.InstallCertificateRequest]) (*connect.Response[v1.InstallCertificateResponse], error)
+	// Refuses client certificates from now on, and ends the calls that are in progress with them. A revocation is never
+	// taken back; one that is there already changes nothing. Errors: INVALID_ARGUMENT for what is no serial number,
+	// FAILED_PRECONDITION for the certificate of this call itself, RESOURCE_EXHAUSTED for more than 1000 in all.
+	RevokeClientCertificates(context.Context, *connect.Request[v1.RevokeClientCertificatesRequest]) (*connect.Response[v1.RevokeClientCertificatesResponse], error)
+	// Declares the CAs that the host accepts, of clients and of its own certificate, and ends the calls that are in
+	// progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION without
+	// the CA of this call or of the host's present certificate.
+	SetCertificateAuthorities(context.Context, *connect.Request[v1.SetCertificateAuthoritiesRequest]) (*connect.Response[v1.SetCertificateAuthoritiesResponse], error)
 	// Shuts the host down in an orderly way, or reboots it.
 	PowerOff(context.Context, *connect.Request[v1.PowerOffRequest]) (*connect.Response[v1.PowerOffResponse], error)
 }
@@ -120,6 +134,18 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("InstallCertificate")),
 			connect.WithClientOptions(opts...),
 		),
+		revokeClientCertificates: connect.NewClient[v1.RevokeClientCertificatesRequest, v1.RevokeClientCertificatesResponse](
+			httpClient,
+			baseURL+HostServiceRevokeClientCertificatesProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("RevokeClientCertificates")),
+			connect.WithClientOptions(opts...),
+		),
+		setCertificateAuthorities: connect.NewClient[v1.SetCertificateAuthoritiesRequest, v1.SetCertificateAuthoritiesResponse](
+			httpClient,
+			baseURL+HostServiceSetCertificateAuthoritiesProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("SetCertificateAuthorities")),
+			connect.WithClientOptions(opts...),
+		),
 		powerOff: connect.NewClient[v1.PowerOffRequest, v1.PowerOffResponse](
 			httpClient,
 			baseURL+HostServicePowerOffProcedure,
@@ -131,11 +157,13 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // hostServiceClient implements HostServiceClient.
 type hostServiceClient struct {
-	getHost                  *connect.Client[v1.GetHostRequest, v1.GetHostResponse]
-	getIntegrity             *connect.Client[v1.GetIntegrityRequest, v1.GetIntegrityResponse]
-	createCertificateRequest *connect.Client[v1.CreateCertificateRequestRequest, v1.CreateCertificateRequestResponse]
-	installCertificate       *connect.Client[v1.InstallCertificateRequest, v1.InstallCertificateResponse]
-	powerOff                 *connect.Client[v1.PowerOffRequest, v1.PowerOffResponse]
+	getHost                   *connect.Client[v1.GetHostRequest, v1.GetHostResponse]
+	getIntegrity              *connect.Client[v1.GetIntegrityRequest, v1.GetIntegrityResponse]
+	createCertificateRequest  *connect.Client[v1.CreateCertificateRequestRequest, v1.CreateCertificateRequestResponse]
+	installCertificate        *connect.Client[v1.InstallCertificateRequest, v1.InstallCertificateResponse]
+	revokeClientCertificates  *connect.Client[v1.RevokeClientCertificatesRequest, v1.RevokeClientCertificatesResponse]
+	setCertificateAuthorities *connect.Client[v1.SetCertificateAuthoritiesRequest, v1.SetCertificateAuthoritiesResponse]
+	powerOff                  *connect.Client[v1.PowerOffRequest, v1.PowerOffResponse]
 }
 
 // GetHost calls palisade.agent.v1.HostService.GetHost.
@@ -158,6 +186,16 @@ func (c *hostServiceClient) InstallCertificate(ctx context.Context, req *connect
 	return c.installCertificate.CallUnary(ctx, req)
 }
 
+// RevokeClientCertificates calls palisade.agent.v1.HostService.RevokeClientCertificates.
+func (c *hostServiceClient) RevokeClientCertificates(ctx context.Context, req *connect.Request[v1.RevokeClientCertificatesRequest]) (*connect.Response[v1.RevokeClientCertificatesResponse], error) {
+	return c.revokeClientCertificates.CallUnary(ctx, req)
+}
+
+// SetCertificateAuthorities calls palisade.agent.v1.HostService.SetCertificateAuthorities.
+func (c *hostServiceClient) SetCertificateAuthorities(ctx context.Context, req *connect.Request[v1.SetCertificateAuthoritiesRequest]) (*connect.Response[v1.SetCertificateAuthoritiesResponse], error) {
+	return c.setCertificateAuthorities.CallUnary(ctx, req)
+}
+
 // PowerOff calls palisade.agent.v1.HostService.PowerOff.
 func (c *hostServiceClient) PowerOff(ctx context.Context, req *connect.Request[v1.PowerOffRequest]) (*connect.Response[v1.PowerOffResponse], error) {
 	return c.powerOff.CallUnary(ctx, req)
@@ -173,6 +211,14 @@ type HostServiceHandler interface {
 	CreateCertificateRequest(context.Context, *connect.Request[v1.CreateCertificateRequestRequest]) (*connect.Response[v1.CreateCertificateRequestResponse], error)
 	// Installs a certificate for the host's key; refused with INVALID_ARGUMENT when the key, the name or the CA differ.
 	InstallCertificate(context.Context, *connect.Request[v1.InstallCertificateRequest]) (*connect.Response[v1.InstallCertificateResponse], error)
+	// Refuses client certificates from now on, and ends the calls that are in progress with them. A revocation is never
+	// taken back; one that is there already changes nothing. Errors: INVALID_ARGUMENT for what is no serial number,
+	// FAILED_PRECONDITION for the certificate of this call itself, RESOURCE_EXHAUSTED for more than 1000 in all.
+	RevokeClientCertificates(context.Context, *connect.Request[v1.RevokeClientCertificatesRequest]) (*connect.Response[v1.RevokeClientCertificatesResponse], error)
+	// Declares the CAs that the host accepts, of clients and of its own certificate, and ends the calls that are in
+	// progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION without
+	// the CA of this call or of the host's present certificate.
+	SetCertificateAuthorities(context.Context, *connect.Request[v1.SetCertificateAuthoritiesRequest]) (*connect.Response[v1.SetCertificateAuthoritiesResponse], error)
 	// Shuts the host down in an orderly way, or reboots it.
 	PowerOff(context.Context, *connect.Request[v1.PowerOffRequest]) (*connect.Response[v1.PowerOffResponse], error)
 }
@@ -208,6 +254,18 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(hostServiceMethods.ByName("InstallCertificate")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceRevokeClientCertificatesHandler := connect.NewUnaryHandler(
+		HostServiceRevokeClientCertificatesProcedure,
+		svc.RevokeClientCertificates,
+		connect.WithSchema(hostServiceMethods.ByName("RevokeClientCertificates")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hostServiceSetCertificateAuthoritiesHandler := connect.NewUnaryHandler(
+		HostServiceSetCertificateAuthoritiesProcedure,
+		svc.SetCertificateAuthorities,
+		connect.WithSchema(hostServiceMethods.ByName("SetCertificateAuthorities")),
+		connect.WithHandlerOptions(opts...),
+	)
 	hostServicePowerOffHandler := connect.NewUnaryHandler(
 		HostServicePowerOffProcedure,
 		svc.PowerOff,
@@ -224,6 +282,10 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 			hostServiceCreateCertificateRequestHandler.ServeHTTP(w, r)
 		case HostServiceInstallCertificateProcedure:
 			hostServiceInstallCertificateHandler.ServeHTTP(w, r)
+		case HostServiceRevokeClientCertificatesProcedure:
+			hostServiceRevokeClientCertificatesHandler.ServeHTTP(w, r)
+		case HostServiceSetCertificateAuthoritiesProcedure:
+			hostServiceSetCertificateAuthoritiesHandler.ServeHTTP(w, r)
 		case HostServicePowerOffProcedure:
 			hostServicePowerOffHandler.ServeHTTP(w, r)
 		default:
@@ -249,6 +311,14 @@ func (UnimplementedHostServiceHandler) CreateCertificateRequest(context.Context,
 
 func (UnimplementedHostServiceHandler) InstallCertificate(context.Context, *connect.Request[v1.InstallCertificateRequest]) (*connect.Response[v1.InstallCertificateResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("palisade.agent.v1.HostService.InstallCertificate is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) RevokeClientCertificates(context.Context, *connect.Request[v1.RevokeClientCertificatesRequest]) (*connect.Response[v1.RevokeClientCertificatesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("palisade.agent.v1.HostService.RevokeClientCertificates is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) SetCertificateAuthorities(context.Context, *connect.Request[v1.SetCertificateAuthoritiesRequest]) (*connect.Response[v1.SetCertificateAuthoritiesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("palisade.agent.v1.HostService.SetCertificateAuthorities is not implemented"))
 }
 
 func (UnimplementedHostServiceHandler) PowerOff(context.Context, *connect.Request[v1.PowerOffRequest]) (*connect.Response[v1.PowerOffResponse], error) {
