@@ -3,6 +3,7 @@ import type { ClientRole } from "../shared/client-roles.js";
 import { makeClient } from "./client-keys.js";
 import { initKeys } from "./keys.js";
 import { type OutputOptions, writeDocument } from "./output.js";
+import { rotateAuthority, type RotateOptions } from "./rotate.js";
 import { revokeClient, type RevokeOptions } from "./revoke.js";
 import { printable } from "./table.js";
 
@@ -55,4 +56,28 @@ export async function keysRevoke({ output, ...options }: RevokeOptions & OutputO
   }
   if (failed) process.stderr.write("palisade keys revoke: not all hosts refuse it yet; repeat it when they answer\n");
   return failed ? 1 : 0;
+}
+
+/** JSON: how far the rotation is, and the hosts of the stack. Ends with 1 while the step is not done on a host. */
+export async function keysRotate({ output, ...options }: RotateOptions & OutputOptions): Promise<number> {
+  const report = await rotateAuthority(options);
+  const failed = report.hosts.some(({ error }) => error !== undefined);
+  const exitCode = failed || (options.finish && report.state !== "finished") ? 1 : 0;
+  if (output === "json") {
+    writeDocument(report);
+    return exitCode;
+  }
+  const done = report.state === "finished" ? "accepts the new CA only" : "accepts both CAs";
+  for (const { name, error } of report.hosts) {
+    process.stdout.write(`host ${name}: ${error === undefined ? done : printable(error)}\n`);
+  }
+  if (failed) {
+    const nothing = options.finish && report.state === "prepared" ? "; the old CA is still in use" : "";
+    process.stderr.write(`palisade keys rotate: not done on all hosts${nothing}; repeat it when they answer\n`);
+  } else if (report.state === "prepared") {
+    process.stdout.write("Repeat this for each stack with hosts of this CA, and then with --finish\n");
+  } else {
+    process.stdout.write("The new CA is in use; repeat this for each other stack, and run pulumi up --refresh\n");
+  }
+  return exitCode;
 }

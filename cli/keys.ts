@@ -35,6 +35,9 @@ interface KeySpec {
   days: number;
 }
 
+/** The CA of hosts and their clients. */
+export const authorityCertificate = { role: "authority", commonName: "Palisade hosts", days: 10 * year } as const;
+
 /** Self-signed pairs. Firmware and kernel ignore the end of validity; other programs may not. */
 const selfSigned: KeySpec[] = [
   {
@@ -57,7 +60,7 @@ const selfSigned: KeySpec[] = [
   { path: "layers/layer", kind: "rsa-2048", role: "signer", commonName: "Palisade layers", days: 20 * year },
   { path: "layers/seal", kind: "ec-p256", role: "signer", commonName: "Palisade seals", days: 20 * year },
   { path: "images/signer", kind: "ec-p256", role: "signer", commonName: "Palisade container images", days: 20 * year },
-  { path: "hosts/ca", kind: "ec-p256", role: "authority", commonName: "Palisade hosts", days: 10 * year },
+  { path: "hosts/ca", kind: "ec-p256", ...authorityCertificate },
 ];
 
 /** What `keys init` did. */

@@ -127,7 +127,7 @@ describe("a command line that is not understood", () => {
     [["frobnicate"], "palisade: unknown command 'frobnicate'"],
     [["toString"], "palisade: unknown command 'toString'"],
     [["stauts"], "(Did you mean status?)"],
-    [["keys", "rotate"], "palisade keys: unknown command 'rotate'"],
+    [["keys", "forget"], "palisade keys: unknown command 'forget'"],
     [["keys", "int"], "(Did you mean init?)"],
     [["vulndb", "biuld", "nginx"], "(Did you mean build?)"],
     [["keys", "init", "--force"], "palisade keys init: unknown option '--force'"],
@@ -389,7 +389,7 @@ describe("completion", () => {
     [["st"], ["status"]],
     [
       ["keys", ""],
-      ["init", "client", "revoke"],
+      ["init", "client", "revoke", "rotate"],
     ],
     [
       ["keys", "client", "--role", ""],

@@ -98,6 +98,13 @@ export function createProgram(done: (exitCode: number) => void): Command {
     (await import("./keys-command.js")).keysRevoke(options),
   );
 
+  const keysRotate = add(keys, "rotate", "replace the CA of hosts and clients: hosts accept both, then the new one");
+  keysRotate.option("--finish", "put the new CA in the place of the old one", false);
+  option(keysRotate, "--keys <dir>", "folder of `palisade keys init`", argument.folder, { completes: "folders" });
+  runs(outputOption(stackOption(keysRotate)), async (options: OutputOptions) =>
+    (await import("./keys-command.js")).keysRotate(options),
+  );
+
   const env = add(program, "env", 'print the environment for plain pulumi: eval "$(palisade env)"');
   runs(outputOption(env), async (options: OutputOptions) => (await import("./env-command.js")).env(options));
 

@@ -11,6 +11,7 @@ import {
   readClientCertificate,
   signClientCertificate,
 } from "../certificates/client-certificate.js";
+import { trustedAuthorities } from "../certificates/replaced-authority.js";
 import { authorityBeside } from "./renewal.js";
 
 /** `due`: less than a third of the life is left, and the CA's key is not here. */
@@ -32,12 +33,12 @@ export async function renewClientIdentity(
   connection: Pick<HostConnection, "certificateAuthority" | "clientCertificateFile" | "clientKeyFile">,
   authority: () => Promise<KeyPairFiles | undefined> = async () => undefined,
 ): Promise<ClientIdentityState> {
-  const { clientCertificateFile: file, clientKeyFile, certificateAuthority } = connection;
+  const { clientCertificateFile: file, clientKeyFile } = connection;
   // What cannot be read is reported by the connection.
   const pem = await readFile(file, "utf8").catch(() => undefined);
   const certificate = pem === undefined ? undefined : parse(pem);
   if (pem === undefined || certificate?.role === undefined || !isClientRenewalDue(certificate)) return "valid";
-  if (!isIssuedBy(pem, certificateAuthority)) return "valid";
+  if (!trustedAuthorities(connection).some((authority) => isIssuedBy(pem, authority))) return "valid";
   const { role, notAfter } = certificate;
   const files = (await authority()) ?? (await authorityBeside(connection));
   const refuse = (reason: string, cause?: unknown): ClientIdentityState => {

@@ -1,12 +1,14 @@
 /** Renewal of a host's certificate over the connection that it still protects, and what else the host has missed. */
-import { access, readFile } from "node:fs/promises";
+import { access } from "node:fs/promises";
 import path from "node:path";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { GetHostResponse } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
-import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
+import { keyPair } from "../../../shared/directories.js";
+import type { KeyPairFiles } from "../../backends/index.js";
 import { readAuthority } from "../certificates/authority.js";
 import { isRenewalDue } from "../certificates/host-certificate.js";
 import { completeRecord, issueHostCertificate, type IdentityRecord } from "../certificates/host-identity.js";
+import { isOfFolder, type AuthorityReference } from "../certificates/replaced-authority.js";
 import { readRevocations } from "../certificates/revocations.js";
 import type { HostAgentClient } from "./client.js";
 
@@ -42,18 +44,13 @@ export async function convergeHost(
 /**
  * The authority of a host that no hypervisor of this machine knows, such as one on bare metal: it lies beside the
  * client's certificate, where `palisade keys init` makes it. Undefined when its key is not there, or when it is not the
- * host's authority.
+ * host's authority and did not take its place.
  */
-export async function authorityBeside(
-  connection: Pick<HostConnection, "certificateAuthority" | "clientCertificateFile">,
-): Promise<KeyPairFiles | undefined> {
-  const file = (name: string) => path.join(path.dirname(connection.clientCertificateFile), name);
-  const found = await readFile(file("ca.crt"), "utf8").catch(() => "");
-  const hasKey = await access(file("ca.key")).then(
+export async function authorityBeside(connection: AuthorityReference): Promise<KeyPairFiles | undefined> {
+  const { certificateFile, keyFile } = keyPair(path.dirname(connection.clientCertificateFile), "ca");
+  const hasKey = await access(keyFile).then(
     () => true,
     () => false,
   );
-  return hasKey && found.trim() === connection.certificateAuthority.trim()
-    ? { certificateFile: file("ca.crt"), keyFile: file("ca.key") }
-    : undefined;
+  return hasKey && isOfFolder(connection) ? { certificateFile, keyFile } : undefined;
 }

@@ -9,6 +9,7 @@ import { ImagePolicyService } from "../../../hosts/api/gen/palisade/agent/v1/ima
 import { NetworkService } from "../../../hosts/api/gen/palisade/agent/v1/network_pb.js";
 import type { HostConnection, KeyPairFiles } from "../../backends/index.js";
 import { hostIdOf, hostName, publicKeyDigest } from "../certificates/host-certificate.js";
+import { trustedAuthorities } from "../certificates/replaced-authority.js";
 import type { HostIdentity } from "../certificates/host-identity.js";
 
 function read(path: string, field: string): string {
@@ -40,7 +41,7 @@ export interface DialledHost {
 export function dialHost(connection: HostConnection): DialledHost {
   let keyDigest: string | undefined;
   const options = {
-    ca: connection.certificateAuthority,
+    ca: trustedAuthorities(connection),
     cert: read(connection.clientCertificateFile, "clientIdentity.certificateFile"),
     key: read(connection.clientKeyFile, "clientIdentity.keyFile"),
     servername: hostName(connection.hostId),
@@ -87,7 +88,7 @@ export async function discoverIdentity(
     let found: HostIdentity | undefined;
     const socket = connectTls({
       ...address,
-      ca: certificateAuthority,
+      ca: trustedAuthorities({ certificateAuthority, clientCertificateFile: clientIdentity.certificateFile }),
       cert: read(clientIdentity.certificateFile, "clientIdentity.certificateFile"),
       key: read(clientIdentity.keyFile, "clientIdentity.keyFile"),
       ALPNProtocols: ["h2"],
