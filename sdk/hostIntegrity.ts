@@ -49,7 +49,7 @@ export class HostIntegrity extends pulumi.CustomResource {
      */
     declare public /*out*/ readonly observed: pulumi.Output<outputs.ExpectedIntegrity>;
     /**
-     * Facts in which the host differs from what is expected, each with the declared and the observed value.
+     * Facts in which the host differs from what is expected, each with the declared and the observed value; or that the host does not answer.
      */
     declare public /*out*/ readonly problems: pulumi.Output<string[]>;
 

@@ -145,7 +145,10 @@ export class Installation {
     };
   }
 
-  /** Compares the host with its image at each refresh and update. Without an expectation, as of an earlier version, nothing differs. */
+  /**
+   * Compares the host with its image at each refresh and update. Of a host that an earlier version started, nothing is
+   * expected.
+   */
   compare(
     host: pulumi.Output<outputs.HostConnection>,
     expected: pulumi.Output<outputs.ExpectedIntegrity | undefined>,

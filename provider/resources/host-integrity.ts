@@ -10,7 +10,7 @@ import { PartialFailure, unknown, type Properties, type Resource } from "../prot
 import { checkInputs, decodeInputs, storedInputs } from "../schema/decode.js";
 import type { HostIntegrityInputs } from "../schema/inputs.js";
 import { drift, inputDifferences } from "../schema/difference.js";
-import { connectionOf, withHost } from "./on-host.js";
+import { connectionOf, isUnreachable, withHost } from "./on-host.js";
 import { hostId, toValue } from "./rules.js";
 
 const type = "palisade:index:HostIntegrity";
@@ -65,12 +65,18 @@ export const hostIntegrity: Resource = {
     return { id: known.host.hostId, outputs: asDeclared(known, outputs(inputs, known.expected, observed)) };
   },
 
-  async read(context, { id, inputs, op }) {
+  async read(context, { id, inputs, outputs: old, op }) {
     const connection = await connectionOf(context.backends, type, hostId("a HostIntegrity", id), inputs, id);
-    const observed = await withHost(context, connection, op, observe);
-    const { expected = observed } = storedInputs(type, inputs);
-    const known = inputs ?? { host: toValue(connection), expected: toValue(observed) };
-    return { id, inputs: known, outputs: outputs(known, expected, observed) };
+    try {
+      const observed = await withHost(context, connection, op, observe);
+      const { expected = observed } = storedInputs(type, inputs);
+      const known = inputs ?? { host: toValue(connection), expected: toValue(observed) };
+      return { id, inputs: known, outputs: outputs(known, expected, observed) };
+    } catch (error) {
+      if (!inputs || !old || !isUnreachable(error)) throw error;
+      // A machine in its rescue system is installed anew by the same `up`, after which the update looks again.
+      return { id, inputs, outputs: { ...old, problems: [`the host does not answer: ${(error as Error).message}`] } };
+    }
   },
 
   async update(context, { oldOutputs, inputs, preview, op }) {

@@ -370,7 +370,7 @@ describe("each resource over gRPC", () => {
 
   describe("a host that is not as its image says", () => {
     const wrong = (facts: object) => fixture.world.disturb("virtual-machines", facts as Record<string, unknown>);
-    afterEach(() => wrong({ facts: undefined, wrongFacts: undefined }));
+    afterEach(() => wrong({ facts: undefined, wrongFacts: undefined, unreachable: undefined }));
     const message = /mode: declared "enforce", observed "audit"; ipeEnforcing: declared true, observed false/;
 
     it("is no difference to a state of a version that recorded no expectation, before the next read", async () => {
@@ -411,6 +411,21 @@ describe("each resource over gRPC", () => {
       const updated = await fixture.client.update(one.type, state.id, state, state.inputs);
       expect(updated.properties).toEqual(one.state.outputs);
       expect((await observe(one)).paths).toEqual([]);
+    });
+
+    it("is drift when it does not answer, and no error until the update, as its machine may be installed anew", async () => {
+      const one = of("HostIntegrity");
+      wrong({ unreachable: true });
+      const { state, paths } = await observe(one);
+      expect(paths).toEqual(["problems"]);
+      expect(state.outputs["problems"]).toEqual([
+        expect.stringMatching(/^the host does not answer: host \S+ at https:/),
+      ]);
+      const update = () => fixture.client.update(one.type, state.id, state, state.inputs);
+      await expect(update()).rejects.toThrow(/does not answer/);
+      await expect(fixture.client.read(one.type, one.state.id)).rejects.toThrow(/does not answer/);
+      wrong({ unreachable: undefined });
+      expect((await update()).properties).toEqual(one.state.outputs);
     });
 
     it("fails at first contact, and is kept in the state", async () => {
