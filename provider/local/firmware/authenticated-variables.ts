@@ -62,7 +62,7 @@ function uint32(value: number): Buffer {
 }
 
 /** EFI_SIGNATURE_LIST with one certificate. */
-function signatureList(certificate: Buffer): Buffer {
+export function signatureList(certificate: Buffer): Buffer {
   const entry = Buffer.concat([guid(owner), certificate]);
   return Buffer.concat([guid(x509Type), uint32(28 + entry.length), uint32(0), uint32(entry.length), entry]);
 }

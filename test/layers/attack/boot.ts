@@ -1,11 +1,13 @@
 /**
- * Boots that have to end in the initrd: a machine with an altered, but validly signed, kernel image runs alone, without
- * disk state, network or agent, until it says why it stops.
+ * Boots that have to end in the initrd: a machine with an altered, but validly signed, kernel image, or with altered
+ * variables of the firmware, runs alone, without disk state, network or agent, until it says why it stops.
  */
 import { spawn } from "node:child_process";
+import { X509Certificate } from "node:crypto";
 import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
+import { signatureList } from "../../../provider/local/firmware/authenticated-variables.js";
 import { cacheDirectory, repository, type Environment } from "../../support/hosts/environment.js";
 import { storeProbeImage } from "../../support/hosts/probe-image.js";
 import type { Probe } from "../../support/hosts/probe.js";
@@ -22,50 +24,84 @@ interface Alteration {
   keys?: (folder: string) => Promise<void>;
   /** The text of the integrity policy, signed like the real one. */
   policy?: string;
+  /** A file of other firmware variables. */
+  variables?: string;
+}
+
+interface BuiltImage {
+  folder: string;
+  rootHash: string;
+  /** The root with the tools that it was built by. */
+  tools: string;
+  sourceDateEpoch: number;
 }
 
 export class Boots {
   private readonly work: string;
+  private built: Promise<BuiltImage> | undefined;
 
   constructor(private readonly environment: Environment) {
     this.work = mkdtempSync(path.join(environment.root, "boots-"));
   }
 
   /** The console of a machine that boots the altered image, until it is off or systemd runs. */
-  async console(name: string, alteration: Alteration): Promise<string> {
-    const { digest, rootHash } = await storeProbeImage(this.environment, "enforce");
+  async console(name: string, { variables, ...alteration }: Alteration): Promise<string> {
+    const image = await this.image();
     const folder = path.join(this.work, name);
     mkdirSync(folder);
-    const image = path.join(this.environment.state, "images", digest.replace("sha256:", ""));
     const disk = path.join(folder, "disk.raw");
-    await this.succeed("cp", ["--sparse=always", path.join(image, "disk.raw"), disk]);
-    copyFileSync(path.join(image, "OVMF_VARS.fd"), path.join(folder, "OVMF_VARS.fd"));
-    await this.alter(folder, image, rootHash, alteration);
+    await this.succeed("cp", ["--sparse=always", path.join(image.folder, "disk.raw"), disk]);
+    copyFileSync(variables ?? path.join(image.folder, "OVMF_VARS.fd"), path.join(folder, "OVMF_VARS.fd"));
+    if (alteration.keys !== undefined || alteration.policy !== undefined) await this.alter(folder, image, alteration);
     const console = await this.boot(folder);
     rmSync(disk);
     return console;
   }
 
-  private async alter(folder: string, image: string, rootHash: string, { keys, policy }: Alteration): Promise<void> {
+  /** A file of the image's firmware variables, changed by virt-fw-vars while the machine is off. */
+  async variables(name: string, change: string[], files: Record<string, string> = {}): Promise<string> {
+    const { folder, tools } = await this.image();
+    const work = path.join(this.work, `${name}-variables`);
+    mkdirSync(work);
+    for (const [file, content] of Object.entries(files)) writeFileSync(path.join(work, file), content);
+    await this.succeed(path.join(definition, "scripts/in-root.sh"), [
+      ...[tools, `${folder}:/image:ro`, `${work}:/work`, "--", "virt-fw-vars", "--loglevel", "warning"],
+      ...["--input", "/image/OVMF_VARS.fd", "--output", "/work/OVMF_VARS.fd", ...change],
+    ]);
+    return path.join(work, "OVMF_VARS.fd");
+  }
+
+  private image(): Promise<BuiltImage> {
+    this.built ??= this.describe();
+    return this.built;
+  }
+
+  private async describe(): Promise<BuiltImage> {
+    const { digest, rootHash } = await storeProbeImage(this.environment, "enforce");
+    const folder = path.join(this.environment.state, "images", digest.replace("sha256:", ""));
+    const { builtFrom } = JSON.parse(readFileSync(path.join(folder, "image.json"), "utf8")) as {
+      builtFrom: { tools: string; sourceDateEpoch: number };
+    };
+    const tools = path.join(cacheDirectory(), "image", builtFrom.tools);
+    return { folder, rootHash, tools, sourceDateEpoch: builtFrom.sourceDateEpoch };
+  }
+
+  private async alter(folder: string, image: BuiltImage, { keys, policy }: Alteration): Promise<void> {
     const alteredKeys = path.join(folder, "keys");
     cpSync(path.join(this.environment.home, "keys"), alteredKeys, { recursive: true });
     await keys?.(alteredKeys);
     const alteredDefinition = path.join(folder, "definition");
     cpSync(definition, alteredDefinition, { recursive: true });
     if (policy !== undefined) writeFileSync(path.join(alteredDefinition, "ipe-policy"), policy);
-    const { builtFrom } = JSON.parse(readFileSync(path.join(image, "image.json"), "utf8")) as {
-      builtFrom: { tools: string; sourceDateEpoch: number };
-    };
-    const tools = path.join(cacheDirectory(), "image", builtFrom.tools);
     const script = `
-      export SOURCE_DATE_EPOCH=${builtFrom.sourceDateEpoch}
+      export SOURCE_DATE_EPOCH=${image.sourceDateEpoch}
       disk=/work/disk.raw
       source /definition/scripts/esp.sh
       mcopy -i "$esp" ::/EFI/BOOT/BOOTX64.EFI /work/signed.efi
-      /definition/scripts/boot-image.sh /definition /work/signed.efi ${rootHash} enforce /keys /work/altered.efi
+      /definition/scripts/boot-image.sh /definition /work/signed.efi ${image.rootHash} enforce /keys /work/altered.efi
       mcopy -o -i "$esp" /work/altered.efi ::/EFI/BOOT/BOOTX64.EFI`;
     await this.succeed(path.join(definition, "scripts/in-root.sh"), [
-      ...[tools, `${alteredDefinition}:/definition:ro`, `${alteredKeys}:/keys:ro`, `${folder}:/work`],
+      ...[image.tools, `${alteredDefinition}:/definition:ro`, `${alteredKeys}:/keys:ro`, `${folder}:/work`],
       ...["--", "bash", "-euc", script],
     ]);
   }
@@ -205,46 +241,108 @@ export function bootFacts(host: AttackedHost, isolated: AttackedHost): void {
   });
 }
 
-export function initrdAttacks(environment: Environment): void {
+/** A certificate of nobody's, PEM, below a folder. */
+async function foreignCertificate(environment: Environment, stem: string): Promise<string> {
+  const { exitCode, stderr } = await environment.run("openssl", [
+    ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=Somebody else"],
+    ...["-keyout", `${stem}.key`, "-out", `${stem}.crt`],
+  ]);
+  expect(exitCode, stderr).toBe(0);
+  return readFileSync(`${stem}.crt`, "utf8");
+}
+
+const shim = "605dab50-e046-4300-abb6-3dd810dd8b23";
+
+export function initrdAttacks(host: AttackedHost, isolated: AttackedHost): void {
+  const { environment } = host;
+  /** How the host that was booted from the unaltered image, by the same firmware, came up. */
+  const control = () => said(serialLog(environment));
+  const started = (lines: string[]) => lines.some((line) => line.includes("starting systemd"));
+
   describe("the initrd", () => {
     it("I13: halts when the integrity policy is not the signed one, or none", async () => {
-      const started = Date.now();
+      const began = Date.now();
       const boots = new Boots(environment);
-      const foreign = async (folder: string) => {
-        const stem = path.join(folder, "image/ipe-policy");
-        const { exitCode, stderr } = await environment.run("openssl", [
-          ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=Somebody else"],
-          ...["-keyout", `${stem}.key`, "-out", `${stem}.crt`],
-        ]);
-        expect(exitCode, stderr).toBe(0);
-      };
+      const foreign = async (folder: string) =>
+        void (await foreignCertificate(environment, path.join(folder, "image/ipe-policy")));
       const byForeigner = said(await boots.console("foreign", { keys: foreign }));
       const empty = said(await boots.console("empty", { policy: "" }));
-      // The host that was booted from the unaltered image, by the same firmware.
-      const control = said(serialLog(environment));
       const halts = (lines: string[]) =>
-        lines.some((line) => /^HALT: activate the integrity policy/.test(line)) &&
-        !lines.some((line) => line.includes("starting systemd"));
+        lines.some((line) => /^HALT: activate the integrity policy/.test(line)) && !started(lines);
       prove(
         {
           id: "I13",
           observed: `signed by a foreign key: ${byForeigner.at(-1)}; empty: ${empty.at(-1)}`,
-          control: `unaltered: ${control.at(-1)}`,
+          control: `unaltered: ${control().at(-1)}`,
           evidence: [...byForeigner, ...empty].join("\n"),
         },
-        started,
-        halts(byForeigner) && halts(empty) && control.some((line) => line.includes("starting systemd")),
+        began,
+        halts(byForeigner) && halts(empty) && started(control()),
       );
       report({
         table: "attack",
         id: "B8",
         observed: `the integrity policy cannot be activated: ${byForeigner.at(-1)}`,
-        control: `unaltered: ${control.at(-1)}`,
+        control: `unaltered: ${control().at(-1)}`,
         evidence: byForeigner.join("\n"),
         pass: true,
-        seconds: (Date.now() - started) / 1000,
+        seconds: (Date.now() - began) / 1000,
         missing: "failures of the initrd's other steps",
       });
+    });
+
+    it("B7, B10: halts when the firmware's lists are not those of the boot image, planted by root or on a disk that is off", async () => {
+      const began = Date.now();
+      const boots = new Boots(environment);
+      const stem = path.join(mkdtempSync(path.join(environment.root, "foreign-")), "foreign");
+      const certificate = await foreignCertificate(environment, stem);
+      const list = signatureList(new X509Certificate(certificate).raw).toString("hex");
+      const variable = `MokListRT-${shim}`;
+      // Non-volatile, for boot and run time.
+      const plant = (probe: Probe) => probe.attack("plant", variable, `07000000${list}`);
+      const refused = await plant(host.probe());
+      const planted = await plant(isolated.probe());
+      // What the firmware of that host would have at its next boot.
+      const byRoot = path.join(path.dirname(stem), "OVMF_VARS.fd");
+      copyFileSync(path.join(isolated.environment.folder("virtual-machines"), "OVMF_VARS.fd"), byRoot);
+      const removed = await isolated.probe().attack("unplant", variable);
+      const trusted = { name: "MokListTrustedRT", guid: shim, attr: 7, data: "01" };
+      const json = JSON.stringify({ version: 2, variables: [trusted] });
+      const inShim = await boots.variables("shim", ["--set-json", "/work/planted.json"], { "planted.json": json });
+      const owner = "00000000-0000-0000-0000-000000000000";
+      const inDb = await boots.variables("db", ["--add-db", owner, "/work/c.crt"], { "c.crt": certificate });
+      // At the same time, as they are short and wait for the same firmware.
+      const [root, offline, db] = await Promise.all(
+        Object.entries({ root: byRoot, offline: inShim, db: inDb }).map(async ([name, variables]) =>
+          said(await boots.console(name, { variables })),
+        ),
+      );
+      const halts = (lines: string[], why: RegExp) =>
+        lines.some((line) => line.startsWith("HALT: check the firmware: ") && why.test(line)) && !started(lines);
+      prove(
+        {
+          id: "B7",
+          observed: `root cannot: ${refused}; booted with what root planted where it could: ${root!.at(-1)}`,
+          control: `nothing given up by the initrd: root plants it: ${planted}; without it: ${control().at(-1)}`,
+          evidence: root!.join("\n"),
+        },
+        began,
+        refused === "ENODEV" &&
+          planted === "done" &&
+          removed === "done" &&
+          halts(root!, /MokListRT/) &&
+          started(control()),
+      );
+      prove(
+        {
+          id: "B10",
+          observed: `MokListTrustedRT: ${offline!.at(-1)}; db: ${db!.at(-1)}`,
+          control: `without them: ${control().at(-1)}`,
+          evidence: [...offline!, ...db!].join("\n"),
+        },
+        began,
+        halts(offline!, /MokListTrustedRT/) && halts(db!, /db: holds certificate/) && started(control()),
+      );
     });
   });
 }

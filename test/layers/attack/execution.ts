@@ -29,7 +29,7 @@ export async function unenforced<T>(probe: Probe, work: () => Promise<T>): Promi
 }
 
 /** An attack with its three observations. */
-interface Attempt {
+export interface Attempt {
   /** As delivered. */
   full: string;
   /** By the policy alone. */
@@ -40,24 +40,35 @@ interface Attempt {
   record: string | undefined;
 }
 
-export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost): void {
-  /** @param mention - text of the audit record, e.g. the path. */
-  async function attempt(mention: string, run: (probe: Probe) => Promise<string>): Promise<Attempt> {
+/**
+ * Makes attempts on both hosts.
+ * @returns a function of a text of the audit record, e.g. a path, and the attack
+ */
+export const attempts =
+  (enforce: AttackedHost, isolated: AttackedHost) =>
+  async (mention: string, run: (probe: Probe) => Promise<string>): Promise<Attempt> => {
     const full = await run(enforce.probe());
     const probe = isolated.probe();
     await probe.denials("");
     const alone = await run(probe);
     const [record] = await probe.denials(mention);
     return { full, isolated: alone, control: await unenforced(probe, () => run(probe)), record };
-  }
+  };
 
-  const asProof = (id: string, { full, isolated: alone, control, record }: Attempt, part?: string) => ({
-    id,
-    ...(part === undefined ? {} : { part }),
-    observed: `${part === undefined ? "" : `${part}: `}full stack ${full}; policy alone ${alone}`,
-    control: `policy not enforced: ${control}`,
-    evidence: record ?? "no audit record",
-  });
+/** An attempt as a row of the table. */
+export const asProof = (id: string, { full, isolated, control, record }: Attempt, part?: string) => ({
+  id,
+  ...(part === undefined ? {} : { part }),
+  observed: `${part === undefined ? "" : `${part}: `}full stack ${full}; policy alone ${isolated}`,
+  control: `policy not enforced: ${control}`,
+  evidence: record ?? "no audit record",
+});
+
+export const refused = ({ full, isolated, control, record }: Attempt, how: RegExp): boolean =>
+  full !== "done" && how.test(isolated) && control === "done" && record !== undefined;
+
+export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost): void {
+  const attempt = attempts(enforce, isolated);
 
   /** What the kernel of the host as delivered said since its boot, before the first attack. */
   let bootJournal: string[] = [];
@@ -367,9 +378,6 @@ export function executionAttacks(enforce: AttackedHost, isolated: AttackedHost):
     });
   });
 }
-
-const refused = ({ full, isolated, control, record }: Attempt, how: RegExp): boolean =>
-  full !== "done" && how.test(isolated) && control === "done" && record !== undefined;
 
 /** Mount points that are writable and hold files. */
 async function writablePlaces(probe: Probe): Promise<string[]> {

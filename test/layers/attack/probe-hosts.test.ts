@@ -17,6 +17,7 @@ import { containerAttacks } from "./containers.js";
 import { datapathAttacks } from "./datapath.js";
 import { executionAttacks } from "./execution.js";
 import type { AttackedHost } from "./hosts.js";
+import { kernelAttacks } from "./kernel.js";
 import { otherModes } from "./modes.js";
 
 const first = new Environment("e2e-first");
@@ -201,7 +202,8 @@ describe("attacks", () => {
   executionAttacks(attacked(first), attacked(second));
   containerAttacks(attacked(first), attacked(second));
   datapathAttacks(attacked(first));
-  initrdAttacks(first);
+  kernelAttacks(attacked(first), attacked(second));
+  initrdAttacks(attacked(first), attacked(second));
 });
 
 otherModes(attacked(first), attacked(second), attach);

@@ -75,8 +75,20 @@ var attacks = map[string]attackKind{
 	"empty-map": {1, func(a []string) error { return emptyMap(a[0]) }},
 	// ask SOCKET PATH: prints the answer to an HTTP request over a unix socket.
 	"ask": {2, func(a []string) error { return ask(a[0], a[1]) }},
-	// rootfs unmount|descriptor|pivot|kernel-thread run|map PROGRAM: in the initrd's file system (rootfs.go).
+	// rootfs unmount|descriptor|pivot|kernel-thread run|map|load FILE: in the initrd's file system (rootfs.go).
 	"rootfs": {3, func(a []string) error { return attackRootfs(a[0], a[1], a[2]) }},
+	// What reaches the kernel itself (kernel.go).
+	// module FILE, module-memory FILE: loads a module, and removes it again.
+	"module":        {1, func(a []string) error { return loadModule(a[0]) }},
+	"module-memory": {1, func(a []string) error { return loadModuleFromMemory(a[0]) }},
+	// register MODULE: writes a register of the processor, by the driver for that.
+	"register": {1, func(a []string) error { return writeRegister(a[0]) }},
+	"memory":   {0, func([]string) error { return openMemory() }},
+	"ports":    {0, func([]string) error { return usePorts() }},
+	"kexec":    {0, func([]string) error { return loadNoKernel() }},
+	// plant VARIABLE HEX, unplant VARIABLE: a variable of the firmware, past all mounts (firmware.go).
+	"plant":   {2, func(a []string) error { return plantVariable(a[0], a[1]) }},
+	"unplant": {1, func(a []string) error { return removeVariable(a[0]) }},
 	// containerd WHAT IMAGE: over CRI's socket (cri.go).
 	"containerd": {2, func(a []string) error { return attackContainerd(a[0], a[1]) }},
 }

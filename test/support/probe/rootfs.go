@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -19,7 +20,7 @@ var waysToRootfs = map[string]func() (string, error){
 	"kernel-thread": func() (string, error) { return "/proc/2/root/", nil },
 }
 
-// attackRootfs writes a program to the initrd's file system, and runs it there or maps it executable.
+// attackRootfs writes a program or a module to the initrd's file system, and runs it there, maps it executable or loads it.
 func attackRootfs(way, action, program string) error {
 	reach, known := waysToRootfs[way]
 	if !known {
@@ -41,7 +42,7 @@ func attackRootfs(way, action, program string) error {
 		// Not with the error itself: its name would be taken for the answer to the execution.
 		return errors.New("not reached: " + err.Error())
 	}
-	file := folder + "palisade-attack"
+	file := folder + filepath.Base(program)
 	if err := os.WriteFile(file, content, 0o755); err != nil {
 		return errors.New("not written: " + err.Error())
 	}
@@ -50,8 +51,10 @@ func attackRootfs(way, action, program string) error {
 		return runWithout(file, uintptr(null))
 	case "map":
 		return mapExecutable(file)
+	case "load":
+		return loadModule(file)
 	}
-	return fmt.Errorf("%q is neither run nor map", action)
+	return fmt.Errorf("%q is neither run, map nor load", action)
 }
 
 // unmountRoot detaches the root file system in a mount namespace of this thread. Entering that namespace again makes
