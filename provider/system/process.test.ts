@@ -1,4 +1,5 @@
-import { readFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { identify, processesIn, spawnDetached, terminate } from "./process.js";
@@ -23,6 +24,21 @@ describe("processes", () => {
         await terminate(identity);
       }
       expect(await isAlive(identity)).toBe(false);
+    });
+  });
+
+  it("make files for their owner only, and this process goes on as before", async () => {
+    await withFolder(async (folder) => {
+      const before = process.umask();
+      const [made, ended] = [join(folder, "made"), join(folder, "ended")];
+      const identity = await sleeper(folder, ["-c", `touch ${made}; touch ${ended}; sleep 60`], "bash");
+      try {
+        await expect.poll(() => existsSync(ended)).toBe(true);
+        for (const file of [made, join(folder, "log")]) expect((await stat(file)).mode & 0o777, file).toBe(0o600);
+      } finally {
+        await terminate(identity);
+      }
+      expect(process.umask()).toBe(before);
     });
   });
 

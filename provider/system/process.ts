@@ -83,6 +83,16 @@ export async function processesIn(directory: string, name: string, file: string)
   return found;
 }
 
+/** Processes that `start` starts make files without permissions for others. It has to be synchronous. */
+function withPrivateFiles<T>(start: () => T): T {
+  const before = process.umask(0o077);
+  try {
+    return start();
+  } finally {
+    process.umask(before);
+  }
+}
+
 export interface DetachedOptions {
   /** For messages and the marker. */
   name: string;
@@ -95,7 +105,8 @@ export interface DetachedOptions {
 
 /**
  * Starts a process that outlives this one: a session of its own, no terminal, no inherited file but its log, and an
- * environment of PATH and locale only, so that it holds no secret. A process that an earlier, killed call started in
+ * environment of PATH and locale only, so that it holds no secret. What it makes, sockets and logs among it, is for its
+ * owner only. A process that an earlier, killed call started in
  * the same folder and never recorded is ended first.
  *
  * @throws when the program cannot be started.
@@ -104,12 +115,14 @@ export async function spawnDetached(options: DetachedOptions): Promise<NamedProc
   for (const forgotten of await processesIn(options.directory, options.name, options.file)) await terminate(forgotten);
   const log = await open(options.logFile, "a", 0o600);
   try {
-    const child = spawn(options.file, options.args, {
-      cwd: options.directory,
-      detached: true,
-      stdio: ["ignore", log.fd, log.fd],
-      env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
-    });
+    const child = withPrivateFiles(() =>
+      spawn(options.file, options.args, {
+        cwd: options.directory,
+        detached: true,
+        stdio: ["ignore", log.fd, log.fd],
+        env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
+      }),
+    );
     await new Promise<void>((resolve, reject) => {
       child.once("spawn", resolve);
       child.once("error", (error) =>
