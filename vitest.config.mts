@@ -4,7 +4,9 @@ import { defineConfig } from "vitest/config";
 
 const minutes = 60_000;
 
-/** Files that take longest, in the order in which they start, so that two files side by side end at about the same time. */
+/**
+ * Files that take longest, in the order in which they start, so that two files side by side end at about the same time.
+ */
 const longest = [
   "test/layers/attack/probe-hosts.test.ts",
   "test/layers/e2e/main-job.test.ts",
@@ -22,7 +24,10 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-/** Layers whose files have projects, ports and folders of their own: two side by side, as an emulated machine uses one core. */
+/**
+ * Layers whose files have projects, ports and folders of their own: two side by side, as an emulated machine uses one
+ * core.
+ */
 function sideBySide(name: string, include: string[], testTimeout: number) {
   return { test: { name, include, testTimeout, hookTimeout: testTimeout, teardownTimeout: 2 * minutes } };
 }

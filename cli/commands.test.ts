@@ -215,7 +215,12 @@ esac
   it("prints an environment as JSON", async () => {
     expect(await run(["env", "-o", "json"])).toBe(0);
     const { variables } = JSON.parse(stdout);
-    expect(variables).toMatchObject({ PULUMI_STACK: "local", PULUMI_CONFIG_PASSPHRASE: null });
+    expect(variables).toMatchObject({
+      PULUMI_STACK: "local",
+      PULUMI_CONFIG_PASSPHRASE: null,
+      PULUMI_SKIP_UPDATE_CHECK: "true",
+      PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+    });
   });
 
   it("prints an environment for a shell, quoted", async () => {

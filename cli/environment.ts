@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { operatorHome, packageRoot } from "../shared/directories.js";
+import { pulumiVariables } from "../shared/pulumi-environment.js";
 
 const root = packageRoot();
 
@@ -16,17 +17,15 @@ export function pulumiEnvironment(environment: NodeJS.ProcessEnv = process.env):
   const others = (environment["PATH"] ?? "").split(":").filter((folder) => folder !== "" && !tools.includes(folder));
   return {
     PATH: [...tools, ...others].join(":"),
-    PULUMI_BACKEND_URL: `file://${path.join(home, "backend")}`,
-    PULUMI_HOME: path.join(home, "pulumi"),
-    PULUMI_CONFIG_PASSPHRASE_FILE: path.join(home, "passphrase"),
-    // The file decides: a passphrase of another project in the caller's environment must not be tried.
-    PULUMI_CONFIG_PASSPHRASE: undefined,
+    ...pulumiVariables({
+      backend: `file://${path.join(home, "backend")}`,
+      home: path.join(home, "pulumi"),
+      passphraseFile: path.join(home, "passphrase"),
+    }),
     PULUMI_STACK: stack,
     // `--config-file` of every command that has it: the file with the salt lies beside the passphrase, not in the
     // clone.
     PULUMI_OPTION_CONFIG_FILE: stackConfiguration(home, stack),
-    PULUMI_SKIP_UPDATE_CHECK: "true",
-    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
   };
 }
 

@@ -5,7 +5,7 @@
  *     image/{root-hash,ipe-policy}.{key,crt}   what the kernel checks: the root file system and the integrity policy
  *     layers/layer.{key,crt}                   what the kernel checks: root hashes of container images' layers
  *     layers/seal.{key,crt}                    what hosts check: which layers an image has
- *     images/signer.{key,crt,pub}              signatures of images in cosign's format; the public key is what a policy names
+ *     images/signer.{key,crt,pub}              signatures of images in cosign's format; a policy names the public key
  *     hosts/{ca,client}.{key,crt}              hosts' identities, and the operator's client certificate
  *     hmac.key                                 keyed hashes of write-only values
  */

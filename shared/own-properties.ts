@@ -1,4 +1,7 @@
-/** Names that programs choose, looked up in plain objects: what every object inherits, such as `constructor`, is none of them. */
+/**
+ * Names that programs choose, looked up in plain objects: what every object inherits, such as `constructor`, is none of
+ * them.
+ */
 
 /** The own property of a table; undefined when there is none. */
 export function own<T>(table: Readonly<Record<string, T>> | undefined, name: string): T | undefined {

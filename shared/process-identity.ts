@@ -40,9 +40,15 @@ export function hasEnded({ state }: ProcessStat): boolean {
   return state === "Z" || state === "X";
 }
 
-/** Changes with every boot of the machine: a process of another boot id cannot be alive. */
+let knownBootId: string | undefined;
+
+/**
+ * Changes with every boot of the machine: a process of another boot id cannot be alive. It is read once, because it
+ * cannot change while this process runs.
+ */
 export async function bootId(): Promise<string> {
-  return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+  knownBootId ??= (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+  return knownBootId;
 }
 
 /** Undefined when there is no such process. */

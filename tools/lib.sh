@@ -26,7 +26,8 @@ outer_path="${outer_path#:}"
 outer_path="${outer_path%:}"
 export PATH="$root/build/bin:$outer_path"
 
-# Everything is compiled like the programs that are delivered, so that tests and linters reuse what was compiled for them.
+# Everything is compiled like the programs that are delivered, so that tests and linters reuse what was compiled for
+# them.
 export CGO_ENABLED=0
 [[ " ${GOFLAGS:-} " == *" -trimpath "* ]] || export GOFLAGS="${GOFLAGS:+$GOFLAGS }-trimpath"
 
@@ -73,8 +74,8 @@ step() {
   printf '%8s s  %s\n' "$(seconds_since "$started")" "$note"
 }
 
-# with_lock FILE COMMAND...: runs COMMAND while no other process of this machine holds the lock; it ends with the process.
-# The lock's descriptor is not handed down, so that what COMMAND leaves running does not keep it.
+# with_lock FILE COMMAND...: runs COMMAND while no other process of this machine holds the lock; it ends with the
+# process. The lock's descriptor is not handed down, so that what COMMAND leaves running does not keep it.
 with_lock() {
   local file=$1 descriptor
   shift

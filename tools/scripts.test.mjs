@@ -464,16 +464,26 @@ describe("stack-environment.sh", () => {
     expect(stderr).toContain("home/passphrase is missing");
   });
 
-  it("does not let a passphrase of the caller through", () => {
-    expect(environment('echo "${PULUMI_CONFIG_PASSPHRASE-unset}"', { PULUMI_CONFIG_PASSPHRASE: "other" }).stdout).toBe(
-      "unset\n",
+  it("takes the variables of `palisade env`, and leaves stack, configuration and PATH to each command", () => {
+    const lines = ["export PULUMI_BACKEND_URL='file:///own'", "unset PULUMI_CONFIG_PASSPHRASE", "export PATH=/other"];
+    const rest = ["export PULUMI_STACK='$PULUMI_STACK'", "export PULUMI_OPTION_CONFIG_FILE='/file'"];
+    write(
+      "bin/palisade",
+      `#!/bin/bash\necho "asked: $* of $PULUMI_STACK" >&2\ncat <<E\n${[...lines, ...rest].join("\n")}\nE\n`,
+      0o755,
     );
+    const shown = ["BACKEND_URL", "CONFIG_PASSPHRASE", "STACK", "OPTION_CONFIG_FILE"];
+    const print = `echo "$PATH" ${shown.map((name) => `"\${PULUMI_${name}-unset}"`).join(" ")}`;
+    const outer = { PULUMI_BACKEND_URL: "https://api.example", PULUMI_CONFIG_PASSPHRASE: "other", STACK: "one" };
+    const { stdout, stderr } = environment(`before=$PATH; pulumi_environment; ${print}; echo "$before"`, outer);
+    const [after, before] = stdout.trimEnd().split("\n");
+    expect(after).toBe(`${before} file:///own unset unset unset`);
+    expect(stderr).toBe("asked: env of one\n");
   });
 
-  it("needs no account, asks for no update and fetches no plugin", () => {
-    const names = ["PULUMI_BACKEND_URL", "PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"];
-    const { stdout } = environment(`printenv ${names.join(" ")}`, { PULUMI_BACKEND_URL: "https://api.example" });
-    expect(stdout).toBe(`file://${folder}/home/backend\ntrue\ntrue\n`);
+  it("ends when `palisade env` fails", () => {
+    write("bin/palisade", "#!/bin/bash\necho 'not built' >&2\nexit 1\n", 0o755);
+    expect(environment("pulumi_environment; echo on")).toMatchObject({ status: 1, stdout: "", stderr: "not built\n" });
   });
 
   it.each(["../x", " ", "a/b"])("refuses the stack name %j", (name) => {

@@ -1,9 +1,9 @@
 /**
- * The state file of a stack in Pulumi's file backend. A Pulumi that is killed while it writes leaves it, or the file of its
- * attributes beside it (which the backend does not write in one piece), empty or cut off, and every later run is refused
- * ("failed to load checkpoint: EOF"). The backend reads a file without attributes too, so broken ones are removed. In place
- * of a broken state the backend's version before it is put back. What was made since then is adopted by the next `up`, as
- * it carries its owner's marker.
+ * The state file of a stack in Pulumi's file backend. A Pulumi that is killed while it writes leaves it, or the file of
+ * its attributes beside it (which the backend does not write in one piece), empty or cut off, and every later run is
+ * refused ("failed to load checkpoint: EOF"). The backend reads a file without attributes too, so broken ones are
+ * removed. In place of a broken state the backend's version before it is put back. What was made since then is adopted
+ * by the next `up`, as it carries its owner's marker.
  */
 import { copyFileSync, existsSync, readFileSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";

@@ -1,4 +1,7 @@
-/** OpenSSH's server from Debian, on a free port of the loopback, as a rescue system has it (test/support/rescue). Needs root. */
+/**
+ * OpenSSH's server from Debian, on a free port of the loopback, as a rescue system has it (test/support/rescue). Needs
+ * root.
+ */
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";

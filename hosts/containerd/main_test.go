@@ -22,20 +22,17 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
-)
 
-// clientGroup is that of the role groups on a host (sysusers.d).
-const clientGroup = 841
+	support "github.com/palisade-host/palisade/test/support/containerd"
+)
 
 // daemon is our containerd on a machine of the test, without any container.
 type daemon struct {
-	folder string
+	support.Folder
 	client *grpc.ClientConn
 	// stop ends the program that runs.
 	stop func()
 }
-
-func (d *daemon) at(name string) string { return filepath.Join(d.folder, name) }
 
 // start builds containerd and starts it with what is added to its configuration.
 func start(t *testing.T, more string) *daemon {
@@ -43,68 +40,44 @@ func start(t *testing.T, more string) *daemon {
 	if os.Getuid() != 0 {
 		t.Skip("containerd needs root")
 	}
-	// Short: a socket's path has at most 108 characters.
 	// Where programs may be executed, which /dev/shm is not everywhere.
 	folder, err := os.MkdirTemp(os.Getenv("GOTMPDIR"), "containerd-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	d := &daemon{folder: folder}
-	build := exec.Command("go", "build", "-tags=no_btrfs", "-o", d.at("containerd"), ".")
+	d := &daemon{Folder: support.Folder(folder)}
+	build := exec.Command("go", "build", "-tags=no_btrfs", "-o", d.At("containerd"), ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
-	if output, err := exec.Command("../pause/build.sh", d.at("pause.oci.tar")).CombinedOutput(); err != nil {
+	if output, err := exec.Command("../pause/build.sh", d.Pause()).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
-	if err := os.Mkdir(d.at("logs"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	configuration := fmt.Sprintf(`version = 4
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.nri.v1.nri"]
-required_plugins = ["io.containerd.server.v1.grpc", "io.containerd.internal.v1.pause-image"]
-[plugins."io.containerd.server.v1.grpc"]
-  address = %q
-  gid = %d
-  cgroup_parent = "/palisade-test"
-  log_root = %q
-[plugins."io.containerd.server.v1.ttrpc"]
-  address = %q
-[plugins."io.containerd.internal.v1.pause-image"]
-  archive = %q
-  reference = "palisade.internal/pause:1"
-[plugins."io.containerd.cri.v1.images".pinned_images]
-  sandbox = "palisade.internal/pause:1"
-%s`, d.at("root"), d.at("state"), d.at("sock"), clientGroup, d.at("logs"), d.at("ttrpc"), d.at("pause.oci.tar"), more)
-	if err := os.WriteFile(d.at("config.toml"), []byte(configuration), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	d.Configure(t, support.Options{More: more})
 	t.Cleanup(func() {
-		if err := unix.Unmount(d.at("logs"), unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(d.Logs(), unix.MNT_DETACH); err != nil {
 			t.Errorf("the folder of logs was not mounted: %v", err)
 		}
-		if err := unix.Unmount(d.at("logs"), unix.MNT_DETACH); err == nil {
+		if err := unix.Unmount(d.Logs(), unix.MNT_DETACH); err == nil {
 			t.Error("the folder of logs was mounted twice")
 		}
 	})
 	d.run(t)
-	d.client = connect(t, d.at("sock"))
+	d.client = connect(t, d.Socket())
 	return d
 }
 
 // run starts the program, which ends with the test or when stop is called.
 func (d *daemon) run(t *testing.T) {
 	t.Helper()
-	output, err := os.Create(d.at("log"))
+	output, err := os.Create(d.At("log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer output.Close()
-	command := exec.Command(d.at("containerd"), "--config", d.at("config.toml"))
+	command := exec.Command(d.At("containerd"), "--config", d.Configuration())
 	command.Stdout, command.Stderr = output, output
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := command.Start(); err != nil {
@@ -113,14 +86,14 @@ func (d *daemon) run(t *testing.T) {
 	d.stop = sync.OnceFunc(func() {
 		_ = command.Process.Signal(syscall.SIGTERM)
 		_ = command.Wait()
-		if content, err := os.ReadFile(d.at("log")); err == nil && t.Failed() {
+		if content, err := os.ReadFile(d.At("log")); err == nil && t.Failed() {
 			t.Logf("containerd:\n%s", content)
 		}
 	})
 	t.Cleanup(d.stop)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	runtime := runtimev1.NewRuntimeServiceClient(connect(t, d.at("sock")))
+	runtime := runtimev1.NewRuntimeServiceClient(connect(t, d.Socket()))
 	for {
 		_, err := runtime.Version(ctx, &runtimev1.VersionRequest{}, grpc.WaitForReady(true))
 		if err == nil {
@@ -166,8 +139,8 @@ func owner(t *testing.T, path string) string {
 
 func TestTheSocketServesCRIOnly(t *testing.T) {
 	d := start(t, "")
-	for path, want := range map[string]string{"sock": fmt.Sprintf("0:%d srw-rw----", clientGroup), "ttrpc": asRoot} {
-		if got := owner(t, d.at(path)); got != want {
+	for path, want := range map[string]string{"sock": fmt.Sprintf("0:%d srw-rw----", support.ClientGroup), "ttrpc": asRoot} {
+		if got := owner(t, d.At(path)); got != want {
 			t.Errorf("%s: %s, expected %s", path, got, want)
 		}
 	}
@@ -228,10 +201,10 @@ func TestPauseImage(t *testing.T) {
 		t.Errorf("%s after a restart, before it was %s", again, first)
 	}
 	d.stop()
-	if err := os.WriteFile(d.at("other"), []byte("another program"), 0o700); err != nil {
+	if err := os.WriteFile(d.At("other"), []byte("another program"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "run", "./hosts/pause/archive", "-program", d.at("other"), "-output", d.at("pause.oci.tar"))
+	build := exec.Command("go", "run", "./hosts/pause/archive", "-program", d.At("other"), "-output", d.Pause())
 	build.Dir = "../.."
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
@@ -242,10 +215,10 @@ func TestPauseImage(t *testing.T) {
 	}
 	d.stop()
 	// A host without its archive says so, and does not serve.
-	if err := os.WriteFile(d.at("pause.oci.tar"), []byte("torn"), 0o600); err != nil {
+	if err := os.WriteFile(d.Pause(), []byte("torn"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	output, err := exec.Command(d.at("containerd"), "--config", d.at("config.toml")).CombinedOutput()
+	output, err := exec.Command(d.At("containerd"), "--config", d.Configuration()).CombinedOutput()
 	if err == nil || !strings.Contains(string(output), "pause.oci.tar: ") {
 		t.Errorf("%v: %s", err, output)
 	}

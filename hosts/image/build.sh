@@ -6,7 +6,7 @@
 #   --binaries  what `make host-binaries` leaves: palisade-agent, palisade-initrd, containerd, containerd-shim-runc-v2,
 #               ctr, pause.oci.tar
 #   --keys      what `palisade keys init` leaves; used: secure-boot/{pk,kek,db}, image/{root-hash,ipe-policy}, and the
-#               certificates layers/{layer,seal}; layers/revoked.json, if it is there, lists what is not trusted any more
+#               certificates layers/{layer,seal}; layers/revoked.json, if it is there, lists what is revoked
 #   --layers    store of sealed layers (hosts/seal) with the pause image
 #   --output    gets disk.raw, OVMF_VARS.fd and image.json; each is replaced at once or not at all
 #   --cache     tools, packages and the installed base, reused by later builds; shared by all clones

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Prints the files that the image is made of, relative to this folder, one per line, sorted. The prebuilt programs and the
-# keys come on top.
+# Prints the files that the image is made of, relative to this folder, one per line, sorted. The prebuilt programs and
+# the keys come on top.
 set -euo pipefail
 
 cd "$(dirname "$(realpath "$0")")"

@@ -324,21 +324,9 @@ func TestEnvelopes(t *testing.T) {
 	}
 }
 
-// The sealer is tested with the same table: provider/local/sealing/image.test.ts.
 func TestLayerCounts(t *testing.T) {
-	content, err := os.ReadFile("testdata/layer-counts.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cases []struct {
-		Layers   int
-		Accepted bool
-	}
-	if err := json.Unmarshal(content, &cases); err != nil || len(cases) == 0 {
-		t.Fatal(cases, err)
-	}
 	key, image := sealtest.NewKey(t), sealtest.NewImage(t, "base")
-	for _, test := range cases {
+	for _, test := range sealtest.LayerCounts(t, "testdata/layer-counts.json") {
 		manifest := image.Sealed
 		manifest.Layers = slices.Repeat(image.Sealed.Layers, test.Layers)
 		if _, err := seal.Open(key.Seal(t, manifest), key.Keys()); (err == nil) != test.Accepted {

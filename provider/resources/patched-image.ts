@@ -1,5 +1,4 @@
 import type { Operation, PatchedFound, PatchObserved, PatchSpec } from "../backends/index.js";
-import { PropertyError } from "../backends/errors.js";
 import {
   isUnknown,
   PartialFailure,
@@ -9,7 +8,7 @@ import {
   type Resource,
 } from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";
-import { imageId, Rules, text } from "./rules.js";
+import { imageId, Rules, text, withComputed } from "./rules.js";
 import { checkInputs, decodeInputs, storedInputs } from "../schema/decode.js";
 import type { PatchedImageInputs } from "../schema/inputs.js";
 import { isRecord } from "../schema/schema.js";
@@ -119,15 +118,10 @@ export const patchedImage: Resource = {
       );
     }
     if (failures.length > 0) return { inputs: known, failures };
-    if (isUnknown(known.database)) return { inputs: { ...known, databaseDigest: unknown }, failures };
-    try {
-      // A database with another content scans again.
-      const databaseDigest = await backends.patcher.databaseDigest(known.database);
-      return { inputs: { ...known, databaseDigest }, failures };
-    } catch (error) {
-      if (!(error instanceof PropertyError)) throw error;
-      return { inputs: known, failures: error.failures };
-    }
+    const { database } = known;
+    if (isUnknown(database)) return { inputs: { ...known, databaseDigest: unknown }, failures };
+    // A database with another content scans again.
+    return withComputed(known, async () => ({ databaseDigest: await backends.patcher.databaseDigest(database) }));
   },
 
   diff({ oldInputs, inputs }) {

@@ -49,6 +49,24 @@ export function oneOf<T extends string>(property: string, value: string, allowed
   return found;
 }
 
+/**
+ * Ends a Check whose inputs hold something that is computed from files. A PropertyError of that becomes failures.
+ *
+ * @param known the inputs that passed the rules
+ * @param compute returns the inputs to add
+ */
+export async function withComputed(
+  known: Properties,
+  compute: () => Promise<Properties>,
+): Promise<{ inputs: Properties; failures: CheckFailure[] }> {
+  try {
+    return { inputs: { ...known, ...(await compute()) }, failures: [] };
+  } catch (error) {
+    if (!(error instanceof PropertyError)) throw error;
+    return { inputs: known, failures: error.failures };
+  }
+}
+
 export class Rules {
   constructor(readonly failures: CheckFailure[]) {}
 

@@ -1,8 +1,7 @@
 import type { SealFound, SealObserved } from "../backends/index.js";
-import { PropertyError } from "../backends/errors.js";
 import { unknown, type Properties, type Resource } from "../protocol/resource.js";
 import { inputDifferences } from "../schema/difference.js";
-import { imageId, Rules, strings, text } from "./rules.js";
+import { imageId, Rules, strings, text, withComputed } from "./rules.js";
 import { checkInputs, decodeInputs, storedInputs, whenKnown } from "../schema/decode.js";
 import type { SigningKey } from "../schema/inputs.js";
 import { isRecord } from "../schema/schema.js";
@@ -62,13 +61,8 @@ export const sealedImage: Resource = {
     if (!layerSigner || !sealSigner) {
       return { inputs: { ...known, layerKey: unknown, sealKeyId: unknown }, failures };
     }
-    try {
-      // The inputs hold who signs, not only where the keys lie: another certificate in the same file seals again.
-      return { inputs: { ...known, ...(await backends.sealer.identify({ layerSigner, sealSigner })) }, failures };
-    } catch (error) {
-      if (!(error instanceof PropertyError)) throw error;
-      return { inputs: known, failures: error.failures };
-    }
+    // The inputs hold who signs, not only where the keys lie: another certificate in the same file seals again.
+    return withComputed(known, async () => ({ ...(await backends.sealer.identify({ layerSigner, sealSigner })) }));
   },
 
   diff({ oldInputs, inputs }) {

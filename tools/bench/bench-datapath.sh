@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The ladder from loopback to our datapath and the scaling of rules, in one run; needs root, iptables and nft. The report is
-# build/reports/datapath.json; where matplotlib is, docs/datapath-*.png are drawn from it.
+# The ladder from loopback to our datapath and the scaling of rules, in one run; needs root, iptables and nft. The
+# report is build/reports/datapath.json; where matplotlib is, docs/datapath-*.png are drawn from it.
 # Usage: bench-datapath.sh [-repetitions N] [-rules N]
 source "$(dirname "$0")/../lib.sh"
 PATH="$PATH:/usr/sbin"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the host image takes from this clone and from pinned modules, into build/host/: the agent, the initrd's program,
-# containerd, the pause image. All static; a file is replaced only when its content changes, since the image is built anew for
-# changed content.
+# containerd, the pause image. All static; a file is replaced only when its content changes, since the image is built
+# anew for changed content.
 source "$(dirname "$0")/../lib.sh"
 
 # place FILE TARGET: TARGET gets FILE's content, at once or not at all.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What patching images needs, as commands of this clone: the scanner Trivy, Copa, BuildKit's daemon, and the writer of
-# vulnerability databases. Each is built once for its content; the first time takes minutes. `palisade patch-tools` does the
-# same for those who have the npm package.
+# vulnerability databases. Each is built once for its content; the first time takes minutes. `palisade patch-tools` does
+# the same for those who have the npm package.
 source "$(dirname "$0")/../lib.sh"
 tools=provider/local/patching/tools
 

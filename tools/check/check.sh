@@ -50,6 +50,12 @@ typescript_checks() {
   check "eslint" eslint_check
 }
 
+comment_width() {
+  git ls-files -co --exclude-standard | while read -r file; do
+    if [[ -f $file && ! -L $file ]]; then printf '%s\0' "$file"; fi
+  done | xargs -0r node tools/check/comment-width.mjs
+}
+
 gofmt_check() {
   local files
   files=$(git ls-files -co --exclude-standard -- '*.go' | xargs -r gofmt -l)
@@ -118,6 +124,7 @@ background check "go vet and golangci-lint" go_lint
 background check "generated code" tools/build/generate.sh --check
 background check "prettier" prettier_check
 background check "go.mod files" go_modules
+background check "width of comments" comment_width
 background check "shellcheck" shell_check
 background check "gofmt" gofmt_check
 background check "clang-format" clang_format_check
@@ -127,9 +134,9 @@ wait
 
 [[ -z ${PALISADE_CHECKS:-} ]] || cat "$results"/*.result >"$PALISADE_CHECKS"
 mapfile -t failed < <(sed -n 's/^failed //p' "$results"/*.result)
-# Ten checks, and the compiler before one of them.
+# Eleven checks, and the compiler before one of them.
 count=$(cat "$results"/*.result | wc -l)
-((count == 11)) || fail "only $count of 11 checks ended"
+((count == 12)) || fail "only $count of 12 checks ended"
 if ((${#failed[@]} > 0)); then
   fail "failed: $(printf '%s; ' "${failed[@]}")" "make format repairs formatting, make generate the generated code"
 fi

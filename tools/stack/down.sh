@@ -4,14 +4,15 @@
 source "$(dirname "$0")/../lib.sh"
 source tools/stack/stack-environment.sh
 
-leftovers=(node tools/stack/leftovers.mjs "$PALISADE_STATE" "$PULUMI_BACKEND_URL" "$project" "$STACK")
-
 if ! stack_exists && ! compgen -G "$PALISADE_STATE/*/*/marker.json" >/dev/null; then
   echo "palisade: the stack $STACK does not exist in $PALISADE_HOME/backend; nothing to remove"
   exit 0
 fi
 # The plugin removes things, so it has to be built. PALISADE_BUILT=1 says that it is, from the current sources.
 [[ -n ${PALISADE_BUILT:-} ]] || make --no-print-directory build
+
+pulumi_environment
+leftovers=(node tools/stack/leftovers.mjs "$PALISADE_STATE" "$PULUMI_BACKEND_URL" "$project" "$STACK")
 
 if stack_exists; then
   make_home

@@ -4,6 +4,7 @@
 source "$(dirname "$0")/../lib.sh"
 source tools/stack/stack-environment.sh
 
+pulumi_environment
 prefix=""
 [[ $STACK == local ]] || prefix="STACK=$STACK "
 pulumi stack output --json --stack "$STACK" --non-interactive | node tools/stack/show.mjs "$prefix"

@@ -1,20 +1,21 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # root comes from lib.sh
-# The environment in which Pulumi runs: a file backend and a passphrase of the operator's own, no account, no question,
-# no plugin download, no update check. Sourced after lib.sh.
+# The stack that `make up` means, and the environment in which Pulumi runs. Sourced after lib.sh.
 
 export STACK="${STACK:-local}"
 [[ $STACK =~ ^[A-Za-z0-9_.-]{1,100}$ ]] || fail \
   "STACK: '$STACK' is no stack name; letters, digits, '-', '_' and '.' are allowed, at most 100."
 
-PULUMI_BACKEND_URL="file://$PALISADE_HOME/backend"
-export PULUMI_BACKEND_URL
-export PULUMI_HOME="$PALISADE_HOME/pulumi"
-export PULUMI_CONFIG_PASSPHRASE_FILE="$PALISADE_HOME/passphrase"
-# The file decides: a passphrase of another project in the caller's environment must not be tried.
-unset PULUMI_CONFIG_PASSPHRASE
-export PULUMI_SKIP_UPDATE_CHECK=true
-export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true
+# The variables of `palisade env`: a file backend and a passphrase of the operator's own, no account, no question, no
+# plugin download, no update check. Called before any Pulumi command; the build has to be there.
+pulumi_environment() {
+  local variables path=$PATH
+  variables=$(PULUMI_STACK=$STACK bin/palisade env)
+  eval "$variables"
+  # Each command of the scripts names stack and configuration, and finds only the plugins that Pulumi.yaml names.
+  unset PULUMI_STACK PULUMI_OPTION_CONFIG_FILE
+  PATH=$path
+}
 
 project=$(sed -n 's/^name: *//p' Pulumi.yaml)
 stack_config="$PALISADE_HOME/stacks/$project.$STACK.yaml"

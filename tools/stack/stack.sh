@@ -5,6 +5,7 @@ source tools/stack/stack-environment.sh
 
 (($# > 0)) || fail "usage: tools/stack/stack.sh COMMAND [ARGUMENT...], e.g. tools/stack/stack.sh preview --diff"
 stack_exists || fail "the stack $STACK does not exist in $PALISADE_HOME/backend; make up creates it."
+pulumi_environment
 arguments=(--stack "$STACK")
 case $1 in
 up | update | preview | refresh | destroy | import | config)

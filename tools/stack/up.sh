@@ -3,6 +3,7 @@
 source "$(dirname "$0")/../lib.sh"
 source tools/stack/stack-environment.sh
 
+pulumi_environment
 make_home
 bin/palisade keys init
 # The vulnerability database. `palisade vulndb build nginx` renews it, and the next `up` patches what it knows by then.

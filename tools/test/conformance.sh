@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The network's table at full length: policies against the oracles of others, a million tuples, a thousand starts, the datapath's
-# tests, each condition of the programs left out once. Writes build/reports/conformance.json; fails when a test fails or a row does not hold.
-# Rows that need a host are observed by make e2e and make attack.
+# The network's table at full length: policies against the oracles of others, a million tuples, a thousand starts, the
+# datapath's tests, each condition of the programs left out once. Writes build/reports/conformance.json; fails when a
+# test fails or a row does not hold. Rows that need a host are observed by make e2e and make attack.
 source "$(dirname "$0")/../lib.sh"
 mkdir -p build/reports/tests
 

@@ -96,8 +96,8 @@ export function secondsOfTimes(text) {
 }
 
 /**
- * Counts the guests that did not come up and were started again: the provider warns about each. Pulumi shows the first line
- * of a warning on the resource's row and all of it at the end, so the second line counts once.
+ * Counts the guests that did not come up and were started again: the provider warns about each. Pulumi shows the first
+ * line of a warning on the resource's row and all of it at the end, so the second line counts once.
  */
 function countRestarts() {
   let rest = "";
@@ -128,8 +128,8 @@ function withPrefix(prefix, write) {
 /**
  * @param {{ command: string[], budget: Budget, name: string, watch?: string[], write?: (text: string) => void,
  * checkMilliseconds?: number, graceMilliseconds?: number }} options
- * @returns {Promise<{ exitCode: number, seconds: number, cpuSeconds: number, cpuIsLowerBound?: true, guestRestarts?: number,
- * ended?: string }>}
+ * @returns {Promise<{ exitCode: number, seconds: number, cpuSeconds: number, cpuIsLowerBound?: true,
+ *   guestRestarts?: number, ended?: string }>}
  */
 export async function runLayer(options) {
   const { command, budget, name, watch = [], write = (text) => process.stdout.write(text) } = options;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All tests at full length, in the slices of test/slices.txt, each with a time limit of an hour. Usage: test-all.sh [SLICE]
+# All tests at full length, in the slices of test/slices.txt, each with a time limit of an hour.
+# Usage: test-all.sh [SLICE]
 source "$(dirname "$0")/../lib.sh"
 export PALISADE_FULL=1
 minutes=60

@@ -42,7 +42,8 @@ watched() {
 export PALISADE_HOST_BINARIES="$root/build/host" PALISADE_OCI_RUNTIME=/usr/sbin/runc
 
 # The tests of our containerd, and upstream's own tests of the packages around which it is built, in the same version.
-# Upstream skips its tests of device mapper and fs-verity where the kernel has none; they are tested end to end on hosts.
+# Upstream skips its tests of device mapper and fs-verity where the kernel has none; they are tested end to end on
+# hosts.
 containerd_tests() {
   local upstream=github.com/containerd/containerd/v2/plugins tools memory status=0
   if tools=$(tools/setup/erofs-tools.sh); then PATH="$tools:$PATH"; fi
@@ -73,8 +74,8 @@ layer_go-race() {
   CGO_ENABLED=1 watched go-race go test -race -json ./hosts/... ./test/...
 }
 
-# The datapath at full length. Each condition of its programs is left out in turn, and a test has to fail without it; that
-# needs clang.
+# The datapath at full length. Each condition of its programs is left out in turn, and a test has to fail without it;
+# that needs clang.
 layer_go-datapath() {
   local mutate=
   if command -v clang-19 >/dev/null && command -v llvm-strip-19 >/dev/null; then mutate=1; fi
@@ -116,7 +117,8 @@ vitest() {
     --reporter=default --reporter=./tools/test/progress-reporter.mjs --reporter=json --outputFile.json="$reports/$layer.json"
 }
 
-# The network's tables at full length take more than an hour in an emulated guest, so each family has a slice of its own.
+# The network's tables at full length take more than an hour in an emulated guest, so each family has a slice of its
+# own.
 layer_conformance-ipv4() {
   PALISADE_FAMILY=4 vitest conformance-ipv4 conformance
 }

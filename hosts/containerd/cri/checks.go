@@ -60,7 +60,8 @@ func labels(_ *Policy, value protoreflect.Value) error {
 	return nil
 }
 
-// image takes a reference by digest or the ID of an image. Anything else could be read as something of the host, as a path.
+// image takes a reference by digest or the ID of an image. Anything else could be read as something of the host, as a
+// path.
 func image(_ *Policy, value protoreflect.Value) error {
 	text := value.String()
 	if imageIDPattern.MatchString(text) {

@@ -1,7 +1,7 @@
 package cri
 
 import (
-	"encoding/json"
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,11 +9,10 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	support "github.com/palisade-host/palisade/test/support/containerd"
 )
 
 // hostLogs is the folder of logs in the recorded requests.
@@ -37,26 +36,7 @@ func agentRequests(t *testing.T, policy *Policy) []proto.Message {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var records []struct {
-		Message protoreflect.FullName `json:"message"`
-		Request json.RawMessage       `json:"request"`
-	}
-	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(content), hostLogs, policy.LogRoot)), &records); err != nil {
-		t.Fatal(err)
-	}
-	var requests []proto.Message
-	for _, one := range records {
-		kind, err := protoregistry.GlobalTypes.FindMessageByName(one.Message)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request := kind.New().Interface()
-		if err := protojson.Unmarshal(one.Request, request); err != nil {
-			t.Fatal(err)
-		}
-		requests = append(requests, request)
-	}
-	return requests
+	return support.DecodeRequests(t, bytes.ReplaceAll(content, []byte(hostLogs), []byte(policy.LogRoot)))
 }
 
 // plain is the agent's last request of a type.

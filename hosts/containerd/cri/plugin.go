@@ -4,7 +4,8 @@
 //
 // Two plugins:
 //   - the server `grpc`, in place of upstream's of the same name;
-//   - the server `native`, containerd's own API on a socket of root's, for tests; there is none unless it is configured.
+//   - the server `native`, containerd's own API on a socket of root's, for tests; there is none unless it is
+//     configured.
 package cri
 
 import (

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Prints sources of a Debian suite, made from this machine's own apt configuration: a machine that installs from a mirror
-# builds from the same mirror. Reads the deb822 and the one-line format. Third-party sources are left out: an archive is
-# Debian's when it is trusted by Debian's archive keyring, or names no key and its path ends in debian or debian-security.
+# Prints sources of a Debian suite, made from this machine's own apt configuration: a machine that installs from a
+# mirror builds from the same mirror. Reads the deb822 and the one-line format. Third-party sources are left out: an
+# archive is Debian's when it is trusted by Debian's archive keyring, or names no key and its path ends in debian or
+# debian-security.
 #
 #   apt-sources.sh SUITE [APT-FOLDER]      SUITE e.g. trixie; APT-FOLDER defaults to /etc/apt
 set -euo pipefail

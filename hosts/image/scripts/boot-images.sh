@@ -1,6 +1,6 @@
 #!/bin/bash
-# Replaces mkosi's kernel image in a disk by ours: the one of the chosen mode where the firmware looks, those of the other
-# modes in /EFI/palisade. Runs in the tools root.
+# Replaces mkosi's kernel image in a disk by ours: the one of the chosen mode where the firmware looks, those of the
+# other modes in /EFI/palisade. Runs in the tools root.
 #
 #   boot-images.sh DEFINITION DISK ROOT-HASH CHOSEN-MODE KEYS MODE...
 set -euo pipefail

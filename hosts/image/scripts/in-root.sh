@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs a command in a folder that is made the real root of a mount namespace: mkosi sets up its own sandboxes and refuses
-# a mere chroot. The machine's mounts are not touched.
+# Runs a command in a folder that is made the real root of a mount namespace: mkosi sets up its own sandboxes and
+# refuses a mere chroot. The machine's mounts are not touched.
 #
 #   in-root.sh ROOT [SOURCE:TARGET[:ro]]... -- COMMAND...
 set -euo pipefail

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { CommandError, run } from "../../system/command.js";
 
 /**
- * Builds an image into `output`, which the caller removes when the build fails. What mkosi has said in it stays all the same, in
- * `<keptAs>.mkosi.log`.
+ * Builds an image into `output`, which the caller removes when the build fails. What mkosi has said in it stays all the
+ * same, in `<keptAs>.mkosi.log`.
  *
  * @param args the script's, but for `--output`.
  * @param keptAs beginning of the logs' names; the script's own is `<keptAs>.log`.

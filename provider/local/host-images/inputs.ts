@@ -1,4 +1,6 @@
-/** What a host image is made of, as a hash: the definition, the host's binaries, the certificates, the package sources. */
+/**
+ * What a host image is made of, as a hash: the definition, the host's binaries, the certificates, the package sources.
+ */
 import { createHash, type Hash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readdir, readFile, stat } from "node:fs/promises";

@@ -2,11 +2,13 @@ import { once } from "node:events";
 import { createServer, connect, type Server, type Socket } from "node:net";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { afterEach, describe, expect, it } from "vitest";
 import { readAuthority } from "../certificates/authority.js";
 import type { IdentityRecord } from "../certificates/host-identity.js";
 import { recordRevocations } from "../certificates/revocations.js";
 import { makeAuthority, makeRequest, memoryRecord } from "../certificates/testing.js";
+import { prove } from "../../../test/support/acceptance/prove.js";
 import { testOwner, withFolder } from "../../system/testing.js";
 import { EnrollmentServer } from "./enrollment.js";
 import { IdentityRecords } from "./identity-records.js";
@@ -108,7 +110,8 @@ describe("EnrollmentServer", () => {
     });
   });
 
-  it("refuses a new host that claims the id of another disk, and leaves both markers as they are", async () => {
+  it("X7: refuses a new host that claims the id of another disk, and leaves both markers as they are", async () => {
+    const started = Date.now();
     await withFolder(async (folder) => {
       const markers = new HypervisorMarkers(folder);
       const { disks } = markers;
@@ -121,13 +124,25 @@ describe("EnrollmentServer", () => {
       const line = await talk(folder, new IdentityRecords(markers).ofDisk(fresh.id));
       line.send(await request(hostId));
       const response = await line.answer();
-      expect(response.certificateChain ?? "").toBe("");
-      expect(response.error).toContain(`from state disk ${fresh.id}, but this id belongs to state disk ${victim.id}`);
-      expect(line.refused).toEqual([response.error]);
-      expect(await content()).toEqual(before);
+      const after = await content();
       // The same host with an id of its own gets a certificate.
       line.send(await request("host-ffffffffffffffff"));
-      expect((await line.answer()).certificateChain).toContain("BEGIN CERTIFICATE");
+      const control = await line.answer();
+      prove(
+        {
+          id: "X7",
+          part: "first contact",
+          observed: `certificate: ${response.certificateChain ? "given" : "none"}; markers unchanged: ${isDeepStrictEqual(after, before)}`,
+          control: `with an id of its own: certificate ${control.certificateChain ? "given" : "none"}`,
+          evidence: response.error ?? "no error",
+          missing: "a host that claims the id of another one when its certificate is renewed",
+        },
+        started,
+        !response.certificateChain && isDeepStrictEqual(after, before) && Boolean(control.certificateChain),
+      );
+      expect(response.error).toContain(`from state disk ${fresh.id}, but this id belongs to state disk ${victim.id}`);
+      expect(line.refused).toEqual([response.error]);
+      expect(control.certificateChain).toContain("BEGIN CERTIFICATE");
       expect(await line.recordedId()).toBe("host-ffffffffffffffff");
     });
   });

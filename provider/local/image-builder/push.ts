@@ -6,7 +6,8 @@ import type { RegistryAccess } from "../../backends/index.js";
 import { run } from "../../system/command.js";
 
 /**
- * Credentials and CA lie in files of a private folder while skopeo runs; neither its arguments nor its environment hold any.
+ * Credentials and CA lie in files of a private folder while skopeo runs; neither its arguments nor its environment hold
+ * any.
  */
 export async function push(
   layout: string,

@@ -1,4 +1,7 @@
-/** What mkfs.erofs gets to see of a layer; that it means what containerd unpacks is tested in test/layers/contract/unpacked-layers.test.ts. */
+/**
+ * What mkfs.erofs gets to see of a layer; that it means what containerd unpacks is tested in
+ * test/layers/contract/unpacked-layers.test.ts.
+ */
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,5 +1,6 @@
 /**
- * Signatures of root hashes as the kernel's dm-verity takes them: PKCS#7 over the root hash as 64 lower-case hexadecimal digits.
+ * Signatures of root hashes as the kernel's dm-verity takes them: PKCS#7 over the root hash as 64 lower-case
+ * hexadecimal digits.
  * https://docs.kernel.org/admin-guide/device-mapper/verity.html
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";

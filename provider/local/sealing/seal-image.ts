@@ -1,4 +1,7 @@
-/** Seals an image that is in a registry: fetches it, seals each layer that is not sealed yet, signs what it is, publishes. */
+/**
+ * Seals an image that is in a registry: fetches it, seals each layer that is not sealed yet, signs what it is,
+ * publishes.
+ */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
@@ -29,8 +32,8 @@ export type Checkpoint = (name: "layer-sealed" | "image-signed" | "seal-publishe
  * @throws when the image is not there, is not what its digests say, or cannot be sealed.
  */
 export async function sealImage(sealing: Sealing, spec: SealSpec, checkpoint: Checkpoint): Promise<SealObserved> {
-  // One at a time in a repository, of all that share the cache: they would make the same layers, and some registries stumble over two
-  // who put one manifest at once.
+  // One at a time in a repository, of all that share the cache: they would make the same layers, and some registries
+  // stumble over two who put one manifest at once.
   const place = `${spec.registry.server}/${spec.repository}`;
   const lock = join(sealing.cacheDirectory, "seals", ".locks", createHash("sha256").update(place).digest("hex"));
   return withLock(lock, sealing.signal, () => sealInTurn(sealing, spec, checkpoint));
@@ -157,8 +160,8 @@ export function imagePayload(sealing: Sealing, image: SealableImage, layers: Sea
 }
 
 /**
- * The signed seal manifest. A signature of some key stores differs each time; kept, it is the same after an interruption and for everyone
- * on this machine.
+ * The signed seal manifest. A signature of some key stores differs each time; kept, it is the same after an
+ * interruption and for everyone on this machine.
  */
 export async function keptEnvelope(sealing: Sealing, payload: Buffer): Promise<Buffer> {
   const { sealSigner, cacheDirectory } = sealing;

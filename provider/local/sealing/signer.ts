@@ -1,6 +1,6 @@
 /**
- * Those who sign: a certificate and its key by reference, in a file or behind PKCS#11. openssl signs; the key never leaves its place,
- * and no argument or environment holds a secret.
+ * Those who sign: a certificate and its key by reference, in a file or behind PKCS#11. openssl signs; the key never
+ * leaves its place, and no argument or environment holds a secret.
  */
 import { createHash, createPrivateKey, verify, X509Certificate, type KeyObject } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";

@@ -1,7 +1,7 @@
 /**
- * The programs that make sealed layers. Their versions are part of what they make, so pinned ones are used: this machine's own where
- * the versions are the pinned ones, else those of the Debian root that host images are built with, which is made once and whose
- * programs are run in place by its own dynamic loader.
+ * The programs that make sealed layers. Their versions are part of what they make, so pinned ones are used: this
+ * machine's own where the versions are the pinned ones, else those of the Debian root that host images are built with,
+ * which is made once and whose programs are run in place by its own dynamic loader.
  */
 import { readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
@@ -95,7 +95,10 @@ async function versionsOf(runTool: SealTools["run"]): Promise<Omit<ToolVersions,
   return { "mkfs.erofs": await version("mkfs.erofs"), veritysetup: await version("veritysetup") };
 }
 
-/** How layers are read. A change of what is made of the same archive makes it a new one, so that no earlier seal is taken for it. */
+/**
+ * How layers are read. A change of what is made of the same archive makes it a new one, so that no earlier seal is
+ * taken for it.
+ */
 const layerReading = 2;
 
 function palisadeVersion(): string {

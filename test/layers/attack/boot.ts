@@ -1,6 +1,6 @@
 /**
- * Boots that have to end in the initrd: a machine with an altered, but validly signed, kernel image runs alone, without disk
- * state, network or agent, until it says why it stops.
+ * Boots that have to end in the initrd: a machine with an altered, but validly signed, kernel image runs alone, without
+ * disk state, network or agent, until it says why it stops.
  */
 import { spawn } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -8,7 +8,8 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { cacheDirectory, repository, type Environment } from "../../support/hosts/environment.js";
 import { storeProbeImage } from "../../support/hosts/probe-image.js";
-import { prove } from "../../support/acceptance/prove.js";
+import { admit, prove } from "../../support/acceptance/prove.js";
+import { report } from "../../support/acceptance/report.js";
 import { type AttackedHost } from "./hosts.js";
 
 const firmware = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
@@ -74,7 +75,8 @@ export class Boots {
       "qemu-system-x86_64",
       [
         ...["-nodefaults", "-display", "none", "-machine", "q35,smm=on", "-cpu", "max"],
-        // One thread and one processor, as for hosts: now and then a kernel that patches itself beside another thread dies early.
+        // One thread and one processor, as for hosts: now and then a kernel that patches itself beside another thread
+        // dies early.
         ...["-accel", "tcg,thread=single"],
         ...["-m", "1024", "-global", "driver=cfi.pflash01,property=secure,value=on"],
         ...["-drive", `if=pflash,unit=0,format=raw,readonly=on,file=${firmware}`],
@@ -164,6 +166,20 @@ export function bootFacts(host: AttackedHost): void {
       );
       expect(reported!.mountPoint).toBe("/");
     });
+
+    it("S1: SELinux has a policy and does not enforce it", async () => {
+      const started = Date.now();
+      const enforces = (await host.probe().read("/sys/fs/selinux/enforce")).trim();
+      admit(
+        {
+          id: "S1",
+          observed: `getenforce: ${enforces === "1" ? "Enforcing" : "Permissive"}`,
+          evidence: `/sys/fs/selinux/enforce: ${enforces}`,
+        },
+        started,
+        enforces === "1",
+      );
+    });
   });
 }
 
@@ -198,6 +214,16 @@ export function initrdAttacks(environment: Environment): void {
         started,
         halts(byForeigner) && halts(empty) && control.some((line) => line.includes("starting systemd")),
       );
+      report({
+        table: "attack",
+        id: "B8",
+        observed: `the integrity policy cannot be activated: ${byForeigner.at(-1)}`,
+        control: `unaltered: ${control.at(-1)}`,
+        evidence: byForeigner.join("\n"),
+        pass: true,
+        seconds: (Date.now() - started) / 1000,
+        missing: "failures of the initrd's other steps",
+      });
     });
   });
 }

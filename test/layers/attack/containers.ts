@@ -10,6 +10,7 @@ import { eventually } from "../../support/hosts/environment.js";
 import type { Probe } from "../../support/hosts/probe.js";
 import { unenforced } from "./execution.js";
 import { prove } from "../../support/acceptance/prove.js";
+import { report } from "../../support/acceptance/report.js";
 import { Groups, Images, type AttackedHost } from "./hosts.js";
 
 const store = "/var/lib/palisade/layers";
@@ -199,7 +200,7 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       const started = Date.now();
       const probe = enforce.probe();
       await groups.declare("flipped", one.reference, ["/probe", "do", "sleep", "3600"], { restart: true });
-      const { containerId, rootHash } = await eventually("it runs", 60, async () => {
+      const { containerId, rootHash } = await eventually("the container runs", 60, async () => {
         const [container] = (await groups.get("flipped")).status!.containers;
         const { containerId, sealed } = container!;
         return containerId === "" ? undefined : { containerId, rootHash: sealed[1]! };
@@ -225,7 +226,7 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
           const response = await fetch(String((await enforce.environment.outputs())["url"]));
           return response.ok ? response.status : undefined;
         });
-        const events = await eventually("the event", 60, async () => {
+        const events = await eventually("the event LayerCorrupted", 60, async () => {
           const group = await groups.get("flipped");
           const found = group.status!.events.filter(({ reason }) => reason === "LayerCorrupted");
           return found.length ? found.map(({ reason, message }) => `${reason}: ${message}`).join("\n") : undefined;
@@ -382,7 +383,8 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
       expect(words(stdout)).toBe("done done");
     });
 
-    it("takes images from the repositories of a policy only, signed by its key", async () => {
+    it("PT11: takes images from the repositories of a policy only, signed by its key", async () => {
+      const started = Date.now();
       const signer = path.join(enforce.environment.home, "keys/images/signer.pub");
       const keys = [readFileSync(signer, "utf8")];
       const repository = one.reference.split("@")[0]!;
@@ -402,7 +404,18 @@ export function containerAttacks(enforce: AttackedHost, isolated: AttackedHost):
         expect(await starts(one)).toBe("runs");
         expect(await starts(two)).toMatch(/ImageRefused.*ImageNotAllowed/);
         await declare({ repositories: [repository], keys: others });
-        expect(await starts(one)).toMatch(/ImageRefused.*SignatureByUnknownKey/);
+        const refused = await starts(one);
+        report({
+          table: "patch",
+          id: "PT11",
+          observed: `signed by a key that the policy does not name: ${short(refused)}`,
+          control: "the same image, while the policy names its key: runs",
+          evidence: refused,
+          pass: /ImageRefused.*SignatureByUnknownKey/.test(refused),
+          seconds: (Date.now() - started) / 1000,
+          missing: "a signature that is missing or of another repository; the old group goes on serving",
+        });
+        expect(refused).toMatch(/ImageRefused.*SignatureByUnknownKey/);
       } finally {
         await enforce.environment.agent((client) => client.deleteImagePolicy("attack"));
       }

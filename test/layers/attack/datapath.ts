@@ -154,7 +154,7 @@ export function datapathAttacks(host: AttackedHost): void {
       },
     );
 
-    it("goes on without netd", async () => {
+    it("keeps carrying traffic while netd does not run", async () => {
       await probe("/usr/bin/systemctl", "kill", "--signal=SIGKILL", "palisade-netd");
       for (let i = 0; i < 3; i++) expect(await request()).toBe("HTTP 200");
     });

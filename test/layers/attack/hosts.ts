@@ -150,7 +150,7 @@ export class Groups {
 
   async get(name: string): Promise<Group> {
     const group = await this.environment.agent((client) => client.getGroup(name));
-    if (!group) throw new Error(`no group ${name}`);
+    if (!group) throw new Error(`the host has no group ${name}`);
     return group;
   }
 

@@ -98,6 +98,39 @@ export function otherModes(
     });
   });
 
+  /** A preview of the stack of a host, with its image and its memory, in MiB. */
+  async function preview(host: AttackedHost, imageDigest: string, memoryMiB?: string): Promise<string> {
+    host.environment.configure({ environment: "local", imageDigest, ...(memoryMiB ? { memoryMiB } : {}) });
+    const { exitCode, stdout, stderr } = await host.environment.pulumi("preview", "--diff");
+    expect(exitCode, stderr).toBe(0);
+    // What a change means for the machine is a message beside the diff.
+    return stdout + stderr;
+  }
+
+  it("P4: a change that replaces or restarts a host is shown in preview", async () => {
+    const started = Date.now();
+    const present = await storeProbeImage(other.environment, "debug");
+    const next = await storeProbeImage(other.environment, "jit");
+    const replaced = await preview(other, next.digest);
+    const restarted = await preview(other, present.digest, "2304");
+    const unchanged = await preview(other, present.digest);
+    const lines = (text: string) => text.split("\n").filter((line) => /imageDigest|memoryMiB/.test(line));
+    prove(
+      {
+        id: "P4",
+        observed: `another image: ${lines(replaced).join(" ").trim()}; more memory: ${lines(restarted).join(" ").trim()}`,
+        control: `the same program: ${lines(unchanged).length} such lines`,
+        evidence: [...lines(replaced), ...lines(restarted)].join("\n"),
+      },
+      started,
+      /imageDigest/.test(replaced) &&
+        /replac/.test(replaced) &&
+        /memoryMiB/.test(restarted) &&
+        /restart/.test(restarted) &&
+        lines(unchanged).length === 0,
+    );
+  });
+
   describe("a host in mode jit", () => {
     beforeAll(() => boot(other, "jit"));
 

@@ -9,6 +9,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ContainerPhase } from "../../../hosts/api/gen/palisade/agent/v1/agent_pb.js";
 import { Environment, eventually, isAlive, type CommandResult } from "../../support/hosts/environment.js";
 import { storeProbeImage } from "../../support/hosts/probe-image.js";
+import { prove } from "../../support/acceptance/prove.js";
+import { report } from "../../support/acceptance/report.js";
 import { Probe } from "../../support/hosts/probe.js";
 import { bootFacts, initrdAttacks } from "./boot.js";
 import { containerAttacks } from "./containers.js";
@@ -30,7 +32,7 @@ const attacked = (environment: Environment): AttackedHost => ({
   environment,
   probe: () => {
     const probe = probes.get(environment);
-    if (!probe) throw new Error(`${environment.stack}: no probe`);
+    if (!probe) throw new Error(`${environment.stack} has no probe`);
     return probe;
   },
 });
@@ -109,7 +111,7 @@ afterAll(async () => {
 });
 
 describe("two stacks that came up at the same time", () => {
-  it("both serve, the one whose up was killed after the next up", async () => {
+  it("both serve; the one whose `up` was killed does so after the next `up`", async () => {
     expect(killed.exitCode).not.toBe(0);
     for (const result of results) expect(result.exitCode, result.stderr).toBe(0);
     for (const environment of both) expect(await get(environment)).toMatch(/Palisade/);
@@ -164,7 +166,10 @@ describe("a container that is stopped in the host behind the agent", () => {
     await eventually("the group serves", 30, () => get(first));
   });
 
-  it("is named by preview with property and value while the agent pauses, and restored after that", async () => {
+  it("P1, G12: is named by preview with property and value while the agent pauses, and restored after that", async () => {
+    const started = Date.now();
+    const drift = /observedContainers[\s\S]*state[\s\S]*"?Terminated/;
+    const before = await first.pulumi("preview", "--diff");
     await first.agent((client) => client.suspendReconcile(120));
     await stop((await container()).containerId);
     await eventually("the host has seen it", 30, async () =>
@@ -172,9 +177,19 @@ describe("a container that is stopped in the host behind the agent", () => {
     );
     const preview = await first.pulumi("preview", "--diff");
     expect(preview.exitCode, preview.stderr).toBe(0);
-    expect(preview.stdout).toMatch(/observedContainers[\s\S]*state[\s\S]*"?Terminated/);
     await first.agent((client) => client.suspendReconcile(0));
-    await eventually("the group serves", 60, () => get(first));
+    const page = await eventually("the group serves", 60, () => get(first));
+    const row = {
+      observed: `container killed: named in preview: ${drift.test(preview.stdout)}; restored by the host: ${/Palisade/.test(page)}`,
+      control: `before that: named in preview: ${drift.test(before.stdout)}`,
+      evidence: drift.exec(preview.stdout)?.[0].replace(/\s+/g, " ").slice(0, 200) ?? "no drift in the preview",
+    };
+    const pass = drift.test(preview.stdout) && !drift.test(before.stdout);
+    report({
+      ...{ table: "groups", id: "G12", part: "killed", ...row, pass, seconds: (Date.now() - started) / 1000 },
+      missing: "image, environment or limit changed by hand on a real host",
+    });
+    prove({ id: "P1", part: "container", ...row }, started, pass);
   });
 });
 
@@ -192,7 +207,7 @@ describe("attacks", () => {
 otherModes(attacked(first), attacked(second), attach);
 
 describe("two stacks", () => {
-  it("go on when the other goes away", async () => {
+  it("keep serving when the other is destroyed", async () => {
     const down = await second.down();
     expect(down.exitCode, down.stderr).toBe(0);
     for (const kind of kinds) expect(second.things(kind).size, kind).toBe(0);

@@ -1,4 +1,7 @@
-/** What the package of a cloud adds to a preview: the time from `pulumi preview` to its end, beside that of an empty program. */
+/**
+ * What the package of a cloud adds to a preview: the time from `pulumi preview` to its end, beside that of an empty
+ * program.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { EngineProject } from "../engine/project.js";
 import { azure, kubernetes } from "../engine/stand-ins.js";

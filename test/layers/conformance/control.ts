@@ -3,7 +3,8 @@ import { sealed } from "../../../components/policy/compiled.js";
 import type { CompiledPolicy } from "../../../components/policy/index.js";
 
 /**
- * The policy without one rule that a cell shows: one for a pod, about a port that is probed. Undefined when it has none.
+ * The policy without one rule that a cell shows: one for a pod, about a port that is probed. Undefined when it has
+ * none.
  */
 export function withoutOneRule(policy: CompiledPolicy): CompiledPolicy | undefined {
   const { hash: _hash, ...left } = structuredClone(policy);

@@ -1,4 +1,6 @@
-/** Cyclonus, a generator of NetworkPolicy cases with an oracle of its own: tools/pins/cyclonus, built once and run here. */
+/**
+ * Cyclonus, a generator of NetworkPolicy cases with an oracle of its own: tools/pins/cyclonus, built once and run here.
+ */
 import { execFileSync } from "node:child_process";
 import path from "node:path";
 import {

@@ -1,4 +1,6 @@
-/** Parts of rows that need more of a kernel than this machine's may have: Go tests of the repository, run in the guest. */
+/**
+ * Parts of rows that need more of a kernel than this machine's may have: Go tests of the repository, run in the guest.
+ */
 import { execFile } from "node:child_process";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -12,7 +14,10 @@ const repository = packageRoot();
 const minutes = 60_000;
 const run = promisify(execFile);
 
-/** Runs one test of a package in the guest and returns its log. It fails when the test does, with the log in the message. */
+/**
+ * Runs one test of a package in the guest and returns its log. It fails when the test does, with the log in the
+ * message.
+ */
 async function goTest(directory: string, name: string): Promise<string> {
   const program = path.join(repository, "build/test", `${path.basename(directory)}.test`);
   const env = { ...process.env, CGO_ENABLED: "0" };
@@ -28,7 +33,7 @@ async function goTest(directory: string, name: string): Promise<string> {
   );
 }
 
-it("N12: a WireGuard device on the host is told of", { timeout: 15 * minutes }, async (context) => {
+it("N12: a WireGuard device on the host is reported", { timeout: 15 * minutes }, async (context) => {
   const row = { table: "conformance", id: "N12", part: "in a guest with WireGuard" } as const;
   const nothing = { observed: "", evidence: "", seconds: 0 };
   const missing = guestIsMissing();
@@ -37,7 +42,7 @@ it("N12: a WireGuard device on the host is told of", { timeout: 15 * minutes }, 
     context.skip(missing);
   }
   // Until the test has said otherwise.
-  report({ ...row, ...nothing, observed: `${row.part}: not told of`, pass: false });
+  report({ ...row, ...nothing, observed: `${row.part}: not reported`, pass: false });
   const log = await goTest("hosts/agent/internal/netd", "TestBypasses");
   // A test that is skipped observes nothing.
   const observed = observationsInLog(log).filter(({ part }) => part === "TestBypasses/WireGuard");

@@ -1,6 +1,6 @@
 /**
- * What a compiled policy says, read literally: every rule is looked at, as the format is described in docs/decisions/0013. It shares
- * no code with the compiler, so that a mistake is not made twice.
+ * What a compiled policy says, read literally: every rule is looked at, as the format is described in
+ * docs/decisions/0013. It shares no code with the compiler, so that a mistake is not made twice.
  */
 import { BlockList, isIPv4 } from "node:net";
 import type { CompiledPolicy, CompiledRule } from "../../../components/policy/index.js";

@@ -27,8 +27,8 @@ const worlds = {
 };
 
 /**
- * Selectors on labels that everything has. On what lacks the label Cyclonus takes NotIn for false, Kubernetes for true; there
- * Palisade follows Kubernetes (selectors.test.ts).
+ * Selectors on labels that everything has. On what lacks the label Cyclonus takes NotIn for false, Kubernetes for true;
+ * there Palisade follows Kubernetes (selectors.test.ts).
  */
 const selector = (keys: string[]) =>
   fc.oneof(

@@ -1,6 +1,7 @@
 /**
- * Row K1, what policies mean: those generated for Kubernetes let pass in a cluster what the same arguments let pass on a host. A host's
- * verdicts are read from the compiled form, a cluster's are those of Cyclonus' oracle on the generated objects.
+ * Row K1, what policies mean: those generated for Kubernetes let pass in a cluster what the same arguments let pass on
+ * a host. A host's verdicts are read from the compiled form, a cluster's are those of Cyclonus' oracle on the generated
+ * objects.
  */
 import { describe, expect, it } from "vitest";
 import { ContainerGroup, policyObjects } from "../../../components/kubernetes/index.js";
@@ -91,7 +92,7 @@ describe("policies generated for Kubernetes", () => {
     expect(withoutOne.length).toBeGreaterThan(0);
   });
 
-  it("a group's own one lets in the ports of ipAddress, from everywhere, and nothing else", async () => {
+  it("the policy of a group lets in the ports of ipAddress, from everywhere, and nothing else", async () => {
     const registrations = await record({ answer });
     new ContainerGroup("web", {
       namespace: "shop",

@@ -1,4 +1,7 @@
-/** A lab of network namespaces with the real datapath between them: bpf/cmd/datapath-lab. It needs root, in a guest QEMU as well. */
+/**
+ * A lab of network namespaces with the real datapath between them: bpf/cmd/datapath-lab. It needs root, in a guest QEMU
+ * as well.
+ */
 import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -29,7 +32,10 @@ export interface LabResult {
 }
 
 export interface LabOptions {
-  /** In the virtual machine of test/support/guest, whose kernel has what this machine's may lack. Default: on this machine. */
+  /**
+   * In the virtual machine of test/support/guest, whose kernel has what this machine's may lack. Default: on this
+   * machine.
+   */
   guest?: boolean;
   /** What connects endpoints to the host. Default: `veth`. */
   links?: "veth" | "netkit";
@@ -81,7 +87,8 @@ export class Lab {
   static async start(endpoints: LabEndpoint[], { guest = false, links = "veth" }: LabOptions = {}): Promise<Lab> {
     const folder = mkdtempSync(path.join(tmpdir(), "palisade-lab-"));
     const description = path.join(folder, "lab.json");
-    // An emulated machine may stand still for more than the second that is the default. What is dropped is seen, not waited for.
+    // An emulated machine may stand still for more than the second that is the default. What is dropped is seen, not
+    // waited for.
     const timeoutSeconds = guest ? 20 : undefined;
     writeFileSync(description, JSON.stringify({ endpoints, links, timeoutSeconds }));
     const command = guest

@@ -61,7 +61,7 @@ it("the compiled form means what the arguments do", () => {
   );
 });
 
-it("sees a policy that was compiled from something else", () => {
+it("detects a policy that was compiled from other arguments", () => {
   const failing = fc.check(
     fc.property(policySet, (set) => {
       const less = { ...set, networkPolicies: set.networkPolicies?.slice(1) };

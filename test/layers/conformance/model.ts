@@ -1,4 +1,7 @@
-/** What policies mean for one packet, read off the arguments themselves: no identities, no compiled form, no code of the compiler's. */
+/**
+ * What policies mean for one packet, read off the arguments themselves: no identities, no compiled form, no code of the
+ * compiler's.
+ */
 import { BlockList, isIPv4 } from "node:net";
 import type {
   Labels,

@@ -1,7 +1,7 @@
 /**
- * Rows N1 and N2 with real packets: the same cases as from the compiled form alone, through the datapath between network namespaces,
- * which are connected by veth on this machine and by netkit in a guest. Every cell is a connection that is made, or a datagram that is
- * answered, or not.
+ * Rows N1 and N2 with real packets: the same cases as from the compiled form alone, through the datapath between
+ * network namespaces, which are connected by veth on this machine and by netkit in a guest. Every cell is a connection
+ * that is made, or a datagram that is answered, or not.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CompiledPolicy, compileNetworkPolicies } from "../../../components/policy/index.js";

@@ -1,7 +1,8 @@
 /**
- * The cases of network-policy-api's conformance tests (kubernetes-sigs/network-policy-api, folder conformance, core and standard
- * features of ClusterNetworkPolicy and of the AdminNetworkPolicy and BaselineAdminNetworkPolicy before it), with the verdicts that they
- * expect. Each is one state of policies and what is probed in it; what a test patches is a case of its own.
+ * The cases of network-policy-api's conformance tests (kubernetes-sigs/network-policy-api, folder conformance, core and
+ * standard features of ClusterNetworkPolicy and of the AdminNetworkPolicy and BaselineAdminNetworkPolicy before it),
+ * with the verdicts that they expect. Each is one state of policies and what is probed in it; what a test patches is a
+ * case of its own.
  */
 import type {
   ClusterNetworkPolicyArgs,
@@ -121,7 +122,9 @@ const probe = (from: string, to: string, protocol: Transport, port: number, allo
 const towards = (direction: Direction, subject: string, other: string): [string, string] =>
   direction === "egress" ? [subject, other] : [other, subject];
 
-/** What the tests of ordered rules vary: who is subject, who is wholly allowed, denied at ports, allowed at ports only. */
+/**
+ * What the tests of ordered rules vary: who is subject, who is wholly allowed, denied at ports, allowed at ports only.
+ */
 interface Ordered {
   name: string;
   subject: House;

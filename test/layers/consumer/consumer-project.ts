@@ -4,6 +4,7 @@ import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rm
 import { homedir, tmpdir } from "node:os";
 import path from "node:path";
 import { packageRoot } from "../../../shared/directories.js";
+import { pulumiVariables } from "../../../shared/pulumi-environment.js";
 
 export const repository = packageRoot();
 
@@ -78,11 +79,10 @@ export class ConsumerProject {
       PALISADE_HOME: path.join(this.root, "operator"),
       PALISADE_STATE: path.join(this.root, "state"),
       CONSUMER_KEYS: this.keys,
-      PULUMI_BACKEND_URL: `file://${path.join(this.root, "backend")}`,
-      PULUMI_HOME: path.join(this.root, "home"),
-      PULUMI_CONFIG_PASSPHRASE: "consumer",
-      PULUMI_SKIP_UPDATE_CHECK: "true",
-      PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+      ...pulumiVariables(
+        { backend: `file://${path.join(this.root, "backend")}`, home: path.join(this.root, "home") },
+        "consumer",
+      ),
       NO_COLOR: "1",
     };
   }
@@ -112,7 +112,10 @@ export class ConsumerProject {
     return result;
   }
 
-  /** Type-checks texts as files of these names, with the clone's compiler and the consumer's packages; returns complaints. */
+  /**
+   * Type-checks texts as files of these names, with the clone's compiler and the consumer's packages; returns
+   * complaints.
+   */
   typeCheck(files: Record<string, string>): string {
     for (const [name, text] of Object.entries(files)) writeFileSync(path.join(this.project, name), text);
     const compiler = path.join(repository, "node_modules/typescript/bin/tsc");

@@ -26,7 +26,7 @@ function filesOf(folder: string): string[] {
 }
 
 describe("the package", () => {
-  it("holds what runs, and neither tests nor sources", () => {
+  it("holds the compiled code, and neither tests nor sources", () => {
     const files = filesOf(consumer.package).filter((file) => !file.startsWith("node_modules/"));
     expect(files).toEqual(
       expect.arrayContaining([
@@ -88,7 +88,7 @@ describe("the package", () => {
     expect(missing).toEqual([]);
   });
 
-  it("builds what patches images, as its preview says that it does", async () => {
+  it("builds the tools that patch images, as its preview announces", async () => {
     const folder = path.join(consumer.project, "patch-tools");
     const { exitCode, stdout, stderr } = await consumer.run(path.join(consumer.project, "node_modules/.bin/palisade"), [
       ...["patch-tools", "--directory", folder],
@@ -117,7 +117,7 @@ if (ephemeralStack !== createRequire(process.cwd() + "/")(testing).ephemeralStac
     });
   });
 
-  it("brings no package of a cloud, and says which one a sub-path needs", async () => {
+  it("does not bring the package of a cloud, and names the one that a sub-path needs", async () => {
     for (const [subPath, peer] of [
       ["azure", "@pulumi/azure-native"],
       ["kubernetes", "@pulumi/kubernetes"],
@@ -130,7 +130,7 @@ if (ephemeralStack !== createRequire(process.cwd() + "/")(testing).ephemeralStac
     }
   });
 
-  it("gives a group of each cloud where its package is there, by `import` and `require`", async () => {
+  it("gives a group of each cloud whose package is installed, by `import` and `require`", async () => {
     const script = `import { createRequire } from "node:module";
 const require = createRequire(process.cwd() + "/");
 for (const subPath of ["azure", "kubernetes"]) {
@@ -181,7 +181,7 @@ for (const subPath of ["azure", "kubernetes"]) {
 });
 
 describe("the package's host", () => {
-  it("is prebuilt: the agent with its BPF programs, and all that the image's definition takes", async () => {
+  it("is prebuilt: the agent with its BPF programs, and every file that the image's definition uses", async () => {
     const programs = ["palisade-agent", "palisade-initrd", "containerd", "containerd-shim-runc-v2"];
     for (const program of programs) {
       expect(statSync(path.join(consumer.package, "dist/host", program)).mode & 0o111, program).toBe(0o111);
@@ -225,7 +225,7 @@ describe("a program, on backends without a machine", () => {
     consumer.must(await consumer.pulumi("stack", "init", "consumer"));
   });
 
-  it("is previewed, made, found unchanged and removed", async () => {
+  it("is previewed, created, found unchanged and removed", async () => {
     const stack = ["--stack", "consumer"];
     const preview = consumer.must(await consumer.pulumi("preview", ...stack));
     expect(preview.stdout).toMatch(/\+ \d+ to create/);
@@ -254,7 +254,7 @@ describe("a program, on backends without a machine", () => {
     }
   });
 
-  it("goes on after a Pulumi that was killed while it wrote its state", async () => {
+  it("continues after a Pulumi that was killed while it wrote its state", async () => {
     const stack = ["--stack", "consumer"];
     const up = () => consumer.pulumi("up", "--yes", "--skip-preview", ...stack);
     consumer.must(await up());

@@ -1,6 +1,6 @@
 /**
- * A host without a machine: the agent's roles as processes on this one, with mutual TLS in front. hosts/agent/internal/testhost stands for
- * containerd and for the registry.
+ * A host without a machine: the agent's roles as processes on this one, with mutual TLS in front.
+ * hosts/agent/internal/testhost stands for containerd and for the registry.
  */
 import { once } from "node:events";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";

@@ -49,7 +49,7 @@ type ContainerInit = MessageInitShape<typeof ContainerSchema>;
 
 const failureOf = (work: Promise<unknown>): Promise<Error> =>
   work.then(
-    () => expect.fail("it succeeds"),
+    () => expect.fail("the call succeeds, expected an error"),
     (error: Error) => error,
   );
 
@@ -57,13 +57,13 @@ const failureOf = (work: Promise<unknown>): Promise<Error> =>
 async function until(client: AgentClient, name: string, isThere: (group: Group) => boolean): Promise<Group> {
   const watching = new AbortController();
   let last: Group | undefined;
-  const patience = setTimeout(() => watching.abort(new Error("the group does not come there")), 20_000);
+  const patience = setTimeout(() => watching.abort(new Error("the group does not reach the expected state")), 20_000);
   try {
     for await (const group of client.watchGroup(name, watching.signal)) {
       last = group;
       if (isThere(group)) return group;
     }
-    throw new Error("the report has ended");
+    throw new Error("the stream of reports has ended");
   } catch (error) {
     throw new Error(`${name}: ${(error as Error).message}; last seen: ${last ? toJsonString(GroupSchema, last) : "-"}`);
   } finally {
@@ -104,7 +104,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
     });
 
     describe("the host", () => {
-      it("tells who it is, and until when its certificate is valid", async () => {
+      it("says who it is, and until when its certificate is valid", async () => {
         const host = await client.getHost();
         expect(host).toMatchObject({ hostId: subject.connection.hostId, ready: true, readyMessage: "" });
         expect(timestampDate(host.certificateNotAfter!).getTime()).toBeGreaterThan(Date.now());
@@ -156,7 +156,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         }
       };
 
-      it("that is another one is told as such, whatever it is asked", async () => {
+      it("that is another one is reported as such, whatever it is asked", async () => {
         const authority = await makeAuthority(folder, "other");
         const others = [
           { ...subject.connection, hostId: "host-ffffffffffffffff" },
@@ -170,7 +170,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         }
       });
 
-      it("that does not answer is told as such, whatever it is asked, and is the same one later", async () => {
+      it("that does not answer is reported as such, whatever it is asked, and is the same host later", async () => {
         const restore = await subject.silence();
         const { hostId, endpoint } = subject.connection;
         const named = `host ${hostId} at ${endpoint}: does not answer`;
@@ -249,7 +249,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         expect([again.generation, only(again).containerId]).toEqual([1n, only(running).containerId]);
       });
 
-      it("keeps what it runs through a dry run of a change, and is made anew by the change", async () => {
+      it("keeps its container through a dry run of a change, and gets a new one by the change", async () => {
         const before = (await client.getGroup("web"))!;
         const changed = groupOf("web", secure("canary-1"));
         expect((await client.applyGroup(changed, true)).generation).toBe(2n);
@@ -265,7 +265,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         expect((await client.applyGroup(groupOf("web", secure("canary-2")))).generation).toBe(3n);
       });
 
-      it("is not declared over the head of somebody who was faster", async () => {
+      it("is not declared over a change that somebody else has just made", async () => {
         const changed = groupOf("web", secure("canary-3"));
         for (const [spec, expected] of [
           [changed, 2n],
@@ -358,7 +358,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         expect(paths).toEqual(["containers[0].channel", "containers[0].workingDirectory", "ports[0].port"]);
       });
 
-      it("whose program ends again and again waits longer each time, with what it has said", async () => {
+      it("whose program ends again and again waits longer each time, and keeps its output", async () => {
         await client.applyGroup(groupOf("crash", { command: ["/crash"] }));
         const group = await until(client, "crash", (seen) => only(seen).reason === "CrashLoopBackOff");
         expect(group.status!.phase).toBe(GroupPhase.RUNNING);
@@ -385,7 +385,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         await client.deleteGroup("job");
       });
 
-      it("is not reported on any more when the watcher goes", async () => {
+      it("is no longer reported when the watcher leaves", async () => {
         const watching = new AbortController();
         const reports = client.watchGroup("web", watching.signal)[Symbol.asyncIterator]();
         await reports.next();
@@ -397,7 +397,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         expect(await failureOf(ended())).toBe(reason);
       });
 
-      it("leaves room and ports when it is deleted, and its watchers hear of it", async () => {
+      it("frees its resources and ports when it is deleted, and its watchers are told", async () => {
         let hear = () => {};
         const heard = new Promise<void>((resolve) => (hear = resolve));
         const gone = failureOf(until(client, "web", () => Boolean(hear())));
@@ -411,7 +411,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         await client.deleteGroup("heir");
       });
 
-      it("is left alone for an hour at most", async () => {
+      it("is left unreconciled for an hour at most", async () => {
         await client.suspendReconcile(0);
         const failure = await failureOf(client.suspendReconcile(3601));
         expect([failure.name, failure.message]).toEqual(["Error", expect.stringContaining("duration: ")]);
@@ -489,7 +489,7 @@ export function agentContract(implementation: string, make: MakeAgentSubject): v
         await until(client, "refused", isRunning);
       });
 
-      it("tells which images that run would not start again", async () => {
+      it("names the running images that would not start again", async () => {
         const elsewhere = policyOf({ name: "team", repositories: ["r.example/*"] });
         for (const dryRun of [true, false]) {
           const { refusedImages } = await client.applyImagePolicy(elsewhere, dryRun);

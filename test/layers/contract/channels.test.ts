@@ -97,7 +97,7 @@ describe("publishing", () => {
     expect(JSON.stringify(await records())).toBe(before);
   });
 
-  it("leaves it when the registry breaks off at any request that changes something, and repeated comes to its end", async () => {
+  it("leaves the channel as it is when the registry breaks off at any changing request, and completes when repeated", async () => {
     const through = { registry: proxy.access };
     const sealing = await bench.machine("channels");
     const move = (digest: string) => channels.publish(testOperation("channel"), publication(digest, through));
@@ -194,7 +194,7 @@ describe("an import of a patched image", () => {
     }
   }
 
-  it("finds the channel into which the operator has published it last, and where that leads now", async () => {
+  it("finds the channel into which the operator published it last, and where that points now", async () => {
     const [original, other] = images;
     const digest = await patchOf(original);
     const place = { original, observed: { digest, databaseDigest: "database" } };
@@ -208,7 +208,7 @@ describe("an import of a patched image", () => {
     expect((await made(digest))!.channel).toMatchObject({ name: channel, digest: other });
   });
 
-  it("takes nobody else's word for a channel", async () => {
+  it("does not believe a channel that somebody else has published", async () => {
     const digest = await patchOf(images[0]);
     const sealing = await bench.machine("channels");
     await bench.seal(sealing, repository, digest, { imageSigner: otherSigner });

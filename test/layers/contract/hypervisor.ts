@@ -1,4 +1,7 @@
-/** The contract of Hypervisor and of Agents as far as machines go. One machine is booted; the tests go on from each other. */
+/**
+ * The contract of Hypervisor and of Agents as far as machines go. One machine is booted; the tests go on from each
+ * other.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";

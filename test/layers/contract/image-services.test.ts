@@ -21,7 +21,10 @@ const packages = { suite: "trixie", packages: ["base-files"] };
 let bench: Bench;
 let subject: ImageSubject;
 
-/** A layer of packages that was built before: what mmdebstrap makes of packages is not what this is about, and takes minutes. */
+/**
+ * A layer of packages that was built before: what mmdebstrap makes of packages is not what this is about, and takes
+ * minutes.
+ */
 async function keepPackageLayer(cache: string): Promise<void> {
   const { content, diffId } = await layerOf(await tarOf({ "etc/": "", "etc/debian_version": "13.1\n" }));
   const folder = path.join(cache, "debian-layers", await packageLayerHash(packages));

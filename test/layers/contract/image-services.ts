@@ -1,6 +1,7 @@
 /**
- * The contracts of ImageBuilder, ImageSealer, ImagePatcher and Channels: what they do in a registry, as the provider's resources see it.
- * The patcher's has two parts, as a patch needs tools and minutes: test/layers/patch holds the real one to `patchContract`.
+ * The contracts of ImageBuilder, ImageSealer, ImagePatcher and Channels: what they do in a registry, as the provider's
+ * resources see it. The patcher's has two parts, as a patch needs tools and minutes: test/layers/patch holds the real
+ * one to `patchContract`.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type {
@@ -46,7 +47,7 @@ const absent = `sha256:${"0".repeat(64)}`;
 
 const failureOf = (work: Promise<unknown>): Promise<Error & { failures?: { property: string }[] }> =>
   work.then(
-    () => expect.fail("it succeeds"),
+    () => expect.fail("the call succeeds, expected an error"),
     (error: Error) => error,
   );
 
@@ -128,7 +129,7 @@ export function imageBuilderContract(implementation: string, make: MakeImageSubj
       }
     });
 
-    it("tells what an image was made from, without credentials", async () => {
+    it("says what an image was made from, without credentials", async () => {
       const { registry, ...spec } = specOf(subject());
       const made = await builder().readMadeFrom(registry, "built/web", digest);
       expect(made).toEqual({ ...spec, inputsHash: await builder().inputsHash(spec) });
@@ -140,7 +141,7 @@ export function imageBuilderContract(implementation: string, make: MakeImageSubj
       expect(await builder().readImage(subject().registry, "built/nothing", digest)).toBeUndefined();
     });
 
-    it("uses this machine's credentials where none are given, and repeats none that are refused", async () => {
+    it("uses this machine's credentials where none are given, and shows none that are refused", async () => {
       const { server, ca } = subject().registry;
       const without = { server, ...(ca === undefined ? {} : { ca }) };
       expect((await builder().readImage(without, "built/web", digest))?.digest).toBe(digest);
@@ -191,7 +192,7 @@ export function imageSealerContract(implementation: string, make: MakeImageSubje
       expect(await read()).toBeUndefined();
     });
 
-    it("shows no seal that is half made, and comes to its end when it is called again", async () => {
+    it("shows no seal that is half made, and completes it when it is called again", async () => {
       for (const checkpoint of ["layer-sealed", "image-signed"]) {
         expect((await failureOf(sealer().seal(operation("web", checkpoint), spec()))).name).toBe("AbortError");
         expect(await read(), checkpoint).toBeUndefined();
@@ -216,7 +217,7 @@ export function imageSealerContract(implementation: string, make: MakeImageSubje
       expect(await read()).toMatchObject({ ...sealed, reusedLayers: 0 });
     });
 
-    it("is none for another key, and counts as what was made with the key of before", async () => {
+    it("is found for another key only when the state holds it, and is made anew with that key", async () => {
       const sealed = await sealer().seal(operation("web"), spec());
       const { sealSigner } = subject().others;
       expect(await read(undefined, sealSigner)).toBeUndefined();
@@ -238,7 +239,7 @@ export function imageSealerContract(implementation: string, make: MakeImageSubje
       expect(await sealer().readSeal(registry, "sealed/web", unsealed, undefined, certificateFile)).toBeUndefined();
     });
 
-    it("repeats no credentials that are refused", async () => {
+    it("shows no credentials that are refused", async () => {
       const registry = { ...subject().registry, password: refusedPassword };
       await expectNoAccess(sealer().seal(operation("refused"), spec({ registry })), registry);
       const { certificateFile } = subject().keys.sealSigner;
@@ -280,7 +281,7 @@ export function channelsContract(implementation: string, make: MakeImageSubject)
       channel = `channel-${++count}`;
     });
 
-    it("lead nowhere until something is published, then to that, again and back", async () => {
+    it("point to nothing until an image is published, then to that one, to the next, and back", async () => {
       const [first, second] = images;
       expect([await resolve(), await resolve(publicKey)]).toEqual([undefined, undefined]);
       for (const digest of [first, first, second, first]) {
@@ -350,7 +351,7 @@ export function channelsContract(implementation: string, make: MakeImageSubject)
       expect(await resolve()).toBeUndefined();
     });
 
-    it("repeat no credentials that are refused", async () => {
+    it("show no credentials that are refused", async () => {
       const registry = { ...subject().registry, password: refusedPassword };
       await expectNoAccess(channels().resolve({ ...place(), registry }), registry);
       const { sealSigner, imageSigner } = subject().keys;
@@ -364,7 +365,7 @@ export function imagePatcherContract(implementation: string, make: MakeImageSubj
   suite(`patcher: ${implementation}`, make, (subject) => {
     const patcher = () => subject().patcher;
 
-    it("tells the digest of a database, and refuses a folder without one by its field", async () => {
+    it("returns the digest of a database, and refuses a folder without one by its field", async () => {
       const digest = await patcher().databaseDigest(subject().database);
       expect(digest).toMatch(digestPattern);
       expect(await patcher().databaseDigest(subject().database)).toBe(digest);
@@ -392,7 +393,9 @@ export interface PatchSubject {
   dispose(): Promise<void>;
 }
 
-/** One patch from its beginning to its end; a run that is cancelled before it costs a scan, another one after it two. */
+/**
+ * One patch from its beginning to its end; a run that is cancelled before it costs a scan, another one after it two.
+ */
 export function patchContract(implementation: string, make: () => Promise<PatchSubject>): void {
   describe(`a patch: ${implementation}`, () => {
     let subject: PatchSubject;

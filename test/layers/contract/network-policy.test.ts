@@ -1,4 +1,7 @@
-/** What the provider declares, the agent's role `netd` puts into a real kernel: drift there is seen and repaired through the resource. */
+/**
+ * What the provider declares, the agent's role `netd` puts into a real kernel: drift there is seen and repaired through
+ * the resource.
+ */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readlinkSync } from "node:fs";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
@@ -164,7 +167,7 @@ describe.skipIf(!isRoot)("a network policy", () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  it("is what the kernel holds, by its hash, and nothing else is changed by saying it again", async () => {
+  it("is what the kernel holds, by its hash, and declaring it again changes nothing", async () => {
     const declared = inputs(80);
     const checked = await networkPolicy.check(context(), { inputs: declared, oldInputs: undefined });
     expect(checked).toEqual({ inputs: declared, failures: [] });
@@ -212,7 +215,7 @@ describe.skipIf(!isRoot)("a network policy", () => {
     expect(diff({ inputs: declared, outputs: repaired }, declared)).toEqual([]);
   });
 
-  it("shows in `palisade flows` whom it denies what", async () => {
+  it("shows its denials in `palisade flows`", async () => {
     const [front, web] = [await connectGroup("front"), await connectGroup("web")];
     const send = (port: number) =>
       run("nsenter", ["-t", front.pid, "--net", "bash", "-c", `echo ping >/dev/udp/${web.address}/${port}`]);

@@ -1,4 +1,7 @@
-/** What the sealer publishes, the agent's role `images` takes: one image, from a real registry, on both sides the real thing. */
+/**
+ * What the sealer publishes, the agent's role `images` takes: one image, from a real registry, on both sides the real
+ * thing.
+ */
 import { spawn, type ChildProcess } from "node:child_process";
 import { X509Certificate } from "node:crypto";
 import { existsSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** Sealing on a real registry that breaks off at each request in turn: nothing half there, and repeated it comes to the same end. */
+/**
+ * Sealing on a real registry that breaks off at each request in turn: nothing half there, and repeated it comes to the
+ * same end.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -53,7 +56,7 @@ describe.each(cases)("a seal that is broken off $moment a request (referrers API
     return behaviour;
   }
 
-  it("leaves nothing half there, and repeated comes to the same end", async () => {
+  it("leaves nothing half published, and has the same result when it is repeated", async () => {
     const machine = await bench.machine("interrupted");
     const ends = new Set<string>();
     // With the API it goes the same way up to the manifests.

@@ -1,4 +1,6 @@
-/** Sealed layers mean what containerd's own unpacking of the same archives gives. Mounts file systems, so it needs root. */
+/**
+ * Sealed layers mean what containerd's own unpacking of the same archives gives. Mounts file systems, so it needs root.
+ */
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -393,7 +395,7 @@ describe.runIf(process.getuid?.() === 0)("a sealed image", () => {
     else expect(ours).toEqual(theirs);
   });
 
-  it("compares what it should", () => {
+  it("has the right answers where the sealer and containerd once differed", () => {
     // The answers that the faults were about, by themselves.
     const of = (name: string) => sealed.get(name)!.files!;
     expect(of("implicit folders over described ones")["etc"]).toMatchObject({ mode: "040750", owner: "3:4" });

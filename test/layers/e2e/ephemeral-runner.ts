@@ -1,4 +1,7 @@
-/** A test runner that gets no further than its host: `node ephemeral-runner.js <image digest>`. Prints the host as JSON and waits. */
+/**
+ * A test runner that gets no further than its host: `node ephemeral-runner.js <image digest>`. Prints the host as JSON
+ * and waits.
+ */
 import { NestedHost } from "../../../components/index.js";
 import { ephemeralStack } from "../../../components/testing/index.js";
 

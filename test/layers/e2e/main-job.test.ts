@@ -14,6 +14,7 @@ import { groupContract } from "../contract/groups/contract.js";
 import { HostBackend } from "../contract/groups/host.js";
 import {
   cacheDirectory,
+  type CommandResult,
   Environment,
   eventually,
   isAlive,
@@ -24,6 +25,8 @@ const environment = new Environment();
 /** Made before anything else of this run. */
 const start = path.join(environment.root, "start");
 let url = "";
+/** The preview of a stack in which nothing was changed by hand. */
+let undisturbed: CommandResult | undefined;
 
 async function answers(): Promise<string> {
   const response = await fetch(url, { signal: AbortSignal.timeout(10_000) });
@@ -90,6 +93,12 @@ describe("the host that make up made", () => {
     const wanted = group.spec!.containers[0]!.resources!;
     const status = group.status!.containers[0]!;
     const [quota, period] = status.cgroupCpuMax.split(" ").map(Number);
+    report({
+      ...{ table: "groups", id: "G4", part: "cgroup", pass: true, seconds: 0 },
+      observed: `asked for: ${wanted.cpuLimit} CPUs, ${wanted.memoryLimitBytes} bytes`,
+      evidence: `cpu.max ${status.cgroupCpuMax}, memory.max ${status.cgroupMemoryMax}`,
+      missing: "a limit above the sum of the group, refused before anything changes on a real host",
+    });
     expect(quota! / period!).toBeCloseTo(wanted.cpuLimit, 3);
     expect(BigInt(status.cgroupMemoryMax)).toBe(wanted.memoryLimitBytes);
   });
@@ -103,7 +112,9 @@ describe("the host that make up made", () => {
     expect([environment.processId("virtual-machines", "qemu"), await containerId()]).toEqual(before);
   });
 
-  it("takes every resource into a stack that lost them by import, and the next preview shows no change", async () => {
+  it("G14: takes every resource into a stack that lost them by import, and the next preview shows no change", async () => {
+    const started = Date.now();
+    const container = await containerId();
     await loseResources();
     const imported = await environment.pulumi(
       ...["import", "--file", path.join(environment.root, "import.json"), "--yes", "--skip-preview"],
@@ -112,32 +123,60 @@ describe("the host that make up made", () => {
     expect(imported.exitCode, imported.stderr).toBe(0);
     expect(imported.stdout + imported.stderr).not.toMatch(/failed to validate/);
     const preview = await environment.pulumi("preview", "--diff", "--expect-no-changes");
-    expect(preview.exitCode, preview.stdout).toBe(0);
     // What an import cannot know, the values of secrets, comes from the program.
-    expect((await environment.up()).exitCode).toBe(0);
+    const up = await environment.up();
+    report({
+      ...{ table: "groups", id: "G14" },
+      observed: `preview --expect-no-changes ends with ${preview.exitCode}, up with ${up.exitCode}; the same container runs: ${container === (await containerId())}`,
+      evidence: preview.stdout.trim().split("\n").at(-1)!,
+      pass: preview.exitCode === 0 && up.exitCode === 0,
+      seconds: (Date.now() - started) / 1000,
+    });
+    expect(preview.exitCode, preview.stdout).toBe(0);
+    expect(up.exitCode, up.stderr).toBe(0);
+    undisturbed = preview;
   });
 
-  it("serves again after a reboot, with Pulumi absent", async () => {
+  it("G11: serves again after a reboot, with Pulumi absent", async () => {
+    const started = Date.now();
     const bootOf = (): Promise<string> => agent(async (client) => (await client.getHost()).bootId);
     const before = await bootOf();
     await reboot();
-    await eventually("another boot", 400, async () => ((await bootOf()) === before ? undefined : true));
+    await eventually("the machine has booted again", 400, async () => ((await bootOf()) === before ? undefined : true));
     await eventually("the group serves", 120, answers);
+    report({
+      ...{ table: "groups", id: "G11", part: "reboot", pass: true, seconds: (Date.now() - started) / 1000 },
+      observed: "after a hard reset of the machine the group serves again, without Pulumi",
+      evidence: `boot id ${before} before, ${await bootOf()} after`,
+      missing: "the agent or containerd killed with SIGKILL on a host",
+    });
   });
 
-  it("shows a killed QEMU and registry, as after a restart of this machine, as stopped, and up repairs them", async () => {
+  it("P1: shows a killed QEMU and registry, as after a restart of this machine, as stopped, and up repairs them", async () => {
+    const started = Date.now();
     const pids = [
       environment.processId("virtual-machines", "qemu"),
       environment.processId("registries", "docker-registry"),
     ];
     for (const pid of pids) process.kill(pid, "SIGKILL");
-    await eventually("they are gone", 10, async () => (pids.some(isAlive) ? undefined : true));
+    await eventually("QEMU and the registry have ended", 10, async () => (pids.some(isAlive) ? undefined : true));
     const preview = await environment.pulumi("preview", "--diff");
     expect(preview.exitCode, preview.stderr).toBe(0);
-    expect(preview.stdout).toMatch(/powerState.*stopped.*running/);
+    const drift = /powerState.*stopped.*running/;
     const up = await environment.up();
     expect(up.exitCode, up.stderr).toBe(0);
-    expect(await answers()).toMatch(/Palisade/i);
+    const page = await answers();
+    prove(
+      {
+        id: "P1",
+        part: "machine",
+        observed: `QEMU and registry killed: preview shows ${drift.exec(preview.stdout)?.[0]}; after up the group serves: ${/Palisade/i.test(page)}`,
+        control: `nothing killed: preview --expect-no-changes ends with ${undisturbed?.exitCode}`,
+        evidence: preview.stdout.split("\n").find((line) => drift.test(line)) ?? "no drift in the preview",
+      },
+      started,
+      drift.test(preview.stdout) && /Palisade/i.test(page) && undisturbed?.exitCode === 0,
+    );
     expect(environment.things("virtual-machines").size).toBe(1);
     expect(environment.things("state-disks").size).toBe(1);
   });

@@ -1,4 +1,6 @@
-/** The provider attached in-process: several runs of the engine talk to one that lives on, and each gets its progress. */
+/**
+ * The provider attached in-process: several runs of the engine talk to one that lives on, and each gets its progress.
+ */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { resources } from "../../../provider/resources/index.js";
 import { schemaText } from "../../../provider/schema/schema.js";

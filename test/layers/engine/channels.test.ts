@@ -32,7 +32,7 @@ describe("a group that follows a channel", () => {
   beforeAll(() => project.init({ channel: "stable" }));
   afterAll(() => project.remove());
 
-  it("runs what the channel leads to, and says which digest that is", async () => {
+  it("runs the image that the channel points to, and reports its digest", async () => {
     setChannel(project.world, place, first);
     const up = await project.up();
     expect(up.exitCode, up.output).toBe(0);
@@ -48,7 +48,7 @@ describe("a group that follows a channel", () => {
     expect(await imageDigest(project)).toBe(second);
   });
 
-  it("keeps the digest that runs when the group changes otherwise, also one rolled in the middle of it", async () => {
+  it("keeps the running digest when the group changes otherwise, even if it is rolled during the update", async () => {
     setChannel(project.world, place, fourth);
     await project.configure({ command: '["/web"]' });
     const changes = await project.changes();
@@ -61,7 +61,7 @@ describe("a group that follows a channel", () => {
     expect(await imageDigest(project)).toBe(third);
   });
 
-  it("is another's business no more once the program names the digest: then a roll is drift", async () => {
+  it("reports a roll as drift once the program names the digest", async () => {
     await project.configure({ channel: "", image: `registry.example/web/nginx@${third}` });
     expect((await project.up()).exitCode).toBe(0);
     setChannel(project.world, place, second);

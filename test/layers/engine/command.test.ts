@@ -30,7 +30,7 @@ afterAll(async () => {
 
 const up = () => project.run(["up", "--yes", "--stack", "test"]);
 
-it("runs commands here and there, and functions", async () => {
+it("runs local and remote commands, and functions", async () => {
   const done = await up();
   expect(done.exitCode, done.output).toBe(0);
   expect(done.output).toMatch(/there\s*: "made"/);

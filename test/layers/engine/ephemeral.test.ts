@@ -71,7 +71,7 @@ function guardOf(id: string): number {
 }
 
 describe("ephemeralStack", () => {
-  it("gives the program's outputs, a backend and a passphrase of its own, and takes all of it away", async () => {
+  it("gives the program's outputs, a backend and a passphrase of its own, and removes all of it", async () => {
     const stack = await ephemeralStack(program);
     expect(disks()).toEqual([stack.outputs["disk"]]);
     const folder = ephemeralFolder(stack.id);
@@ -116,11 +116,11 @@ describe("ephemeralStack", () => {
     const failing = ephemeralStack(
       async () => {
         await new Promise<void>((resolve) => new StateDisk("disk", { sizeGiB: 1 }).id.apply(() => resolve()));
-        throw new Error("the test's own trouble");
+        throw new Error("the test fails on purpose");
       },
       { keepOnFailure: true },
     );
-    await expect(failing).rejects.toThrow(/the test's own trouble[\s\S]*palisade reap --kept/);
+    await expect(failing).rejects.toThrow(/the test fails on purpose[\s\S]*palisade reap --kept/);
     expect([disks().length, stacks().length]).toEqual([1, 1]);
     // The runner seems to have ended.
     const file = path.join(state, "ephemeral", stacks()[0]!, "marker.json");
@@ -150,15 +150,17 @@ describe("a runner that ends without its afterAll", () => {
       expect([disks(), stacks()]).toEqual([[other.disk], [other.id]]);
     } finally {
       other.process.kill("SIGKILL");
-      await eventually("the other one's too", 60, async () => (stacks().length > 0 ? undefined : true));
+      await eventually("the stack of the other runner is gone", 60, async () =>
+        stacks().length > 0 ? undefined : true,
+      );
     }
   });
 
-  it("is cleaned up after by the next one, when its guard was killed too", async () => {
+  it("is cleaned up by the next runner when its guard was killed as well", async () => {
     const killed = await runner();
     process.kill(guardOf(killed.id), "SIGKILL");
     killed.process.kill("SIGKILL");
-    await eventually("it is gone", 10, async () => (isAlive(killed.process.pid!) ? undefined : true));
+    await eventually("the process has ended", 10, async () => (isAlive(killed.process.pid!) ? undefined : true));
     expect(disks(), "nobody is left to remove it").toEqual([killed.disk]);
     const next = await ephemeralStack(program);
     try {
@@ -168,7 +170,7 @@ describe("a runner that ends without its afterAll", () => {
     }
   });
 
-  it("loses also what no stack knows of: found by its ownership marker", async () => {
+  it("also loses a disk that no stack knows: its ownership marker names the owner", async () => {
     const killed = await runner();
     process.kill(guardOf(killed.id), "SIGKILL");
     killed.process.kill("SIGKILL");
@@ -183,7 +185,7 @@ describe("a runner that ends without its afterAll", () => {
     ).rejects.toThrow();
     await expect(hypervisor("local").createStateDisk(of("file:///a/neighbour"), { sizeGiB: 1 })).rejects.toThrow();
     expect(disks()).toHaveLength(3);
-    await eventually("it is gone", 10, async () => (isAlive(killed.process.pid!) ? undefined : true));
+    await eventually("the process has ended", 10, async () => (isAlive(killed.process.pid!) ? undefined : true));
     const { status, stdout, stderr } = reap();
     expect(status, stderr).toBe(0);
     expect(stdout).toMatch(/removed by ownership marker: disk-/);
@@ -194,7 +196,7 @@ describe("a runner that ends without its afterAll", () => {
     );
   });
 
-  it("has a stack that is locked by its dead Pulumi destroyed all the same", async () => {
+  it("loses its stack even if a dead Pulumi has locked it", async () => {
     const killed = await runner();
     const locks = path.join(ephemeralFolder(killed.id), "backend/.pulumi/locks/organization/ephemeral", killed.id);
     mkdirSync(locks, { recursive: true });

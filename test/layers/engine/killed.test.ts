@@ -80,7 +80,7 @@ it.concurrent.each(cases)(
   600_000,
 );
 
-it("attributes of the state, cut off by a kill at their writing, stop Pulumi until they are removed", async () => {
+it("Pulumi refuses state attributes that a kill has cut off until they are removed", async () => {
   const project = new EngineProject("stack");
   try {
     await project.init();

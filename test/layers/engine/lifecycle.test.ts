@@ -23,7 +23,7 @@ describe("a stack's life on the real engine", () => {
   });
   afterAll(() => project.remove());
 
-  it("makes one of each thing", async () => {
+  it("creates one of each resource", async () => {
     expect(project.world.list("virtual-machines")).toHaveLength(1);
     expect(project.world.list("state-disks")).toHaveLength(1);
     expect(project.world.list("registries")).toHaveLength(1);
@@ -133,7 +133,7 @@ describe("a stack's life on the real engine", () => {
     );
   });
 
-  it("makes a machine anew that is gone, on the disk that is left, with its groups", async () => {
+  it("recreates a machine that is gone on the disk that is left, with its groups", async () => {
     const [machine] = project.world.list("virtual-machines");
     const groups = project.world.list("groups").map(({ id }) => id);
     project.world.remove("virtual-machines", machine!.id);

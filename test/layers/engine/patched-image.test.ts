@@ -15,7 +15,7 @@ afterAll(() => {
   project.remove();
 });
 
-it("is imported with its channel: the next preview shows no change, another channel is one", async () => {
+it("is imported with its channel: the next preview shows no change, and another channel is a change", async () => {
   await other.init({ channel: "stable" });
   const ours = (await project.state()).filter(({ custom, type }) => custom && type.startsWith("palisade:"));
   expect(ours).toHaveLength(3);

@@ -1,6 +1,6 @@
 /**
- * A throw-away project for the real engine: the plain CLI, a file backend, and the provider on the fault-injecting backends as
- * a plugin of its own process, so that tests can kill either.
+ * A throw-away project for the real engine: the plain CLI, a file backend, and the provider on the fault-injecting
+ * backends as a plugin of its own process, so that tests can kill either.
  */
 import { spawn } from "node:child_process";
 import {
@@ -20,6 +20,7 @@ import { repairCheckpoint } from "../../../cli/recovery/stack-checkpoint.js";
 import { clearStaleLocks, thisMachine } from "../../../cli/recovery/stack-lock.js";
 import { World } from "../../support/fakes/world.js";
 import { packageRoot } from "../../../shared/directories.js";
+import { pulumiVariables } from "../../../shared/pulumi-environment.js";
 
 /** A package whose provider cannot be had here; a plugin that keeps what it is given stands in for it. */
 export interface StandIn {
@@ -65,8 +66,8 @@ export class EngineProject {
 
   /**
    * @param program - name of a compiled program in `test/layers/engine/programs`, or a path of one in `dist`
-   * @param options - `world`: an existing world to share, e.g. with the project that is imported from; `plugins`: names of plugins of
-   * this package that run as they are
+   * @param options - `world`: an existing world to share, e.g. with the project that is imported from; `plugins`: names
+   * of plugins of this package that run as they are
    */
   constructor(
     program: string,
@@ -130,11 +131,7 @@ export class EngineProject {
     return {
       ...process.env,
       PATH: [path.join(repository, "build/bin"), path.join(cache, "bin"), process.env["PATH"]].join(":"),
-      PULUMI_BACKEND_URL: `file://${this.backend}`,
-      PULUMI_HOME: path.join(this.root, "home"),
-      PULUMI_CONFIG_PASSPHRASE: "engine-test",
-      PULUMI_SKIP_UPDATE_CHECK: "true",
-      PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+      ...pulumiVariables({ backend: `file://${this.backend}`, home: path.join(this.root, "home") }, "engine-test"),
       PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK: "true",
       NO_COLOR: "1",
       ...extra,

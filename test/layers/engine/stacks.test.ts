@@ -20,7 +20,7 @@ describe("stacks", () => {
     project.remove();
   });
 
-  it("of one machine come up at the same time, each with its own things", async () => {
+  it("on one machine come up at the same time, each with its own resources", async () => {
     const results = await Promise.all([project.up(), other.up()]);
     for (const result of results) expect(result.exitCode, result.output).toBe(0);
     for (const kind of kinds) expect(project.world.list(kind), kind).toHaveLength(2);
@@ -28,13 +28,13 @@ describe("stacks", () => {
     expect(new Set(owners).size).toBe(2);
   });
 
-  it("goes away without the other's things", async () => {
+  it("are destroyed one by one, and the other keeps its resources", async () => {
     const destroyed = await other.destroy();
     expect(destroyed.exitCode, destroyed.output).toBe(0);
     for (const kind of kinds) expect(project.world.list(kind), kind).toHaveLength(1);
   });
 
-  it("shows in preview what a replaced host takes along, and what stays", async () => {
+  it("show in preview what is replaced together with a host, and what stays", async () => {
     await project.configure({ imageDigest: `sha256:${"c".repeat(64)}` });
     const steps = await project.preview();
     const operations = Object.fromEntries(

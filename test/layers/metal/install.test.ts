@@ -66,7 +66,7 @@ it("refuses a disk with somebody's data, and writes nothing", async () => {
   expect(machine.beginning("target").equals(blank)).toBe(true);
 });
 
-it("goes on after the engine was killed at each of the steps", async () => {
+it("continues after the engine was killed at each of the steps", async () => {
   await project.configure({ serial: "target-disk" });
   for (const [step, said, later] of [
     ["copy of the image", /metal-image creating/, 4_000],

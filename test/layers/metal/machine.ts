@@ -1,4 +1,7 @@
-/** A machine of its own: QEMU with firmware in setup mode, two disks and a rescue system that is started over the network. */
+/**
+ * A machine of its own: QEMU with firmware in setup mode, two disks and a rescue system that is started over the
+ * network.
+ */
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { copyFileSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -66,8 +69,8 @@ export class Machine {
   }
 
   /**
-   * Switches the machine on, into the rescue system once, then into what is installed: as a provider's rescue mode does it. A reboot
-   * ends QEMU, which is started anew.
+   * Switches the machine on, into the rescue system once, then into what is installed: as a provider's rescue mode does
+   * it. A reboot ends QEMU, which is started anew.
    */
   startRescue(): void {
     const boot = execFileSync(path.join(repository, "test/support/rescue/initrd.sh"), { encoding: "utf8" }).trim();

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { repository } from "./machine.js";
+import { pulumiVariables } from "../../../shared/pulumi-environment.js";
 
 export interface Outcome {
   exitCode: number | null;
@@ -46,11 +47,10 @@ export class Project {
         env: {
           ...process.env,
           PATH: `${path.join(repository, "build/bin")}:${process.env["PATH"]}`,
-          PULUMI_BACKEND_URL: `file://${path.join(this.root, "backend")}`,
-          PULUMI_HOME: path.join(this.root, "home"),
-          PULUMI_CONFIG_PASSPHRASE: "metal-test",
-          PULUMI_SKIP_UPDATE_CHECK: "true",
-          PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+          ...pulumiVariables(
+            { backend: `file://${path.join(this.root, "backend")}`, home: path.join(this.root, "home") },
+            "metal-test",
+          ),
         },
         stdio: ["ignore", "pipe", "pipe"],
         detached: true,

@@ -61,7 +61,7 @@ async function published(repository: string, digest: string): Promise<string[]> 
   return found;
 }
 
-it("leaves nothing half published, and the next run clears away what the killed one left and ends as if there had been none", async () => {
+it("leaves nothing half published, and the next run removes its remains and has the same result as without it", async () => {
   const original = await bench.outdatedImage("killed");
   const [nginx] = await bench.newest(["nginx"]);
   const advisories = [{ package: "nginx", id: "CVE-2026-00001", fixedVersion: nginx! }];

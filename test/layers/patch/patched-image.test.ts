@@ -1,4 +1,7 @@
-/** Patching with real scans, patches, registries and signatures: the rows of test/support/acceptance/patch.json that need no host. */
+/**
+ * Patching with real scans, patches, registries and signatures: the rows of test/support/acceptance/patch.json that
+ * need no host.
+ */
 import { readdir } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -69,7 +72,7 @@ function reportRollMissing(): void {
   report({ table: "patch", id: "PT1", part: "roll", observed: "", evidence: "", missing, pass: true, seconds: 0 });
 }
 
-it("patches what is fixable, by digest, attested, with one layer more and everything else as it was", async () => {
+it("patches every fixable vulnerability in one more layer, and publishes the image by digest with an attestation", async () => {
   reportRollMissing();
   await row(
     "PT1",
@@ -199,7 +202,7 @@ it("refuses a release without security updates before it patches, with name and 
   });
 });
 
-it("says what the mirror lacks that the database demands, and pushes nothing", async () => {
+it("names what the database demands and the mirror lacks, and pushes nothing", async () => {
   await row("PT7", async (seen) => {
     const original = await bench.outdatedImage("pt7");
     const database = await bench.databaseOf("ahead", [

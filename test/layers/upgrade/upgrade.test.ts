@@ -1,6 +1,7 @@
 /**
- * Users upgrade: the state that each released version left is previewed by the current code, and nothing changes. A change
- * here that cannot be avoided needs a migration page in docs/. `PALISADE_WRITE_STATE=1` writes the state of this version.
+ * Users upgrade: the state that each released version left is previewed by the current code, and nothing changes. A
+ * change here that cannot be avoided needs a migration page in docs/. `PALISADE_WRITE_STATE=1` writes the state of this
+ * version.
  */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";

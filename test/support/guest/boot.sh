@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints a folder with `vmlinuz` and `initrd`: the rescue system's kernel, and what runs one program on it (test/support/guest/run.sh).
+# Prints a folder with `vmlinuz` and `initrd`: the rescue system's kernel, and what runs one program on it
+# (test/support/guest/run.sh).
 source "$(dirname "$0")/../../../tools/lib.sh"
 # With their dependencies, as modprobe reports them.
 modules=(veth wireguard sctp nf_tables sch_ingress cls_bpf dummy sch_fq)

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Runs one static program as root in a small virtual machine without a network (test/support/guest/boot.sh), and ends with its exit status.
-# Standard input, its end too, and standard output are the program's; its errors come out when it fails, in the end of the console's log.
+# Runs one static program as root in a small virtual machine without a network (test/support/guest/boot.sh), and ends
+# with its exit status. Standard input, its end too, and standard output are the program's; its errors come out when it
+# fails, in the end of the console's log.
 #
 #   run.sh PROGRAM [FILE=PATH_IN_GUEST]... -- [ARGUMENT]...
 #
-# Paths are absolute, or relative to the clone's root. PALISADE_GUEST_LOG: where the console's log is kept; default: nowhere.
+# Paths are absolute, or relative to the clone's root. PALISADE_GUEST_LOG: where the console's log is kept; default:
+# nowhere.
 source "$(dirname "$0")/../../../tools/lib.sh"
 (($# >= 2)) || fail "usage: run.sh PROGRAM [FILE=PATH_IN_GUEST]... -- [ARGUMENT]..."
 command -v qemu-system-x86_64 >/dev/null || fail "qemu-system-x86_64 cannot be run; install qemu-system-x86"
@@ -40,8 +42,8 @@ console=${PALISADE_GUEST_LOG:-$work/console}
 : >"$work/output"
 
 ends_with_this=(setpriv --pdeathsig KILL)
-# Input and output are ports of their own: a port whose input has ended discards output. A file takes the output, for which QEMU never
-# has to wait, so that nothing is lost when the guest powers off. One thread: see machineArguments in
+# Input and output are ports of their own: a port whose input has ended discards output. A file takes the output, for
+# which QEMU never has to wait, so that nothing is lost when the guest powers off. One thread: see machineArguments in
 # provider/local/hypervisor/qemu/accelerator.ts.
 "${ends_with_this[@]}" qemu-system-x86_64 -no-user-config -nodefaults -no-reboot -display none \
   -machine q35,vmport=off -accel tcg,thread=single,tb-size=512 -cpu max -smp 2 -m 2G \

@@ -16,6 +16,9 @@ export interface ProbeResult {
 
 const portName = "palisade.probe";
 
+/** Longer than what the probe gives a command (commandTimeout in test/support/probe/main.go). */
+const answerTimeoutMs = 330_000;
+
 /** One connection to the probe of a running machine; a restarted QEMU needs a new one. */
 export class Probe {
   private nextId = 1;
@@ -124,8 +127,9 @@ export class Probe {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.waiting.delete(id);
-        reject(new Error(`the probe did not answer ${JSON.stringify(request).slice(0, 200)} within 120 s`));
-      }, 120_000);
+        const asked = JSON.stringify(request).slice(0, 200);
+        reject(new Error(`the probe did not answer ${asked} within ${answerTimeoutMs / 1000} s`));
+      }, answerTimeoutMs);
       this.waiting.set(id, (result) => {
         clearTimeout(timer);
         resolve(result);

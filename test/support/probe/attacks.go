@@ -27,8 +27,8 @@ type attackKind struct {
 	run       func(arguments []string) error
 }
 
-// attacks are what `palisade-probe do NAME ARGUMENTS...` tries, in a process of its own. Each prints one word: "done", or the
-// name of the error with which the kernel refused, e.g. EACCES.
+// attacks are what `palisade-probe do NAME ARGUMENTS...` tries, in a process of its own. Each prints one word: "done",
+// or the name of the error with which the kernel refused, e.g. EACCES.
 var attacks = map[string]attackKind{
 	// copy SOURCE TARGET: a program into a place.
 	"copy":   {2, func(a []string) error { return copyFile(a[0], a[1]) }},

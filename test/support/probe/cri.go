@@ -72,9 +72,10 @@ var (
 	}
 )
 
-// attackContainerd asks containerd over the socket of the role groups. It runs what is not refused, and takes it away again.
-func attackContainerd(name, image string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout-5*time.Second)
+// attackContainerd asks containerd over the socket of the role groups. It runs what is not refused, and takes it away
+// again.
+func attackContainerd(name, image string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout-cleanupTimeout)
 	defer cancel()
 	credentials := grpc.WithTransportCredentials(insecure.NewCredentials())
 	connection, err := grpc.NewClient("unix://"+containerdSocket, credentials)
@@ -104,13 +105,10 @@ func attackContainerd(name, image string) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		_, _ = runtime.StopPodSandbox(ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: ran.PodSandboxId})
-		_, _ = runtime.RemovePodSandbox(ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: ran.PodSandboxId})
-	}()
 	if ofSandbox {
-		return nil
+		return removeSandbox(runtime, ran.PodSandboxId)
 	}
+	defer func() { err = errors.Join(err, removeSandbox(runtime, ran.PodSandboxId)) }()
 	container := plainContainer(image)
 	changeContainer(container)
 	created, err := runtime.CreateContainer(ctx, &runtimev1.CreateContainerRequest{
@@ -120,6 +118,18 @@ func attackContainerd(name, image string) error {
 		return err
 	}
 	_, err = runtime.StartContainer(ctx, &runtimev1.StartContainerRequest{ContainerId: created.ContainerId})
+	return err
+}
+
+// removeSandbox has time of its own: a sandbox that stays keeps its name, and the next one is refused.
+func removeSandbox(runtime runtimev1.RuntimeServiceClient, id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	_, err := runtime.StopPodSandbox(ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: id})
+	if err != nil {
+		return err
+	}
+	_, err = runtime.RemovePodSandbox(ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: id})
 	return err
 }
 

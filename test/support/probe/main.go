@@ -45,7 +45,12 @@ type response struct {
 	Error    string `json:"error,omitempty"`
 }
 
-const commandTimeout = 60 * time.Second
+// What a command may take. An emulated host on a busy machine is many times slower than a real one.
+const (
+	commandTimeout = 5 * time.Minute
+	// The part of it in which a command removes what it made.
+	cleanupTimeout = time.Minute
+)
 
 func handle(r request) response {
 	answer := response{ID: r.ID}

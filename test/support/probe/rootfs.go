@@ -33,7 +33,8 @@ func attackRootfs(way, action, program string) error {
 	if err != nil {
 		return err
 	}
-	// Its root and its mounts are the thread's own from here, so no other goroutine may use it, and it ends with this process.
+	// Its root and its mounts are the thread's own from here, so no other goroutine may use it, and it ends with this
+	// process.
 	runtime.LockOSThread()
 	folder, err := reach()
 	if err != nil {

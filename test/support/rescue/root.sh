@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the folder of a rescue system: Debian's ordinary packages with an SSH server, and a kernel for machines that boot it. Made
-# once, named by the hash of what it is made of. Tests install hosts from it, in a virtual machine or in namespaces of their own.
+# Prints the folder of a rescue system: Debian's ordinary packages with an SSH server, and a kernel for machines that
+# boot it. Made once, named by the hash of what it is made of. Tests install hosts from it, in a virtual machine or in
+# namespaces of their own.
 source "$(dirname "$0")/../../../tools/lib.sh"
 
 sources=$(hosts/image/scripts/apt-sources.sh trixie)

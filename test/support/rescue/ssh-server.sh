@@ -1,6 +1,6 @@
 #!/bin/sh
-# OpenSSH's server in the rescue root, in mount and process namespaces that the caller made for it (unshare --mount --pid --fork).
-# Nothing is written into the root: what a test writes is in memory.
+# OpenSSH's server in the rescue root, in mount and process namespaces that the caller made for it (unshare --mount
+# --pid --fork). Nothing is written into the root: what a test writes is in memory.
 #
 #   ssh-server.sh ROOT FOLDER       FOLDER: sshd_config, keys and shadow, seen as /run/test
 set -eu

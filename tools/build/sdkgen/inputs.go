@@ -15,8 +15,8 @@ const typeReference = "#/types/"
 // The types are aliases, because TypeScript does not accept an interface where it expects Properties.
 const inputsHeader = "// Generated from provider/schema.json by tools/build/sdkgen. Do not edit.\n"
 
-// inputTypes returns provider/schema/inputs.ts: for each resource a TypeScript type of its inputs as they are once their
-// defaults are applied, and every type that they refer to.
+// inputTypes returns provider/schema/inputs.ts: for each resource a TypeScript type of its inputs as they are once
+// their defaults are applied, and every type that they refer to.
 func inputTypes(spec schema.PackageSpec) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString(inputsHeader)

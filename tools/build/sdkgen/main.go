@@ -1,8 +1,10 @@
 // Command sdkgen writes what is made from the Pulumi schema of Palisade's provider: the TypeScript SDK (sdk), with
-// Pulumi's official Node.js generator, and the types of the resources' inputs (provider/schema/inputs.ts). The SDK's files lie inside this repository's own package, so the generator's
-// package.json, tsconfig.json and README are left out and the two places that look for a package.json are adapted.
+// Pulumi's official Node.js generator, and the types of the resources' inputs (provider/schema/inputs.ts). The SDK's
+// files lie inside this repository's own package, so the generator's package.json, tsconfig.json and README are left
+// out and the two places that look for a package.json are adapted.
 //
-//	go run . -schema ../../../provider/schema.json -output ../../../sdk -inputs ../../../provider/schema/inputs.ts [-check]
+//	go run . -schema ../../../provider/schema.json -output ../../../sdk \
+//		-inputs ../../../provider/schema/inputs.ts [-check]
 package main
 
 import (

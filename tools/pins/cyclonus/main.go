@@ -1,6 +1,6 @@
 // Cyclonus' NetworkPolicy cases and its own oracle, as JSON for our conformance tests.
 //
-//	cyclonus cases 4|6    the generated cases with the expected verdicts of each step, for pods with addresses of that family
+//	cyclonus cases 4|6    the generated cases with the expected verdicts of each step, for pods with IPv4 or IPv6
 //	cyclonus verdicts     for each line of standard input, policies and tuples, a line with the verdicts on these
 package main
 

@@ -3,8 +3,8 @@ package groups
 import "time"
 
 // moment is a point in time on two clocks. Waits are computed from the monotonic clock, because the wall clock may jump
-// when it is corrected, and a wait would then last as long as the jump. The wall clock is for people, and for what has to
-// outlive the agent.
+// when it is corrected, and a wait would then last as long as the jump. The wall clock is for people, and for what has
+// to outlive the agent.
 type moment struct {
 	wall time.Time
 	// monotonic is the time since an arbitrary point.
@@ -32,8 +32,8 @@ func (s *containerState) restartIsDue(now moment) bool {
 	return s.RestartAt.IsZero() || now.monotonic >= s.restartDue
 }
 
-// resumeRestarts continues the waits of a record that was read from the disk. A wait lasts at most its back-off, also if
-// the wall clock has jumped back since.
+// resumeRestarts continues the waits of a record that was read from the disk. A wait lasts at most its back-off, also
+// if the wall clock has jumped back since.
 func (r *record) resumeRestarts(now moment) {
 	for name, state := range r.Containers {
 		if !state.RestartAt.IsZero() {

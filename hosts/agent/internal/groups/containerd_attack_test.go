@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	support "github.com/palisade-host/palisade/test/support/containerd"
 )
 
 // attackContainerd does over the socket what an attacker does who has become this role. Each attack has the plain
@@ -103,14 +105,15 @@ func (h *containerdHarness) attackContainerd(t *testing.T) {
 			t.Errorf("%s: %v", native, err)
 		}
 	}
-	for suffix, group := range map[string]uint32{"": clientGroup, ".ttrpc": 0} {
-		info, err := os.Stat(strings.TrimPrefix(h.conn.Target(), "unix://") + suffix)
+	files := support.Folder(h.directory)
+	for socket, group := range map[string]uint32{files.Socket(): support.ClientGroup, files.Ttrpc(): 0} {
+		info, err := os.Stat(socket)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
 		if status := info.Sys().(*syscall.Stat_t); status.Uid != 0 || status.Gid != group || info.Mode().Perm() != 0o660 {
-			t.Errorf("socket %q: %d:%d %s", suffix, status.Uid, status.Gid, info.Mode())
+			t.Errorf("socket %s: %d:%d %s", socket, status.Uid, status.Gid, info.Mode())
 		}
 	}
 }

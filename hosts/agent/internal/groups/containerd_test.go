@@ -32,14 +32,13 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/containerd"
 	"github.com/palisade-host/palisade/hosts/agent/internal/containerd/testimage"
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	"github.com/palisade-host/palisade/test/support/acceptance/row"
+	support "github.com/palisade-host/palisade/test/support/containerd"
 )
 
 // binariesVariable names the folder of containerd, its shim and the agent. `make host-binaries` writes them to
 // build/host.
 const binariesVariable = "PALISADE_HOST_BINARIES"
-
-// clientGroup is the group of containerd's socket, as on a host (sysusers.d).
-const clientGroup = 841
 
 // runtimeVariable names the OCI runtime to use, by default crun on PATH.
 const runtimeVariable = "PALISADE_OCI_RUNTIME"
@@ -255,6 +254,9 @@ func TestContainerd(t *testing.T) {
 		}
 	})
 	t.Run("refuses an image whose configuration was changed on the disk, and restarts the other", func(t *testing.T) {
+		observation := row.ObserveIn(t, "attack", "X2")
+		observation.Observed = "a byte of the entry point changed in containerd's store: the container is not made again, ImageRefused"
+		observation.Control = "the container of another image, stopped in the same way, runs again"
 		changed := h.web("changed")
 		changed.Name, changed.Ports = "changed", nil
 		changed.Containers[0].Ports, changed.Containers[0].Image = nil, h.reference(h.other)
@@ -279,9 +281,11 @@ func TestContainerd(t *testing.T) {
 			return c.GetPhase() == agentv1.ContainerPhase_CONTAINER_PHASE_RUNNING && c.GetContainerId() != containers["web"]
 		})
 		h.waitFor(t, "changed", func(g *agentv1.Group) bool { return g.GetStatus().GetContainers()[0].GetReason() == reasonRefused })
-		if c := h.group(t, "changed").GetStatus().GetContainers()[0]; !strings.Contains(c.GetMessage(), changedContent) {
-			t.Errorf("%v", c)
+		refused := h.group(t, "changed").GetStatus().GetContainers()[0]
+		if !strings.Contains(refused.GetMessage(), changedContent) {
+			t.Errorf("%v", refused)
 		}
+		observation.Evidence = refused.GetReason() + ": " + refused.GetMessage()
 		h.delete(t, "web")
 		h.delete(t, "changed")
 	})
@@ -364,12 +368,11 @@ func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness 
 	if err != nil {
 		t.Fatal(err)
 	}
-	pause := filepath.Join(directory, "pause.oci.tar")
-	if err := os.WriteFile(pause, archive, 0o600); err != nil {
+	files := support.Folder(directory)
+	if err := os.WriteFile(files.Pause(), archive, 0o600); err != nil {
 		t.Fatal(err)
 	}
 
-	socket := filepath.Join(directory, "containerd.sock")
 	network := filepath.Join(directory, "net.d")
 	if err := os.Mkdir(network, 0o755); err != nil {
 		t.Fatal(err)
@@ -383,29 +386,8 @@ func startContainerd(t *testing.T, binaries, runtime string) *containerdHarness 
 	}
 	writeFile(t, filepath.Join(network, "10-test.conflist"), fmt.Sprintf(`{"cniVersion":"1.0.0","name":"palisade-test","plugins":[
 		{"type":"palisade-cni","socket":%q,"capabilities":{"portMappings":true}}]}`, h.startNetd(t, binaries, directory)))
-	logs := filepath.Join(directory, "logs")
-	if err := os.Mkdir(logs, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(directory, "config.toml"), fmt.Sprintf(`version = 4
-root = %q
-state = %q
-disabled_plugins = ["io.containerd.nri.v1.nri"]
-[plugins."io.containerd.server.v1.grpc"]
-  address = %q
-  gid = %d
-  runtime_binary = %q
-  cgroup_parent = "/palisade-test"
-  log_root = %q
-[plugins."io.containerd.server.v1.ttrpc"]
-  address = %q
-[plugins."io.containerd.internal.v1.pause-image"]
-  archive = %q
-  reference = "palisade.internal/pause:1"
-[plugins."io.containerd.cri.v1.images"]
+	files.Configure(t, support.Options{RuntimeBinary: runtime, More: fmt.Sprintf(`[plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
-  [plugins."io.containerd.cri.v1.images".pinned_images]
-    sandbox = "palisade.internal/pause:1"
   [plugins."io.containerd.cri.v1.images".registry]
     config_path = %q
 [plugins."io.containerd.cri.v1.runtime"]
@@ -421,13 +403,13 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.crun.options]
         BinaryName = %q
         SystemdCgroup = false
-`, filepath.Join(directory, "root"), filepath.Join(directory, "state"), socket, clientGroup, runtime, logs, socket+".ttrpc", pause, filepath.Join(directory, "certs.d"), plugins, network, runtime))
+`, files.At("certs.d"), plugins, network, runtime)})
 
 	h.directory, h.binaries = directory, binaries
 	h.startDaemon(t)
 	t.Cleanup(func() {
 		h.stopDaemon()
-		if err := unix.Unmount(logs, unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(files.Logs(), unix.MNT_DETACH); err != nil {
 			t.Errorf("the folder of logs was not mounted: %v", err)
 		}
 		if content, err := os.ReadFile(filepath.Join(directory, "containerd.log")); err == nil && t.Failed() {
@@ -435,13 +417,13 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 			t.Logf("containerd:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
 		}
 	})
-	h.conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	h.conn, err = grpc.NewClient("unix://"+files.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.options = Options{
-		DataDirectory: filepath.Join(directory, "data"), LogDirectory: logs,
+		DataDirectory: filepath.Join(directory, "data"), LogDirectory: files.Logs(),
 		CertificatesDirectory: filepath.Join(directory, "certs.d"), CgroupParent: "/palisade-test", CgroupRoot: "/sys/fs/cgroup",
 		MaximumLogSize: maximumLogSize, PollInterval: 200 * time.Millisecond, Starts: 2, Capacity: Capacity{CPUs: 2, MemoryBytes: 1 << 30},
 		Now: time.Now, Logger: logger,
@@ -472,7 +454,7 @@ func (h *containerdHarness) startDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer logFile.Close()
-	daemon := exec.Command(filepath.Join(h.binaries, "containerd"), "--config", filepath.Join(h.directory, "config.toml"))
+	daemon := exec.Command(filepath.Join(h.binaries, "containerd"), "--config", support.Folder(h.directory).Configuration())
 	daemon.Env = append(os.Environ(), "PATH="+h.binaries+":"+os.Getenv("PATH"))
 	daemon.Stdout, daemon.Stderr = logFile, logFile
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

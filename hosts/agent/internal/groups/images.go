@@ -20,8 +20,8 @@ import (
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
 )
 
-// pullPatience is how long a pass waits for its images together. Images that are on the host are checked in less, so that
-// their containers start in the same pass. The other pulls go on beside the group's loop.
+// pullPatience is how long a pass waits for its images together. Images that are on the host are checked in less, so
+// that their containers start in the same pass. The other pulls go on beside the group's loop.
 const pullPatience = 2 * time.Second
 
 // documentsTimeout bounds containerd's pull of a sealed image, which is only a manifest and a configuration. It ends a
@@ -157,8 +157,8 @@ func imageReason(err error) string {
 	return reasonPullFailed
 }
 
-// startPull starts the pull of a container's image, unless it is in progress or waits for its next attempt. An image that
-// was accepted before may be refused now, so each start of a container asks again.
+// startPull starts the pull of a container's image, unless it is in progress or waits for its next attempt. An image
+// that was accepted before may be refused now, so each start of a container asks again.
 func (g *group) startPull(ctx context.Context, desired *record, container *agentv1.Container) {
 	image := container.GetImage()
 	access := registryOf(desired.spec, image)

@@ -62,7 +62,8 @@ type Options struct {
 	// Monotonic is the time since an arbitrary point, by a clock that never jumps. Default: that of the kernel.
 	Monotonic func() time.Duration
 	Logger    *slog.Logger
-	// Prepare runs until it succeeds, before the first pass. It asks for the runtime's version, for example. It may be nil.
+	// Prepare runs until it succeeds, before the first pass. It asks for the runtime's version, for example. It may be
+	// nil.
 	Prepare func(context.Context) error
 }
 

@@ -1,18 +1,15 @@
 package groups
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	agentv1 "github.com/palisade-host/palisade/hosts/api/palisade/agent/v1"
+	support "github.com/palisade-host/palisade/test/support/containerd"
 )
 
 // recordedRequests are what this role asks of containerd, which takes nothing else (hosts/containerd/cri). Its tests
@@ -67,9 +64,13 @@ func TestRequestsAreRecorded(t *testing.T) {
 		&runtimev1.RemoveImageRequest{Image: &runtimev1.ImageSpec{Image: "sha256:" + hexadecimal}},
 	}
 	if os.Getenv("PALISADE_RECORD") != "" {
-		recordRequests(t, asked)
+		writeFile(t, recordedRequests, string(support.EncodeRequests(t, asked)))
 	}
-	recorded := readRequests(t)
+	content, err := os.ReadFile(recordedRequests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorded := support.DecodeRequests(t, content)
 	if len(recorded) != len(asked) {
 		t.Fatalf("%d requests are recorded, expected %d", len(recorded), len(asked))
 	}
@@ -81,51 +82,3 @@ func TestRequestsAreRecorded(t *testing.T) {
 }
 
 const hexadecimal = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-// recordedRequest is a request with the name of its message.
-type recordedRequest struct {
-	Message protoreflect.FullName `json:"message"`
-	Request json.RawMessage       `json:"request"`
-}
-
-func recordRequests(t *testing.T, requests []proto.Message) {
-	t.Helper()
-	var records []recordedRequest
-	for _, request := range requests {
-		content, err := protojson.Marshal(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		records = append(records, recordedRequest{request.ProtoReflect().Descriptor().FullName(), content})
-	}
-	content, err := json.MarshalIndent(records, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, recordedRequests, string(content)+"\n")
-}
-
-func readRequests(t *testing.T) []proto.Message {
-	t.Helper()
-	content, err := os.ReadFile(recordedRequests)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var records []recordedRequest
-	if err := json.Unmarshal(content, &records); err != nil {
-		t.Fatal(err)
-	}
-	var requests []proto.Message
-	for _, one := range records {
-		kind, err := protoregistry.GlobalTypes.FindMessageByName(one.Message)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request := kind.New().Interface()
-		if err := protojson.Unmarshal(one.Request, request); err != nil {
-			t.Fatal(err)
-		}
-		requests = append(requests, request)
-	}
-	return requests
-}

@@ -24,8 +24,8 @@ func (e *refusedError) Error() string {
 	return e.message
 }
 
-// fetchImage has the role images fetch the image and check it against the policies. It returns the digest of the manifest
-// that runs.
+// fetchImage has the role images fetch the image and check it against the policies. It returns the digest of the
+// manifest that runs.
 func (g *group) fetchImage(ctx context.Context, pull *imagePull, container *agentv1.Container, access *agentv1.ImageRegistry) (string, error) {
 	name, image := container.GetName(), container.GetImage()
 	request := &agentv1.EnsureImageRequest{Reference: image}

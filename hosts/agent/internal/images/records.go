@@ -11,9 +11,9 @@ import (
 	"github.com/palisade-host/palisade/hosts/agent/internal/service"
 )
 
-// recordStore is what the role keeps so that an image can start again without its registry: documents by their digests, and
-// for each image its references and signatures. None of it is trusted: documents are compared with their digests, and
-// signatures are verified at each use.
+// recordStore is what the role keeps so that an image can start again without its registry: documents by their digests,
+// and for each image its references and signatures. None of it is trusted: documents are compared with their digests,
+// and signatures are verified at each use.
 type recordStore struct {
 	directory string
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -493,18 +492,7 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 
 // An image with too many layers is refused before its seals, or even its configuration, are requested.
 func TestLayerCounts(t *testing.T) {
-	content, err := os.ReadFile("../../../seal/testdata/layer-counts.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cases []struct {
-		Layers   int
-		Accepted bool
-	}
-	if err := json.Unmarshal(content, &cases); err != nil || len(cases) == 0 {
-		t.Fatal(cases, err)
-	}
-	for _, test := range cases {
+	for _, test := range sealtest.LayerCounts(t, "../../../seal/testdata/layer-counts.json") {
 		f := newFixture(t, slices.Repeat([]string{"layer"}, test.Layers)...)
 		if test.Accepted {
 			f.refused(SealMissing)

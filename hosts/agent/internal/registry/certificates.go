@@ -15,8 +15,8 @@ import (
 )
 
 // Certificates is the folder in containerd's `config_path`: <server>/hosts.toml with the CA beside it. It contains no
-// credentials. Groups may reach one server in different ways, so the entry is written for each pull. Pulls that reach it
-// in the same way run at the same time, and others wait for them.
+// credentials. Groups may reach one server in different ways, so the entry is written for each pull. Pulls that reach
+// it in the same way run at the same time, and others wait for them.
 type Certificates struct {
 	directory string
 

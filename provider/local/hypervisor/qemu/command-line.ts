@@ -45,7 +45,9 @@ export interface MachineDefinition {
   snapshot?: SnapshotMemory;
 }
 
-/** A stable address of the locally administered range QEMU uses; each machine has its own network, so it needs no more. */
+/**
+ * A stable address of the locally administered range QEMU uses; each machine has its own network, so it needs no more.
+ */
 export function macAddress(id: string): string {
   const hash = createHash("sha256").update(id).digest("hex");
   return `52:54:00:${hash.slice(0, 2)}:${hash.slice(2, 4)}:${hash.slice(4, 6)}`;

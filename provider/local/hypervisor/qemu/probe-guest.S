@@ -1,6 +1,7 @@
-# The probe guest: a boot sector that goes the way of every modern kernel (real, protected and long mode with paging) and
-# then says so on the first serial port, again and again. Its bytes are in probe-guest.ts; the test beside it assembles this
-# file and compares:  as -o probe.o probe-guest.S && ld -Ttext 0x7c00 --oformat binary -o probe.bin probe.o
+# The probe guest: a boot sector that goes the way of every modern kernel (real, protected and long mode with paging)
+# and then says so on the first serial port, again and again. Its bytes are in probe-guest.ts; the test beside it
+# assembles this file and compares:
+#     as -o probe.o probe-guest.S && ld -Ttext 0x7c00 --oformat binary -o probe.bin probe.o
         .code16
         .globl _start
 _start: cli

@@ -7,8 +7,8 @@ import { once } from "node:events";
 import { connectUnix } from "./unix-socket.js";
 
 /**
- * TPM2_CreatePrimary in the endorsement hierarchy of a restricted P-256 decryption key (TPM 2.0 Library, Part 3, 24.1): the same seed
- * gives the same key.
+ * TPM2_CreatePrimary in the endorsement hierarchy of a restricted P-256 decryption key (TPM 2.0 Library, Part 3, 24.1):
+ * the same seed gives the same key.
  */
 const createPrimary = Buffer.from(
   "80020000004300000131" + // sessions, 67 bytes, TPM_CC_CreatePrimary

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the programs of a Go module that pins them (go.mod with `tool` lines) once for each content, and prints the folder
-# they lie in: $PALISADE_CACHE/tools/<name of the module's folder>/<hash>. The hash covers everything that the result
-# depends on: go.mod, go.sum, build flags and environment, the module's own code, compiler, platform.
+# Builds the programs of a Go module that pins them (go.mod with `tool` lines) once for each content, and prints the
+# folder they lie in: $PALISADE_CACHE/tools/<name of the module's folder>/<hash>. The hash covers everything that the
+# result depends on: go.mod, go.sum, build flags and environment, the module's own code, compiler, platform.
 # Usage: go-tool.sh FOLDER
 set -euo pipefail
 cd "${1:?usage: go-tool.sh FOLDER}" || exit

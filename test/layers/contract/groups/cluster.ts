@@ -1,4 +1,7 @@
-/** A real Kubernetes API server on etcd, on loopback only, for one test file. There are no nodes: what is accepted is not run. */
+/**
+ * A real Kubernetes API server on etcd, on loopback only, for one test file. There are no nodes: what is accepted is
+ * not run.
+ */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -140,11 +143,11 @@ export class Cluster {
   async define(name: string, version: string, yaml: string): Promise<void> {
     const target = `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}?fieldManager=palisade`;
     const { status, body } = await this.send("PATCH", target, yaml);
-    if (status !== 201) throw new Error(`${name} is not taken: ${JSON.stringify(body)}`);
+    if (status !== 201) throw new Error(`the API server refuses ${name}: ${JSON.stringify(body)}`);
     const [plural, ...group] = name.split(".");
     const deadline = Date.now() + 60_000;
     while ((await this.send("GET", `/apis/${group.join(".")}/${version}/${plural}`)).status !== 200) {
-      if (Date.now() > deadline) throw new Error(`${name} is not served`);
+      if (Date.now() > deadline) throw new Error(`the API server does not serve ${name}`);
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }

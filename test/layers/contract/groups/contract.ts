@@ -1,4 +1,7 @@
-/** The contract of the shared arguments: one table, every backend. What a backend cannot honour it refuses with the field's path. */
+/**
+ * The contract of the shared arguments: one table, every backend. What a backend cannot honour it refuses with the
+ * field's path.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ArgumentError } from "../../../../components/index.js";
 import type { GroupArgs } from "../../../../components/group/model.js";

@@ -48,7 +48,7 @@ describe("Kubernetes' own part", () => {
     });
   });
 
-  it("control: without its security context the pod is refused, and the Deployment warned of", async () => {
+  it("control: without its security context the pod is refused, and the Deployment gets a warning", async () => {
     const objects = await backend.objects("bare", group);
     const deployment = objects.find(({ kind }) => kind === "Deployment") as Untyped;
     delete deployment.spec.template.spec.securityContext;

@@ -53,13 +53,14 @@ export class KubernetesBackend implements GroupBackend {
       const real = await this.cluster.apply(object);
       for (const { status, body, warnings } of [dry, real]) {
         if (status !== 201 || warnings !== "") {
-          throw new Error(`${object.kind} is not taken: ${status} ${warnings} ${JSON.stringify(body)}`);
+          throw new Error(`${object.kind} is refused by the API server: ${status} ${warnings} ${JSON.stringify(body)}`);
         }
       }
       kept.push(real.body);
     }
     const pods = await this.cluster.apply(podOf(kept));
-    if (pods.status > 201) throw new Error(`its pod is not taken: ${pods.status} ${JSON.stringify(pods.body)}`);
+    if (pods.status > 201)
+      throw new Error(`the API server refuses its pod: ${pods.status} ${JSON.stringify(pods.body)}`);
     this.taken += 1;
     return takenFromObjects([...kept.filter(({ kind }) => kind !== "Pod"), pods.body]);
   }
@@ -103,7 +104,8 @@ function takenFromObjects(kept: Kept[]): TakenGroup {
   });
   const allowed = (policy["spec"].ingress ?? []).flatMap((rule: Untyped) => rule.ports).map(portText);
   const served = (service?.["spec"].ports ?? []).map(portText);
-  if (JSON.stringify(allowed) !== JSON.stringify(served)) throw new Error("the Service's ports are not those let in");
+  if (JSON.stringify(allowed) !== JSON.stringify(served))
+    throw new Error("the Service's ports are not those that the NetworkPolicy lets in");
   if (service && matches(service["spec"].selector, pod) !== true) throw new Error("the Service selects no pod");
   if (!matches(policy["spec"].podSelector.matchLabels, pod)) throw new Error("the NetworkPolicy selects no pod");
 

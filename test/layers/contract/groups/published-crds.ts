@@ -1,6 +1,6 @@
 /**
- * CustomResourceDefinitions as they are published, from the Go modules that hold them: fetched once by the machine's own Go, into its module
- * cache, and compared with the module's hash in the public checksum database.
+ * CustomResourceDefinitions as they are published, from the Go modules that hold them: fetched once by the machine's
+ * own Go, into its module cache, and compared with the module's hash in the public checksum database.
  */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";

@@ -1,4 +1,6 @@
-/** A test runner that gets no further than its stack: `node ephemeral-runner.js`. Prints the stack as JSON and waits. */
+/**
+ * A test runner that gets no further than its stack: `node ephemeral-runner.js`. Prints the stack as JSON and waits.
+ */
 import { StateDisk } from "../../../../components/index.js";
 import { ephemeralStack } from "../../../../components/testing/index.js";
 

@@ -1,6 +1,6 @@
 /**
- * Every component and resource of the library once, with arguments that hang on nothing but the folder `keys`. Without HostImage: an
- * image that is built here changes with the host, as it should.
+ * Every component and resource of the library once, with arguments that hang on nothing but the folder `keys`. Without
+ * HostImage: an image that is built here changes with the host, as it should.
  */
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";

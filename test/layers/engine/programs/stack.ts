@@ -1,7 +1,7 @@
 /**
- * One of each resource, wired as the components wire them, driven by configuration so that a test can change one thing at a
- * time: `keys` (folder), `protect`, `memory`, `imageTag`, `imageDigest`, `diskSize`, `command`, `image`, `channel`, `secret`, `password`,
- * `force`, `updateTimeout`, `policyPort`, `withoutGroup`.
+ * One of each resource, wired as the components wire them, driven by configuration so that a test can change one thing
+ * at a time: `keys` (folder), `protect`, `memory`, `imageTag`, `imageDigest`, `diskSize`, `command`, `image`,
+ * `channel`, `secret`, `password`, `force`, `updateTimeout`, `policyPort`, `withoutGroup`.
  */
 import path from "node:path";
 import * as pulumi from "@pulumi/pulumi";

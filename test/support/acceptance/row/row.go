@@ -1,5 +1,5 @@
-// Package row is how a Go test writes down what it observed for a row of an acceptance table: as a line of its log, which
-// collect-go.ts takes from the events of `go test -json`.
+// Package row is how a Go test writes down what it observed for a row of an acceptance table: as a line of its log,
+// which collect-go.ts takes from the events of `go test -json`.
 package row
 
 import (
@@ -25,12 +25,18 @@ type Observation struct {
 	Missing string `json:"missing,omitempty"`
 }
 
-// Observe returns an observation for the test to fill; it is written when the test ends, and passes when the test does. A
-// test that is skipped observes nothing.
+// Observe returns an observation of a row of the table conformance, as ObserveIn does.
 func Observe(t *testing.T, id string) *Observation {
 	t.Helper()
+	return ObserveIn(t, "conformance", id)
+}
+
+// ObserveIn returns an observation for the test to fill; it is written when the test ends, and passes when the test does.
+// A test that is skipped observes nothing.
+func ObserveIn(t *testing.T, table, id string) *Observation {
+	t.Helper()
 	started := time.Now()
-	observation := &Observation{Table: "conformance", ID: id, Part: t.Name(), Evidence: t.Name()}
+	observation := &Observation{Table: table, ID: id, Part: t.Name(), Evidence: t.Name()}
 	t.Cleanup(func() {
 		if t.Skipped() {
 			return

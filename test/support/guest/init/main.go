@@ -1,6 +1,6 @@
-// Command init is all of the userland of the guest that test/support/guest/run.sh boots: it loads the modules of the list, runs one program
-// with its standard input and output on virtio's serial ports, writes down its exit status and powers off. What fails before that is
-// said on the console.
+// Command init is all of the userland of the guest that test/support/guest/run.sh boots: it loads the modules of the
+// list, runs one program with its standard input and output on virtio's serial ports, writes down its exit status and
+// powers off. What fails before that is said on the console.
 package main
 
 import (
@@ -53,8 +53,8 @@ func run() error {
 	if err := netlink.LinkSetUp(loopback); err != nil {
 		return err
 	}
-	// The last port comes first: when it has its name, the host's ends of the others are known to be open, and reading from `input`
-	// does not end before the caller's input does.
+	// The last port comes first: when it has its name, the host's ends of the others are known to be open, and reading
+	// from `input` does not end before the caller's input does.
 	status, err := openPort("status", os.O_WRONLY)
 	if err != nil {
 		return err

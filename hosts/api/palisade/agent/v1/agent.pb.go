@@ -2206,8 +2206,8 @@ type ApplyGroupRequest struct {
 	Spec  *GroupSpec             `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Validate only; nothing is stored or started.
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Generation that the caller has seen; refused when the group has another one, so that of two callers none undoes what
-	// the other has just declared. 0: whatever it is.
+	// Generation that the caller has seen; refused when the group has another one, so that of two callers none undoes
+	// what the other has just declared. 0: whatever it is.
 	ExpectedGeneration uint64 `protobuf:"varint,3,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache

@@ -489,15 +489,16 @@ func (x *RetainImagesResponse) GetRemovedBytes() uint64 {
 	return 0
 }
 
-// What a host accepts. Several policies add up: an image has to match one of them, and when any that it matches names keys, it
-// has to be signed by one of these.
+// What a host accepts. Several policies add up: an image has to match one of them, and when any that it matches names
+// keys, it has to be signed by one of these.
 type ImagePolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// DNS label, 1 to 63 characters.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// <server>/<repository>, or <server>/<prefix>/* for every repository below.
 	Repositories []string `protobuf:"bytes,2,rep,name=repositories,proto3" json:"repositories,omitempty"`
-	// PEM public keys (ECDSA P-256, as `cosign generate-key-pair` makes them); empty means that no signature is asked for.
+	// PEM public keys (ECDSA P-256, as `cosign generate-key-pair` makes them); empty means that no signature is asked
+	// for.
 	Keys []string `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Rises by one with each change; set by the host.
 	Generation    uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`

@@ -432,8 +432,8 @@ type GetNetworkResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// True when a policy was declared; without one everything is allowed.
 	PolicyDeclared bool `protobuf:"varint,1,opt,name=policy_declared,json=policyDeclared,proto3" json:"policy_declared,omitempty"`
-	// Hash of the policy that the kernel's maps hold, read back from them; empty when their entries are those of no policy that was
-	// applied.
+	// Hash of the policy that the kernel's maps hold, read back from them; empty when their entries are those of no
+	// policy that was applied.
 	PolicyHash string `protobuf:"bytes,2,opt,name=policy_hash,json=policyHash,proto3" json:"policy_hash,omitempty"`
 	// Rises with each change of what packets are judged by.
 	Generation uint32             `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -1036,7 +1036,8 @@ func (x *FlowPeer) GetIdentity() uint32 {
 	return 0
 }
 
-// Flows that this stream does not show. Sent when a stream that follows has shown what was kept, and whenever it has become more.
+// Flows that this stream does not show. Sent when a stream that follows has shown what was kept, and whenever it has
+// become more.
 type LostFlows struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Events that found the kernel's ring full, of the whole host, since the stream began.

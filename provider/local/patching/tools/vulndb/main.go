@@ -1,5 +1,5 @@
-// Command vulndb writes a vulnerability database that Trivy reads offline: db/trivy.db and db/metadata.json below the folder that
-// is its argument, from advisories as JSON on standard input. The schema is that of trivy-db, version 2:
+// Command vulndb writes a vulnerability database that Trivy reads offline: db/trivy.db and db/metadata.json below the
+// folder that is its argument, from advisories as JSON on standard input. The schema is that of trivy-db, version 2:
 // https://github.com/aquasecurity/trivy-db/tree/main/pkg/db
 package main
 

@@ -1045,8 +1045,8 @@ export type ApplyGroupRequest = Message<"palisade.agent.v1.ApplyGroupRequest"> &
   dryRun: boolean;
 
   /**
-   * Generation that the caller has seen; refused when the group has another one, so that of two callers none undoes what
-   * the other has just declared. 0: whatever it is.
+   * Generation that the caller has seen; refused when the group has another one, so that of two callers none undoes
+   * what the other has just declared. 0: whatever it is.
    *
    * @generated from field: uint64 expected_generation = 3;
    */

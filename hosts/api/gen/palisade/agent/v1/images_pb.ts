@@ -230,8 +230,8 @@ export const RetainImagesResponseSchema: GenMessage<RetainImagesResponse> = /*@_
   messageDesc(file_palisade_agent_v1_images, 7);
 
 /**
- * What a host accepts. Several policies add up: an image has to match one of them, and when any that it matches names keys, it
- * has to be signed by one of these.
+ * What a host accepts. Several policies add up: an image has to match one of them, and when any that it matches names
+ * keys, it has to be signed by one of these.
  *
  * @generated from message palisade.agent.v1.ImagePolicy
  */
@@ -251,7 +251,8 @@ export type ImagePolicy = Message<"palisade.agent.v1.ImagePolicy"> & {
   repositories: string[];
 
   /**
-   * PEM public keys (ECDSA P-256, as `cosign generate-key-pair` makes them); empty means that no signature is asked for.
+   * PEM public keys (ECDSA P-256, as `cosign generate-key-pair` makes them); empty means that no signature is asked
+   * for.
    *
    * @generated from field: repeated string keys = 3;
    */
@@ -452,8 +453,8 @@ export const DeleteImagePolicyResponseSchema: GenMessage<DeleteImagePolicyRespon
  */
 export const ImageStoreService: GenService<{
   /**
-   * Brings an image with its seal into the store and checks that it may run here: streams progress while it downloads and
-   * ends with the image. An image that is there already is checked anew, without the network. Refusals carry a
+   * Brings an image with its seal into the store and checks that it may run here: streams progress while it downloads
+   * and ends with the image. An image that is there already is checked anew, without the network. Refusals carry a
    * google.rpc.ErrorInfo: its reason says why, its metadata names `image`, `layer` and `key` where they are known.
    *
    * @generated from rpc palisade.agent.v1.ImageStoreService.EnsureImage
@@ -483,8 +484,8 @@ export const ImageStoreService: GenService<{
  */
 export const ImagePolicyService: GenService<{
   /**
-   * Declares a policy. Idempotent: an equal policy changes nothing and keeps the generation. Running containers go on; one
-   * whose image is not allowed any more does not start again. Errors: INVALID_ARGUMENT with a BadRequest detail.
+   * Declares a policy. Idempotent: an equal policy changes nothing and keeps the generation. Running containers go on;
+   * one whose image is not allowed any more does not start again. Errors: INVALID_ARGUMENT with a BadRequest detail.
    *
    * @generated from rpc palisade.agent.v1.ImagePolicyService.ApplyImagePolicy
    */
@@ -527,7 +528,8 @@ export const ImagePolicyService: GenService<{
   serviceDesc(file_palisade_agent_v1_images, 1);
 
 /**
- * The verity devices of layers. Served by the role `integrity` to the role `groups`; operators see them in GetIntegrity.
+ * The verity devices of layers. Served by the role `integrity` to the role `groups`; operators see them in
+ * GetIntegrity.
  *
  * @generated from service palisade.agent.v1.LayerDeviceService
  */

@@ -156,8 +156,8 @@ export type GetNetworkResponse = Message<"palisade.agent.v1.GetNetworkResponse">
   policyDeclared: boolean;
 
   /**
-   * Hash of the policy that the kernel's maps hold, read back from them; empty when their entries are those of no policy that was
-   * applied.
+   * Hash of the policy that the kernel's maps hold, read back from them; empty when their entries are those of no
+   * policy that was applied.
    *
    * @generated from field: string policy_hash = 2;
    */
@@ -465,7 +465,8 @@ export const FlowPeerSchema: GenMessage<FlowPeer> = /*@__PURE__*/
   messageDesc(file_palisade_agent_v1_network, 14);
 
 /**
- * Flows that this stream does not show. Sent when a stream that follows has shown what was kept, and whenever it has become more.
+ * Flows that this stream does not show. Sent when a stream that follows has shown what was kept, and whenever it has
+ * become more.
  *
  * @generated from message palisade.agent.v1.LostFlows
  */
@@ -555,8 +556,8 @@ export const FlowVerdictSchema: GenEnum<FlowVerdict> = /*@__PURE__*/
  */
 export const NetworkService: GenService<{
   /**
-   * Puts a compiled policy in force for all groups at once, and keeps it over restarts. Errors: INVALID_ARGUMENT, with the path
-   * of the wrong field; the policy before it stays then.
+   * Puts a compiled policy in force for all groups at once, and keeps it over restarts. Errors: INVALID_ARGUMENT, with
+   * the path of the wrong field; the policy before it stays then.
    *
    * @generated from rpc palisade.agent.v1.NetworkService.ApplyPolicy
    */
@@ -606,7 +607,8 @@ export const NetworkService: GenService<{
     output: typeof RepairResponseSchema;
   },
   /**
-   * Streams flows that were opened and packets that were dropped: those that the host has kept, then the ones that come.
+   * Streams flows that were opened and packets that were dropped: those that the host has kept, then the ones that
+   * come.
    *
    * @generated from rpc palisade.agent.v1.NetworkService.StreamFlows
    */

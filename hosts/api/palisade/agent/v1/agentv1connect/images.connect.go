@@ -64,8 +64,8 @@ const (
 
 // ImageStoreServiceClient is a client for the palisade.agent.v1.ImageStoreService service.
 type ImageStoreServiceClient interface {
-	// Brings an image with its seal into the store and checks that it may run here: streams progress while it downloads and
-	// ends with the image. An image that is there already is checked anew, without the network. Refusals carry a
+	// Brings an image with its seal into the store and checks that it may run here: streams progress while it downloads
+	// and ends with the image. An image that is there already is checked anew, without the network. Refusals carry a
 	// google.rpc.ErrorInfo: its reason says why, its metadata names `image`, `layer` and `key` where they are known.
 	EnsureImage(context.Context, *connect.Request[v1.EnsureImageRequest]) (*connect.ServerStreamForClient[v1.EnsureImageResponse], error)
 	// Removes from the store what is not named. Images and layers that are being fetched stay.
@@ -116,8 +116,8 @@ func (c *imageStoreServiceClient) RetainImages(ctx context.Context, req *connect
 
 // ImageStoreServiceHandler is an implementation of the palisade.agent.v1.ImageStoreService service.
 type ImageStoreServiceHandler interface {
-	// Brings an image with its seal into the store and checks that it may run here: streams progress while it downloads and
-	// ends with the image. An image that is there already is checked anew, without the network. Refusals carry a
+	// Brings an image with its seal into the store and checks that it may run here: streams progress while it downloads
+	// and ends with the image. An image that is there already is checked anew, without the network. Refusals carry a
 	// google.rpc.ErrorInfo: its reason says why, its metadata names `image`, `layer` and `key` where they are known.
 	EnsureImage(context.Context, *connect.Request[v1.EnsureImageRequest], *connect.ServerStream[v1.EnsureImageResponse]) error
 	// Removes from the store what is not named. Images and layers that are being fetched stay.
@@ -168,8 +168,8 @@ func (UnimplementedImageStoreServiceHandler) RetainImages(context.Context, *conn
 
 // ImagePolicyServiceClient is a client for the palisade.agent.v1.ImagePolicyService service.
 type ImagePolicyServiceClient interface {
-	// Declares a policy. Idempotent: an equal policy changes nothing and keeps the generation. Running containers go on; one
-	// whose image is not allowed any more does not start again. Errors: INVALID_ARGUMENT with a BadRequest detail.
+	// Declares a policy. Idempotent: an equal policy changes nothing and keeps the generation. Running containers go on;
+	// one whose image is not allowed any more does not start again. Errors: INVALID_ARGUMENT with a BadRequest detail.
 	ApplyImagePolicy(context.Context, *connect.Request[v1.ApplyImagePolicyRequest]) (*connect.Response[v1.ApplyImagePolicyResponse], error)
 	// Returns a policy. NOT_FOUND is the proof of absence.
 	GetImagePolicy(context.Context, *connect.Request[v1.GetImagePolicyRequest]) (*connect.Response[v1.GetImagePolicyResponse], error)
@@ -248,8 +248,8 @@ func (c *imagePolicyServiceClient) DeleteImagePolicy(ctx context.Context, req *c
 // ImagePolicyServiceHandler is an implementation of the palisade.agent.v1.ImagePolicyService
 // service.
 type ImagePolicyServiceHandler interface {
-	// Declares a policy. Idempotent: an equal policy changes nothing and keeps the generation. Running containers go on; one
-	// whose image is not allowed any more does not start again. Errors: INVALID_ARGUMENT with a BadRequest detail.
+	// Declares a policy. Idempotent: an equal policy changes nothing and keeps the generation. Running containers go on;
+	// one whose image is not allowed any more does not start again. Errors: INVALID_ARGUMENT with a BadRequest detail.
 	ApplyImagePolicy(context.Context, *connect.Request[v1.ApplyImagePolicyRequest]) (*connect.Response[v1.ApplyImagePolicyResponse], error)
 	// Returns a policy. NOT_FOUND is the proof of absence.
 	GetImagePolicy(context.Context, *connect.Request[v1.GetImagePolicyRequest]) (*connect.Response[v1.GetImagePolicyResponse], error)

@@ -54,8 +54,8 @@ const (
 
 // NetworkServiceClient is a client for the palisade.agent.v1.NetworkService service.
 type NetworkServiceClient interface {
-	// Puts a compiled policy in force for all groups at once, and keeps it over restarts. Errors: INVALID_ARGUMENT, with the path
-	// of the wrong field; the policy before it stays then.
+	// Puts a compiled policy in force for all groups at once, and keeps it over restarts. Errors: INVALID_ARGUMENT, with
+	// the path of the wrong field; the policy before it stays then.
 	ApplyPolicy(context.Context, *connect.Request[v1.ApplyPolicyRequest]) (*connect.Response[v1.ApplyPolicyResponse], error)
 	// Returns the declared policy. NOT_FOUND: none was declared, and everything is allowed.
 	GetPolicy(context.Context, *connect.Request[v1.GetPolicyRequest]) (*connect.Response[v1.GetPolicyResponse], error)
@@ -65,7 +65,8 @@ type NetworkServiceClient interface {
 	GetNetwork(context.Context, *connect.Request[v1.GetNetworkRequest]) (*connect.Response[v1.GetNetworkResponse], error)
 	// Restores what was declared where the kernel holds something else.
 	Repair(context.Context, *connect.Request[v1.RepairRequest]) (*connect.Response[v1.RepairResponse], error)
-	// Streams flows that were opened and packets that were dropped: those that the host has kept, then the ones that come.
+	// Streams flows that were opened and packets that were dropped: those that the host has kept, then the ones that
+	// come.
 	StreamFlows(context.Context, *connect.Request[v1.StreamFlowsRequest]) (*connect.ServerStreamForClient[v1.StreamFlowsResponse], error)
 }
 
@@ -161,8 +162,8 @@ func (c *networkServiceClient) StreamFlows(ctx context.Context, req *connect.Req
 
 // NetworkServiceHandler is an implementation of the palisade.agent.v1.NetworkService service.
 type NetworkServiceHandler interface {
-	// Puts a compiled policy in force for all groups at once, and keeps it over restarts. Errors: INVALID_ARGUMENT, with the path
-	// of the wrong field; the policy before it stays then.
+	// Puts a compiled policy in force for all groups at once, and keeps it over restarts. Errors: INVALID_ARGUMENT, with
+	// the path of the wrong field; the policy before it stays then.
 	ApplyPolicy(context.Context, *connect.Request[v1.ApplyPolicyRequest]) (*connect.Response[v1.ApplyPolicyResponse], error)
 	// Returns the declared policy. NOT_FOUND: none was declared, and everything is allowed.
 	GetPolicy(context.Context, *connect.Request[v1.GetPolicyRequest]) (*connect.Response[v1.GetPolicyResponse], error)
@@ -172,7 +173,8 @@ type NetworkServiceHandler interface {
 	GetNetwork(context.Context, *connect.Request[v1.GetNetworkRequest]) (*connect.Response[v1.GetNetworkResponse], error)
 	// Restores what was declared where the kernel holds something else.
 	Repair(context.Context, *connect.Request[v1.RepairRequest]) (*connect.Response[v1.RepairResponse], error)
-	// Streams flows that were opened and packets that were dropped: those that the host has kept, then the ones that come.
+	// Streams flows that were opened and packets that were dropped: those that the host has kept, then the ones that
+	// come.
 	StreamFlows(context.Context, *connect.Request[v1.StreamFlowsRequest], *connect.ServerStream[v1.StreamFlowsResponse]) error
 }
 
