@@ -16,6 +16,7 @@ import { datapathAttacks } from "./datapath.js";
 import { executionAttacks } from "./execution.js";
 import type { AttackedHost } from "./hosts.js";
 import { otherModes } from "./modes.js";
+import { roleAttacks } from "./roles.js";
 
 const first = new Environment("e2e-first");
 const second = new Environment("e2e-second", first.root);
@@ -186,6 +187,7 @@ describe("attacks", () => {
   executionAttacks(attacked(first), attacked(second));
   containerAttacks(attacked(first), attacked(second));
   datapathAttacks(attacked(first));
+  roleAttacks(attacked(first), attacked(second));
   initrdAttacks(first);
 });
 
