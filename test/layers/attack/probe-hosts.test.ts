@@ -19,6 +19,7 @@ import { executionAttacks } from "./execution.js";
 import type { AttackedHost } from "./hosts.js";
 import { kernelAttacks } from "./kernel.js";
 import { otherModes } from "./modes.js";
+import { roleAttacks } from "./roles.js";
 
 const first = new Environment("e2e-first");
 const second = new Environment("e2e-second", first.root);
@@ -203,6 +204,7 @@ describe("attacks", () => {
   containerAttacks(attacked(first), attacked(second));
   datapathAttacks(attacked(first));
   kernelAttacks(attacked(first), attacked(second));
+  roleAttacks(attacked(first), attacked(second));
   initrdAttacks(attacked(first), attacked(second));
 });
 

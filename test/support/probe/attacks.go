@@ -98,19 +98,20 @@ func init() {
 	attacks["as"] = attackKind{2, func(a []string) error { return attackAs(a[0], a[1:]) }}
 }
 
-// attack runs one attack, or several with "then" between them until one is refused.
-func attack(arguments []string) int {
+// attack runs one attack, or several: with "then" between them until one is refused, with "also" all of them. It returns
+// the result of the last one that ran.
+func attack(arguments []string) (code int) {
 	for len(arguments) > 0 {
-		one, rest := arguments, []string(nil)
-		if next := slices.Index(arguments, "then"); next >= 0 {
-			one, rest = arguments[:next], arguments[next+1:]
+		one, rest, goesOn := arguments, []string(nil), false
+		if next := slices.IndexFunc(arguments, func(word string) bool { return word == "then" || word == "also" }); next >= 0 {
+			one, rest, goesOn = arguments[:next], arguments[next+1:], arguments[next] == "also"
 		}
-		if code := attackOnce(one); code != 0 {
+		if code = attackOnce(one); code == 2 || code != 0 && !goesOn {
 			return code
 		}
 		arguments = rest
 	}
-	return 0
+	return code
 }
 
 // attackOnce returns 0 when the attack succeeded, 1 when it was refused, 2 when it is not understood.

@@ -21,6 +21,9 @@ func become(id string) error {
 	if err != nil {
 		return err
 	}
+	if os.Getuid() == number {
+		return nil
+	}
 	return errors.Join(syscall.Setgroups(nil), syscall.Setgid(number), syscall.Setuid(number))
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -57,5 +59,45 @@ func TestServe(t *testing.T) {
 		if bad.Error == "" {
 			t.Errorf("accepted: %+v", bad)
 		}
+	}
+}
+
+func TestSeveralAttacks(t *testing.T) {
+	folder := t.TempDir()
+	made := func(name string) bool {
+		_, err := os.Stat(filepath.Join(folder, name))
+		return err == nil
+	}
+	mkdir := func(name string) []string { return []string{"mkdir", filepath.Join(folder, name)} }
+	refused := []string{"list", filepath.Join(folder, "absent")}
+	if code := attack(slices.Concat(refused, []string{"then"}, mkdir("then"))); code != 1 || made("then") {
+		t.Errorf("then: %d", code)
+	}
+	if code := attack(slices.Concat(refused, []string{"also"}, mkdir("also"))); code != 0 || !made("also") {
+		t.Errorf("also: %d", code)
+	}
+	if code := attack(slices.Concat([]string{"nonsense", "also"}, mkdir("unknown"))); code != 2 || made("unknown") {
+		t.Errorf("unknown: %d", code)
+	}
+}
+
+func TestPrivilegedFilesAreFound(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "privileged")
+	if code := attack([]string{"set-id", file}); code != 0 {
+		t.Fatal(code)
+	}
+	before := os.Stdout
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Stdout = writer
+	code := attack([]string{"privileged-files", folder})
+	os.Stdout = before
+	writer.Close()
+	output, err := io.ReadAll(reader)
+	if err != nil || code != 0 || string(output) != file+"\ndone\n" {
+		t.Errorf("%d, %q, %v", code, output, err)
 	}
 }
