@@ -23,7 +23,8 @@ export interface ClientReport {
 }
 
 /**
- * Makes `client.key`, `client.crt` and `ca.crt`. A folder that has them already gets a new certificate for the same key.
+ * Makes `client.key`, `client.crt` and `ca.crt`. A folder that has them already gets a new certificate for the same
+ * key.
  *
  * @param directory where; made with mode 0700.
  * @param days until the certificate's end, default 7.

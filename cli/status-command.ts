@@ -1,4 +1,6 @@
-/** `palisade status`: what the stack's hosts report about themselves now, and where that is not what their image says. */
+/**
+ * `palisade status`: what the stack's hosts report about themselves now, and where that is not what their image says.
+ */
 import { styleText } from "node:util";
 import {
   ContainerPhase,

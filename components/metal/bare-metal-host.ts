@@ -63,8 +63,8 @@ const diskArguments = argumentNames<DiskRule>({
 /**
  * A hardened, immutable container host on a machine of its own. **Experimental.** The machine runs any Linux rescue
  * system with an SSH server, started by UEFI whose Secure Boot is in setup mode; it ends as a host whose agent answers.
- * Every step is a command of `@pulumi/command` and can be interrupted; the next `pulumi up` goes on. What the host reports
- * of its integrity is compared with its image at the end, and at each refresh.
+ * Every step is a command of `@pulumi/command` and can be interrupted; the next `pulumi up` goes on. What the host
+ * reports of its integrity is compared with its image at the end, and at each refresh.
  *
  * Once installed, nothing connects to the machine by SSH again: there is none. Destroying leaves the host as it is.
  *

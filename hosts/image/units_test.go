@@ -14,8 +14,8 @@ import (
 // unitFolder holds the units of the image that are not the distribution's.
 const unitFolder = "mkosi/mkosi.extra/usr/lib/systemd/system"
 
-// exposure is what `systemd-analyze security` may say at most of a unit, in tenths: 0 is no exposure, 100 is none of its
-// settings. The figures are those of systemd 252; later versions say less. SECURITY.md shows them.
+// exposure is what `systemd-analyze security` may say at most of a unit, in tenths: 0 is no exposure, 100 is none of
+// its settings. The figures are those of systemd 252; later versions say less. SECURITY.md shows them.
 var exposure = map[string]int{
 	"palisade-api.service":       14,
 	"palisade-groups.service":    6,
@@ -32,7 +32,8 @@ var exposure = map[string]int{
 // withoutProcess are the units that ask the service manager for something and run nothing of the agent's.
 var withoutProcess = []string{"emergency.service", "palisade-poweroff.service", "palisade-reboot.service"}
 
-// required are the directives of every role of the agent. A role that cannot have one is in the exceptions, with the reason.
+// required are the directives of every role of the agent. A role that cannot have one is in the exceptions, with the
+// reason.
 var required = map[string]string{
 	"DevicePolicy":            "closed",
 	"ExecPaths":               "/usr/bin/palisade-agent",

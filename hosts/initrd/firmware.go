@@ -23,7 +23,8 @@ const (
 	// covers it.
 	firmwareCertificatesFile = "/etc/palisade/firmware-certificates"
 
-	// Vendors of variables: the UEFI specification, its list of signers, and shim, whose lists the kernel believes as well.
+	// Vendors of variables: the UEFI specification, its list of signers, and shim, whose lists the kernel believes as
+	// well.
 	efiGlobal   = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 	efiDatabase = "d719b2cb-3d3a-4596-a3bc-dad00e67656f"
 	shimVendor  = "605dab50-e046-4300-abb6-3dd810dd8b23"
@@ -128,8 +129,8 @@ func isOfMachineOwner(file string) bool {
 	return strings.HasPrefix(file, "Mok") || strings.HasSuffix(strings.ToLower(file), "-"+shimVendor)
 }
 
-// parseFirmwareCertificates parses lines of a variable and the SHA-256 fingerprint of a certificate that it has to hold,
-// both without duplicates. Each variable has at least one.
+// parseFirmwareCertificates parses lines of a variable and the SHA-256 fingerprint of a certificate that it has to
+// hold, both without duplicates. Each variable has at least one.
 func parseFirmwareCertificates(content string) (map[string][]string, error) {
 	certificates := map[string][]string{}
 	for line := range strings.Lines(content) {
@@ -157,8 +158,8 @@ func parseFirmwareCertificates(content string) (map[string][]string, error) {
 }
 
 // listedCertificates returns the SHA-256 fingerprints of the certificates in a sequence of EFI_SIGNATURE_LIST (UEFI
-// specification, "Signature Database"), each once. Anything but certificates is an error: a hash in db lets the firmware
-// start a program that nobody signed.
+// specification, "Signature Database"), each once. Anything but certificates is an error: a hash in db lets the
+// firmware start a program that nobody signed.
 func listedCertificates(content []byte) ([]string, error) {
 	const (
 		headerSize = 28

@@ -31,8 +31,8 @@ const (
 	diskTimeout = 60 * time.Second
 )
 
-// These modules are what the programs of a host need, besides the drivers of its devices. No module can be loaded later.
-// Modules that are built into the kernel are skipped.
+// These modules are what the programs of a host need, besides the drivers of its devices. No module can be loaded
+// later. Modules that are built into the kernel are skipped.
 var modules = []string{"efivarfs", "dm_mod", "dm_verity", "erofs", "loop", "overlay", "netkit", "veth"}
 
 func main() {

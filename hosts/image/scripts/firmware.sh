@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes the firmware's variables with Secure Boot on and nothing but our own keys in them, as ../firmware-certificates
-# lists them. Signers of root hashes, policies and layers are put into db too: the distribution's kernel looks them up in
-# the platform keyring, which is db. Runs in the tools root.
+# lists them. Signers of root hashes, policies and layers are put into db too: the distribution's kernel looks them up
+# in the platform keyring, which is db. Runs in the tools root.
 #
 #   firmware.sh KEYS OUTPUT
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes the initrd's own part: the init program, and which certificates the firmware has to have. The kernel's modules are
-# added by mkosi, what depends on the mode by boot-image.sh. Runs in the tools root.
+# Makes the initrd's own part: the init program, and which certificates the firmware has to have. The kernel's modules
+# are added by mkosi, what depends on the mode by boot-image.sh. Runs in the tools root.
 #
 #   initrd.sh PROGRAM KEYS OUTPUT
 set -euo pipefail

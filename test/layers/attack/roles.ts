@@ -1,7 +1,7 @@
 /**
- * Rows X6 and K6: what the code of one role of the agent may reach once it is an attacker's. It runs as the role itself does,
- * under the directives of the role's own unit, and once more with nothing but the role's user. Rows H1 to H3: what a host
- * offers. Row X4: what a damaged record and a full disk leave.
+ * Rows X6 and K6: what the code of one role of the agent may reach once it is an attacker's. It runs as the role itself
+ * does, under the directives of the role's own unit, and once more with nothing but the role's user. Rows H1 to H3:
+ * what a host offers. Row X4: what a damaged record and a full disk leave.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../../support/hosts/environment.js";

@@ -98,8 +98,8 @@ func init() {
 	attacks["as"] = attackKind{2, func(a []string) error { return attackAs(a[0], a[1:]) }}
 }
 
-// attack runs one attack, or several: with "then" between them until one is refused, with "also" all of them. It returns
-// the result of the last one that ran.
+// attack runs one attack, or several: with "then" between them until one is refused, with "also" all of them. It
+// returns the result of the last one that ran.
 func attack(arguments []string) (code int) {
 	for len(arguments) > 0 {
 		one, rest, goesOn := arguments, []string(nil), false

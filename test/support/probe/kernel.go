@@ -44,8 +44,8 @@ func removeModule(file string) error {
 	return nil
 }
 
-// writeRegister writes the processor's time-stamp counter, which the driver of a module lets root read, with the value that it
-// has just read.
+// writeRegister writes the processor's time-stamp counter, which the driver of a module lets root read, with the value
+// that it has just read.
 func writeRegister(module string) error {
 	const timeStampCounter = 0x10
 	opened, err := os.Open(module)

@@ -22,8 +22,8 @@ func init() {
 	attacks["open-file"] = attackKind{2, func(a []string) error { return openFile(a[0], a[1]) }}
 	// list FOLDER: its names.
 	attacks["list"] = attackKind{1, func(a []string) error { _, err := os.ReadDir(a[0]); return err }}
-	// bpf, io-uring, userfaultfd, perf, user-namespace, trace-me: calls of the kernel that few programs need. To be traced by
-	// its parent a process needs no right over another one.
+	// bpf, io-uring, userfaultfd, perf, user-namespace, trace-me: calls of the kernel that few programs need. To be
+	// traced by its parent a process needs no right over another one.
 	attacks["bpf"] = attackKind{0, func([]string) error { return makeMap() }}
 	attacks["io-uring"] = attackKind{0, func([]string) error { return setUpRing() }}
 	attacks["userfaultfd"] = attackKind{0, func([]string) error { return openDescriptor(unix.SYS_USERFAULTFD, unix.O_CLOEXEC, 0, 0) }}
@@ -97,8 +97,8 @@ func openPerformanceEvent() error {
 	return unix.Close(descriptor)
 }
 
-// inChild makes a system call in a child, and returns its error. The child makes no other call, because it has only one of
-// the threads of a Go program.
+// inChild makes a system call in a child, and returns its error. The child makes no other call, because it has only one
+// of the threads of a Go program.
 func inChild(flags, number, argument uintptr) error {
 	child, _, errno := unix.RawSyscall(unix.SYS_CLONE, flags|uintptr(unix.SIGCHLD), 0, 0)
 	if errno != 0 {

@@ -20,7 +20,8 @@ var waysToRootfs = map[string]func() (string, error){
 	"kernel-thread": func() (string, error) { return "/proc/2/root/", nil },
 }
 
-// attackRootfs writes a program or a module to the initrd's file system, and runs it there, maps it executable or loads it.
+// attackRootfs writes a program or a module to the initrd's file system, and runs it there, maps it executable or loads
+// it.
 func attackRootfs(way, action, program string) error {
 	reach, known := waysToRootfs[way]
 	if !known {

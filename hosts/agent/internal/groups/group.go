@@ -145,8 +145,9 @@ func (g *group) wakeUp() {
 	}
 }
 
-// markDeleting makes the loop remove everything of the group. On a full disk the mark is not stored, because the removal
-// is what frees the disk. When the agent ends before the removal, the group is not deleted, and no caller was told so.
+// markDeleting makes the loop remove everything of the group. On a full disk the mark is not stored, because the
+// removal is what frees the disk. When the agent ends before the removal, the group is not deleted, and no caller was
+// told so.
 func (g *group) markDeleting() error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()

@@ -434,8 +434,9 @@ func (m *Manager) Delete(ctx context.Context, name string) error {
 	}
 }
 
-// findToDelete is find, except that it also returns a group whose record is damaged: one that is being deleted, of which
-// only the name is known. Its record is not written. After a crash the damaged one is still there, and is deleted again.
+// findToDelete is find, except that it also returns a group whose record is damaged: one that is being deleted, of
+// which only the name is known. Its record is not written. After a crash the damaged one is still there, and is deleted
+// again.
 func (m *Manager) findToDelete(name string) (*group, error) {
 	g, err := m.find(name)
 	if connect.CodeOf(err) != connect.CodeDataLoss {

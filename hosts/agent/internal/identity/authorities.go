@@ -54,8 +54,8 @@ func (i *Identity) Authorities() []string {
 // are in progress with client certificates of the others.
 //
 // The list has to contain the CA that authenticates the caller, so that nobody locks themselves out, and the one of the
-// host's present certificate, so that clients which trust the list reach the host. callers are the possible roots of the
-// caller's certificate.
+// host's present certificate, so that clients which trust the list reach the host. callers are the possible roots of
+// the caller's certificate.
 func (i *Identity) SetAuthorities(contents []string, callers []*x509.Certificate) error {
 	if len(contents) == 0 || len(contents) > maximumAuthorities {
 		return &AuthoritiesError{Field: "certificate_authorities", Reason: fmt.Errorf("1 to %d CAs are expected", maximumAuthorities)}

@@ -80,8 +80,8 @@ func mode(commandLine string) (result string) {
 	return result
 }
 
-// secureBoot reads what the kernel's EFI stub found in the firmware's variables before it started the kernel: on only if
-// SecureBoot was 1 and SetupMode was 0. The variables themselves are out of reach on a running host (hosts/initrd).
+// secureBoot reads what the kernel's EFI stub found in the firmware's variables before it started the kernel: on only
+// if SecureBoot was 1 and SetupMode was 0. The variables themselves are out of reach on a running host (hosts/initrd).
 func (r Reader) secureBoot() bool {
 	parameters, err := os.ReadFile(r.path("sys/kernel/boot_params/data"))
 	return err == nil && len(parameters) > secureBootOffset && parameters[secureBootOffset] == secureBootOn

@@ -1515,8 +1515,8 @@ export const HostService: GenService<{
   },
   /**
    * Declares the CAs that the host accepts, of clients and of its own certificate, and ends the calls that are in
-   * progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION without
-   * the CA of this call or of the host's present certificate.
+   * progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION
+   * without the CA of this call or of the host's present certificate.
    *
    * @generated from rpc palisade.agent.v1.HostService.SetCertificateAuthorities
    */

@@ -92,8 +92,8 @@ type HostServiceClient interface {
 	// FAILED_PRECONDITION for the certificate of this call itself, RESOURCE_EXHAUSTED for more than 1000 in all.
 	RevokeClientCertificates(context.Context, *connect.Request[v1.RevokeClientCertificatesRequest]) (*connect.Response[v1.RevokeClientCertificatesResponse], error)
 	// Declares the CAs that the host accepts, of clients and of its own certificate, and ends the calls that are in
-	// progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION without
-	// the CA of this call or of the host's present certificate.
+	// progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION
+	// without the CA of this call or of the host's present certificate.
 	SetCertificateAuthorities(context.Context, *connect.Request[v1.SetCertificateAuthoritiesRequest]) (*connect.Response[v1.SetCertificateAuthoritiesResponse], error)
 	// Shuts the host down in an orderly way, or reboots it.
 	PowerOff(context.Context, *connect.Request[v1.PowerOffRequest]) (*connect.Response[v1.PowerOffResponse], error)
@@ -216,8 +216,8 @@ type HostServiceHandler interface {
 	// FAILED_PRECONDITION for the certificate of this call itself, RESOURCE_EXHAUSTED for more than 1000 in all.
 	RevokeClientCertificates(context.Context, *connect.Request[v1.RevokeClientCertificatesRequest]) (*connect.Response[v1.RevokeClientCertificatesResponse], error)
 	// Declares the CAs that the host accepts, of clients and of its own certificate, and ends the calls that are in
-	// progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION without
-	// the CA of this call or of the host's present certificate.
+	// progress with client certificates of others. Errors: INVALID_ARGUMENT for what is no CA, FAILED_PRECONDITION
+	// without the CA of this call or of the host's present certificate.
 	SetCertificateAuthorities(context.Context, *connect.Request[v1.SetCertificateAuthoritiesRequest]) (*connect.Response[v1.SetCertificateAuthoritiesResponse], error)
 	// Shuts the host down in an orderly way, or reboots it.
 	PowerOff(context.Context, *connect.Request[v1.PowerOffRequest]) (*connect.Response[v1.PowerOffResponse], error)
