@@ -21,7 +21,10 @@ unset variable
 
 # The tools of this clone take precedence; outer_path is the PATH of the machine alone, to look for suitable tools.
 outer_path=":$PATH:"
-outer_path="${outer_path//:$root\/build\/bin:/:}"
+# A replacement does not find the second of two neighbours, which share a colon.
+while [[ $outer_path == *":$root/build/bin:"* ]]; do
+  outer_path="${outer_path/":$root/build/bin:"/:}"
+done
 outer_path="${outer_path#:}"
 outer_path="${outer_path%:}"
 export PATH="$root/build/bin:$outer_path"

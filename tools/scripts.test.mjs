@@ -46,6 +46,16 @@ const bash = (script, extra = {}) =>
 const withLibrary = (script, extra) => bash(`source tools/lib.sh; ${script}`, extra);
 const mode = (name) => (statSync(path.join(folder, name)).mode & 0o777).toString(8);
 
+describe("PATH", () => {
+  it("has the clone's tools once, however often they were there", () => {
+    const tools = path.join(folder, "build/bin");
+    const PATH = `${tools}:${tools}:/first:${tools}:${variables.PATH}:${tools}`;
+    const { stdout } = withLibrary('echo "$outer_path"; echo "$PATH"', { PATH });
+    const outer = `/first:${variables.PATH}`;
+    expect(stdout).toBe(`${outer}\n${tools}:${outer}\n`);
+  });
+});
+
 describe("step", () => {
   it("prints the title, the time and the note; the output goes to the log", () => {
     const { stdout, status } = withLibrary('work() { echo detail; echo found >&3; }; step "A step" work');
